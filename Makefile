@@ -1,0 +1,75 @@
+# `make demo` and `make test` work on a fresh machine with Python >= 3.11, git and make: each makes the environment
+# first. All targets can be run again at any time.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PACKAGES := ops core $(sort $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)))
+PROJECTS := $(addsuffix /pyproject.toml,$(PACKAGES))
+EDITABLE := -e ./ops -e "./core[tensorboard,fast-eval,plots]" $(patsubst %,-e ./%,$(filter plugins/%,$(PACKAGES)))
+DEV := pytest pytest-xdist hypothesis ruff mypy types-PyYAML build setuptools wheel
+DEMO_DIR := runs/demo
+
+# The first Python that is new enough; `make PYTHON=/path/to/python3` chooses another.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$p; break; fi; done)
+
+.PHONY: help env demo test lint format wheels clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | \
+		while IFS='|' read -r name text; do printf '%-14s %s\n' "$$name" "$$text"; done
+
+env: $(STAMP)  ## make the environment .venv and install everything into it
+
+$(STAMP): $(PROJECTS) constraints.txt Makefile
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "error: no Python >= 3.11 found (looked for python3, python3.14 ... python3.11);" \
+			"install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; fi
+	@if [ ! -x $(BIN)/python ]; then \
+		if ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
+			echo "error: $(PYTHON) lacks the venv module; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; fi; \
+		echo "==> making the environment $(VENV) with $$($(PYTHON) --version)"; \
+		$(PYTHON) -m venv $(VENV); fi
+	@echo "==> installing the packages and the tools into $(VENV) (torch is large: minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(EDITABLE) $(DEV)
+	@touch $@
+
+demo: $(STAMP)  ## train the demo recipe on the bundled sample, evaluate it and draw its predictions
+	@echo "==> training the demo recipe of the plugin rcnn on the bundled sample (work folder: $(DEMO_DIR))"
+	@$(BIN)/det-core train --plugin rcnn --work-dir $(DEMO_DIR)
+	@echo "==> evaluating its best checkpoint"
+	@$(BIN)/det-core test --checkpoint $(DEMO_DIR)/best
+	@echo "==> drawing its predictions"
+	@$(BIN)/det-core predict --checkpoint $(DEMO_DIR)/best --out $(DEMO_DIR)/predictions \
+		core/src/det_core/data/sample/val/*.png
+
+lint: $(STAMP)  ## check style and types
+	@echo "==> ruff check"
+	@$(BIN)/ruff check .
+	@echo "==> ruff format --check"
+	@$(BIN)/ruff format --check .
+	@echo "==> mypy"
+	@$(BIN)/mypy
+
+format: $(STAMP)  ## let ruff put the sources in order
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+test: lint  ## check style and types, then run all tests
+	@echo "==> pytest"
+	@$(BIN)/python -m pytest
+
+wheels: $(STAMP)  ## build a wheel of every package into dist/
+	@for package in $(PACKAGES); do \
+		echo "==> building the wheel of $$package"; \
+		$(BIN)/python -m build --wheel --no-isolation --outdir dist $$package >build.log 2>&1 \
+			|| { cat build.log; rm -f build.log; exit 1; }; done; rm -f build.log
+	@ls -1 dist/*.whl
+
+clean:  ## remove what the targets made, the environment and runs/ included
+	rm -rf $(VENV) runs dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -o -name '*.egg-info' -o -name build -type d | grep -v '^./.git/' | xargs rm -rf

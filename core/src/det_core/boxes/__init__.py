@@ -1,0 +1,1 @@
+"""Boxes: anchors, coding, overlaps, assignment, sampling. All boxes are xyxy."""

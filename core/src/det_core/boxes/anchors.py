@@ -1,0 +1,75 @@
+"""Anchors on a grid.
+
+Letters: L levels, A anchors per cell, h w feature size. Boxes are xyxy float32 in input pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from det_core.boxes.config import GridAnchorsConfig
+
+
+@frozen(eq=False)
+class LevelAnchors:
+    """boxes (h*w*A, 4) in the order (row, column, anchor); cells (h*w*A, 2) int64: the row and column of each."""
+
+    boxes: Tensor
+    cells: Tensor
+
+    def valid(self, padded_size: tuple[int, int], stride: int) -> Tensor:
+        """(h*w*A,) bool: the cell begins inside the padded image `(H, W)`."""
+        rows, columns = (math.ceil(side / stride) for side in padded_size)
+        return (self.cells[:, 0] < rows) & (self.cells[:, 1] < columns)
+
+
+class AnchorGenerator(ABC):
+    """Makes the anchors of every level."""
+
+    strides: tuple[int, ...]
+    per_cell: int
+
+    @abstractmethod
+    def __call__(self, sizes: Sequence[tuple[int, int]], device: torch.device) -> list[LevelAnchors]:
+        """Anchors for feature sizes (h, w), one per level."""
+
+
+class GridAnchors(AnchorGenerator):
+    """Anchors centred on the cell's corner (x * stride, y * stride), as in Detectron and the modern reference.
+
+    A base anchor of scale s and ratio r on stride b has width b*s/sqrt(r) and height b*s*sqrt(r); the order in a cell
+    is ratio-major. All arithmetic is float32, whatever the network's precision: assignments hang on it.
+    """
+
+    def __init__(self, config: GridAnchorsConfig, strides: tuple[int, ...]) -> None:
+        self.strides = strides
+        self.per_cell = config.anchors_per_cell()
+        self.base = [self._base(config, stride) for stride in strides]
+
+    @staticmethod
+    def _base(config: GridAnchorsConfig, stride: int) -> Tensor:
+        ratios, scales = torch.tensor(config.ratios), torch.tensor(config.scales)
+        root = torch.sqrt(ratios)[:, None]
+        width = (stride * (1 / root) * scales).flatten()
+        height = (stride * root * scales).flatten()
+        return torch.stack([-0.5 * width, -0.5 * height, 0.5 * width, 0.5 * height], 1)
+
+    def __call__(self, sizes: Sequence[tuple[int, int]], device: torch.device) -> list[LevelAnchors]:
+        return [
+            self._level(base.to(device), stride, size, device)
+            for base, stride, size in zip(self.base, self.strides, sizes, strict=True)
+        ]
+
+    def _level(self, base: Tensor, stride: int, size: tuple[int, int], device: torch.device) -> LevelAnchors:
+        rows, columns = (torch.arange(n, device=device) for n in size)
+        row, column = (g.flatten() for g in torch.meshgrid(rows, columns, indexing="ij"))
+        x, y = column.float() * stride, row.float() * stride
+        boxes = torch.stack([x, y, x, y], 1)[:, None] + base  # (h*w, A, 4)
+        cells = torch.stack([row, column], 1).repeat_interleave(self.per_cell, 0)
+        return LevelAnchors(boxes.reshape(-1, 4), cells)

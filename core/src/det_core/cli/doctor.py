@@ -1,0 +1,182 @@
+"""`det-core doctor`: what this machine offers, what is missing, and what to do about it, a line each."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import attrs
+import click
+from attrs import frozen
+
+from det_core import __version__
+from det_core.cli.output import print_json
+from det_core.plugins import install_hint, plugin_manager
+
+EXTRAS = {
+    "tensorboard": "TensorBoard events in run folders",
+    "faster-coco-eval": "the same COCO figures sooner",
+    "matplotlib": "curves of losses and metrics",
+}
+COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@frozen
+class Check:
+    """One line of the report. warn: works, but less well or less fast; fail: det-core cannot work."""
+
+    name: str
+    state: Literal["ok", "warn", "fail"]
+    found: str
+    remedy: str = ""
+
+
+@click.command(name="doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """Check versions, devices, compiler, operators, plugins and extras; each line says what to do.
+
+    Exit status 1 if something fails that nothing works without.
+    """
+    checks = list(examine())
+    if as_json:
+        print_json([attrs.asdict(c) for c in checks])
+    else:
+        _show(checks)
+    if any(c.state == "fail" for c in checks):
+        ctx.exit(1)
+
+
+def _show(checks: list[Check]) -> None:
+    width = max(len(c.name) for c in checks)
+    for check in checks:
+        state = click.style(f"{check.state:<4}", fg=COLOURS[check.state])
+        click.echo(f"{state}  {check.name:<{width}}  {check.found}")
+        if check.remedy:
+            click.echo(f"      {'':<{width}}  -> {check.remedy}")
+
+
+def examine() -> Iterator[Check]:
+    """All checks; one that breaks becomes a line itself."""
+    for section in (_versions, _devices, _compiler, _operators, _plugins, _extras):
+        try:
+            yield from section()
+        except Exception as error:
+            name = section.__name__.removeprefix("_")
+            yield Check(name, "fail", f"the check itself failed: {type(error).__name__}: {error}", "report it, please")
+
+
+def _versions() -> Iterator[Check]:
+    yield Check("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    yield Check("det-core", "ok", __version__)
+    yield _importable("torch", _torch_version)
+    yield _importable("torchvision", _torchvision_version)
+
+
+def _importable(name: str, version: Callable[[], str]) -> Check:
+    try:
+        return Check(name, "ok", version())
+    except Exception as error:  # a mismatched binary fails in many ways
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return Check(name, "fail", f"cannot be used: {reason}", f"pip install --upgrade torch torchvision ({name} must fit)")
+
+
+def _torch_version() -> str:
+    import torch
+
+    built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built for CPU"
+    return f"{torch.__version__}, {built}, {torch.get_num_threads()} threads"
+
+
+def _torchvision_version() -> str:
+    import torchvision
+
+    return str(torchvision.__version__)
+
+
+def _devices() -> Iterator[Check]:
+    import torch
+
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(i)
+            memory = properties.total_memory / 2**30
+            found = f"{properties.name}, {memory:.0f} GiB, compute capability {properties.major}.{properties.minor}"
+            yield Check(f"device cuda:{i}", "ok", found)
+    elif torch.backends.mps.is_available():
+        yield Check("device mps", "ok", "Apple GPU; operators it lacks run on the CPU")
+    else:
+        remedy = "training large models wants a GPU; the demo recipes train on a CPU in minutes"
+        if torch.version.cuda and shutil.which("nvidia-smi"):
+            remedy = f"the driver may be too old for CUDA {torch.version.cuda}; compare `nvidia-smi`"
+        yield Check("device", "warn", f"no GPU: {os.cpu_count()} CPU cores", remedy)
+
+
+def _compiler() -> Iterator[Check]:
+    named = os.environ.get("CXX")
+    candidates = [named] if named else ["c++", "g++", "clang++"]
+    compiler = next((path for c in candidates if (path := shutil.which(c))), None)
+    why = "only needed to build native operators; those of torchvision or plain PyTorch serve without"
+    if compiler is None:
+        wanted = f"CXX names {named!r}, which is not there" if named else "none found"
+        yield Check("C++ compiler", "warn", wanted, f"install g++ or clang++ ({why})")
+    else:
+        yield Check("C++ compiler", "ok", f"{compiler}: {_first_line([compiler, '--version'])}")
+    if ninja := shutil.which("ninja") or _version("ninja"):
+        yield Check("ninja", "ok", ninja)
+    else:
+        yield Check("ninja", "warn", "not found", f"pip install ninja ({why})")
+
+
+def _first_line(arguments: list[str]) -> str:
+    try:
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"does not run ({type(error).__name__})"
+    return (done.stdout.splitlines() or [""])[0]
+
+
+def _operators() -> Iterator[Check]:
+    import det_ops
+
+    for op in det_ops.status():
+        yield Check(f"op {op.name}", "warn" if op.remedy else "ok", f"served by {op.served_by}", op.remedy)
+
+
+def _plugins() -> Iterator[Check]:
+    manager = plugin_manager()
+    for plugin in manager.plugins:
+        name = f"plugin {plugin.name}"
+        for error in plugin.errors:
+            remedy = f"`det-core --debug plugins` shows more; reinstall with {install_hint(plugin.distribution)}"
+            yield Check(name, "fail" if plugin.name == "core" else "warn", f"{plugin.label}: {error}", remedy)
+        if not plugin.errors:
+            off = " (off: DET_PLUGINS)" if plugin.state == "off" else ""
+            yield Check(name, "ok", f"{plugin.label}{off}")
+    for warning in manager.warnings():
+        yield Check("DET_PLUGINS", "warn", warning, "correct it, or unset it")
+    if [p.name for p in manager.plugins] == ["core"]:
+        remedy = install_hint("det-plugin-rcnn")
+        yield Check("plugins", "warn", "none besides core is installed, so there is no model", remedy)
+
+
+def _extras() -> Iterator[Check]:
+    for distribution, purpose in EXTRAS.items():
+        version = _version(distribution)
+        if version:
+            yield Check(f"extra {distribution}", "ok", f"{version}: {purpose}")
+        else:
+            yield Check(f"extra {distribution}", "warn", f"not installed: {purpose}", f"pip install {distribution}")
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,40 @@
+"""What the verbs share in showing things: tables and JSON."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def console() -> Console:
+    """A console as wide as the terminal, and wide enough for whole lines where the output goes to a file or a pipe."""
+    from rich.console import Console
+
+    width = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 200
+    return Console(width=width, highlight=False, soft_wrap=False)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+    """A plain table; the columns named in `right` hold numbers. Text is shown as it is, without rich's markup."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console().print(table)
+
+
+def print_json(value: object) -> None:
+    """Plain data on stdout as JSON, for programs."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))

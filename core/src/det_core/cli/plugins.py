@@ -1,0 +1,86 @@
+"""`det-core plugins`: what is installed, what each plugin adds, what failed and why; `plugins new` writes one."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import click
+
+from det_core.cli.output import print_json, print_table
+from det_core.plugins import PluginManager, PluginState, plugin_manager
+
+
+@click.group(name="plugins", invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """List installed plugins: name, distribution, version, state, and what each one adds.
+
+    The environment variable DET_PLUGINS limits what is loaded: `a,b` only these, `-a` all but a, empty none but core.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    manager = plugin_manager()
+    if as_json:
+        print_json([_plain(p) for p in manager.plugins])
+    else:
+        _show(manager, debug=bool(ctx.find_root().params.get("debug")))
+
+
+def _plain(plugin: PluginState) -> dict[str, object]:
+    return {
+        "name": plugin.name,
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+        "state": plugin.state,
+        "provides": plugin.provides,
+        "errors": plugin.errors,
+    }
+
+
+def _show(manager: PluginManager, *, debug: bool) -> None:
+    rows = [(p.name, p.distribution, p.version, p.state, _adds(p)) for p in manager.plugins]
+    print_table(("plugin", "distribution", "version", "state", "adds"), rows)
+    failed = [p for p in manager.plugins if p.errors]
+    for plugin in failed:
+        click.echo(f"\n{plugin.label} ({plugin.state}):")
+        for error in plugin.errors:
+            click.echo(textwrap.indent(error, "  "))
+        if debug and plugin.trace:
+            click.echo(textwrap.indent(plugin.trace, "    "))
+    if any(p.trace for p in failed) and not debug:
+        click.echo("\n`det-core --debug plugins` shows the tracebacks.")
+    for warning in manager.warnings():
+        click.echo(f"\nwarning: {warning}")
+
+
+def _adds(plugin: PluginState) -> str:
+    """`backbone: resnet; recipes: 6`: names where a reader wants them, a count where there are many."""
+    parts = []
+    for kind, names in plugin.provides.items():
+        if kind in ("recipe", "weight map"):
+            parts.append(f"{len(names)} {kind}{'s' if len(names) != 1 else ''}")
+        else:
+            parts.append(f"{kind}: {', '.join(names)}")
+    return "; ".join(parts) or "nothing"
+
+
+@command.command()
+@click.argument("name")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path(), show_default="the current folder",
+    help="Where the package's folder goes.",
+)
+def new(name: str, out: Path) -> None:
+    """Write a package det-plugin-NAME, with a RoI box head, a recipe, and tests that check det's contracts."""
+    from det_core.cli.new_plugin import write_plugin
+
+    package = write_plugin(name, out)
+    click.echo(f"wrote {package.folder}:")
+    for file in package.files:
+        click.echo(f"  {file}")
+    click.echo(
+        f"next:\n  pip install -e {package.folder}\n  pytest {package.folder}\n"
+        f"  det-core train --plugin {package.plugin}"
+    )

@@ -1,0 +1,1 @@
+"""Typed configurations: base classes, strict conversion, overrides, JSON Schema. Imports no torch."""

@@ -1,0 +1,276 @@
+"""Reading a COCO annotation file, and checking every record of it.
+
+What no part of can be used (not JSON, no list of images, ambiguous categories) is a DataError. What is wrong with
+one image or annotation is a BadSample: the record is left out, and the caller decides whether that is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from attrs import field, frozen
+
+from det_core.data.dataset import BadSample, DataError
+from det_core.data.masks import segmentation_problem
+from det_core.structures import Classes
+
+TOLERANCE = 1.0  # pixels by which a box may reach outside its image: rounding of tools that write whole numbers
+SECTIONS = ("images", "annotations", "categories")
+
+Record = dict[str, Any]
+
+
+@frozen(eq=False, kw_only=True)
+class CocoRecords:
+    """The usable records of an annotation file; `bad` lists the others."""
+
+    classes: Classes
+    images: list[Record] = field(factory=list)
+    annotations: list[Record] = field(factory=list)
+    bad: list[BadSample] = field(factory=list)
+
+
+def read_coco(path: Path, image_folder: Path, masks: bool) -> CocoRecords:
+    """The usable records of an annotation file; with `masks`, annotations must have a usable segmentation.
+
+    Raises DataError if the file as a whole cannot be used.
+    """
+    sections = _sections(path, _read_json(path))
+    records = CocoRecords(classes=_classes(path, sections["categories"]))
+    refused = _take_images(path, image_folder, sections["images"], records)
+    _take_annotations(path, sections["annotations"], records, refused, masks)
+    return records
+
+
+def _read_json(path: Path) -> object:
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: the annotation file cannot be read: {error.strerror or error}") from None
+    if not text.strip():
+        raise DataError(f"{path}: the annotation file is empty")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: the annotation file is not JSON: {error}") from None
+
+
+def _sections(path: Path, data: object) -> dict[str, list[Any]]:
+    """The three lists of a COCO file."""
+    shape = "a COCO file is an object with lists `images`, `annotations` and `categories`"
+    if not isinstance(data, dict):
+        raise DataError(f"{path}: holds {_kind(data)}; {shape}")
+    for name in SECTIONS:
+        if name not in data:
+            raise DataError(f"{path}: has no `{name}` (found {', '.join(map(str, data)) or 'nothing'}); {shape}")
+        if not isinstance(data[name], list):
+            raise DataError(f"{path}: `{name}` is {_kind(data[name])}; {shape}")
+        if not data[name]:
+            raise DataError(f"{path}: `{name}` is empty: there is nothing to train on or to evaluate")
+    return {name: data[name] for name in SECTIONS}
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "text", int: "a number", float: "a number", bool: "true or false",
+             type(None): "null"}
+    return names.get(type(value), type(value).__name__)
+
+
+def _classes(path: Path, categories: list[Any]) -> Classes:
+    """Classes in ascending order of their ids."""
+    names: dict[int, str] = {}
+    for index, record in enumerate(categories):
+        problem = _missing(record, ("id", "name"))
+        if problem or not _is_int(record["id"]) or not isinstance(record["name"], str):
+            raise DataError(f"{path}: categories[{index}]: {problem or 'expected a whole `id` and a text `name`'}")
+        if record["id"] in names:
+            raise DataError(f"{path}: category id {record['id']} is given twice ({names[record['id']]!r} and "
+                            f"{record['name']!r}); give each category an id of its own")
+        names[record["id"]] = record["name"]
+    ids = tuple(sorted(names))
+    return Classes(names=tuple(names[i] for i in ids), ids=ids)
+
+
+def _take_images(path: Path, folder: Path, images: list[Any], records: CocoRecords) -> set[int]:
+    """Move the usable image records to `records`; the ids of the others."""
+    seen: set[int] = set()
+    refused: set[int] = set()
+    exists = _Folder(folder)
+    for index, record in enumerate(images):
+        problem = _image_problem(record)
+        number = record["id"] if isinstance(record, dict) and _is_int(record.get("id")) else None
+        if problem:
+            records.bad.append(BadSample(f"images[{index}]{_of_id(number)}: {problem}", str(path), number))
+        elif number in seen:
+            records.bad.append(BadSample(f"images[{index}]: image id {number} is given twice", str(path), number))
+            continue
+        elif record["file_name"] not in exists:
+            file = str(folder / record["file_name"])
+            records.bad.append(BadSample(f"image id {number}: the image file does not exist", file, number))
+            problem = "missing"
+        else:
+            records.images.append(record)
+        if number is not None:
+            (refused if problem else seen).add(number)
+    return refused - seen
+
+
+def _image_problem(record: Any) -> str:
+    problem = _missing(record, ("id", "file_name", "width", "height"))
+    if problem:
+        return problem
+    if not _is_int(record["id"]):
+        return f"`id` is {record['id']!r}, expected a whole number"
+    if not isinstance(record["file_name"], str) or not record["file_name"]:
+        return f"`file_name` is {record['file_name']!r}, expected the name of a file"
+    for key in ("width", "height"):
+        if not _is_int(record[key]) or record[key] < 1:
+            return f"`{key}` is {record[key]!r}, expected a whole number of pixels of at least 1"
+    return ""
+
+
+class _Folder:
+    """Whether files exist below a folder, at the price of one listing per folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._listings: dict[str, set[str]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        folder, _, file = name.rpartition("/")
+        if folder not in self._listings:
+            self._listings[folder] = self._list(self._root / folder if folder else self._root)
+        return file in self._listings[folder]
+
+    @staticmethod
+    def _list(folder: Path) -> set[str]:
+        try:
+            return set(os.listdir(folder))
+        except OSError:
+            return set()
+
+
+def _take_annotations(path: Path, annotations: list[Any], records: CocoRecords, refused: set[int],
+                      masks: bool) -> None:
+    """Move the usable annotations to `records`; those of refused images go with their image."""
+    check = _AnnotationCheck(records, masks)
+    for index, record in enumerate(annotations):
+        if isinstance(record, dict) and _is_int(record.get("image_id")) and record["image_id"] in refused:
+            continue
+        problem = check(record)
+        if problem:
+            number = record["id"] if isinstance(record, dict) and _is_int(record.get("id")) else None
+            records.bad.append(BadSample(f"annotations[{index}]{_of_id(number)}: {problem}", str(path), number))
+        else:
+            records.annotations.append(record)
+
+
+class _AnnotationCheck:
+    """What is wrong with an annotation; remembers ids, so each annotation is to be given once."""
+
+    def __init__(self, records: CocoRecords, masks: bool) -> None:
+        self._images = {record["id"]: record for record in records.images}
+        self._categories = frozenset(records.classes.ids)
+        self._seen: set[int] = set()
+        self._masks = masks
+
+    def __call__(self, record: Any) -> str:
+        problem = _missing(record, ("id", "image_id", "category_id", "bbox"))
+        return problem or self._reference_problem(record) or self._content_problem(record)
+
+    def _reference_problem(self, record: Record) -> str:
+        if not _is_int(record["id"]):
+            return f"`id` is {record['id']!r}, expected a whole number"
+        if record["id"] in self._seen:
+            return f"annotation id {record['id']} is given twice"
+        self._seen.add(record["id"])
+        if not _is_int(record["image_id"]) or record["image_id"] not in self._images:
+            return f"unknown image id {record['image_id']!r}"
+        if not _is_int(record["category_id"]) or record["category_id"] not in self._categories:
+            known = ", ".join(map(str, sorted(self._categories)[:8]))
+            more = ", ..." if len(self._categories) > 8 else ""
+            return f"{self._where(record)}unknown category id {record['category_id']!r}; `categories` has {known}{more}"
+        if record.get("iscrowd", 0) not in (0, 1):
+            return f"{self._where(record)}`iscrowd` is {record['iscrowd']!r}, expected 0 or 1"
+        return ""
+
+    def _content_problem(self, record: Record) -> str:
+        image = self._images[record["image_id"]]
+        problem = _box_problem(record, image) or _area_problem(record)
+        if not problem and self._masks and not dropped_by_rule(record):
+            problem = segmentation_problem(record.get("segmentation"), image["height"], image["width"])
+        return self._where(record) + problem if problem else ""
+
+    def _where(self, record: Record) -> str:
+        image = self._images[record["image_id"]]
+        return f"image id {image['id']} ({image['file_name']}): "
+
+
+def _box_problem(record: Record, image: Record) -> str:
+    box = record["bbox"]
+    if not isinstance(box, list) or len(box) != 4 or not all(_is_finite(v) for v in box):
+        return f"box {_short(box)} is not four finite numbers [x, y, width, height]"
+    x, y, w, h = box
+    if (w <= 0 or h <= 0) and not _flat_polygon(record):
+        return f"box {box} has no area"
+    width, height = image["width"], image["height"]
+    if x < -TOLERANCE or y < -TOLERANCE or x + w > width + TOLERANCE or y + h > height + TOLERANCE:
+        return f"box {box} (x, y, width, height) reaches outside its image of {width}x{height} pixels"
+    return ""
+
+
+def _area_problem(record: Record) -> str:
+    area = record.get("area", 0)
+    return "" if _is_finite(area) else f"`area` is {_short(area)}, expected a finite number"
+
+
+def _flat_polygon(record: Record) -> bool:
+    """A polygon of no area with a box to match: COCO's own training set has two, so they are dropped by rule."""
+    flat = min(record["bbox"][2:]) == 0
+    return flat and isinstance(record.get("segmentation"), list) and bool(record["segmentation"]) \
+        and record.get("area") == 0
+
+
+def dropped_by_rule(record: Record) -> bool:
+    """Whether the reference leaves this usable annotation out of training: no area, under a pixel wide, or ignored."""
+    _, _, w, h = record["bbox"]
+    return bool(area_of(record) <= 0 or w < 1 or h < 1 or record.get("ignore", False))
+
+
+def area_of(record: Record) -> float:
+    """The area a record gives, or its box's."""
+    area = record.get("area")
+    return float(record["bbox"][2] * record["bbox"][3] if area is None else area)
+
+
+def _missing(record: Any, keys: Iterable[str]) -> str:
+    if not isinstance(record, dict):
+        return f"is {_kind(record)}, expected an object"
+    absent = [f"`{key}`" for key in _absent(record, keys)]
+    return f"has no {' and no '.join(absent)}" if absent else ""
+
+
+def _absent(record: Record, keys: Iterable[str]) -> Iterator[str]:
+    return (key for key in keys if key not in record)
+
+
+def _of_id(number: int | None) -> str:
+    return "" if number is None else f" id {number}"
+
+
+def _is_int(value: object) -> bool:
+    return type(value) is int
+
+
+def _is_finite(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

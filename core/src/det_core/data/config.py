@@ -1,0 +1,139 @@
+"""Configurations of core's data sets and transforms. Imports no torch; `build()` imports what it makes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from attrs import field, frozen, validators
+
+from det_core.config.base import DatasetConfig, TransformConfig, doc
+
+if TYPE_CHECKING:
+    from attrs import Attribute
+
+    from det_core.data.dataset import DetectionDataset
+    from det_core.data.transforms import Transform
+
+Split = Literal["train", "val"]
+SPLITS = ("train", "val")
+Scales = tuple[tuple[int, int], ...]
+
+PROBABILITY = [validators.ge(0.0), validators.le(1.0)]
+
+
+@frozen(kw_only=True)
+class CocoConfig(DatasetConfig):
+    """A data set in COCO format: one JSON file and a folder of images."""
+
+    type: ClassVar[str] = "coco"
+
+    split: Split = field(validator=validators.in_(SPLITS), metadata=doc("which part of the data set"))
+    annotations: str | None = field(
+        default=None, metadata=doc("annotation file below the root; null = found by the usual layouts"))
+    images: str | None = field(
+        default=None, metadata=doc("image folder below the root; null = found by the usual layouts"))
+    semantic: str | None = field(
+        default=None,
+        metadata=doc("folder below the root of class maps (PNG, 255 = ignored) named like the images; null = none"))
+    filter_empty: bool = field(default=False, metadata=doc("leave out images without any annotation"))
+    min_size: int = field(
+        default=0, validator=validators.ge(0), metadata=doc("leave out images whose shorter side is below this"))
+
+    def build(self, root: str, *, masks: bool = False, on_bad_sample: str = "error") -> DetectionDataset:
+        """Open and check the data set; DataError (also LayoutError) with what is wrong."""
+        from det_core.data.coco import CocoDataset
+        from det_core.data.layout import find_layout
+
+        layout = find_layout(root, self.split, self.annotations, self.images, self.semantic)
+        return CocoDataset(
+            layout.annotations, layout.images, masks=masks, semantic=layout.semantic, on_bad_sample=on_bad_sample,
+            filter_empty=self.filter_empty, min_size=self.min_size)
+
+
+@frozen(kw_only=True)
+class SampleConfig(DatasetConfig):
+    """The bundled sample: 24 microscope images of cell nuclei with masks."""
+
+    type: ClassVar[str] = "sample"
+
+    split: Split = field(validator=validators.in_(SPLITS), metadata=doc("17 images to train on, or 7 to evaluate"))
+
+    def build(self, root: str = "", *, masks: bool = False, on_bad_sample: str = "error") -> DetectionDataset:
+        """Open the sample; `root` plays no part."""
+        from det_core.data.coco import CocoDataset
+        from det_core.data.sample_files import sample_folder
+
+        folder = sample_folder()
+        return CocoDataset(folder / f"instances_{self.split}.json", folder / "images", masks=masks,
+                           on_bad_sample=on_bad_sample, name=f"sample ({self.split})")
+
+
+def _positive_pairs(_: object, attribute: Attribute[Scales], value: Scales) -> None:
+    if not value or any(len(pair) != 2 or min(pair) < 1 for pair in value):
+        raise ValueError(f"'{attribute.name}' must be one or more pairs of sizes of at least 1 pixel")
+
+
+@frozen(kw_only=True)
+class ResizeConfig(TransformConfig):
+    """Resize to a scale, bilinear without antialiasing; masks take the nearest pixel.
+
+    With `keep_ratio` a scale is (long edge, short edge), upper bounds both; the factor is
+    min(long / max(h, w), short / min(h, w)) and the new size int(side * factor + 0.5). Without, it is (width, height).
+    """
+
+    type: ClassVar[str] = "resize"
+
+    scales: Scales = field(
+        default=((1333, 800),), validator=_positive_pairs,
+        metadata=doc("(long edge, short edge) bounds in pixels; without keep_ratio (width, height)"))
+    keep_ratio: bool = field(default=True, metadata=doc("keep the shape of the image"))
+    mode: Literal["choice", "range"] = field(
+        default="choice", validator=validators.in_(("choice", "range")),
+        metadata=doc("draw one of the scales, or each edge uniformly between the two given"))
+
+    def __attrs_post_init__(self) -> None:
+        if self.mode == "range" and len(self.scales) != 2:
+            raise ValueError(f"mode: range draws between two scales, but {len(self.scales)} given in `scales`")
+
+    def build(self) -> Transform:
+        from det_core.data.transforms import Resize
+
+        return Resize(self)
+
+
+@frozen(kw_only=True)
+class FlipConfig(TransformConfig):
+    """Mirror the image with its boxes and masks."""
+
+    type: ClassVar[str] = "flip"
+
+    probability: float = field(default=0.5, validator=PROBABILITY, metadata=doc("of a horizontal flip"))
+    vertical_probability: float = field(default=0.0, validator=PROBABILITY, metadata=doc("of a vertical flip"))
+
+    def build(self) -> Transform:
+        from det_core.data.transforms import flip
+
+        return flip(self)
+
+
+@frozen(kw_only=True)
+class ColorJitterConfig(TransformConfig):
+    """Random brightness, contrast, saturation and hue, in random order (torchvision's ColorJitter)."""
+
+    type: ClassVar[str] = "color_jitter"
+
+    brightness: float = field(
+        default=0.125, validator=validators.ge(0), metadata=doc("factor drawn from 1 - x .. 1 + x; 0 = off"))
+    contrast: float = field(
+        default=0.5, validator=validators.ge(0), metadata=doc("factor drawn from 1 - x .. 1 + x; 0 = off"))
+    saturation: float = field(
+        default=0.5, validator=validators.ge(0), metadata=doc("factor drawn from 1 - x .. 1 + x; 0 = off"))
+    hue: float = field(
+        default=0.05, validator=[validators.ge(0.0), validators.le(0.5)],
+        metadata=doc("shift drawn from -x .. x of the colour circle; 0 = off"))
+    probability: float = field(default=0.5, validator=PROBABILITY, metadata=doc("of changing the image at all"))
+
+    def build(self) -> Transform:
+        from det_core.data.transforms import color_jitter
+
+        return color_jitter(self)

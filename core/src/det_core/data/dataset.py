@@ -1,0 +1,218 @@
+"""What a data set is: images with annotations, and what may be wrong with them.
+
+Letters: H W the size of an image, n its annotations, N the data set's images. Boxes are xyxy in pixels of the image.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from attrs import frozen
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from det_core.config.base import DetError
+from det_core.structures import Classes, Targets
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+ON_BAD_SAMPLE = ("error", "skip")
+SHOWN_PROBLEMS = 10
+REMEDY = "fix them, or leave them out with `--on-bad-sample skip` (`data.on_bad_sample: skip`)"
+
+# PIL modes of 8 bits per channel (or fewer) that turn into RGB without loss of range.
+EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB",
+                             "HSV"})
+
+
+class DataError(DetError):
+    """Something is wrong with a data set's files."""
+
+
+@frozen
+class BadSample:
+    """One thing that is wrong in a data set: what, in which file, and the id of the image, annotation or category."""
+
+    what: str
+    file: str
+    id: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}"
+
+
+class BadImage(DataError):
+    """An image of a data set cannot be used; `sample` says why."""
+
+    def __init__(self, sample: BadSample) -> None:
+        self.sample = sample
+        super().__init__(sample)
+
+    def __str__(self) -> str:
+        return str(self.sample)
+
+
+class BadSamplesError(DataError):
+    """A data set has bad samples; `samples` lists them all, the text the first few."""
+
+    def __init__(self, name: str, samples: Sequence[BadSample]) -> None:
+        self.samples = tuple(samples)
+        self.name = name
+        super().__init__(name, self.samples)
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.name}: {summary(self.samples)}", *listing(self.samples), REMEDY])
+
+
+def summary(samples: Sequence[BadSample]) -> str:
+    """`3 bad samples`."""
+    return f"{len(samples)} bad sample{'' if len(samples) == 1 else 's'}"
+
+
+def listing(samples: Sequence[BadSample], limit: int = SHOWN_PROBLEMS) -> list[str]:
+    """One line for each of the first `limit` samples, and one that counts the rest."""
+    lines = [f"  {sample}" for sample in samples[:limit]]
+    if len(samples) > limit:
+        lines.append(f"  ... and {len(samples) - limit} more")
+    return lines
+
+
+@frozen(eq=False, kw_only=True)
+class Sample:
+    """One image with its annotations.
+
+    image: (3, H, W) uint8 RGB. boxes: (n, 4) float32 xyxy. labels: (n,) int64 in 0..K-1. ignored: (n,) bool, crowd
+    regions and difficult objects. masks: (n, H, W) uint8 of 0 and 1, or None. semantic: (H, W) int64 class ids with
+    255 ignored, or None. proposals: (p, 4) float32 xyxy, best first, or None.
+    """
+
+    image: Tensor
+    boxes: Tensor
+    labels: Tensor
+    ignored: Tensor
+    masks: Tensor | None = None
+    semantic: Tensor | None = None
+    proposals: Tensor | None = None
+    file: str = ""
+    image_id: int = 0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the image."""
+        return int(self.image.shape[-2]), int(self.image.shape[-1])
+
+    def targets(self) -> Targets:
+        """The annotations as training targets."""
+        return Targets(boxes=self.boxes, labels=self.labels, masks=self.masks, ignored=self.ignored,
+                       semantic=self.semantic)
+
+
+class DetectionDataset(ABC):
+    """Images with boxes (and masks), held so that loader processes share them.
+
+    name: for messages. classes: names of labels 0..K-1 and their ids in the annotation file. sizes: (N, 2) int64
+    (height, width). image_ids: (N,) int64, unique. has_masks: whether samples carry masks. skipped: what was left out
+    because it is bad. on_bad_sample: "error" or "skip", also for what shows itself only at loading.
+    """
+
+    name: str
+    classes: Classes
+    sizes: NDArray[np.int64]
+    image_ids: NDArray[np.int64]
+    has_masks: bool = False
+    on_bad_sample: str = "error"
+    skipped: list[BadSample]
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @abstractmethod
+    def file(self, index: int) -> str:
+        """Path of an image, for messages."""
+
+    @abstractmethod
+    def load(self, index: int) -> Sample:
+        """Read an image with its annotations; BadImage if it cannot be used."""
+
+    @abstractmethod
+    def ground_truth(self) -> dict[str, Any]:
+        """All annotations as a fresh COCO-format dict, for evaluators.
+
+        `categories` bear the original ids; `annotations` have `bbox` (xywh), `area`, `iscrowd` and, where there are
+        masks, `segmentation`.
+        """
+
+
+def check_on_bad_sample(value: str) -> None:
+    """DataError unless it is "error" or "skip"."""
+    if value not in ON_BAD_SAMPLE:
+        raise DataError(f"on_bad_sample: found {value!r}, allowed: {', '.join(ON_BAD_SAMPLE)}")
+
+
+def check_same_categories(train: DetectionDataset, val: DetectionDataset) -> None:
+    """DataError if two data sets do not have the same classes under the same labels."""
+    problems = category_mismatch(train, val)
+    if problems:
+        lines = "\n".join(f"  {p}" for p in problems[:SHOWN_PROBLEMS])
+        more = f"\n  ... and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
+        raise DataError(f"{train.name} and {val.name} do not have the same categories:\n{lines}{more}\n"
+                        "make `categories` (names and ids) of both annotation files the same")
+
+
+def category_mismatch(train: DetectionDataset, val: DetectionDataset) -> list[str]:
+    """What differs between the classes of two data sets, a line each; empty if they agree."""
+    ours = dict(zip(train.classes.ids, train.classes.names, strict=True))
+    theirs = dict(zip(val.classes.ids, val.classes.names, strict=True))
+    lines = []
+    for number in sorted({*ours, *theirs}):
+        if number not in theirs:
+            lines.append(f"id {number}: {ours[number]!r} is only in {train.name}")
+        elif number not in ours:
+            lines.append(f"id {number}: {theirs[number]!r} is only in {val.name}")
+        elif ours[number] != theirs[number]:
+            lines.append(f"id {number}: {ours[number]!r} in {train.name}, but {theirs[number]!r} in {val.name}")
+    return lines
+
+
+def read_image(path: str | Path, image_id: int | None = None) -> Tensor:
+    """An image file as (3, H, W) uint8 RGB, turned as its EXIF orientation says.
+
+    Raises BadImage with the path if the file is missing, truncated, no image, or of more than 8 bits per channel.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode not in EIGHT_BIT_MODES:
+                raise bad_image(path, image_id, f"pixels of more than 8 bits (PIL mode {image.mode}) are not taken; "
+                                "convert the image to 8-bit RGB or gray")
+            return _pixels(ImageOps.exif_transpose(image).convert("RGB"))
+    except FileNotFoundError:
+        raise bad_image(path, image_id, "the image file does not exist") from None
+    except UnidentifiedImageError:
+        raise bad_image(path, image_id, f"not an image that can be read ({_byte_count(path)})") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise bad_image(path, image_id, f"the image cannot be decoded: {error}") from None
+
+
+def bad_image(path: str | Path, image_id: int | None, what: str) -> BadImage:
+    """A BadImage about this file."""
+    where = "" if image_id is None else f"image id {image_id}: "
+    return BadImage(BadSample(where + what, str(path), image_id))
+
+
+def _pixels(image: Image.Image) -> Tensor:
+    array = np.array(image)  # (H, W, 3), a copy that torch may own
+    return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+
+
+def _byte_count(path: str | Path) -> str:
+    try:
+        size = Path(path).stat().st_size
+    except OSError:
+        return "unreadable"
+    return "the file is empty" if size == 0 else f"{size} bytes"

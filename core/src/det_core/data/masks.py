@@ -1,0 +1,159 @@
+"""Instance masks as annotation files give them: polygons and run-length codes, held in flat arrays.
+
+Letters: M annotations, R polygon rings, H W the size of an image. Run-length codes are COCO's: column-major runs,
+the first of zeros; "compressed" is COCO's text form of them.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from attrs import frozen
+from pycocotools import mask as coco_mask
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MIN_RING = 6  # numbers in the smallest ring that encloses anything: three points
+
+
+@frozen(eq=False, kw_only=True)
+class Segmentations:
+    """Masks of M annotations. Polygons are float64, as in the file, so that masks equal pycocotools' own.
+
+    rings: (M + 1,) int64, the rings of annotation k are rings[k]..rings[k + 1]. points: (R + 1,) int64, likewise the
+    numbers of a ring in `coordinates` (x, y, x, y, ...). codes: (M + 1,) int64, likewise the bytes of a compressed
+    run-length code in `code_bytes`. An annotation has rings or a code.
+    """
+
+    rings: NDArray[np.int64]
+    points: NDArray[np.int64]
+    coordinates: NDArray[np.float64]
+    codes: NDArray[np.int64]
+    code_bytes: NDArray[np.uint8]
+
+    def encoded(self, index: int, height: int, width: int) -> dict[str, Any]:
+        """The mask of an annotation as one compressed run-length code: {"size": [H, W], "counts": bytes}."""
+        code = self._code(index)
+        if code:
+            return {"size": [height, width], "counts": code}
+        result: dict[str, Any] = coco_mask.merge(coco_mask.frPyObjects(self._rings(index), height, width))
+        return result
+
+    def decode(self, indices: NDArray[np.int64], height: int, width: int) -> NDArray[np.uint8]:
+        """Masks of these annotations: (n, H, W) uint8 of 0 and 1."""
+        if len(indices) == 0:
+            return np.zeros((0, height, width), np.uint8)
+        codes = [self.encoded(int(i), height, width) for i in indices]
+        return np.ascontiguousarray(coco_mask.decode(codes).transpose(2, 0, 1))
+
+    def plain(self, index: int, height: int, width: int) -> list[list[float]] | dict[str, Any]:
+        """The mask of an annotation as COCO JSON has it: polygons, or {"size": [H, W], "counts": text}."""
+        code = self._code(index)
+        return {"size": [height, width], "counts": code.decode("ascii")} if code else self._rings(index)
+
+    def _code(self, index: int) -> bytes:
+        return self.code_bytes[self.codes[index]:self.codes[index + 1]].tobytes()
+
+    def _rings(self, index: int) -> list[list[float]]:
+        rings = range(int(self.rings[index]), int(self.rings[index + 1]))
+        return [self.coordinates[self.points[r]:self.points[r + 1]].tolist() for r in rings]
+
+
+class SegmentationBuilder:
+    """Collects checked segmentations, one per annotation, in order."""
+
+    def __init__(self) -> None:
+        self._rings, self._points, self._codes = array("q", [0]), array("q", [0]), array("q", [0])
+        self._coordinates, self._bytes = array("d"), bytearray()
+
+    def add(self, value: Any, height: int, width: int) -> None:
+        """Add what `segmentation_problem` found nothing wrong with; rings of less than three points are left out."""
+        if isinstance(value, dict):
+            self._bytes += _compressed(value, height, width)
+        else:
+            for ring in value:
+                if len(ring) >= MIN_RING:
+                    self._coordinates.extend(ring)
+                    self._points.append(len(self._coordinates))
+        self._rings.append(len(self._points) - 1)
+        self._codes.append(len(self._bytes))
+
+    def build(self) -> Segmentations:
+        return Segmentations(
+            rings=np.array(self._rings, np.int64), points=np.array(self._points, np.int64),
+            coordinates=np.array(self._coordinates, np.float64), codes=np.array(self._codes, np.int64),
+            code_bytes=np.frombuffer(bytes(self._bytes), np.uint8))
+
+
+def _compressed(value: dict[str, Any], height: int, width: int) -> bytes:
+    counts = value["counts"]
+    if isinstance(counts, str):
+        return counts.encode("ascii")
+    code: bytes = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"]
+    return code
+
+
+def segmentation_problem(value: Any, height: int, width: int) -> str:
+    """What is wrong with a `segmentation` of an annotation file, for an image of this size; empty if nothing."""
+    if value is None or (isinstance(value, (list, dict)) and not value):
+        return "has no segmentation, but the model trains on masks"
+    if isinstance(value, list):
+        return _polygon_problem(value)
+    if isinstance(value, dict):
+        return _code_problem(value, height, width)
+    return f"segmentation is {type(value).__name__}, expected a list of polygons or a run-length code"
+
+
+def _polygon_problem(rings: list[Any]) -> str:
+    for ring in rings:
+        if not isinstance(ring, list):
+            return f"segmentation holds {type(ring).__name__}, expected polygons [x, y, x, y, ...]"
+        if len(ring) % 2:
+            return f"segmentation has a polygon of {len(ring)} numbers, expected pairs x, y"
+        if not all(type(x) in (int, float) and math.isfinite(x) for x in ring):
+            return "segmentation has a polygon with something that is not a finite number"
+    if not any(len(ring) >= MIN_RING for ring in rings):
+        return "segmentation has no polygon of three points or more"
+    return ""
+
+
+def _code_problem(code: dict[str, Any], height: int, width: int) -> str:
+    size, counts = code.get("size"), code.get("counts")
+    if size != [height, width]:
+        return f"segmentation is a run-length code of size {size}, but the image's [height, width] is {[height, width]}"
+    if isinstance(counts, str):
+        pixels = code_pixels(counts)
+    elif isinstance(counts, list) and all(type(c) is int and c >= 0 for c in counts):
+        pixels = sum(counts)
+    else:
+        return "segmentation is a run-length code without usable `counts` (text, or a list of whole numbers)"
+    if pixels is None:
+        return "segmentation is a run-length code whose text is damaged"
+    if pixels != height * width:
+        return f"segmentation is a run-length code of {pixels} pixels, but the image has {height * width}"
+    return ""
+
+
+def code_pixels(text: str) -> int | None:
+    """How many pixels a compressed run-length code covers; None if it is damaged.
+
+    pycocotools does not check this: it decodes a code that was cut short to a mask that is wrong.
+    """
+    symbols = np.frombuffer(text.encode("ascii", "replace"), np.uint8).astype(np.int64) - 48
+    if len(symbols) == 0 or symbols.min() < 0 or symbols.max() > 63 or symbols[-1] & 0x20:
+        return None
+    ends = np.flatnonzero((symbols & 0x20) == 0)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    lengths = ends - starts + 1
+    if lengths.max() > 8:
+        return None
+    shifts = 5 * (np.arange(len(symbols)) - np.repeat(starts, lengths))
+    runs = np.add.reduceat((symbols & 0x1F) << shifts, starts)
+    runs -= np.where(symbols[ends] & 0x10, 1 << (5 * lengths), 0)
+    runs[1::2] = np.cumsum(runs[1::2])  # from the fourth run on, a code holds the difference to the run before last
+    runs[2::2] = np.cumsum(runs[2::2])
+    return int(runs.sum()) if runs.min() >= 0 else None

@@ -1,0 +1,198 @@
+"""From a sample as it is on disk to what a detector takes: resizing, flipping, changing colours.
+
+torchvision's `transforms.v2` does the work. A transform is any callable from `Sample` to `Sample`; `V2` makes one of
+any v2 transform. Letters: n annotations, p proposals, H W the size of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as F
+
+from det_core.data.config import ColorJitterConfig, FlipConfig, ResizeConfig
+from det_core.data.dataset import Sample
+from det_core.structures import Key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MIN_SIDE = 1e-3  # pixels; a box that a transform left smaller than this is gone
+
+
+class Transform(Protocol):
+    """From a sample to a new one.
+
+    Random choices come from torch's global CPU generator, which `apply_transforms` seeds for each sample: whoever
+    draws from elsewhere (`random`, numpy) is not reproducible. Boxes that leave the image may be left empty; they
+    are dropped afterwards, with their labels and masks.
+    """
+
+    def __call__(self, sample: Sample, /) -> Sample: ...
+
+
+def apply_transforms(sample: Sample, transforms: Iterable[Transform], key: Key) -> Sample:
+    """The sample after these transforms, in order; what is random depends on `key` alone.
+
+    Boxes are clipped to the image, and those without extent are dropped with their labels and masks.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(key.number("transforms"))
+        for transform in transforms:
+            sample = transform(sample)
+    return drop_vanished(clip(sample))
+
+
+def clip(sample: Sample) -> Sample:
+    """The sample with boxes and proposals clipped to its image."""
+    height, width = sample.size
+
+    def clipped(boxes: Tensor) -> Tensor:
+        return torch.stack([boxes[:, 0].clamp(0, width), boxes[:, 1].clamp(0, height),
+                            boxes[:, 2].clamp(0, width), boxes[:, 3].clamp(0, height)], dim=1)
+
+    proposals = None if sample.proposals is None else clipped(sample.proposals)
+    return attrs.evolve(sample, boxes=clipped(sample.boxes), proposals=proposals)
+
+
+def drop_vanished(sample: Sample) -> Sample:
+    """The sample without annotations and proposals whose box is less than `MIN_SIDE` wide or high."""
+    keep = _extended(sample.boxes)
+    if sample.proposals is not None:
+        sample = attrs.evolve(sample, proposals=sample.proposals[_extended(sample.proposals)])
+    if bool(keep.all()):
+        return sample
+    masks = None if sample.masks is None else sample.masks[keep]
+    return attrs.evolve(sample, boxes=sample.boxes[keep], labels=sample.labels[keep], ignored=sample.ignored[keep],
+                        masks=masks)
+
+
+def _extended(boxes: Tensor) -> Tensor:
+    """(n,) bool: boxes that are at least `MIN_SIDE` wide and high."""
+    return ((boxes[:, 2:] - boxes[:, :2]) >= MIN_SIDE).all(dim=1)
+
+
+class V2:
+    """A v2 transform (or any function of a dict of tv_tensors) as a transform of samples.
+
+    It must keep the order and number of boxes; leave those it removes empty, as v2's own crops do.
+    """
+
+    def __init__(self, transform: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        self.transform = transform
+
+    def __call__(self, sample: Sample, /) -> Sample:
+        return from_tv_tensors(sample, self.transform(to_tv_tensors(sample)))
+
+    def __repr__(self) -> str:
+        return f"V2({self.transform!r})"
+
+
+def to_tv_tensors(sample: Sample) -> dict[str, Any]:
+    """The parts of a sample that transforms change, as tv_tensors; those it has not are left out."""
+    parts: dict[str, Any] = {
+        "image": tv_tensors.Image(sample.image), "boxes": _boxes(sample.boxes, sample.size),
+        "labels": sample.labels, "ignored": sample.ignored}
+    if sample.masks is not None:
+        parts["masks"] = tv_tensors.Mask(sample.masks)
+    if sample.semantic is not None:
+        parts["semantic"] = tv_tensors.Mask(sample.semantic)
+    if sample.proposals is not None:
+        parts["proposals"] = _boxes(sample.proposals, sample.size)
+    return parts
+
+
+def _boxes(boxes: Tensor, size: tuple[int, int]) -> tv_tensors.BoundingBoxes:
+    return tv_tensors.BoundingBoxes(
+        boxes.reshape(-1, 4), format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=size)
+
+
+def from_tv_tensors(sample: Sample, parts: dict[str, Any]) -> Sample:
+    """`sample` with these parts in place of its own, as plain tensors."""
+    plain = {name: part.as_subclass(Tensor) for name, part in parts.items()}
+    counts = {name: len(plain[name]) for name in ("boxes", "labels", "ignored", "masks") if name in plain}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"a transform changed the number of some annotation parts only: {counts}; it is to leave "
+                         "boxes that it removes empty: they are dropped afterwards")
+    return attrs.evolve(sample, **plain)
+
+
+class Resize:
+    """Resize an image and all that goes with it; see `ResizeConfig` for the rule."""
+
+    def __init__(self, config: ResizeConfig) -> None:
+        self.config = config
+
+    def __call__(self, sample: Sample, /) -> Sample:
+        size = self.target(sample.size, self.draw())
+        return sample if size == sample.size else resize(sample, size)
+
+    def draw(self) -> tuple[int, int]:
+        """One of the scales, or one between the two; drawn from torch's global generator if there is a choice."""
+        scales = self.config.scales
+        if self.config.mode == "range":
+            return _between(scales[0][0], scales[1][0]), _between(scales[0][1], scales[1][1])
+        return scales[0 if len(scales) == 1 else _between(0, len(scales) - 1)]
+
+    def target(self, size: tuple[int, int], scale: tuple[int, int]) -> tuple[int, int]:
+        """The (height, width) that an image of `size` (height, width) takes at a scale."""
+        if not self.config.keep_ratio:
+            return scale[1], scale[0]
+        return keep_ratio_size(size, scale)
+
+    def __repr__(self) -> str:
+        return f"Resize({self.config!r})"
+
+
+def keep_ratio_size(size: tuple[int, int], scale: tuple[int, int]) -> tuple[int, int]:
+    """The (height, width) of an image of `size` fitted into (long edge, short edge) bounds."""
+    factor = min(max(scale) / max(size), min(scale) / min(size))
+    return max(int(size[0] * factor + 0.5), 1), max(int(size[1] * factor + 0.5), 1)
+
+
+def _between(a: int, b: int) -> int:
+    """A whole number from the smaller to the larger, both included."""
+    return int(torch.randint(min(a, b), max(a, b) + 1, ()))
+
+
+def resize(sample: Sample, size: tuple[int, int]) -> Sample:
+    """A sample at (height, width): bilinear without antialiasing, masks and class maps by the nearest pixel.
+
+    Boxes and proposals are multiplied by new / old of each axis.
+    """
+    height, width = sample.size
+    factors = torch.tensor([size[1] / width, size[0] / height] * 2, dtype=torch.float32)
+    image = F.resize_image(sample.image, list(size), interpolation=InterpolationMode.BILINEAR, antialias=False)
+    return attrs.evolve(
+        sample, image=image, boxes=sample.boxes * factors, masks=_resize_masks(sample.masks, size),
+        semantic=_resize_masks(sample.semantic, size),
+        proposals=None if sample.proposals is None else sample.proposals * factors)
+
+
+def _resize_masks(masks: Tensor | None, size: tuple[int, int]) -> Tensor | None:
+    """(..., H, W) maps at another size, by the nearest pixel."""
+    if masks is None:
+        return None
+    if masks.numel() == 0:
+        return masks.new_zeros((*masks.shape[:-2], *size))
+    resized: Tensor = F.resize_mask(masks, list(size))
+    return resized
+
+
+def flip(config: FlipConfig) -> Transform:
+    """Horizontal (x' = W - x) and vertical flips, each with its probability."""
+    parts: Sequence[nn.Module] = [
+        v2.RandomHorizontalFlip(config.probability), v2.RandomVerticalFlip(config.vertical_probability)]
+    return V2(v2.Compose(parts))
+
+
+def color_jitter(config: ColorJitterConfig) -> Transform:
+    """torchvision's ColorJitter, applied with a probability."""
+    jitter = v2.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue)
+    return V2(v2.RandomApply([jitter], p=config.probability))

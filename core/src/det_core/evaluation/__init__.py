@@ -1,0 +1,1 @@
+"""Metrics over the detections on a data set."""

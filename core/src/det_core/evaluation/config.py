@@ -1,0 +1,42 @@
+"""Configurations of core's evaluators. Imports no torch; `build()` imports what it makes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from attrs import Attribute, field, frozen, validators
+
+from det_core.config.base import EvaluatorConfig, doc
+
+if TYPE_CHECKING:
+    from det_core.data.dataset import DetectionDataset
+    from det_core.evaluation.base import Evaluator
+
+Kind = Literal["box", "mask", "proposal"]
+KINDS = ("box", "mask", "proposal")
+BACKENDS = ("auto", "pycocotools", "faster-coco-eval")
+
+
+def _kinds(_: object, attribute: Attribute[tuple[Kind, ...]], value: tuple[Kind, ...]) -> None:
+    if not value or len(set(value)) != len(value) or not set(value) <= set(KINDS):
+        raise ValueError(f"'{attribute.name}' must be one or more of {', '.join(KINDS)}, each once")
+
+
+@frozen(kw_only=True)
+class CocoEvaluatorConfig(EvaluatorConfig):
+    """COCO's metrics: AP of boxes and masks (`box_ap`, `mask_ap50`, ...), AR of proposals (`ar1000`, ...)."""
+
+    type: ClassVar[str] = "coco"
+
+    kinds: tuple[Kind, ...] = field(default=("box",), validator=_kinds, metadata=doc("what is evaluated"))
+    backend: Literal["auto", "pycocotools", "faster-coco-eval"] = field(
+        default="auto", validator=validators.in_(BACKENDS),
+        metadata=doc("who computes: auto = faster-coco-eval where installed, else pycocotools (the same numbers)"))
+    max_detections: int = field(
+        default=100, validator=validators.ge(1), metadata=doc("best detections per image that count (boxes, masks)"))
+
+    def build(self, dataset: DetectionDataset) -> Evaluator:
+        """The evaluator for a data set; DataError if the set has no masks and `mask` is asked for."""
+        from det_core.evaluation.coco import CocoEvaluator
+
+        return CocoEvaluator(self, dataset)

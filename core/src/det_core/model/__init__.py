@@ -1,0 +1,1 @@
+"""Contracts of the parts, the one composing detector, layers and losses."""

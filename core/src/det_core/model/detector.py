@@ -1,0 +1,165 @@
+"""The one class that composes every model: preprocess, backbone, neck, dense head, RoI head.
+
+Letters: N images, n objects or detections of one image, H W padded input size. Boxes are xyxy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from det_core.config.base import DetError
+from det_core.model.contracts import Backbone, DenseHead, Head, Neck, ProposalHead, RoIHead
+from det_core.model.detector_config import DetectorConfig, PreprocessConfig
+from det_core.structures import Batch, Classes, Detections, ImageInfo, LossTerm, Targets
+
+
+class Preprocess(nn.Module):
+    """8-bit RGB images to a padded, normalised batch, in the precision of the detector."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: PreprocessConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("mean", torch.tensor(config.mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(config.std)[:, None, None], persistent=False)
+
+    def forward(
+        self, images: Sequence[Tensor], infos: Sequence[ImageInfo], proposals: Sequence[Tensor] | None = None
+    ) -> Batch:
+        """A batch of (3, h, w) uint8 RGB images; each fills its top-left corner, the rest is 0 after normalisation."""
+        divisor = self.config.pad_divisor
+        height = -(-max(i.shape[1] for i in images) // divisor) * divisor
+        width = -(-max(i.shape[2] for i in images) // divisor) * divisor
+        out = self.mean.new_zeros((len(images), 3, height, width))
+        for row, image in zip(out, images, strict=True):
+            pixels = image.to(out.device, non_blocking=True).to(out.dtype)
+            pixels = pixels.flip(0) if self.config.order == "bgr" else pixels
+            row[:, : image.shape[1], : image.shape[2]] = (pixels - self.mean) / self.std
+        given = None if proposals is None else tuple(p.to(out.device, out.dtype) for p in proposals)
+        return Batch(images=out, infos=tuple(infos), proposals=given)
+
+
+class Detector(nn.Module):
+    """preprocess -> backbone -> neck -> dense head -> RoI head; the last three where the model has them.
+
+    `classes` holds the names of labels 0..K-1 and the data set's ids; `config` the configuration it was built from,
+    where it was built from one.
+    """
+
+    def __init__(
+        self,
+        *,
+        preprocess: Preprocess,
+        backbone: Backbone,
+        neck: Neck | None = None,
+        dense_head: DenseHead | None = None,
+        roi_head: RoIHead | None = None,
+        classes: Classes,
+        config: DetectorConfig | None = None,
+    ) -> None:
+        super().__init__()
+        if roi_head is not None and dense_head is not None and not isinstance(dense_head, ProposalHead):
+            raise TypeError(f"{type(dense_head).__name__} proposes no boxes, so {type(roi_head).__name__} cannot follow")
+        self.preprocess = preprocess
+        self.backbone = backbone
+        self.neck = neck
+        self.dense_head = dense_head
+        self.roi_head = roi_head
+        self.classes = classes
+        self.config = config
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether training needs instance masks."""
+        return self.roi_head is not None and self.roi_head.needs_masks
+
+    def features(self, batch: Batch) -> list[Tensor]:
+        """The feature maps that the heads get, finest first."""
+        maps: list[Tensor] = self.backbone(batch.images)
+        return maps if self.neck is None else self.neck(maps)
+
+    def losses(self, batch: Batch, targets: Sequence[Targets]) -> dict[str, LossTerm]:
+        """Loss terms by name, finite also where no image has objects. Ignored targets are left out here, once."""
+        objects = [t.objects() for t in targets]
+        features = self.features(batch)
+        terms: dict[str, LossTerm] = {}
+        proposals = batch.proposals
+        if self.dense_head is not None:
+            outputs = self.dense_head(features)
+            terms.update(self.dense_head.losses(outputs, objects, batch))
+            if self.roi_head is not None and isinstance(self.dense_head, ProposalHead):
+                proposals = tuple(self.dense_head.proposals(outputs, batch, self.dense_head.train_limits))
+        if self.roi_head is not None:
+            terms.update(self.roi_head.losses(features, _given(proposals), objects, batch))
+        return terms
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> list[Detections]:
+        """Detections per image, best first, in pixels of the original images."""
+        features = self.features(batch)
+        proposals = batch.proposals
+        if self.dense_head is not None:
+            outputs = self.dense_head(features)
+            if self.roi_head is None:
+                return self.dense_head.predict(outputs, batch)
+            if isinstance(self.dense_head, ProposalHead):
+                proposals = tuple(self.dense_head.proposals(outputs, batch, self.dense_head.test_limits))
+        assert self.roi_head is not None
+        return self.roi_head.predict(features, _given(proposals), batch)
+
+    def forward(
+        self, batch: Batch, targets: Sequence[Targets] | None = None
+    ) -> dict[str, LossTerm] | list[Detections]:
+        """`losses` where there are targets, else `predict`: one entry for wrappers such as DDP."""
+        return self.predict(batch) if targets is None else self.losses(batch, targets)
+
+    def load_initial_weights(self) -> None:
+        """Load the backbone's initial weights, if its configuration names any; called before training."""
+        self.backbone.load_initial_weights()
+
+    def class_dependent(self) -> list[str]:
+        """Names of all parameters and buffers whose shape hangs on the classes, as the heads declare them."""
+        prefixes = [
+            f"{name}.{layer}." for name, module in self.named_modules() if isinstance(module, Head)
+            for layer in module.class_dependent()
+        ]
+        return [key for key in self.state_dict() if key.startswith(tuple(prefixes))]
+
+
+def _given(proposals: Sequence[Tensor] | None) -> Sequence[Tensor]:
+    if proposals is None:
+        raise DetError(
+            "this detector has a roi_head but no dense_head that proposes boxes, and the batch brings no proposals; "
+            "add a proposal head (type: rpn) or give the data set a proposals file"
+        )
+    return proposals
+
+
+def build_detector(config: DetectorConfig, num_classes: int | None, classes: Classes | None) -> Detector:
+    """Build every part from its configuration, each from the spec that the one before it hands on."""
+    if (num_classes is None) == (classes is None):
+        raise TypeError("give either num_classes or classes")
+    if num_classes is not None and num_classes < 1:
+        raise ValueError(f"num_classes is {num_classes}; a detector needs at least 1 foreground class")
+    classes = classes if classes is not None else Classes.numbered(num_classes or 0)
+    backbone = config.backbone.build()
+    features = backbone.out
+    neck = None
+    if config.neck is not None:
+        neck = config.neck.build(features)
+        features = neck.out
+    count = len(classes)
+    return Detector(
+        preprocess=Preprocess(config.preprocess),
+        backbone=backbone,
+        neck=neck,
+        dense_head=None if config.dense_head is None else config.dense_head.build(features, count),
+        roi_head=None if config.roi_head is None else config.roi_head.build(features, count),
+        classes=classes,
+        config=config,
+    )

@@ -1,0 +1,92 @@
+"""The configuration of a detector: which parts, composed how. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+from attrs import field, frozen, validators
+
+from det_core.config.base import (
+    BackboneConfig,
+    ConfigError,
+    DenseHeadConfig,
+    FeatureSpec,
+    NeckConfig,
+    Problem,
+    ProposalHeadConfig,
+    RoIHeadConfig,
+    doc,
+)
+
+if TYPE_CHECKING:
+    from det_core.model.detector import Detector
+    from det_core.structures import Classes
+
+
+@frozen(kw_only=True)
+class PreprocessConfig:
+    """From 8-bit images to a batch: colour order, normalisation, padding."""
+
+    order: Literal["rgb", "bgr"] = field(default="rgb", metadata=doc("colour order that the backbone was trained on"))
+    mean: tuple[float, float, float] = field(
+        default=(123.675, 116.28, 103.53), metadata=doc("subtracted, 0..255, in `order`"))
+    std: tuple[float, float, float] = field(default=(58.395, 57.12, 57.375), metadata=doc("divided by, in `order`"))
+    pad_divisor: int = field(
+        default=32, validator=validators.ge(1), metadata=doc("height and width are padded to a multiple of it"))
+
+
+@frozen(kw_only=True)
+class DetectorConfig:
+    """preprocess -> backbone -> neck -> dense head -> RoI head; the last three where the model has them."""
+
+    preprocess: PreprocessConfig = field(default=PreprocessConfig(), metadata=doc("colour order, normalisation, padding"))
+    backbone: BackboneConfig = field(metadata=doc("images to feature maps"))
+    neck: NeckConfig | None = field(default=None, metadata=doc("feature maps to feature maps"))
+    dense_head: DenseHeadConfig | None = field(default=None, metadata=doc("works on every location, or proposes boxes"))
+    roi_head: RoIHeadConfig | None = field(default=None, metadata=doc("works on proposals"))
+
+    def __attrs_post_init__(self) -> None:
+        if self.dense_head is None and self.roi_head is None:
+            raise ConfigError([Problem("", "a detector needs a dense_head, a roi_head, or both")])
+        if self.roi_head is not None and self.dense_head is not None:
+            if not isinstance(self.dense_head, ProposalHeadConfig):
+                raise ConfigError([Problem("dense_head", (
+                    f"{self.dense_head.type!r} proposes no boxes, so a roi_head cannot follow it; use a proposal head "
+                    "such as type: rpn, or leave out the roi_head"))])
+        self.check()
+
+    def check(self) -> None:
+        """Whether each part can take what the one before it hands on; ConfigError with the path otherwise."""
+        with _at("backbone"):
+            features = self.backbone.feature_spec()
+        if self.neck is not None:
+            with _at("neck"):
+                features = self.neck.feature_spec(features)
+        if self.dense_head is not None:
+            with _at("dense_head"):
+                self.dense_head.check(features)
+        if self.roi_head is not None:
+            with _at("roi_head"):
+                self.roi_head.check(features)
+
+    def feature_spec(self) -> FeatureSpec:
+        """The features that the heads get."""
+        features = self.backbone.feature_spec()
+        return features if self.neck is None else self.neck.feature_spec(features)
+
+    def build(self, num_classes: int | None = None, *, classes: Classes | None = None) -> Detector:
+        """The detector, with fresh weights; give the number of foreground classes, or the classes themselves."""
+        from det_core.model.detector import build_detector
+
+        return build_detector(self, num_classes, classes)
+
+
+@contextmanager
+def _at(path: str) -> Iterator[None]:
+    """Place the ConfigErrors of a part's check under the part's name."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError([p.under(path) for p in error.problems]) from None

@@ -1,0 +1,135 @@
+"""Losses. Each returns a `LossTerm`: a sum over elements and the count that it is divided by.
+
+Letters: n elements (anchors or regions), K foreground classes. Computed in float32 at least, whatever autocast does.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from det_core.boxes.coder import BoxCoder
+from det_core.boxes.overlaps import aligned_giou
+from det_core.config.base import LossConfig
+from det_core.model.loss_config import BoundedIoUConfig, FocalConfig, SmoothL1Config
+from det_core.structures import LossTerm
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """Half precisions as float32, the rest as it is."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+class Loss(nn.Module, ABC):
+    """Compares predictions with targets element by element; `weight` of the configuration scales the sum."""
+
+    decoded = False
+
+    def __init__(self, config: LossConfig) -> None:
+        super().__init__()
+        self.weight = config.weight
+
+    @abstractmethod
+    def elementwise(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """The loss of each element, unweighted and not summed."""
+
+    def forward(self, predicted: Tensor, target: Tensor, count: Tensor | float) -> LossTerm:
+        """The weighted sum over all elements, with the count that normalises it."""
+        predicted = full_precision(predicted)
+        return LossTerm(self.weight * self.elementwise(predicted, target).sum(), count)
+
+
+class CrossEntropy(Loss):
+    """predicted (n, K+1) logits; target (n,) int64 in 0..K, K is background."""
+
+    def elementwise(self, predicted: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(predicted, target, reduction="none")
+
+
+class BinaryCrossEntropy(Loss):
+    """predicted logits and target in 0..1 of one shape."""
+
+    def elementwise(self, predicted: Tensor, target: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(predicted, target.to(predicted.dtype), reduction="none")
+
+
+class Focal(Loss):
+    """-alpha_t (1 - p_t)^gamma log p_t (Lin et al., Focal Loss, 2017, equation 5).
+
+    predicted (n, K) logits; target (n,) int64: 0..K-1 the class, K background, negative ignored.
+    """
+
+    def __init__(self, config: FocalConfig) -> None:
+        super().__init__(config)
+        self.gamma, self.alpha = config.gamma, config.alpha
+
+    def elementwise(self, predicted: Tensor, target: Tensor) -> Tensor:
+        classes = torch.arange(predicted.shape[1], device=predicted.device)
+        positive = target[:, None] == classes
+        # log p_t = -softplus(-x) for positives, -softplus(x) for negatives: exact where a clamped log saturates.
+        signed = torch.where(positive, predicted, -predicted)
+        share = torch.where(positive, self.alpha, 1 - self.alpha)
+        loss = share * torch.sigmoid(-signed) ** self.gamma * F.softplus(-signed)
+        return loss * (target >= 0)[:, None]
+
+
+class L1(Loss):
+    """predicted and target (n, 4) deltas."""
+
+    def elementwise(self, predicted: Tensor, target: Tensor) -> Tensor:
+        return (predicted - target).abs()
+
+
+class SmoothL1(Loss):
+    """predicted and target (n, 4) deltas."""
+
+    def __init__(self, config: SmoothL1Config) -> None:
+        super().__init__(config)
+        self.beta = config.beta
+
+    def elementwise(self, predicted: Tensor, target: Tensor) -> Tensor:
+        return F.smooth_l1_loss(predicted, target, reduction="none", beta=self.beta)
+
+
+class BoundedIoU(Loss):
+    """Upper bounds of the IoU per coordinate (Tychsen-Smith and Petersson, Bounded IoU Loss, 2018, section 4).
+
+    predicted and target (n, 4) boxes xyxy.
+    """
+
+    decoded = True
+
+    def __init__(self, config: BoundedIoUConfig) -> None:
+        super().__init__(config)
+        self.beta, self.eps = config.beta, config.eps
+
+    def elementwise(self, predicted: Tensor, target: Tensor) -> Tensor:
+        size, wanted = predicted[:, 2:] - predicted[:, :2], target[:, 2:] - target[:, :2]
+        shift = ((target[:, :2] + target[:, 2:]) - (predicted[:, :2] + predicted[:, 2:])).abs() / 2
+        centre = 1 - ((wanted - 2 * shift) / (wanted + 2 * shift + self.eps)).clamp(min=0)
+        extent = 1 - torch.minimum(wanted / (size + self.eps), size / (wanted + self.eps))
+        bounds = torch.cat([centre, extent], 1)
+        return torch.where(bounds < self.beta, 0.5 * bounds * bounds / self.beta, bounds - 0.5 * self.beta)
+
+
+class GIoU(Loss):
+    """1 - GIoU (Rezatofighi et al., 2019, algorithm 1). predicted and target (n, 4) boxes xyxy."""
+
+    decoded = True
+
+    def elementwise(self, predicted: Tensor, target: Tensor) -> Tensor:
+        return 1 - aligned_giou(predicted, target)
+
+
+def box_loss(
+    loss: Loss, coder: BoxCoder, anchors: Tensor, deltas: Tensor, boxes: Tensor, count: Tensor | float
+) -> LossTerm:
+    """The box loss of `deltas` (n, 4) on `anchors` (n, 4) against `boxes` (n, 4), in deltas or boxes as it wants."""
+    deltas = full_precision(deltas)
+    boxes, anchors = boxes.to(deltas.dtype), anchors.to(deltas.dtype)
+    if loss.decoded:
+        return loss(coder.decode(anchors, deltas), boxes, count)  # type: ignore[no-any-return]
+    return loss(deltas, coder.encode(anchors, boxes), count)  # type: ignore[no-any-return]

@@ -1,0 +1,71 @@
+"""Masks between the image and a head's small square.
+
+Letters: n objects, p regions, S side of a head's mask, h w image size. Boxes are xyxy.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import det_ops
+
+CHUNK = 1 << 25  # mask pixels that are held as floats at once
+
+
+def mask_targets(masks: Tensor, objects: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """What a mask head should say for each region: its object's mask, cut to the region and resampled.
+
+    RoIAlign on the bitmap at scale 1 with adaptive sampling, then >= 0.5.
+
+    Args:
+        masks: (n, h, w) uint8 or bool.
+        objects: (p,) int64, the object of each region.
+        boxes: (p, 4) in pixels of the masks.
+        size: (height, width) of the result.
+
+    Returns:
+        (p, height, width) of the boxes' dtype, 0 or 1.
+    """
+    result = boxes.new_zeros((len(boxes), *size))
+    used, position = torch.unique(objects, return_inverse=True)
+    per_chunk = max(1, CHUNK // max(1, masks.shape[1] * masks.shape[2]))
+    for start in range(0, len(used), per_chunk):
+        at = ((position >= start) & (position < start + per_chunk)).nonzero().flatten()
+        bitmaps = masks[used[start : start + per_chunk], None].to(boxes.dtype)
+        rois = torch.cat([(position[at] - start)[:, None].to(boxes.dtype), boxes[at]], 1)
+        result[at] = (det_ops.roi_align(bitmaps, rois, size, 1.0)[:, 0] >= 0.5).to(boxes.dtype)
+    return result
+
+
+def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float = 0.5) -> Tensor:
+    """Masks of regions laid into the image.
+
+    The probability is sampled bilinearly at pixel centres, 0 outside the region, and compared with >=.
+
+    Args:
+        masks: (n, S, S) probabilities.
+        boxes: (n, 4) in pixels of the image.
+        size: (height, width) of the image.
+        threshold: probability from which a pixel belongs to the object.
+
+    Returns:
+        (n, height, width) bool.
+    """
+    height, width = size
+    out = torch.zeros((len(masks), height, width), dtype=torch.bool, device=masks.device)
+    corners = torch.stack([boxes[:, :2].floor() - 1, boxes[:, 2:].ceil() + 1], 1).long().tolist() if len(boxes) else []
+    for i, ((left, top), (right, bottom)) in enumerate(corners):
+        left, right = max(left, 0), min(right, width)
+        top, bottom = max(top, 0), min(bottom, height)
+        x1, y1, x2, y2 = boxes[i].unbind()
+        if left >= right or top >= bottom or not (x2 > x1 and y2 > y1):
+            continue
+        x = torch.arange(left, right, device=boxes.device, dtype=masks.dtype) + 0.5
+        y = torch.arange(top, bottom, device=boxes.device, dtype=masks.dtype) + 0.5
+        x, y = (x - x1) / (x2 - x1) * 2 - 1, (y - y1) / (y2 - y1) * 2 - 1
+        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)[None].to(masks.dtype)
+        sampled = F.grid_sample(masks[i][None, None], grid, align_corners=False)[0, 0]
+        out[i, top:bottom, left:right] = sampled >= threshold
+    return out

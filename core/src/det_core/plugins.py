@@ -1,0 +1,377 @@
+"""The plugin manager: finds plugins by entry point, checks each on its own, and knows who provides what.
+
+pluggy holds the hooks; entry points are loaded and hooks called one plugin at a time here, so that a plugin that
+fails costs only itself. Nothing depends on the order of loading.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import os
+import re
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pluggy
+
+from det_core import hookspecs
+from det_core.config.base import SLOTS, Component, DetError
+
+if TYPE_CHECKING:
+    from det_core.recipe import RecipeEntry
+    from det_core.weights import WeightMap
+
+# Types and distributions of this project, so that a missing one can be named with what installs it.
+KNOWN = {
+    "det-plugin-resnet": ("plugins/resnet", {"backbone": ("resnet",)}),
+    "det-plugin-fpn": ("plugins/fpn", {"neck": ("fpn",)}),
+    "det-plugin-rcnn": ("plugins/rcnn", {
+        "dense_head": ("rpn",), "roi_head": ("rcnn",), "box_head": ("fc_box_head",), "mask_head": ("conv_mask_head",)}),
+}
+
+EntryPoint = tuple[str, str, str, Callable[[], object]]  # name, distribution, version, load
+
+
+class PluginError(DetError):
+    """A plugin, or something a plugin should provide, is missing or broken."""
+
+
+@attrs.define
+class PluginState:
+    """What is known of one plugin: shown by `det-core plugins`."""
+
+    name: str
+    distribution: str
+    version: str
+    provides: dict[str, list[str]] = attrs.field(factory=dict)
+    errors: list[str] = attrs.field(factory=list)
+    state: str = "ok"  # ok | partly (a hook failed) | failed (nothing usable) | off (DET_PLUGINS)
+    trace: str = ""
+
+    def fail(self, what: str, error: BaseException, *, whole: bool) -> None:
+        """Record a failure: of the whole plugin, or of one hook."""
+        self.errors.append(f"{what}: {type(error).__name__}: {error}")
+        self.trace += "".join(traceback.format_exception(error))
+        self.state = "failed" if whole else "partly"
+
+    @property
+    def label(self) -> str:
+        return f"{self.distribution} {self.version}" if self.distribution else self.name
+
+
+@attrs.frozen
+class Provided:
+    """A component class and the plugin that brought it."""
+
+    config: type[Component]
+    plugin: PluginState
+
+
+def install_hint(distribution: str) -> str:
+    """The command that installs a distribution today; packages of this project install from its source tree."""
+    if distribution in KNOWN:
+        return f"pip install ./{KNOWN[distribution][0]} (from a checkout of det)"
+    return f"pip install {distribution}"
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str:
+    """`; did you mean "x"?` for close names, else an empty string."""
+    close = difflib.get_close_matches(name, list(candidates), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(repr(c) for c in close)}?".replace("'", '"') if close else ""
+
+
+# What each component hook may return; a class in the wrong place is a mistake of its plugin's.
+HOOK_SLOTS = {
+    "det_backbones": ("backbone",),
+    "det_necks": ("neck",),
+    "det_heads": ("dense_head", "roi_head", "box_head", "mask_head", "trunk"),
+    "det_losses": ("loss",),
+    "det_layers": ("norm", "conv", "roi_pool"),
+    "det_targets": ("anchors", "coder", "assigner", "sampler"),
+    "det_datasets": ("dataset",),
+    "det_transforms": ("transform",),
+    "det_evaluators": ("evaluator",),
+}
+
+
+def _selected(name: str, choice: str | None) -> bool:
+    """Whether DET_PLUGINS lets this plugin load: unset = all, `a,b` = only these, `-a` = all but a, empty = none."""
+    if choice is None or name == "core":
+        return True
+    words = [w.strip() for w in choice.split(",") if w.strip()]
+    without = {w[1:] for w in words if w.startswith("-")}
+    only = [w for w in words if not w.startswith("-")]
+    return name not in without and (name in only or (not only and bool(without)))
+
+
+class PluginManager:
+    """All plugins of this process, with what each one provides.
+
+    entry_points: (name, distribution, version, load) for each; by default those installed.
+    """
+
+    def __init__(
+        self, entry_points: Sequence[EntryPoint] | None = None, choice: str | None = None,
+    ) -> None:
+        self.pluggy = pluggy.PluginManager(hookspecs.PROJECT)
+        self.pluggy.add_hookspecs(hookspecs)
+        self.plugins: list[PluginState] = []
+        self._states: dict[int, PluginState] = {}
+        self._components: dict[tuple[str, str], list[Provided]] = {}
+        self._recipes: dict[str, list[tuple[RecipeEntry, PluginState]]] = {}
+        self._maps: dict[tuple[str, type[Component]], list[tuple[WeightMap, PluginState]]] = {}
+        self.choice = choice
+        found = installed_plugins() if entry_points is None else entry_points
+        for name, distribution, version, load in sorted(found, key=lambda e: (e[0] != "core", e[0], e[1])):
+            state = PluginState(name, distribution, version)
+            self.plugins.append(state)
+            if _selected(name, choice):
+                self._load(state, load)
+            else:
+                state.state = "off"
+        self._collect()
+
+    def _load(self, state: PluginState, load: Callable[[], object]) -> None:
+        try:
+            plugin = load()
+        except (Exception, SystemExit) as error:  # whatever a plugin raises is its own problem, shown and survived
+            state.fail("import", error, whole=True)
+            return
+        if id(plugin) in self._states:
+            other = self._states[id(plugin)]
+            state.fail("registration", ValueError(f"{other.label} has registered the same module"), whole=True)
+            return
+        try:
+            self.pluggy.register(plugin, name=f"{state.name} ({state.distribution})")
+            self.pluggy.check_pending()  # a misspelled hook would otherwise be ignored without a word
+        except Exception as error:
+            if self.pluggy.is_registered(plugin):
+                self.pluggy.unregister(plugin)
+            state.fail("registration", error, whole=True)
+            if isinstance(error, pluggy.PluginValidationError) and "unknown hook" in str(error):
+                wrong = re.findall(r"unknown hook '(\w+)'", str(error))
+                specs = [name for name in vars(hookspecs) if name.startswith("det_")]
+                state.errors[-1] += "".join(nearest(w, specs) for w in wrong)
+            return
+        self._states[id(plugin)] = state
+
+    def _collect(self) -> None:
+        for hook in hookspecs.COMPONENT_HOOKS:
+            self._collect_each(hook, partial(self._add_component, hook))
+        self._collect_each("det_recipes", self._add_recipe)
+        self._collect_each("det_weight_maps", self._add_weight_map)
+        for (slot, name), provided in self._components.items():
+            self._refuse_several(f"{slot} type {name!r}", [p.plugin for p in provided])
+        for name, entries in self._recipes.items():
+            self._refuse_several(f"recipe {name!r}", [state for _, state in entries])
+        for (source, component), maps in self._maps.items():
+            self._refuse_several(f"the {source} weight map of {component.__name__}", [state for _, state in maps])
+
+    def _collect_each(self, hook: str, add: Callable[[Any, PluginState], None]) -> None:
+        """Add all that every plugin returns from a hook without arguments; failures cost what failed, no more."""
+        for impl in getattr(self.pluggy.hook, hook).get_hookimpls():
+            state = self._states[id(impl.plugin)]
+            try:
+                if impl.wrapper or impl.hookwrapper:
+                    raise TypeError("hook wrappers are not supported; return the plugin's own parts")
+                found = list(impl.function())
+            except Exception as error:
+                state.fail(hook, error, whole=False)
+                continue
+            for item in found:
+                try:
+                    add(item, state)
+                except Exception as error:
+                    state.fail(hook, error, whole=False)
+
+    def _refuse_several(self, what: str, states: list[PluginState]) -> None:
+        """Record, on all of them, that several plugins provide one name."""
+        if len(states) < 2:
+            return
+        for state in {id(s): s for s in states}.values():
+            state.state = "partly"
+            state.errors.append(
+                f"{what} is provided by {_and(states)}: none of them is used; uninstall one, or switch one off with "
+                f"DET_PLUGINS=-{state.name}"
+            )
+
+    def _add_recipe(self, entry: RecipeEntry, state: PluginState) -> None:
+        if not (isinstance(getattr(entry, "name", None), str) and callable(getattr(entry, "make", None))):
+            raise TypeError(f"returned {entry!r}, which is not a det_core.recipe.RecipeEntry")
+        self._recipes.setdefault(entry.name, []).append((entry, state))
+        state.provides.setdefault("recipe", []).append(entry.name)
+
+    def _add_weight_map(self, weight_map: WeightMap, state: PluginState) -> None:
+        component, source = getattr(weight_map, "component", None), getattr(weight_map, "source", None)
+        if not (isinstance(component, type) and issubclass(component, Component) and isinstance(source, str)):
+            raise TypeError(f"returned {weight_map!r}, which is not a det_core.weights.WeightMap")
+        self._maps.setdefault((source, component), []).append((weight_map, state))
+        state.provides.setdefault("weight map", []).append(f"{source}:{component.type}")
+
+    def _add_component(self, hook: str, config: type[Component], state: PluginState) -> None:
+        if not (isinstance(config, type) and issubclass(config, Component)):
+            raise TypeError(f"returned {config!r}, which is not a configuration class")
+        if config.slot not in SLOTS or not issubclass(config, SLOTS[config.slot]):
+            raise TypeError(f"{config.__name__}.slot is {config.slot!r}; allowed: {', '.join(SLOTS)}")
+        if config.slot not in HOOK_SLOTS[hook]:
+            right = next(h for h, slots in HOOK_SLOTS.items() if config.slot in slots)
+            raise TypeError(f"returned {config.__name__} of slot {config.slot!r}, which belongs in {right}")
+        if not config.type:
+            raise TypeError(f"{config.__name__} has no `type` name")
+        if "type" not in vars(config):
+            raise TypeError(f"{config.__name__} inherits its `type` {config.type!r}; give it one of its own")
+        if not attrs.has(config) or "__attrs_attrs__" not in vars(config):
+            raise TypeError(f"{config.__name__} is not decorated with attrs.frozen(kw_only=True)")
+        self._components.setdefault((config.slot, config.type), []).append(Provided(config, state))
+        state.provides.setdefault(config.slot, []).append(config.type)
+
+    def component(self, slot: str, name: str) -> type[Component]:
+        """The configuration class with this type in this slot; PluginError that says why there is none."""
+        several = self._components.get((slot, name), [])
+        if len(several) == 1:
+            return several[0].config
+        if several:
+            who = _and([p.plugin for p in several])
+            raise PluginError(
+                f"type {name!r} is provided twice in slot {slot}, by {who}; uninstall one of them, or switch one off "
+                f"with DET_PLUGINS=-{several[0].plugin.name}")
+        raise PluginError(f"unknown type {name!r} for {slot}{self._why_missing(slot, name)}")
+
+    def _why_missing(self, slot: str, name: str) -> str:
+        for distribution, (_, types) in KNOWN.items():
+            if name in types.get(slot, ()):
+                for plugin in self.plugins:
+                    if plugin.distribution == distribution and plugin.state == "off":
+                        return f"; {distribution} provides it, but DET_PLUGINS switches it off"
+                    if plugin.distribution == distribution and plugin.errors:
+                        return f"; {distribution} should provide it, but failed: {plugin.errors[0]}"
+                return f"; {distribution} provides it: {install_hint(distribution)}"
+        known = self.types(slot)
+        hint = nearest(name, known)
+        failed = [f"{p.label} ({p.errors[0]})" for p in self.plugins if p.errors]
+        broken = f"; plugins that failed and might provide it: {', '.join(failed)}" if failed else ""
+        installed = f"; installed: {', '.join(known) or 'none'}"
+        return f"{hint or installed}{broken}"
+
+    def types(self, slot: str) -> list[str]:
+        """The usable type names of a slot."""
+        return sorted(name for (s, name), several in self._components.items() if s == slot and len(several) == 1)
+
+    def provider(self, config: type[Component]) -> PluginState | None:
+        """The plugin a component class came from."""
+        for provided in self._components.get((config.slot, config.type), []):
+            if provided.config is config:
+                return provided.plugin
+        return None
+
+    def recipes(self) -> dict[str, RecipeEntry]:
+        """All zoo entries by name, those whose requirements are missing included, names given twice left out."""
+        return {name: several[0][0] for name, several in sorted(self._recipes.items()) if len(several) == 1}
+
+    def recipe_entry(self, name: str) -> RecipeEntry:
+        """The zoo entry of that name; PluginError with the nearest names, or both providers if there are two."""
+        several = self._recipes.get(name, [])
+        if len(several) > 1:
+            who = _and([state for _, state in several])
+            raise PluginError(f"recipe {name!r} is provided by {who}; uninstall one of them")
+        if not several:
+            failed = [f"{p.label} ({p.errors[0]})" for p in self.plugins if p.errors]
+            broken = f"; plugins that failed: {', '.join(failed)}" if failed else ""
+            raise PluginError(
+                f"no recipe {name!r}{nearest(name, self._recipes)}{broken} (`det-core recipes` lists them)")
+        return several[0][0]
+
+    def weight_map(self, source: str, component: type[Component]) -> WeightMap | None:
+        """How checkpoints of `source` map onto this component, if somebody said; PluginError if two did."""
+        several = self._maps.get((source, component), [])
+        if len(several) > 1:
+            who = _and([state for _, state in several])
+            raise PluginError(f"the {source} weight map of {component.__name__} is provided by {who}; uninstall one")
+        return several[0][0] if several else None
+
+    def plugin(self, name: str) -> PluginState:
+        """A plugin by its entry-point or distribution name."""
+        for state in self.plugins:
+            if name in (state.name, state.distribution):
+                if state.state in ("failed", "off"):
+                    reason = state.errors[0] if state.errors else "DET_PLUGINS switches it off"
+                    raise PluginError(f"plugin {name!r} cannot be used: {reason}")
+                return state
+        raise PluginError(f"no plugin {name!r} is installed{nearest(name, [p.name for p in self.plugins])}"
+                          f" (`det-core plugins` lists them)")
+
+    def default_recipe(self, name: str, *, demo: bool = False) -> str:
+        """The recipe that `--plugin name` stands for: the plugin's default, or its `demo` on the bundled sample."""
+        state = self.plugin(name)
+        for _, entries in sorted(self._recipes.items()):
+            for entry, owner in entries:
+                if owner is state and (entry.demo if demo else entry.default):
+                    return entry.name
+        kind = "demo" if demo else "default"
+        raise PluginError(f"plugin {name!r} names no {kind} recipe; choose one of its recipes with --recipe: "
+                          f"{', '.join(state.provides.get('recipe', [])) or 'it has none'}")
+
+    def notify(self, hook: str, switched_off: set[int], report: Callable[[str], None], **values: object) -> None:
+        """Call a run hook on every plugin; one that raises is reported and joins `switched_off` for the run."""
+        for impl in getattr(self.pluggy.hook, hook).get_hookimpls():
+            if id(impl.plugin) in switched_off:
+                continue
+            try:
+                impl.function(*(values[name] for name in impl.argnames))
+            except Exception as error:
+                switched_off.add(id(impl.plugin))
+                state = self._states[id(impl.plugin)]
+                report(f"plugin {state.label} failed in {hook} and is switched off for this run: "
+                       f"{type(error).__name__}: {error}")
+
+    def versions(self) -> dict[str, str]:
+        """Version by distribution of the plugins in use, recorded with every run and checkpoint."""
+        return {p.distribution: p.version for p in self.plugins if p.state in ("ok", "partly")}
+
+    def warnings(self) -> list[str]:
+        """What is odd about the choice of plugins itself: names in DET_PLUGINS that nothing installed bears."""
+        names = [p.name for p in self.plugins]
+        words = [w.strip().removeprefix("-") for w in (self.choice or "").split(",") if w.strip()]
+        return [f"DET_PLUGINS names {w!r}, which is not installed{nearest(w, names)}" for w in words if w not in names]
+
+    def require_all(self) -> None:
+        """PluginError if any plugin failed, wholly or in part (`--strict-plugins`)."""
+        failed = [f"{p.label}: {error}" for p in self.plugins for error in p.errors]
+        failed += self.warnings()
+        if failed:
+            raise PluginError("plugins failed, and --strict-plugins allows none to:\n  " + "\n  ".join(failed))
+
+
+def _and(states: Iterable[PluginState]) -> str:
+    return " and ".join(sorted(state.label for state in states))
+
+
+def installed_plugins() -> list[EntryPoint]:
+    """(name, distribution, version, load) of every installed entry point of the group."""
+    found = []
+    for point in importlib.metadata.entry_points(group=hookspecs.ENTRY_POINT_GROUP):
+        dist = point.dist
+        found.append((point.name, dist.name if dist else "", dist.version if dist else "", point.load))
+    return found
+
+
+_manager: PluginManager | None = None
+
+
+def plugin_manager() -> PluginManager:
+    """The manager of what is installed, made once per process; the environment variable DET_PLUGINS limits it."""
+    global _manager
+    if _manager is None:
+        _manager = PluginManager(choice=os.environ.get("DET_PLUGINS"))
+    return _manager
+
+
+def use_manager(manager: PluginManager | None) -> PluginManager | None:
+    """Let `plugin_manager()` return this one from now on (None: what is installed); returns the one before, for tests."""
+    global _manager
+    before, _manager = _manager, manager
+    return before

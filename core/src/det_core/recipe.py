@@ -1,0 +1,216 @@
+"""A recipe: detector + data + schedule + evaluation, one entry of the zoo; loading one by name or from YAML."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+from attrs import field, frozen, validators
+
+from det_core.config.base import ConfigError, DatasetConfig, EvaluatorConfig, Problem, TransformConfig, doc
+from det_core.config.convert import structure, unstructure
+from det_core.config.overrides import apply_overrides, merge, read_yaml, to_yaml
+from det_core.config.schema import json_schema
+from det_core.model.detector_config import DetectorConfig
+from det_core.plugins import PluginError, install_hint, plugin_manager
+
+PER_RANK = doc("images per process and step; the total batch is this times processes times `accumulate`")
+
+
+@frozen(kw_only=True)
+class DataConfig:
+    """What to train and evaluate on."""
+
+    train: DatasetConfig = field(metadata=doc("the data set to train on"))
+    val: DatasetConfig = field(metadata=doc("the data set to evaluate on"))
+    root: str = field(default="", metadata=doc("the folder that relative paths are below; --data sets it"))
+    train_transforms: tuple[TransformConfig, ...] = field(default=(), metadata=doc("from decoded image to input"))
+    test_transforms: tuple[TransformConfig, ...] = field(default=(), metadata=doc("the same at test time"))
+    repeat: int = field(default=1, validator=validators.ge(1), metadata=doc("times an epoch goes over the data"))
+    images_per_rank: int = field(default=2, validator=validators.ge(1), metadata=PER_RANK)
+    workers: int = field(default=2, validator=validators.ge(0), metadata=doc("loader processes per rank; 0 = none"))
+    group_by_aspect: bool = field(default=True, metadata=doc("batches of only wide or only tall images"))
+    on_bad_sample: Literal["error", "skip"] = field(
+        default="error", metadata=doc("stop at a bad image or annotation, or leave it out, counted and listed"))
+
+
+@frozen(kw_only=True)
+class OptimizerConfig:
+    """The optimiser and its learning rate."""
+
+    kind: Literal["sgd", "adamw"] = field(default="sgd", metadata=doc("torch's own"))
+    lr: float = field(default=0.02, validator=validators.gt(0), metadata=doc("learning rate at `lr_batch` images"))
+    lr_batch: int = field(
+        default=16, validator=validators.ge(0),
+        metadata=doc("total batch that `lr` is for; the rate is scaled to the actual one; 0 = never scaled"))
+    momentum: float = field(default=0.9, validator=validators.ge(0), metadata=doc("of SGD"))
+    weight_decay: float = field(default=1e-4, validator=validators.ge(0), metadata=doc("on all parameters"))
+
+
+@frozen(kw_only=True)
+class ScheduleConfig:
+    """How long to train, and how."""
+
+    epochs: int = field(default=12, validator=validators.ge(1), metadata=doc("passes over the data"))
+    milestones: tuple[int, ...] = field(default=(8, 11), metadata=doc("epochs after which the rate drops"))
+    gamma: float = field(default=0.1, validator=validators.gt(0), metadata=doc("factor at each milestone"))
+    warmup_steps: int = field(default=500, validator=validators.ge(0), metadata=doc("linear warm-up"))
+    warmup_factor: float = field(default=0.001, validator=validators.ge(0), metadata=doc("of the rate at step 0"))
+    accumulate: int = field(default=1, validator=validators.ge(1), metadata=doc("micro-batches per step"))
+    clip_norm: float | None = field(
+        default=None, validator=validators.optional(validators.gt(0)), metadata=doc("L2 gradient clipping"))
+    ema_decay: float | None = field(
+        default=None, validator=validators.optional([validators.gt(0), validators.lt(1)]),
+        metadata=doc("keep an exponential moving average of the weights, and evaluate that"))
+    precision: Literal["fp32", "bf16", "fp16"] = field(default="fp32", metadata=doc("of autocast; fp16 scales losses"))
+    compile: bool = field(default=False, metadata=doc("torch.compile the backbone and neck"))
+    seed: int = field(default=0, metadata=doc("all random choices come from it"))
+
+
+@frozen(kw_only=True)
+class EvaluationConfig:
+    """What to measure, when, and what counts as best."""
+
+    evaluators: tuple[EvaluatorConfig, ...] = field(metadata=doc("metrics on the validation data"))
+    every_epochs: int = field(default=1, validator=validators.ge(1), metadata=doc("epochs between evaluations"))
+    best: str = field(default="box_ap", metadata=doc("the metric of the best checkpoint"))
+    patience: int | None = field(
+        default=None, validator=validators.optional(validators.ge(1)),
+        metadata=doc("stop after this many evaluations without a better one"))
+
+
+@frozen(kw_only=True)
+class Published:
+    """Figures that others published for a recipe, for comparison; nothing here was measured by this project.
+
+    The plain ones are of the 2019 model zoo; `modern_` ones of its later re-runs, whose conventions the recipes follow.
+    """
+
+    box_ap: float | None = field(default=None, metadata=doc("COCO AP (percent) of boxes"))
+    mask_ap: float | None = field(default=None, metadata=doc("COCO AP (percent) of masks"))
+    ar1000: float | None = field(default=None, metadata=doc("COCO AR (percent) at 1000 proposals"))
+    memory_gb: float | None = field(default=None, metadata=doc("peak memory per GPU in training"))
+    train_s_per_iter: float | None = field(default=None, metadata=doc("seconds per training step"))
+    inference_fps: float | None = field(default=None, metadata=doc("images per second at test"))
+    modern_box_ap: float | None = field(default=None, metadata=doc("COCO AP (percent) of boxes, re-run"))
+    modern_mask_ap: float | None = field(default=None, metadata=doc("COCO AP (percent) of masks, re-run"))
+    modern_ar1000: float | None = field(default=None, metadata=doc("COCO AR (percent) at 1000 proposals, re-run"))
+    modern_memory_gb: float | None = field(default=None, metadata=doc("peak memory per GPU in training, re-run"))
+    dataset: str = field(default="coco", metadata=doc("data set of the figures"))
+    source: str = field(default="mmdetection model zoo, 2019 (modern: 3.3.0)", metadata=doc("who published them"))
+
+
+@frozen(kw_only=True)
+class Recipe:
+    """Everything a run needs: one entry of the zoo, or a user's own."""
+
+    name: str = field(metadata=doc("the recipe's name"))
+    detector: DetectorConfig = field(metadata=doc("the model"))
+    data: DataConfig = field(metadata=doc("what it trains and is tested on"))
+    optimizer: OptimizerConfig = field(default=OptimizerConfig(), metadata=doc("optimiser and learning rate"))
+    schedule: ScheduleConfig = field(default=ScheduleConfig(), metadata=doc("length and manner of training"))
+    evaluation: EvaluationConfig = field(metadata=doc("metrics"))
+    published: Published | None = field(default=None, metadata=doc("figures others published for it"))
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain data (for JSON or YAML) that `from_plain` turns into an equal recipe."""
+        plain: dict[str, Any] = unstructure(self)
+        return plain
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any], source: str = "") -> Recipe:
+        """A recipe from plain data; ConfigError with every problem."""
+        return structure(plain, cls, source)
+
+    def to_yaml(self) -> str:
+        return to_yaml(self.to_plain())
+
+
+@frozen(kw_only=True)
+class RecipeEntry:
+    """A zoo entry as a plugin lists it: cheap to make, its recipe is made only when asked for.
+
+    requires: distributions beyond the plugin's own. default, demo: what `--plugin` means with and without `--data`.
+    """
+
+    name: str
+    make: Callable[[], Recipe]
+    requires: tuple[str, ...] = ()
+    published: Published | None = None
+    default: bool = False
+    demo: bool = False
+    summary: str = ""
+
+    def missing(self) -> list[str]:
+        """Required distributions that are not installed."""
+        return [name for name in self.requires if not _installed(name)]
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe by zoo name or from a YAML file, with `path=value` overrides laid on it.
+
+    A YAML file may say `extends: NAME` and give only what differs. Raises ConfigError with every problem found,
+    PluginError for a name nobody provides or whose requirements are not installed (with what to install), DetError
+    for a file that cannot be read.
+    """
+    text = str(name_or_path)
+    if isinstance(name_or_path, Path) or text.endswith((".yaml", ".yml", ".json")):
+        plain = _read(Path(text))
+    else:
+        plain = zoo_recipe(text).to_plain()
+    source = text if not overrides else f"{text} with --set"
+    return Recipe.from_plain(apply_overrides(plain, list(overrides)), source)
+
+
+def recipe_schema() -> dict[str, Any]:
+    """The JSON Schema of a recipe file, with all installed components, so that an editor completes and checks it.
+
+    Nothing is required in it, since a file that extends a recipe gives only what differs; loading checks the rest.
+    """
+    schema = json_schema(Recipe, "det recipe", partial=True)
+    properties = schema["$defs"]["Recipe"]["properties"]
+    names = {"anyOf": [{"enum": list(plugin_manager().recipes())}, {"type": "string"}]}
+    extends = {"description": "the recipe of a plugin that this file changes", **names}
+    schema["$defs"]["Recipe"]["properties"] = {"extends": extends, **properties}
+    return schema
+
+
+def zoo_recipe(name: str) -> Recipe:
+    """The recipe that a plugin provides under this name."""
+    entry = plugin_manager().recipe_entry(name)
+    missing = entry.missing()
+    if missing:
+        hints = "; ".join(f"{m}: {install_hint(m)}" for m in missing)
+        raise PluginError(f"recipe {name!r} needs what is not installed: {hints}")
+    return entry.make()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The plain data of a recipe file, laid on what it extends."""
+    plain = read_yaml(path)
+    base_name = plain.pop("extends", None)
+    if base_name is None:
+        return {"name": path.stem, **plain}
+    if not isinstance(base_name, str):
+        raise ConfigError([Problem("extends", f"found {base_name!r}, expected the name of one recipe")], str(path))
+    if base_name.endswith((".yaml", ".yml", ".json")):
+        raise ConfigError([Problem("extends", (
+            f"found the file {base_name!r}, expected a recipe's name: extending goes one step, from a recipe that a "
+            "plugin provides (`det-core recipes`)"))], str(path))
+    try:
+        base = zoo_recipe(base_name)
+    except PluginError as error:
+        raise ConfigError([Problem("extends", str(error))], str(path)) from None
+    merged: dict[str, Any] = merge(attrs.evolve(base, name=path.stem, published=None).to_plain(), plain)
+    return merged

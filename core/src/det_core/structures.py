@@ -1,0 +1,176 @@
+"""The values that travel between the parts of a detector.
+
+Letters: N images in a batch, n boxes of one image, H W the padded size of a batch, h w the valid size of one image.
+Boxes are xyxy. Sizes are `(height, width)`. Torch is needed to make these values, not to import this module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import attrs
+from attrs import frozen
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@frozen
+class Key:
+    """What the random choices made for one image come from: the same key, the same choices, on any rank or worker.
+
+    Each consumer adds its own name, so that flipping an image and sampling its anchors do not share numbers.
+    """
+
+    seed: int = 0
+    epoch: int = 0
+    repeat: int = 0
+    index: int = 0
+
+    def number(self, consumer: str) -> int:
+        """A 63-bit number of this key and the consumer's name."""
+        text = f"{self.seed}/{self.epoch}/{self.repeat}/{self.index}/{consumer}"
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+    def generator(self, consumer: str) -> torch.Generator:
+        """A fresh CPU generator for this consumer."""
+        import torch
+
+        return torch.Generator().manual_seed(self.number(consumer))
+
+
+@frozen(kw_only=True)
+class ImageInfo:
+    """What is known of one image of a batch.
+
+    size: valid (h, w) in the padded network input. original_size: (height, width) of the file.
+    scale: (y, x) factors from original to network pixels.
+    """
+
+    size: tuple[int, int]
+    original_size: tuple[int, int]
+    scale: tuple[float, float] = (1.0, 1.0)
+    key: Key = Key()
+    image_id: int = 0
+    file: str = ""
+
+
+@frozen(eq=False, kw_only=True)
+class Batch:
+    """Padded, normalised images (N, 3, H, W) with an `ImageInfo` each.
+
+    proposals: per image (n, 4) boxes in network pixels, best first, where they come from outside (Fast R-CNN).
+    """
+
+    images: Tensor
+    infos: tuple[ImageInfo, ...]
+    proposals: tuple[Tensor, ...] | None = None
+
+    @property
+    def padded_size(self) -> tuple[int, int]:
+        """(H, W) that all images share."""
+        return int(self.images.shape[-2]), int(self.images.shape[-1])
+
+    def __len__(self) -> int:
+        return len(self.infos)
+
+
+@frozen(eq=False, kw_only=True)
+class Targets:
+    """Ground truth of one image, in network pixels.
+
+    boxes (n, 4) float xyxy; labels (n,) int64 in 0..K-1; masks (n, h, w) uint8 or None; ignored (n,) bool: crowd
+    regions and difficult objects, which are neither objects nor background to learn from; semantic (h, w) int64
+    class ids with 255 ignored, or None.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    masks: Tensor | None = None
+    ignored: Tensor | None = None
+    semantic: Tensor | None = None
+
+    def __len__(self) -> int:
+        return int(self.boxes.shape[0])
+
+    def to(self, device: torch.device | str) -> Targets:
+        """The same targets on another device."""
+        def move(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.to(device, non_blocking=True)
+
+        return Targets(boxes=self.boxes.to(device), labels=self.labels.to(device), masks=move(self.masks),
+                       ignored=move(self.ignored), semantic=move(self.semantic))
+
+    def objects(self) -> Targets:
+        """Without the ignored ones: what heads train on (`ignore_iof_thr=-1` of the reference)."""
+        if self.ignored is None or not bool(self.ignored.any()):
+            return attrs.evolve(self, ignored=None)
+        keep = ~self.ignored
+        masks = None if self.masks is None else self.masks[keep]
+        return Targets(boxes=self.boxes[keep], labels=self.labels[keep], masks=masks, semantic=self.semantic)
+
+
+@frozen(eq=False, kw_only=True)
+class Detections:
+    """What was found in one image, best first, in pixels of the original image.
+
+    boxes (n, 4) float xyxy; scores (n,) float; labels (n,) int64 in 0..K-1 (all 0 for proposals);
+    masks (n, height, width) bool of the original image, or None.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    masks: Tensor | None = None
+
+    def __len__(self) -> int:
+        return int(self.boxes.shape[0])
+
+    def __getitem__(self, index: Tensor | slice) -> Detections:
+        masks = None if self.masks is None else self.masks[index]
+        return Detections(boxes=self.boxes[index], scores=self.scores[index], labels=self.labels[index], masks=masks)
+
+    def to(self, device: torch.device | str) -> Detections:
+        """The same detections on another device."""
+        masks = None if self.masks is None else self.masks.to(device)
+        return Detections(boxes=self.boxes.to(device), scores=self.scores.to(device), labels=self.labels.to(device),
+                          masks=masks)
+
+
+@frozen(eq=False)
+class LossTerm:
+    """A loss as a sum and its normaliser, so that it can be divided by the count of a global batch.
+
+    total: () float with gradient. count: () float without, or a number; a count of 0 leaves the total undivided.
+    """
+
+    total: Tensor
+    count: Tensor | float
+
+    def value(self) -> Tensor:
+        """total / max(count, 1), the loss on one process."""
+        if isinstance(self.count, (int, float)):
+            return self.total / max(float(self.count), 1.0)
+        return self.total / self.count.clamp(min=1)
+
+
+@frozen(kw_only=True)
+class Classes:
+    """A data set's classes: names of labels 0..K-1 and the ids they have in its annotation file."""
+
+    names: tuple[str, ...]
+    ids: tuple[int, ...]
+
+    def __attrs_post_init__(self) -> None:
+        if len(self.names) != len(self.ids):
+            raise ValueError(f"{len(self.names)} class names but {len(self.ids)} ids")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @classmethod
+    def numbered(cls, count: int) -> Classes:
+        """`class 0` .. for a detector that knows only how many there are."""
+        return cls(names=tuple(f"class {i}" for i in range(count)), ids=tuple(range(1, count + 1)))

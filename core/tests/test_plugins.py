@@ -1,0 +1,412 @@
+"""The plugin manager: finds, checks each plugin on its own, refuses clashes, and survives whatever a plugin does."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import ClassVar
+
+import pluggy
+import pytest
+from attrs import frozen
+
+from det_core import hookspecs
+from det_core.config.base import BackboneConfig, FeatureSpec, NeckConfig
+from det_core.hookspecs import hookimpl
+from det_core.plugins import HOOK_SLOTS, KNOWN, PluginError, PluginManager, plugin_manager
+from det_core.recipe import RecipeEntry
+from det_core.testing.plugins import entry_point, isolated_manager, make_plugin
+
+
+@frozen(kw_only=True)
+class Tiny(BackboneConfig):
+    """A backbone."""
+
+    type: ClassVar[str] = "tiny"
+
+    def feature_spec(self) -> FeatureSpec:
+        return FeatureSpec(channels=(8,), strides=(4,))
+
+
+@frozen(kw_only=True)
+class OtherTiny(BackboneConfig):
+    """A backbone of the same name."""
+
+    type: ClassVar[str] = "tiny"
+
+
+@frozen(kw_only=True)
+class Small(BackboneConfig):
+    """Another backbone."""
+
+    type: ClassVar[str] = "small"
+
+
+@frozen(kw_only=True)
+class Nameless(BackboneConfig):
+    """Forgets its type."""
+
+
+@frozen(kw_only=True)
+class Inheriting(Small):
+    """Forgets a type of its own."""
+
+
+class Undecorated(BackboneConfig):
+    type: ClassVar[str] = "undecorated"
+
+
+@frozen(kw_only=True)
+class Slotless(NeckConfig):
+    """Names a slot that does not exist."""
+
+    slot: ClassVar[str] = "neckk"
+    type: ClassVar[str] = "slotless"
+
+
+@frozen(kw_only=True)
+class SomeNeck(NeckConfig):
+    """A neck."""
+
+    type: ClassVar[str] = "some_neck"
+
+
+def state_of(manager: PluginManager, name: str):
+    return next(p for p in manager.plugins if p.name == name)
+
+
+GOOD = make_plugin("good", det_backbones=lambda: [Small])
+
+
+def test_a_component_is_found_with_its_provider():
+    with isolated_manager(make_plugin("tiny", det_backbones=lambda: [Tiny])) as manager:
+        assert plugin_manager() is manager
+        assert manager.component("backbone", "tiny") is Tiny
+        assert manager.types("backbone") == ["tiny"]
+        assert manager.provider(Tiny).label == "det-plugin-tiny 1.0"
+        assert manager.provider(OtherTiny) is None
+        assert manager.versions() == {"det-plugin-tiny": "1.0"}
+        assert manager.plugin("tiny") is manager.plugin("det-plugin-tiny")
+        assert manager.plugins[0].state == "ok"
+        assert manager.plugins[0].provides == {"backbone": ["tiny"]}
+    assert plugin_manager() is not manager
+
+
+@pytest.mark.parametrize("error", [ImportError("no module named 'gone'"), RuntimeError("boom"), SystemExit(3)])
+def test_a_plugin_that_raises_on_import_costs_only_itself(error):
+    with isolated_manager(entry_point(error, "broken", "det-plugin-broken", "2.0"), GOOD) as manager:
+        broken = state_of(manager, "broken")
+        assert broken.state == "failed"
+        assert broken.errors == [f"import: {type(error).__name__}: {error}"]
+        assert "Traceback" in broken.trace
+        assert manager.component("backbone", "small") is Small
+        with pytest.raises(PluginError, match=r"plugin 'broken' cannot be used: import: "):
+            manager.plugin("broken")
+        with pytest.raises(PluginError, match=r"plugins that failed and might provide it: det-plugin-broken 2\.0 \(im"):
+            manager.component("backbone", "nowhere")
+
+
+def test_a_hook_that_raises_costs_its_plugin_that_hook():
+    def fails():
+        raise ValueError("no necks today")
+
+    with isolated_manager(make_plugin("half", det_backbones=lambda: [Tiny], det_necks=fails), GOOD) as manager:
+        half = state_of(manager, "half")
+        assert half.state == "partly"
+        assert half.errors == ["det_necks: ValueError: no necks today"]
+        assert manager.types("backbone") == ["small", "tiny"]
+
+
+def test_a_misspelled_hook_disables_its_plugin_and_names_the_nearest():
+    class Misspelled:
+        @hookimpl
+        def det_backbone(self):
+            return [Tiny]
+
+    with isolated_manager(entry_point(Misspelled(), "wrong"), GOOD) as manager:
+        wrong = state_of(manager, "wrong")
+        assert wrong.state == "failed"
+        assert "unknown hook 'det_backbone'" in wrong.errors[0]
+        assert 'did you mean "det_backbones"' in wrong.errors[0]
+        assert manager.types("backbone") == ["small"]
+
+
+def test_a_hook_with_an_argument_that_its_spec_lacks_disables_its_plugin():
+    class Asking:
+        @hookimpl
+        def det_step_finished(self, step, loss):
+            raise AssertionError
+
+    with isolated_manager(entry_point(Asking(), "asking"), GOOD) as manager:
+        asking = state_of(manager, "asking")
+        assert asking.state == "failed"
+        assert "loss" in asking.errors[0]
+        assert manager.types("backbone") == ["small"]
+        manager.notify("det_step_finished", set(), pytest.fail, step=1, metrics={})
+
+
+def test_one_module_registered_twice_is_refused_the_second_time_only():
+    with isolated_manager(entry_point(GOOD, "a"), entry_point(GOOD, "b")) as manager:
+        assert state_of(manager, "a").state == "ok"
+        assert state_of(manager, "b").errors == [
+            "registration: ValueError: det-plugin-a 1.0 has registered the same module"
+        ]
+        assert manager.component("backbone", "small") is Small
+
+
+def test_two_components_of_one_name_are_both_refused_and_both_named():
+    first = make_plugin("first", det_backbones=lambda: [Tiny, Small])
+    second = make_plugin("second", det_backbones=lambda: [OtherTiny])
+    with isolated_manager(first, second) as manager:
+        for name in ("first", "second"):
+            state = state_of(manager, name)
+            assert state.state == "partly"
+            assert state.errors == [
+                "backbone type 'tiny' is provided by det-plugin-first 1.0 and det-plugin-second 1.0: none of them is "
+                f"used; uninstall one, or switch one off with DET_PLUGINS=-{name}"
+            ]
+        with pytest.raises(PluginError, match="provided twice in slot backbone, by det-plugin-first 1.0 and det-pl"):
+            manager.component("backbone", "tiny")
+        assert manager.types("backbone") == ["small"]
+    with isolated_manager(first, second, choice="-second") as manager:
+        assert manager.component("backbone", "tiny") is Tiny
+
+
+def test_one_name_in_two_slots_is_no_clash():
+    @frozen(kw_only=True)
+    class TinyNeck(NeckConfig):
+        """A neck."""
+
+        type: ClassVar[str] = "tiny"
+
+    with isolated_manager(make_plugin("both", det_backbones=lambda: [Tiny], det_necks=lambda: [TinyNeck])) as manager:
+        assert manager.component("neck", "tiny") is TinyNeck
+        assert manager.component("backbone", "tiny") is Tiny
+
+
+def test_two_recipes_of_one_name_are_refused_and_both_providers_named():
+    def entry() -> list[RecipeEntry]:
+        return [RecipeEntry(name="a/b", make=pytest.fail)]
+
+    with isolated_manager(make_plugin("x", det_recipes=entry), make_plugin("y", det_recipes=entry)) as manager:
+        assert manager.recipes() == {}
+        with pytest.raises(PluginError, match=r"recipe 'a/b' is provided by det-plugin-x 1\.0 and det-plugin-y 1\.0"):
+            manager.recipe_entry("a/b")
+        assert "recipe 'a/b' is provided by" in state_of(manager, "y").errors[0]
+
+
+@pytest.mark.parametrize(
+    ("hook", "result", "message"),
+    [
+        ("det_backbones", ["tiny"], "returned 'tiny', which is not a configuration class"),
+        ("det_backbones", [SomeNeck], "returned SomeNeck of slot 'neck', which belongs in det_necks"),
+        ("det_backbones", [Nameless], "Nameless has no `type` name"),
+        ("det_backbones", [Inheriting], "Inheriting inherits its `type` 'small'; give it one of its own"),
+        ("det_backbones", [Undecorated], "Undecorated is not decorated with attrs.frozen(kw_only=True)"),
+        ("det_necks", [Slotless], "Slotless.slot is 'neckk'; allowed: backbone, neck"),
+        ("det_backbones", None, "TypeError: 'NoneType' object is not iterable"),
+        ("det_recipes", ["a/b"], "returned 'a/b', which is not a det_core.recipe.RecipeEntry"),
+        ("det_weight_maps", [Tiny], "which is not a det_core.weights.WeightMap"),
+    ],
+)
+def test_a_wrong_hook_result_is_named_and_the_rest_of_the_plugin_works(hook, result, message):
+    plugin = make_plugin("odd", **{hook: lambda: result})
+    with isolated_manager(plugin, GOOD) as manager:
+        odd = state_of(manager, "odd")
+        assert odd.state == "partly"
+        assert len(odd.errors) == 1
+        assert odd.errors[0].startswith(f"{hook}: TypeError: ")
+        assert message in odd.errors[0]
+        assert manager.types("backbone") == ["small"]
+
+
+def test_a_wrong_component_does_not_cost_the_right_ones_beside_it():
+    with isolated_manager(make_plugin("odd", det_backbones=lambda: [Nameless, Tiny])) as manager:
+        assert manager.types("backbone") == ["tiny"]
+
+
+def test_hook_wrappers_are_refused():
+    class Wrapping:
+        @hookimpl(wrapper=True)
+        def det_backbones(self):
+            return (yield)
+
+    with isolated_manager(entry_point(Wrapping(), "wrapping"), GOOD) as manager:
+        assert "hook wrappers are not supported" in state_of(manager, "wrapping").errors[0]
+        assert manager.types("backbone") == ["small"]
+
+
+def test_nothing_depends_on_the_order_of_loading():
+    def fails():
+        raise ValueError("no")
+
+    points = [
+        entry_point(make_plugin("a", det_backbones=lambda: [Tiny])),
+        entry_point(make_plugin("b", det_backbones=lambda: [OtherTiny], det_losses=fails)),
+        entry_point(GOOD, "c"),
+        entry_point(ImportError("gone"), "d"),
+    ]
+    seen = []
+    for order in permutations(points):
+        manager = PluginManager(list(order))
+        seen.append([(p.name, p.state, p.errors, p.provides) for p in manager.plugins])
+    assert all(s == seen[0] for s in seen)
+
+
+@pytest.mark.parametrize(
+    ("choice", "loaded"),
+    [
+        (None, ["a", "b", "core"]),
+        ("", ["core"]),
+        ("a", ["a", "core"]),
+        ("a, b", ["a", "b", "core"]),
+        ("-a", ["b", "core"]),
+        ("-a,-b", ["core"]),
+        ("a,b,-b", ["a", "core"]),
+    ],
+)
+def test_det_plugins_limits_what_is_loaded(choice, loaded):
+    def never():
+        raise AssertionError("a plugin that is off must not be imported")
+
+    points = [entry_point(make_plugin(name)) for name in ("core", "a", "b")]
+    points = [p if p[0] in loaded else (*p[:3], never) for p in points]
+    manager = PluginManager(points, choice=choice)
+    assert sorted(p.name for p in manager.plugins if p.state != "off") == loaded
+    for name in {"a", "b"} - set(loaded):
+        with pytest.raises(PluginError, match=f"plugin '{name}' cannot be used: DET_PLUGINS switches it off"):
+            manager.plugin(name)
+
+
+def test_det_plugins_is_read_from_the_environment(monkeypatch):
+    from det_core import plugins
+
+    monkeypatch.setattr(plugins, "installed_plugins", lambda: [entry_point(GOOD, "good"), entry_point(GOOD, "bad")])
+    monkeypatch.setenv("DET_PLUGINS", "-bad")
+    monkeypatch.setattr(plugins, "_manager", None)
+    assert [(p.name, p.state) for p in plugin_manager().plugins] == [("bad", "off"), ("good", "ok")]
+    assert plugin_manager() is plugin_manager()
+
+
+def test_a_name_in_det_plugins_that_is_not_installed_is_pointed_out():
+    manager = PluginManager([entry_point(GOOD, "good")], choice="-godo")
+    assert manager.warnings() == ["DET_PLUGINS names 'godo', which is not installed; did you mean \"good\"?"]
+    assert PluginManager([entry_point(GOOD, "good")], choice="good").warnings() == []
+
+
+def test_strict_mode_lists_every_failure():
+    points = [entry_point(ImportError("gone"), "d"), entry_point(GOOD, "good")]
+    with pytest.raises(PluginError, match=r"--strict-plugins allows none to:\n  det-plugin-d 1\.0: import: ImportErr"):
+        PluginManager(points).require_all()
+    PluginManager(points[1:]).require_all()
+
+
+def test_a_missing_type_gets_the_nearest_names():
+    with isolated_manager(GOOD) as manager:
+        with pytest.raises(PluginError, match=r"unknown type 'smal' for backbone; did you mean \"small\"\?"):
+            manager.component("backbone", "smal")
+        with pytest.raises(PluginError, match="unknown type 'xyzzy' for backbone; installed: small"):
+            manager.component("backbone", "xyzzy")
+        with pytest.raises(PluginError, match="unknown type 'xyzzy' for neck; installed: none"):
+            manager.component("neck", "xyzzy")
+
+
+def test_a_missing_type_of_a_known_distribution_says_how_to_get_it():
+    with isolated_manager(GOOD) as manager, pytest.raises(PluginError, match=r"det-plugin-resnet provides it: pip in"):
+        manager.component("backbone", "resnet")
+    off = entry_point(GOOD, "resnet", "det-plugin-resnet")
+    with (
+        isolated_manager(off, choice="") as manager,
+        pytest.raises(PluginError, match=r"det-plugin-resnet provides it, but DET_PLUGINS switches it off"),
+    ):
+        manager.component("backbone", "resnet")
+    broken = entry_point(ImportError("gone"), "resnet", "det-plugin-resnet")
+    with (
+        isolated_manager(broken) as manager,
+        pytest.raises(PluginError, match=r"det-plugin-resnet should provide it, but failed: import: ImportError: gone"),
+    ):
+        manager.component("backbone", "resnet")
+
+
+def test_an_unknown_plugin_gets_the_nearest_names():
+    with isolated_manager(GOOD) as manager, pytest.raises(PluginError, match=r"no plugin 'god' .*did you mean \"good"):
+        manager.plugin("god")
+
+
+def test_an_unknown_recipe_gets_the_nearest_names_and_the_failures():
+    plugin = make_plugin("zoo", det_recipes=lambda: [RecipeEntry(name="rpn/r50-fpn-1x", make=pytest.fail)])
+    with isolated_manager(plugin, entry_point(ImportError("gone"), "d")) as manager:
+        with pytest.raises(PluginError, match=r'no recipe \'rpn/r50-fpn\'; did you mean "rpn/r50-fpn-1x"\?; plugins th'):
+            manager.recipe_entry("rpn/r50-fpn")
+        assert manager.recipe_entry("rpn/r50-fpn-1x").name == "rpn/r50-fpn-1x"
+
+
+def test_the_default_and_demo_recipes_of_a_plugin():
+    entries = [
+        RecipeEntry(name="m/one", make=pytest.fail, default=True),
+        RecipeEntry(name="m/demo", make=pytest.fail, demo=True),
+    ]
+    with isolated_manager(make_plugin("zoo", det_recipes=lambda: entries), GOOD) as manager:
+        assert manager.default_recipe("zoo") == "m/one"
+        assert manager.default_recipe("zoo", demo=True) == "m/demo"
+        with pytest.raises(PluginError, match="plugin 'good' names no demo recipe; .*--recipe: it has none"):
+            manager.default_recipe("good", demo=True)
+
+
+def test_run_hooks_get_what_they_ask_for_and_a_failing_one_is_switched_off():
+    calls: list[object] = []
+
+    def failing(step):
+        calls.append("failing")
+        raise RuntimeError("disk full")
+
+    watcher = make_plugin("watcher", det_step_finished=lambda metrics: calls.append(metrics))
+    with isolated_manager(make_plugin("failing", det_step_finished=failing), watcher) as manager:
+        off: set[int] = set()
+        reports: list[str] = []
+        for step in (1, 2):
+            manager.notify("det_step_finished", off, reports.append, step=step, metrics={"loss": step})
+        assert [c for c in calls if c != "failing"] == [{"loss": 1}, {"loss": 2}]
+        assert calls.count("failing") == 1
+        assert reports == [
+            "plugin det-plugin-failing 1.0 failed in det_step_finished and is switched off for this run: "
+            "RuntimeError: disk full"
+        ]
+
+
+@pytest.mark.parametrize(
+    ("hook", "values"),
+    [
+        ("det_run_started", {"recipe": 1, "work_dir": 2}),
+        ("det_step_finished", {"step": 1, "metrics": {}}),
+        ("det_evaluated", {"step": 1, "metrics": {}}),
+        ("det_run_finished", {"step": 1, "reason": "finished"}),
+    ],
+)
+def test_every_run_hook_can_be_followed(hook, values):
+    calls = []
+    plugin = make_plugin("watcher", **{hook: lambda: calls.append(hook)})
+    with isolated_manager(plugin) as manager:
+        manager.notify(hook, set(), pytest.fail, **values)
+    assert calls == [hook]
+
+
+def test_hooks_are_all_accounted_for():
+    specs = {name for name in vars(hookspecs) if name.startswith("det_")}
+    others = {"det_recipes", "det_weight_maps"}
+    assert specs == {*hookspecs.COMPONENT_HOOKS, *hookspecs.RUN_HOOKS, *others}
+    assert set(HOOK_SLOTS) == set(hookspecs.COMPONENT_HOOKS)
+
+
+def test_every_slot_belongs_to_one_hook():
+    from det_core.config.base import SLOTS
+
+    slots = [slot for several in HOOK_SLOTS.values() for slot in several]
+    assert sorted(slots) == sorted(SLOTS)
+    for _, types in KNOWN.values():
+        assert set(types) <= set(SLOTS)
+
+
+def test_pluggy_and_the_manager_agree_on_the_project():
+    with isolated_manager(GOOD) as manager:
+        assert isinstance(manager.pluggy, pluggy.PluginManager)
+        assert manager.pluggy.project_name == hookspecs.PROJECT == "det_core"

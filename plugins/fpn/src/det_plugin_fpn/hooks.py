@@ -1,0 +1,21 @@
+"""What this plugin adds: the FPN neck, and how mmdet's checkpoints name its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from det_core.config.base import NeckConfig
+from det_core.hookspecs import hookimpl
+from det_core.weights import WeightMap
+from det_plugin_fpn.config import FPNConfig
+from det_plugin_fpn.weights import WEIGHT_MAPS
+
+
+@hookimpl
+def det_necks() -> Sequence[type[NeckConfig]]:
+    return [FPNConfig]
+
+
+@hookimpl
+def det_weight_maps() -> Sequence[WeightMap]:
+    return WEIGHT_MAPS

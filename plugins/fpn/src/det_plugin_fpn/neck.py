@@ -1,0 +1,44 @@
+"""FPN (Lin et al., Feature Pyramid Networks, 2017), section 3.
+
+Letters: N images, C channels, H W size of a level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from det_core.config.base import FeatureSpec
+from det_core.model.contracts import Neck
+from det_core.model.layers import ConvNorm, xavier_init
+from det_plugin_fpn.config import FPNConfig
+
+
+class FPN(Neck):
+    """Lateral 1x1 convolutions, nearest-neighbour top-down sums, 3x3 output convolutions, extra coarse levels."""
+
+    def __init__(self, config: FPNConfig, inputs: FeatureSpec) -> None:
+        super().__init__()
+        self.config = config
+        self.out = config.feature_spec(inputs)
+        width, used = config.channels, inputs.channels[config.start :]
+        self.lateral = nn.ModuleList(ConvNorm(c, width, 1, conv=config.conv, norm=config.norm) for c in used)
+        self.output = nn.ModuleList(
+            ConvNorm(width, width, 3, padding=1, conv=config.conv, norm=config.norm) for _ in used
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                xavier_init(module)
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Input maps to `levels` maps (N, channels, H, W), finest first."""
+        merged = [conv(x) for conv, x in zip(self.lateral, features[self.config.start :], strict=True)]
+        for i in range(len(merged) - 1, 0, -1):
+            size = merged[i - 1].shape[-2:]
+            merged[i - 1] = merged[i - 1] + F.interpolate(merged[i], size=size, mode="nearest")
+        maps = [conv(x) for conv, x in zip(self.output, merged, strict=True)]
+        while len(maps) < self.config.levels:
+            maps.append(F.max_pool2d(maps[-1], 1, stride=2))
+        return maps

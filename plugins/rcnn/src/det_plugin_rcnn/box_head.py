@@ -1,0 +1,58 @@
+"""The box head of Fast R-CNN (Girshick, 2015; Lin et al., FPN, 2017, section 4.2).
+
+Letters: R regions, C channels, h w pooled size, K foreground classes.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from det_core.config.base import RegionSpec
+from det_core.model.contracts import BoxHead, BoxOutputs
+from det_core.model.layers import ConvNorm, kaiming_init, normal_init, xavier_init
+from det_plugin_rcnn.config import FCBoxHeadConfig
+
+
+class FCBoxHead(BoxHead):
+    """Convolutions if any, fully connected layers if any (else an average pool), then scores and deltas."""
+
+    def __init__(self, config: FCBoxHeadConfig, inputs: RegionSpec, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes, self.class_agnostic = num_classes, config.class_agnostic
+        channels, width = inputs.channels, config.conv_channels
+        self.convs = nn.ModuleList()
+        for _ in range(config.num_convs):
+            self.convs.append(ConvNorm(channels, width, 3, padding=1, conv=config.conv, norm=config.norm, relu=True))
+            channels = width
+        self.pool_first = config.num_fcs == 0
+        if not self.pool_first:
+            channels *= inputs.size[0] * inputs.size[1]
+        self.fcs = nn.ModuleList()
+        for _ in range(config.num_fcs):
+            self.fcs.append(nn.Linear(channels, config.fc_channels))
+            channels = config.fc_channels
+        self.scores = nn.Linear(channels, num_classes + 1)
+        self.deltas = nn.Linear(channels, 4 if config.class_agnostic else 4 * num_classes)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.convs.modules():
+            if isinstance(module, nn.Conv2d):
+                kaiming_init(module)
+        for layer in self.fcs:
+            xavier_init(layer)
+        normal_init(self.scores, 0.01)
+        normal_init(self.deltas, 0.001)
+
+    def class_dependent(self) -> tuple[str, ...]:
+        return ("scores",) if self.class_agnostic else ("scores", "deltas")
+
+    def forward(self, regions: Tensor) -> BoxOutputs:
+        """(R, C, h, w) to scores (R, K+1), background last, and deltas (R, 4K) or (R, 4)."""
+        x = regions
+        for conv in self.convs:
+            x = conv(x)
+        x = x.mean((2, 3)) if self.pool_first else x.flatten(1)
+        for layer in self.fcs:
+            x = layer(x).relu()
+        return BoxOutputs(self.scores(x), self.deltas(x))

@@ -1,0 +1,28 @@
+"""What this plugin adds: the heads of the R-CNN family, their recipes, and how mmdet's checkpoints name them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from det_core.config.base import Component
+from det_core.hookspecs import hookimpl
+from det_core.recipe import RecipeEntry
+from det_core.weights import WeightMap
+from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig, RPNConfig
+from det_plugin_rcnn.recipes import ENTRIES
+from det_plugin_rcnn.weights import WEIGHT_MAPS
+
+
+@hookimpl
+def det_heads() -> Sequence[type[Component]]:
+    return [RPNConfig, RCNNHeadConfig, FCBoxHeadConfig, ConvMaskHeadConfig]
+
+
+@hookimpl
+def det_recipes() -> Sequence[RecipeEntry]:
+    return ENTRIES
+
+
+@hookimpl
+def det_weight_maps() -> Sequence[WeightMap]:
+    return WEIGHT_MAPS

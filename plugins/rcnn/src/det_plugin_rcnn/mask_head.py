@@ -1,0 +1,42 @@
+"""The mask head (He et al., Mask R-CNN, 2017, figure 4).
+
+Letters: R regions, C channels, h w pooled size, K foreground classes.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from det_core.config.base import RegionSpec
+from det_core.model.contracts import MaskHead
+from det_core.model.layers import ConvNorm, kaiming_init
+from det_plugin_rcnn.config import ConvMaskHeadConfig
+
+
+class ConvMaskHead(MaskHead):
+    """3x3 convolutions, a 2x2 transposed convolution with stride 2, a 1x1 convolution to one logit per class."""
+
+    def __init__(self, config: ConvMaskHeadConfig, inputs: RegionSpec, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes, self.class_agnostic = num_classes, config.class_agnostic
+        self.size = (inputs.size[0] * 2, inputs.size[1] * 2)
+        channels, width = inputs.channels, config.channels
+        self.convs = nn.ModuleList()
+        for _ in range(config.num_convs):
+            self.convs.append(ConvNorm(channels, width, 3, padding=1, conv=config.conv, norm=config.norm, relu=True))
+            channels = width
+        self.upsample = nn.ConvTranspose2d(channels, width, 2, stride=2)
+        self.logits = nn.Conv2d(width, 1 if config.class_agnostic else num_classes, 1)
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+                kaiming_init(module)
+
+    def class_dependent(self) -> tuple[str, ...]:
+        return () if self.class_agnostic else ("logits",)
+
+    def forward(self, regions: Tensor) -> Tensor:
+        """(R, C, h, w) to logits (R, K, 2h, 2w)."""
+        x = regions
+        for conv in self.convs:
+            x = conv(x)
+        return self.logits(self.upsample(x).relu())  # type: ignore[no-any-return]
