@@ -95,13 +95,19 @@ class Targets:
     def __len__(self) -> int:
         return int(self.boxes.shape[0])
 
-    def to(self, device: torch.device | str) -> Targets:
-        """The same targets on another device."""
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Targets:
+        """The same targets on another device, boxes in another precision if given."""
+
         def move(x: Tensor | None) -> Tensor | None:
             return None if x is None else x.to(device, non_blocking=True)
 
-        return Targets(boxes=self.boxes.to(device), labels=self.labels.to(device), masks=move(self.masks),
-                       ignored=move(self.ignored), semantic=move(self.semantic))
+        return Targets(
+            boxes=self.boxes.to(device, dtype or self.boxes.dtype),
+            labels=self.labels.to(device),
+            masks=move(self.masks),
+            ignored=move(self.ignored),
+            semantic=move(self.semantic),
+        )
 
     def objects(self) -> Targets:
         """Without the ignored ones: what heads train on (`ignore_iof_thr=-1` of the reference)."""

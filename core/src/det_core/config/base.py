@@ -181,6 +181,10 @@ class RoIHeadConfig(Component):
 
     slot: ClassVar[str] = "roi_head"
 
+    def needs_masks(self) -> bool:
+        """Whether training needs instance masks."""
+        return False
+
     def check(self, features: FeatureSpec) -> None:
         """ConfigError if the head cannot take these features; pure, without torch."""
 
@@ -341,6 +345,10 @@ class EvaluatorConfig(Component):
     """A metric over a data set's detections."""
 
     slot: ClassVar[str] = "evaluator"
+
+    def needs_masks(self) -> bool:
+        """Whether the ground truth must have instance masks."""
+        return False
 
     def build(self, dataset: DetectionDataset) -> Evaluator:
         raise NotImplementedError(f"{type(self).__name__} defines no build()")

@@ -75,8 +75,8 @@ def summary(samples: Sequence[BadSample]) -> str:
     return f"{len(samples)} bad sample{'' if len(samples) == 1 else 's'}"
 
 
-def listing(samples: Sequence[BadSample], limit: int = SHOWN_PROBLEMS) -> list[str]:
-    """One line for each of the first `limit` samples, and one that counts the rest."""
+def listing(samples: Sequence[BadSample | str], limit: int = SHOWN_PROBLEMS) -> list[str]:
+    """One line for each of the first `limit` of them, and one that counts the rest."""
     lines = [f"  {sample}" for sample in samples[:limit]]
     if len(samples) > limit:
         lines.append(f"  ... and {len(samples) - limit} more")
@@ -118,7 +118,8 @@ class DetectionDataset(ABC):
 
     name: for messages. classes: names of labels 0..K-1 and their ids in the annotation file. sizes: (N, 2) int64
     (height, width). image_ids: (N,) int64, unique. has_masks: whether samples carry masks. skipped: what was left out
-    because it is bad. on_bad_sample: "error" or "skip", also for what shows itself only at loading.
+    because it is bad. on_bad_sample: "error" or "skip", also for what shows itself only at loading. dropped: how many
+    annotations are in order, but left out of training by the data set's rules.
     """
 
     name: str
@@ -127,6 +128,7 @@ class DetectionDataset(ABC):
     image_ids: NDArray[np.int64]
     has_masks: bool = False
     on_bad_sample: str = "error"
+    dropped: int = 0
     skipped: list[BadSample]
 
     def __len__(self) -> int:
@@ -159,10 +161,9 @@ def check_same_categories(train: DetectionDataset, val: DetectionDataset) -> Non
     """DataError if two data sets do not have the same classes under the same labels."""
     problems = category_mismatch(train, val)
     if problems:
-        lines = "\n".join(f"  {p}" for p in problems[:SHOWN_PROBLEMS])
-        more = f"\n  ... and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
-        raise DataError(f"{train.name} and {val.name} do not have the same categories:\n{lines}{more}\n"
-                        "make `categories` (names and ids) of both annotation files the same")
+        raise DataError("\n".join([
+            f"{train.name} and {val.name} do not have the same categories:", *listing(problems),
+            "make `categories` (names and ids) of both annotation files the same"]))
 
 
 def category_mismatch(train: DetectionDataset, val: DetectionDataset) -> list[str]:

@@ -109,15 +109,13 @@ class CocoEvaluator(Evaluator):
         """Limits on detections per image, ascending."""
         if kind == "proposal":
             return PROPOSAL_LIMITS
-        return tuple(sorted({1, 10, self.config.max_detections}))
+        most = self.config.max_detections
+        return tuple(sorted({limit for limit in (1, 10, most) if limit <= most}))
 
     def _curves(self, kind: str, results: list[dict[str, Any]]) -> Curves:
         truth = self.dataset.ground_truth()
         known = set(self.dataset.image_ids.tolist())
         detected = {**truth, "annotations": _as_annotations(kind, [r for r in results if r["image_id"] in known])}
-        if kind == "proposal":
-            for annotation in truth["annotations"]:  # crowd is left out of recall
-                annotation["ignore"] = annotation["iscrowd"]
         evaluate = _faster if self.backend == "faster-coco-eval" else _pycocotools
         with contextlib.redirect_stdout(io.StringIO()):
             return evaluate(truth, detected, "segm" if kind == "mask" else "bbox", self._limits(kind),

@@ -35,6 +35,9 @@ class CocoEvaluatorConfig(EvaluatorConfig):
     max_detections: int = field(
         default=100, validator=validators.ge(1), metadata=doc("best detections per image that count (boxes, masks)"))
 
+    def needs_masks(self) -> bool:
+        return "mask" in self.kinds
+
     def build(self, dataset: DetectionDataset) -> Evaluator:
         """The evaluator for a data set; DataError if the set has no masks and `mask` is asked for."""
         from det_core.evaluation.coco import CocoEvaluator

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from det_core.config.base import DetError
+from det_core.config.base import DetError, TransformConfig
+from det_core.data.config import ResizeConfig
 from det_core.model.contracts import Backbone, DenseHead, Head, Neck, ProposalHead, RoIHead
 from det_core.model.detector_config import DetectorConfig, PreprocessConfig
 from det_core.structures import Batch, Classes, Detections, ImageInfo, LossTerm, Targets
@@ -48,7 +49,7 @@ class Detector(nn.Module):
     """preprocess -> backbone -> neck -> dense head -> RoI head; the last three where the model has them.
 
     `classes` holds the names of labels 0..K-1 and the data set's ids; `config` the configuration it was built from,
-    where it was built from one.
+    where it was built from one; `test_transforms` what turns an image file into its input.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Detector(nn.Module):
         roi_head: RoIHead | None = None,
         classes: Classes,
         config: DetectorConfig | None = None,
+        test_transforms: tuple[TransformConfig, ...] = (ResizeConfig(),),
     ) -> None:
         super().__init__()
         if roi_head is not None and dense_head is not None and not isinstance(dense_head, ProposalHead):
@@ -72,6 +74,7 @@ class Detector(nn.Module):
         self.roi_head = roi_head
         self.classes = classes
         self.config = config
+        self.test_transforms = test_transforms
 
     @property
     def needs_masks(self) -> bool:

@@ -71,6 +71,10 @@ class DetectorConfig:
             with _at("roi_head"):
                 self.roi_head.check(features)
 
+    def needs_masks(self) -> bool:
+        """Whether training needs instance masks."""
+        return self.roi_head is not None and self.roi_head.needs_masks()
+
     def feature_spec(self) -> FeatureSpec:
         """The features that the heads get."""
         features = self.backbone.feature_spec()

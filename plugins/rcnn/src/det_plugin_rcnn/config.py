@@ -139,6 +139,9 @@ class RCNNHeadConfig(RoIHeadConfig):
         if self.mask_roi_pool is not None and self.mask_head is None:
             raise ConfigError([Problem("mask_roi_pool", "is given, but there is no mask_head; leave it out, or add one")])
 
+    def needs_masks(self) -> bool:
+        return self.mask_head is not None
+
     def box_regions(self, features: FeatureSpec) -> RegionSpec:
         """What the box head gets."""
         regions = self.roi_pool.region_spec(features)

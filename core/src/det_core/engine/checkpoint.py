@@ -1,0 +1,258 @@
+"""Checkpoints: folders that appear whole or not at all.
+
+`<run>/checkpoints/step-0000200/` holds `model.safetensors` (weights; recipe, classes and plugins in its
+header) and `training.pt` (optimiser, step, random states; loadable with `weights_only=True`). With a moving average
+of the weights, that is `model.safetensors`, and `raw.safetensors` holds the weights that training goes on from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import field, frozen
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from det_core.config.base import ConfigError, DetError
+from det_core.model.detector import Detector
+from det_core.plugins import install_hint, plugin_manager
+from det_core.recipe import Recipe
+from det_core.structures import Classes
+
+WEIGHTS, RAW_WEIGHTS, TRAINING = "model.safetensors", "raw.safetensors", "training.pt"
+_STEP = re.compile(r"step-(\d+)$")
+_TEMPORARY = ".writing-"
+
+
+class CheckpointError(DetError):
+    """A checkpoint is missing, damaged, or does not fit."""
+
+
+@frozen(kw_only=True)
+class Header:
+    """What a checkpoint knows of its making. plugins: version by distribution."""
+
+    recipe: Recipe
+    classes: Classes
+    plugins: dict[str, str] = field(factory=dict)
+    step: int = 0
+
+    def to_metadata(self) -> dict[str, str]:
+        """As safetensors keeps it: text by name."""
+        return {
+            "format": "det 1",
+            "recipe": json.dumps(self.recipe.to_plain()),
+            "classes": json.dumps({"names": self.classes.names, "ids": self.classes.ids}),
+            "plugins": json.dumps(self.plugins),
+            "step": str(self.step),
+        }
+
+
+def weights_file(path: str | Path) -> Path:
+    """The weights that a path means: a `.safetensors` file, a checkpoint folder, or a run (its best, else its last)."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    if (path / WEIGHTS).is_file():
+        return path / WEIGHTS
+    found = best_checkpoint(path) or last_checkpoint(path)
+    if found is not None:
+        return found / WEIGHTS
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file or folder")
+    raise CheckpointError(
+        f"{path}: holds no checkpoint; give a .safetensors file, a folder with {WEIGHTS}, or a run folder"
+    )
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first."""
+    folder = run / "checkpoints"
+    found = [p for p in folder.glob("step-*") if _STEP.search(p.name) and (p / WEIGHTS).is_file()]
+    return sorted(found, key=lambda p: int(_STEP.search(p.name)[1]))  # type: ignore[index]
+
+
+def last_checkpoint(run: Path) -> Path | None:
+    """The newest complete checkpoint of a run."""
+    found = checkpoints(run)
+    return found[-1] if found else None
+
+
+def best_checkpoint(run: Path) -> Path | None:
+    """The checkpoint that `best.json` names, while it is there."""
+    try:
+        name = json.loads((run / "checkpoints" / "best.json").read_text())["checkpoint"]
+    except (OSError, ValueError, KeyError):
+        return None
+    path = run / "checkpoints" / str(name)
+    return path if (path / WEIGHTS).is_file() else None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file aside, then rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
+    temporary.write_text(text, encoding="utf8")
+    _sync(temporary)
+    temporary.replace(path)
+
+
+def save_checkpoint(
+    run: Path,
+    header: Header,
+    weights: dict[str, Tensor],
+    training: dict[str, Any] | None = None,
+    raw_weights: dict[str, Tensor] | None = None,
+) -> Path:
+    """Write a checkpoint aside, sync it, and rename it into place; a kill at any moment leaves the earlier ones.
+
+    A run is deterministic, so a complete checkpoint of the same step is left as it is.
+    """
+    folder = run / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    target = folder / f"step-{header.step:07d}"
+    if (target / WEIGHTS).is_file():
+        return target
+    temporary = folder / f"{_TEMPORARY}{target.name}"
+    temporary.mkdir()
+    save_file(_plain(weights), temporary / WEIGHTS, metadata=header.to_metadata())
+    if raw_weights is not None:
+        save_file(_plain(raw_weights), temporary / RAW_WEIGHTS)
+    if training is not None:
+        torch.save(training, temporary / TRAINING)
+    for file in temporary.iterdir():
+        _sync(file)
+    _sync(temporary)
+    temporary.rename(target)
+    _sync(folder)
+    return target
+
+
+def mark_best(run: Path, checkpoint: Path, metric: str, value: float) -> None:
+    """Record which checkpoint is best."""
+    content = {"checkpoint": checkpoint.name, "metric": metric, "value": value}
+    write_text(run / "checkpoints" / "best.json", json.dumps(content) + "\n")
+
+
+def prune(run: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints and the best one."""
+    best = best_checkpoint(run)
+    for path in checkpoints(run)[:-keep]:
+        if path != best:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous copies on the CPU without shared storage, as safetensors wants them."""
+    return {k: v.detach().to("cpu", copy=True).contiguous() for k, v in state.items()}
+
+
+def _sync(path: Path) -> None:
+    """Make sure that a file or folder has reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_header(file: Path) -> Header:
+    """What a checkpoint's weights file says of its making.
+
+    Raises CheckpointError for a damaged file, one without a recipe, or one whose plugins are not here (with what to
+    install).
+    """
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file}: not a readable safetensors file ({error})") from None
+    if "recipe" not in metadata or "classes" not in metadata:
+        raise CheckpointError(f"{file}: carries no recipe; weights of another project are imported first")
+    plugins: dict[str, str] = json.loads(metadata.get("plugins", "{}"))
+    try:
+        recipe = Recipe.from_plain(json.loads(metadata["recipe"]), str(file))
+    except ConfigError as error:
+        raise CheckpointError(f"{error}{_missing_plugins(plugins)}") from None
+    classes = json.loads(metadata["classes"])
+    return Header(
+        recipe=recipe,
+        classes=Classes(names=tuple(classes["names"]), ids=tuple(classes["ids"])),
+        plugins=plugins,
+        step=int(metadata.get("step", "0")),
+    )
+
+
+def _missing_plugins(plugins: dict[str, str]) -> str:
+    """What to install, of the plugins that a checkpoint was made with."""
+    here = plugin_manager().versions()
+    missing = [f"{name} {version} ({install_hint(name)})" for name, version in plugins.items() if name not in here]
+    return f"\nthe checkpoint was made with plugins that are not here: {', '.join(missing)}" if missing else ""
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file, on the CPU; CheckpointError if it is damaged."""
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file}: not a readable safetensors file ({error})") from None
+
+
+def load_detector(checkpoint: str | Path, device: str | torch.device = "cpu") -> Detector:
+    """The trained detector of a checkpoint (file, folder or run), in evaluation mode; `.classes` says what it finds.
+
+    Raises CheckpointError, see `read_header`.
+    """
+    file = weights_file(checkpoint)
+    header = read_header(file)
+    detector = header.recipe.detector.build(classes=header.classes)
+    try:
+        detector.load_state_dict(read_weights(file))
+    except RuntimeError as error:
+        raise CheckpointError(f"{file}: the weights do not fit its recipe: {error}") from None
+    detector.test_transforms = header.recipe.data.test_transforms
+    return detector.to(device).eval()
+
+
+@frozen
+class InitReport:
+    """What `--init` did. loaded: names taken. fresh: names left at their initial values because of the classes."""
+
+    loaded: tuple[str, ...]
+    fresh: tuple[str, ...]
+
+
+def initialise(detector: Detector, checkpoint: str | Path) -> InitReport:
+    """Start a detector from a checkpoint's weights: everything, or all but the class-dependent layers.
+
+    Where the classes (names, in order) are the same everything is taken; otherwise the layers that the heads declare
+    class-dependent stay fresh. Raises CheckpointError if anything else is missing, left over or of another shape.
+    """
+    file = weights_file(checkpoint)
+    header = read_header(file)
+    values = read_weights(file)
+    ours = detector.state_dict()
+    same = header.classes.names == detector.classes.names
+    fresh = () if same else tuple(detector.class_dependent())
+    problems = [f"not in the checkpoint: {k}" for k in ours if k not in values and k not in fresh]
+    problems += [f"left over in the checkpoint: {k}" for k in values if k not in ours]
+    problems += [
+        f"shapes differ: {k} is {tuple(values[k].shape)} in the checkpoint, {tuple(v.shape)} in the detector"
+        for k, v in ours.items() if k in values and k not in fresh and values[k].shape != v.shape
+    ]
+    if problems:
+        shown = "\n".join(f"  {p}" for p in problems[:10])
+        more = f"\n  ... and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise CheckpointError(f"{file} does not fit this detector (recipe {header.recipe.name}):\n{shown}{more}")
+    loaded = {k: v for k, v in values.items() if k not in fresh}
+    detector.load_state_dict(loaded, strict=False)
+    return InitReport(tuple(loaded), fresh)

@@ -1,0 +1,116 @@
+"""Evaluate a detector on a data set, the images spread over ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from det_core.config.base import DetError, EvaluatorConfig, TransformConfig
+from det_core.data.dataset import DetectionDataset
+from det_core.data.loader import test_loader
+from det_core.engine.distributed import World, gather
+from det_core.engine.predict import autocast, to_batch
+from det_core.evaluation.config import CocoEvaluatorConfig
+from det_core.model.detector import Detector
+
+Records = list[dict[str, Any]]
+
+
+@frozen
+class Evaluation:
+    """metrics: all evaluators' by name, fractions of 1. per_class: by class name. tables: text for the terminal."""
+
+    metrics: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    tables: tuple[str, ...]
+
+
+class EvaluationStopped(Exception):
+    """Somebody asked to stop before the evaluation was complete."""
+
+
+def evaluate(
+    detector: Detector,
+    dataset: DetectionDataset,
+    *,
+    evaluators: Sequence[EvaluatorConfig] | None = None,
+    transforms: Sequence[TransformConfig] | None = None,
+    workers: int = 0,
+    precision: str = "fp32",
+    world: World | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Evaluation:
+    """Detect on every image and compute the metrics; all ranks get them.
+
+    Args:
+        detector: put into evaluation mode; stays on its device.
+        dataset: with ground truth (and masks where an evaluator wants them).
+        evaluators: by default COCO's metrics of boxes, and of masks where the detector makes them.
+        transforms: from file to input; by default the detector's own.
+        workers: loader processes of this rank.
+        precision: `fp32`, `bf16` or `fp16`.
+        world: the ranks that share the work; by default this process alone.
+        progress: called with images done and to do on this rank.
+        should_stop: asked after every image.
+
+    Raises:
+        DetError: if the data set's classes are not those that the detector was trained on.
+        EvaluationStopped: where `should_stop` said so on a rank.
+    """
+    check_classes(detector, dataset)
+    if evaluators is None:
+        evaluators = (CocoEvaluatorConfig(kinds=("box", "mask") if detector.needs_masks else ("box",)),)
+    device = detector.preprocess.mean.device
+    world = world or World(0, 1, device)
+    judges = [config.build(dataset) for config in evaluators]
+    steps = [t.build() for t in (detector.test_transforms if transforms is None else transforms)]
+    loader = test_loader(dataset, steps, workers, world.rank, world.size)
+    detector.eval()
+    records: list[Records] = [[] for _ in judges]
+    stopped = False
+    for done, image in enumerate(loader, 1):
+        with autocast(device, precision):
+            detections = detector.predict(to_batch(detector, [image]))[0].to("cpu")
+        for judge, rows in zip(judges, records, strict=True):
+            rows += judge.encode(image.info.image_id, detections)
+        progress(done, len(loader))
+        if should_stop():
+            stopped = True
+            break
+    everyone = gather((stopped, records), world)
+    if any(s for s, _ in everyone):
+        raise EvaluationStopped
+    metrics: dict[str, float] = {}
+    per_class: dict[str, dict[str, float]] = {}
+    tables = []
+    for i, judge in enumerate(judges):
+        result = judge.compute([row for _, r in everyone for row in r[i]])
+        metrics.update(result.metrics)
+        for name, values in result.per_class.items():
+            per_class.setdefault(name, {}).update(values)
+        tables.append(result.table)
+    return Evaluation(metrics, per_class, tuple(tables))
+
+
+def check_classes(detector: Detector, dataset: DetectionDataset) -> None:
+    """DetError if labels of the detector and of the data set mean different things."""
+    ours, theirs = detector.classes, dataset.classes
+    if ours.names != theirs.names and len(ours) != len(theirs):
+        raise DetError(
+            f"the detector finds {len(ours)} classes ({_some(ours.names)}), but {dataset.name} has {len(theirs)} "
+            f"({_some(theirs.names)}); evaluate on data with the classes it was trained on, or fine-tune it with --init"
+        )
+    generic = all(name.startswith("class ") for name in ours.names)
+    if ours.names != theirs.names and not generic:
+        raise DetError(
+            f"the detector was trained on classes {_some(ours.names)}, but {dataset.name} has {_some(theirs.names)} "
+            "under the same labels; make `categories` of the annotation files the same"
+        )
+
+
+def _some(names: Sequence[str], limit: int = 5) -> str:
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
+

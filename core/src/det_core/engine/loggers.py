@@ -1,0 +1,119 @@
+"""What a run leaves behind and shows: metrics file, TensorBoard events, progress in the terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from det_core.engine.checkpoint import write_text
+
+METRICS = "metrics.jsonl"
+
+
+class MetricsFile:
+    """`metrics.jsonl`: one JSON object per logged step or evaluation, appended and flushed at once."""
+
+    def __init__(self, run: Path) -> None:
+        self.path = run / METRICS
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows; a last line that a kill cut short is left out."""
+        if not self.path.is_file():
+            return []
+        rows = []
+        for line in self.path.read_text(encoding="utf8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                continue
+        return rows
+
+    def rewind(self, step: int) -> None:
+        """Forget what was written after `step`: a resumed run writes it again."""
+        kept = [json.dumps(row) for row in self.rows() if row["step"] <= step]
+        write_text(self.path, "".join(f"{line}\n" for line in kept))
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Append one row; numbers that JSON has no word for become null."""
+        row = {"step": step, **{k: v if math.isfinite(v) else None for k, v in values.items()}}
+        with self.path.open("a", encoding="utf8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+class TensorBoard:
+    """TensorBoard events, where the package is installed; else nothing."""
+
+    def __init__(self, run: Path) -> None:
+        self.writer = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        self.writer = SummaryWriter(str(run / "tensorboard"))  # type: ignore[no-untyped-call]
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        if self.writer is not None:
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()  # type: ignore[no-untyped-call]
+
+
+class Terminal:
+    """Lines and a progress bar for the user; on a terminal the bar is live, elsewhere a line appears now and then."""
+
+    def __init__(self, *, quiet: bool = False, file: TextIO | None = None, seconds_between_lines: float = 15.0) -> None:
+        self.console = Console(file=file or sys.stdout, quiet=quiet, highlight=False, soft_wrap=True)
+        self.seconds = seconds_between_lines
+        self._last_line = 0.0
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def say(self, text: str) -> None:
+        """A line (or several) for the user."""
+        self.console.print(text, markup=False)
+
+    def start(self, label: str, total: int, done: int = 0) -> None:
+        """Begin a bar; ends the one before."""
+        self.stop()
+        self._last_line = time.monotonic()
+        self._began, self._first = self._last_line, done
+        if self.console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
+                TextColumn("{task.fields[text]}"), TimeRemainingColumn(), console=self.console, transient=True,
+            )
+            self._task = self._bar.add_task(label, total=total, completed=done, text="")
+            self._bar.start()
+        self._label, self._total = label, total
+
+    def advance(self, done: int, text: str = "") -> None:
+        """Show how far things are."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, text=text)
+        elif time.monotonic() - self._last_line >= self.seconds or done == self._total:
+            self._last_line = time.monotonic()
+            pace = (self._last_line - self._began) / max(1, done - self._first)
+            left = _duration(pace * (self._total - done))
+            self.say(f"{self._label} {done}/{self._total}  {text}  left {left}".replace("    ", "  "))
+
+    def stop(self) -> None:
+        """End the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar = self._task = None
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

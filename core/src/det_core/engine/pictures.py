@@ -1,0 +1,36 @@
+"""What a run leaves to look at: curves of losses and metrics, and detections on validation images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from det_core.config.base import DetError
+from det_core.data.dataset import BadImage, DetectionDataset
+from det_core.draw import draw, draw_curves, save_png
+from det_core.engine.predict import predict
+from det_core.model.detector import Detector
+
+PICTURES = 4
+
+
+def leave_pictures(
+    run: Path, detector: Detector, dataset: DetectionDataset, rows: list[dict[str, Any]]
+) -> list[str]:
+    """Write `curves.png` and `pictures/*.png` into a run folder; returns a line for each thing that could not be."""
+    notes = []
+    try:
+        draw_curves(rows, run / "curves.png")
+    except DetError as error:
+        notes.append(f"no curves: {error}")
+    folder = run / "pictures"
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(min(PICTURES, len(dataset))):
+        try:
+            image = dataset.load(index).image
+        except BadImage as error:
+            notes.append(f"no picture: {error}")
+            continue
+        found = predict(detector, [image])[0]
+        save_png(draw(image, found, detector.classes), folder / f"{Path(dataset.file(index)).stem}.png")
+    return notes

@@ -1,0 +1,86 @@
+"""From images to detections with a detector as it stands.
+
+Letters: h w original image size, n detections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from det_core.config.base import DetError
+from det_core.data.dataset import Sample, read_image
+from det_core.data.loader import LoadedImage, prepare
+from det_core.model.detector import Detector
+from det_core.structures import Batch, Detections, Key, Targets
+
+AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def to_batch(detector: Detector, images: Sequence[LoadedImage]) -> Batch:
+    """Loaded images as a batch on the detector's device, normalised as it wants them."""
+    given = [i.proposals for i in images]
+    proposals = [p for p in given if p is not None]
+    batch: Batch = detector.preprocess(
+        [i.image for i in images], [i.info for i in images], proposals if len(proposals) == len(images) else None
+    )
+    return batch
+
+
+def to_targets(batch: Batch, images: Sequence[LoadedImage]) -> list[Targets]:
+    """Their targets on the batch's device, boxes in its precision."""
+    return [i.targets.to(batch.images.device, batch.images.dtype) for i in images]
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """torch's autocast for `bf16` or `fp16`, nothing for `fp32`."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, AMP_TYPES[precision])
+
+
+def predict(
+    detector: Detector, images: Sequence[str | Path | Tensor], *, batch_size: int = 1, precision: str = "fp32"
+) -> list[Detections]:
+    """Detections of each image, best first, in pixels of the original image, on the CPU.
+
+    Args:
+        detector: as loaded or composed; it is put into evaluation mode and stays on its device.
+        images: files, or (3, h, w) uint8 RGB tensors.
+        batch_size: images that go through the network together.
+        precision: `fp32`, `bf16` or `fp16`.
+
+    Raises:
+        DataError: for a file that cannot be read. DetError: for a tensor of another form.
+    """
+    transforms = [t.build() for t in detector.test_transforms]
+    detector.eval()
+    device = detector.preprocess.mean.device
+    found: list[Detections] = []
+    for start in range(0, len(images), batch_size):
+        samples = [_sample(image) for image in images[start : start + batch_size]]
+        loaded = [prepare(sample, transforms, Key()) for sample in samples]
+        with autocast(device, precision):
+            found += [d.to("cpu") for d in detector.predict(to_batch(detector, loaded))]
+    return found
+
+
+def _sample(image: str | Path | Tensor) -> Sample:
+    """An image without annotations."""
+    if isinstance(image, Tensor):
+        if image.dim() != 3 or image.shape[0] != 3 or image.dtype != torch.uint8:
+            raise DetError(f"an image is {tuple(image.shape)} {image.dtype}, expected (3, h, w) torch.uint8 in RGB")
+        pixels, file = image.cpu(), ""
+    else:
+        pixels, file = read_image(image), str(image)
+    return Sample(
+        image=pixels,
+        boxes=torch.zeros(0, 4),
+        labels=torch.zeros(0, dtype=torch.int64),
+        ignored=torch.zeros(0, dtype=torch.bool),
+        file=file,
+    )

@@ -1,0 +1,52 @@
+"""The optimiser and its learning rate as a function of the step."""
+
+from __future__ import annotations
+
+from attrs import frozen
+from torch import nn, optim
+
+from det_core.recipe import OptimizerConfig, ScheduleConfig
+
+
+@frozen
+class LearningRate:
+    """Linear warm-up, then steps down after the milestone epochs; a pure function, so resuming needs no state.
+
+    base: the configured rate; scale: total batch over the batch that the rate is for.
+    """
+
+    base: float
+    scale: float
+    schedule: ScheduleConfig
+    steps_per_epoch: int
+
+    @property
+    def effective(self) -> float:
+        """The rate between warm-up and the first milestone."""
+        return self.base * self.scale
+
+    def at(self, step: int) -> float:
+        """The rate of 0-based step `step`."""
+        epoch = step // self.steps_per_epoch
+        rate = self.effective * self.schedule.gamma ** sum(epoch >= m for m in self.schedule.milestones)
+        last = self.schedule.warmup_steps - 1  # the step that first has the whole rate
+        if step < last:
+            factor = self.schedule.warmup_factor
+            rate *= factor + (1 - factor) * step / last
+        return rate
+
+
+def learning_rate(
+    optimizer: OptimizerConfig, schedule: ScheduleConfig, total_batch: int, steps_per_epoch: int
+) -> LearningRate:
+    """The rate for a total batch (linear scaling rule, Goyal et al., 2017)."""
+    scale = total_batch / optimizer.lr_batch if optimizer.lr_batch else 1.0
+    return LearningRate(optimizer.lr, scale, schedule, steps_per_epoch)
+
+
+def build_optimizer(config: OptimizerConfig, model: nn.Module) -> optim.Optimizer:
+    """torch's optimiser over all parameters that train; the rate is set at every step."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if config.kind == "adamw":
+        return optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    return optim.SGD(parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)

@@ -1,0 +1,106 @@
+"""The command line's frame: help, errors, exit statuses, and which verbs there are."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import click
+import pytest
+
+from det_core import __version__
+from det_core.cli.main import VERBS, run
+from det_core.config.base import DetError
+from det_core.testing.plugins import entry_point, isolated_manager, make_plugin
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"]])
+def test_help_lists_every_verb(arguments, capsys):
+    assert run(arguments) == 0
+    out = capsys.readouterr().out
+    for verb, text in VERBS.items():
+        assert f"  {verb} " in out
+        assert text in out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_a_command_and_help(verb, capsys):
+    command = importlib.import_module(f"det_core.cli.{verb.replace('-', '_')}").command
+    assert isinstance(command, click.Command)
+    assert command.name == verb
+    assert run([verb, "--help"]) == 0
+    assert command.help.splitlines()[0] in " ".join(capsys.readouterr().out.split())
+
+
+def test_version(capsys):
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.strip().endswith(__version__)
+
+
+def test_an_unknown_verb_gets_the_nearest(capsys):
+    assert run(["trian"]) == 2
+    assert "no command 'trian'; did you mean \"train\"?" in capsys.readouterr().err
+    assert run(["xyzzy"]) == 2
+    assert "no command 'xyzzy'; there are: train, test" in capsys.readouterr().err
+
+
+def test_an_unknown_option_gets_the_nearest(capsys):
+    assert run(["recipes", "--modle", "x"]) == 2
+    assert "No such option '--modle'. Did you mean '--model'?" in capsys.readouterr().err.replace(": --", " '--").replace(
+        "'--modle Did", "'--modle'. Did"
+    )
+
+
+def fails_with(error: BaseException):
+    @click.command(name="doctor")
+    def failing() -> None:
+        raise error
+
+    return failing
+
+
+def test_a_users_mistake_is_a_line_without_a_traceback(monkeypatch, capsys):
+    from det_core.cli import doctor
+
+    monkeypatch.setattr(doctor, "command", fails_with(DetError("x.json: no such file")))
+    assert run(["doctor"]) == 1
+    assert capsys.readouterr() == ("", "error: x.json: no such file\n")
+    with pytest.raises(DetError, match="no such file"):
+        run(["--debug", "doctor"])
+
+
+def test_an_interruption_has_its_own_status(monkeypatch, capsys):
+    from det_core.cli import doctor
+
+    monkeypatch.setattr(doctor, "command", fails_with(KeyboardInterrupt()))
+    assert run(["doctor"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    from det_core.cli import doctor
+
+    monkeypatch.setattr(doctor, "command", fails_with(ZeroDivisionError("a bug")))
+    with pytest.raises(ZeroDivisionError):
+        run(["doctor"])
+
+
+def test_strict_plugins_stop_at_any_failure(capsys):
+    with isolated_manager(entry_point(ImportError("gone"), "sick")):
+        assert run(["--strict-plugins", "plugins"]) == 1
+        assert "error: plugins failed, and --strict-plugins allows none to:" in capsys.readouterr().err
+        assert run(["plugins"]) == 0
+    with isolated_manager(make_plugin("fine")):
+        assert run(["--strict-plugins", "plugins"]) == 0
+
+
+def test_python_m_runs_the_same_and_debug_shows_the_traceback():
+    command = [sys.executable, "-m", "det_core", "recipes", "show", "no/such"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no recipe 'no/such'")
+    assert "Traceback" not in done.stderr
+    done = subprocess.run([*command[:3], "--debug", *command[3:]], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr

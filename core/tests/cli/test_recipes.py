@@ -1,0 +1,130 @@
+"""`det-core recipes`, `recipes show` and `recipes schema`."""
+
+from __future__ import annotations
+
+import json
+from typing import ClassVar
+
+import pytest
+from attrs import frozen
+
+from det_core.cli.main import run
+from det_core.config.base import BackboneConfig, DatasetConfig, DenseHeadConfig, FeatureSpec
+from det_core.model.detector_config import DetectorConfig
+from det_core.recipe import DataConfig, EvaluationConfig, Published, Recipe, RecipeEntry, load_recipe
+from det_core.testing.plugins import isolated_manager, make_plugin
+
+
+@frozen(kw_only=True)
+class Tower(BackboneConfig):
+    """A backbone."""
+
+    type: ClassVar[str] = "tower"
+    depth: int = 50
+
+    def feature_spec(self) -> FeatureSpec:
+        return FeatureSpec(channels=(8,), strides=(4,))
+
+
+@frozen(kw_only=True)
+class Dense(DenseHeadConfig):
+    """A head."""
+
+    type: ClassVar[str] = "dense"
+
+
+@frozen(kw_only=True)
+class Files(DatasetConfig):
+    """A data set."""
+
+    type: ClassVar[str] = "files"
+
+
+def make() -> Recipe:
+    return Recipe(
+        name="one/r50-1x", detector=DetectorConfig(backbone=Tower(), dense_head=Dense()),
+        data=DataConfig(train=Files(), val=Files()), evaluation=EvaluationConfig(evaluators=()),
+    )
+
+
+ENTRIES = [
+    RecipeEntry(name="one/r50-1x", make=make, published=Published(box_ap=36.44, mask_ap=33.0, source="somebody"), default=True),
+    RecipeEntry(name="one/demo", make=pytest.fail, demo=True, summary="on the sample"),
+    RecipeEntry(name="two/r50-1x", make=pytest.fail, requires=("det-plugin-nowhere",)),
+]
+ZOO = make_plugin(
+    "zoo", det_recipes=lambda: ENTRIES, det_backbones=lambda: [Tower], det_heads=lambda: [Dense],
+    det_datasets=lambda: [Files],
+)
+
+
+@pytest.fixture(autouse=True)
+def zoo():
+    with isolated_manager(ZOO):
+        yield
+
+
+def test_recipes_are_listed_by_model_with_figures_and_needs(capsys):
+    assert run(["recipes"]) == 0
+    out = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in out.splitlines() if line.strip()]
+    assert lines == [
+        "one box AP mask AP", "one/demo demo; on the sample", "one/r50-1x 36.4 33.0 default",
+        "two box AP mask AP",
+        "two/r50-1x needs det-plugin-nowhere: pip install det-plugin-nowhere",
+        "figures: percent, as published by others, not measured here (coco: somebody)",
+    ]
+
+
+def test_one_model(capsys):
+    assert run(["recipes", "--model", "two"]) == 0
+    out = capsys.readouterr().out
+    assert "two/r50-1x" in out
+    assert "one/" not in out
+    assert "figures" not in out
+    assert run(["recipes", "--model", "tow"]) == 1
+    assert capsys.readouterr().err == 'error: no recipes of model \'tow\'; did you mean "two"?\n'
+    assert run(["recipes", "--model", "xyzzy"]) == 1
+    assert "no recipes of model 'xyzzy'; there are: one, two" in capsys.readouterr().err
+
+
+def test_json_of_the_list(capsys):
+    assert run(["recipes", "--json"]) == 0
+    demo, one, two = json.loads(capsys.readouterr().out)
+    assert (demo["name"], demo["demo"], demo["summary"]) == ("one/demo", True, "on the sample")
+    assert one["published"]["box_ap"] == 36.44
+    assert (one["model"], one["default"], one["missing"]) == ("one", True, [])
+    assert two["missing"] == two["requires"] == ["det-plugin-nowhere"]
+
+
+def test_without_recipes_it_says_why(capsys):
+    with isolated_manager():
+        assert run(["recipes"]) == 0
+    assert "no recipes: no installed plugin brings any (`det-core plugins`)" in capsys.readouterr().out
+
+
+def test_show_prints_what_loads_again(tmp_path, capsys):
+    assert run(["recipes", "show", "one/r50-1x", "--set", "detector.backbone.depth=101"]) == 0
+    path = tmp_path / "mine.yaml"
+    path.write_text(capsys.readouterr().out, encoding="utf8")
+    assert load_recipe(path) == load_recipe("one/r50-1x", ["detector.backbone.depth=101"])
+    assert run(["recipes", "show", str(path), "--json"]) == 0
+    assert Recipe.from_plain(json.loads(capsys.readouterr().out)) == load_recipe(path)
+
+
+def test_show_reports_mistakes(capsys):
+    assert run(["recipes", "show", "one/r50-1x", "--set", "detector.backbone.dept=101"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "error: one/r50-1x with --set: 1 problem", '  detector.backbone.dept: unknown key; did you mean "depth"?',
+    ]
+    assert run(["recipes", "show", "two/r50-1x"]) == 1
+    assert "needs what is not installed: det-plugin-nowhere: pip install det-plugin-nowhere" in capsys.readouterr().err
+
+
+def test_schema_is_json(capsys):
+    assert run(["recipes", "schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert schema["$defs"]["Recipe"]["properties"]["extends"]["anyOf"][0]["enum"] == [
+        "one/demo", "one/r50-1x", "two/r50-1x"
+    ]
+    assert schema["$defs"]["backbone.tower"]["properties"]["depth"] == {"type": "integer", "default": 50}

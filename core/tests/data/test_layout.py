@@ -1,0 +1,99 @@
+"""Where annotation files and images are looked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from det_core.data.config import CocoConfig
+from det_core.data.layout import LayoutError, find_layout
+
+
+def place(root: Path, *names: str) -> None:
+    """Make folders (names that end in /) and empty files."""
+    for name in names:
+        path = root / name
+        if name.endswith("/"):
+            path.mkdir(parents=True, exist_ok=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+
+@pytest.mark.parametrize(("split", "files", "annotations", "images"), [
+    ("train", ["annotations/instances_train2017.json", "train2017/"], "annotations/instances_train2017.json",
+     "train2017"),
+    ("val", ["annotations/instances_val2017.json", "val2017/", "images/"], "annotations/instances_val2017.json",
+     "val2017"),
+    ("train", ["instances_train.json", "images/"], "instances_train.json", "images"),
+    ("train", ["instances_train.json"], "instances_train.json", "."),
+    ("val", ["annotations/instances_val.json", "images/val/"], "annotations/instances_val.json", "images/val"),
+    ("val", ["annotations/instances_val.json", "val/", "images/"], "annotations/instances_val.json", "val"),
+    ("val", ["annotations/instances_val.json", "images/"], "annotations/instances_val.json", "images"),
+    ("train", ["train/_annotations.coco.json"], "train/_annotations.coco.json", "train"),
+    ("val", ["valid/_annotations.coco.json", "test/_annotations.coco.json"], "valid/_annotations.coco.json", "valid"),
+    ("val", ["test/_annotations.coco.json", "train/_annotations.coco.json"], "test/_annotations.coco.json", "test"),
+    ("val", ["val.json", "images/"], "val.json", "images"),
+])
+def test_known_layouts(tmp_path: Path, split: str, files: list[str], annotations: str, images: str) -> None:
+    place(tmp_path, *files)
+    found = find_layout(tmp_path, split)
+    assert found.annotations == tmp_path / annotations
+    assert found.images == tmp_path / images
+
+
+def test_given_paths_are_below_the_root(tmp_path: Path) -> None:
+    place(tmp_path, "my/labels.json", "pictures/", "images/", "maps/")
+    found = find_layout(tmp_path, "train", "my/labels.json", "pictures", "maps")
+    assert found.annotations == tmp_path / "my/labels.json"
+    assert found.images == tmp_path / "pictures"
+    assert found.semantic == tmp_path / "maps"
+    assert find_layout(tmp_path, "train", "my/labels.json").images == tmp_path / "images"
+    assert find_layout(tmp_path, "train", str(tmp_path / "my/labels.json"), "pictures").images.name == "pictures"
+    assert find_layout("", "train", str(tmp_path / "my/labels.json"), str(tmp_path / "images")).semantic is None
+
+
+def test_images_beside_a_named_file(tmp_path: Path) -> None:
+    place(tmp_path, "my/labels.json")
+    assert find_layout(tmp_path, "val", "my/labels.json").images == tmp_path / "my"
+
+
+def test_a_named_file_of_a_known_layout_keeps_its_images(tmp_path: Path) -> None:
+    place(tmp_path, "annotations/instances_val2017.json", "val2017/", "images/")
+    assert find_layout(tmp_path, "val", "annotations/instances_val2017.json").images == tmp_path / "val2017"
+
+
+def test_nothing_found_lists_what_was_tried(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError) as raised:
+        find_layout(tmp_path, "val")
+    text = str(raised.value)
+    assert text.startswith(f"{tmp_path}: no annotation file for the val split; looked for\n")
+    for name in ("annotations/instances_val2017.json", "valid/_annotations.coco.json", "test.json"):
+        assert f"  {name}\n" in text
+    assert "name it with `annotations`" in text
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda r: find_layout("", "train"), "no data folder was given: pass `--data ROOT`"),
+    (lambda r: find_layout(r / "none", "train"), "none: does not exist; `--data`"),
+    (lambda r: find_layout(r / "train.json", "train"), r"train\.json: is not a folder"),
+    (lambda r: find_layout(r, "train", "no.json"), r"no\.json: does not exist; correct `annotations` of the train"),
+    (lambda r: find_layout(r, "train", "sub"), r"sub: not a file; correct `annotations`"),
+    (lambda r: find_layout(r, "train", None, "no"), r"images folder .*no: does not exist; correct `images`"),
+    (lambda r: find_layout(r, "train", None, "train.json"), "not a folder"),
+    (lambda r: find_layout(r, "train", None, None, "no"), "semantic folder .* does not exist"),
+    (lambda r: find_layout(r, "val"), r"no image folder for it; looked for\n.*val2017"),
+])
+def test_messages(tmp_path: Path, call: Callable[[Path], object], message: str) -> None:
+    place(tmp_path, "train.json", "sub/", "annotations/instances_val2017.json")
+    with pytest.raises(LayoutError, match=message):
+        call(tmp_path)
+
+
+def test_config_opens_what_is_found(make_coco: Callable[..., Path]) -> None:
+    root = make_coco()
+    data = CocoConfig(split="train", filter_empty=True, min_size=32).build(str(root), masks=True)
+    assert len(data) == 2
+    assert data.has_masks
+    assert data.name == str(root / "instances_train.json")

@@ -1,0 +1,472 @@
+"""The contract checks: good parts pass, and each way of breaking a contract is found and named."""
+
+from __future__ import annotations
+
+import sys
+from typing import ClassVar
+
+import pytest
+import torch
+from attrs import define, evolve, field, frozen
+from torch import Tensor, nn
+
+from det_core.config.base import (
+    BackboneConfig,
+    BoxHeadConfig,
+    Component,
+    DenseHeadConfig,
+    FeatureSpec,
+    LossConfig,
+    MaskHeadConfig,
+    NeckConfig,
+    RegionSpec,
+    RoIHeadConfig,
+    doc,
+)
+from det_core.model.contracts import Backbone, BoxHead, BoxOutputs, DenseHead, MaskHead, Neck, RoIHead
+from det_core.model.layer_config import GroupNormConfig, RoIAlignConfig
+from det_core.recipe import RecipeEntry
+from det_core.structures import Detections, LossTerm
+from det_core.testing import contracts
+from det_core.testing.plugins import isolated_manager, make_plugin
+
+
+@pytest.fixture(autouse=True)
+def not_light(monkeypatch):
+    """The configurations here stand beside modules, in a file that imports torch."""
+    monkeypatch.setattr(contracts, "check_import_light", lambda module: None)
+    with isolated_manager(PARTS):
+        yield
+
+
+@frozen(kw_only=True)
+class TinyBackboneConfig(BackboneConfig):
+    """One convolution; `broken` names what is wrong with it."""
+
+    type: ClassVar[str] = "tiny"
+
+    broken: str = field(default="", metadata=doc("what is broken"))
+
+    def feature_spec(self) -> FeatureSpec:
+        if self.broken == "order":
+            return FeatureSpec(channels=(8, 8), strides=(8, 4))
+        return FeatureSpec(channels=(9 if self.broken == "spec" else 8,), strides=(4,))
+
+    def build(self) -> Backbone:
+        return TinyBackbone(self)
+
+
+class TinyBackbone(Backbone):
+    def __init__(self, config: TinyBackboneConfig) -> None:
+        super().__init__()
+        self.broken = config.broken
+        self.out = FeatureSpec(channels=(8,), strides=(4,)) if config.broken == "spec" else config.feature_spec()
+        self.conv = nn.Conv2d(3, 8, 3, stride=2 if config.broken == "shape" else 4, padding=1)
+        self.unused = nn.Linear(2, 2) if config.broken == "unused" else None
+        self.scale = torch.rand(()) if config.broken == "unsaved" else 1.0
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x = self.conv(images) * self.scale
+        if self.broken == "infinite":
+            x = (x * 0).sqrt() + x
+        if self.broken == "half":
+            assert not torch.is_autocast_enabled("cpu"), "no autocast here"
+        if self.broken == "order":
+            return [x[:, :, ::2, ::2], x]
+        return [x]
+
+
+@frozen(kw_only=True)
+class TinyNeckConfig(NeckConfig):
+    """One convolution."""
+
+    type: ClassVar[str] = "tiny"
+
+    def feature_spec(self, inputs: FeatureSpec) -> FeatureSpec:
+        return FeatureSpec(channels=(8,), strides=inputs.strides[:1])
+
+    def build(self, inputs: FeatureSpec) -> Neck:
+        return TinyNeck(self, inputs)
+
+
+class TinyNeck(Neck):
+    def __init__(self, config: TinyNeckConfig, inputs: FeatureSpec) -> None:
+        super().__init__()
+        self.out = config.feature_spec(inputs)
+        self.conv = nn.Conv2d(inputs.channels[0], 8, 1)
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        return [self.conv(features[0])]
+
+
+@frozen(kw_only=True)
+class TinyBoxHeadConfig(BoxHeadConfig):
+    """Two linear layers; `broken` names what is wrong with it."""
+
+    type: ClassVar[str] = "tiny"
+
+    broken: str = field(default="", metadata=doc("what is broken"))
+    class_agnostic: bool = field(default=False, metadata=doc("one box for all classes"))
+
+    def build(self, inputs: RegionSpec, num_classes: int) -> BoxHead:
+        return TinyBoxHead(self, inputs, num_classes)
+
+
+class TinyBoxHead(BoxHead):
+    def __init__(self, config: TinyBoxHeadConfig, inputs: RegionSpec, num_classes: int) -> None:
+        super().__init__()
+        self.broken, self.num_classes, self.class_agnostic = config.broken, num_classes, config.class_agnostic
+        background = 0 if config.broken == "background" else 1
+        self.scores = nn.Linear(inputs.channels, num_classes + background)
+        self.deltas = nn.Linear(inputs.channels, 4 if config.class_agnostic else 4 * num_classes)
+        if config.broken == "more weights":
+            self.experts = nn.ModuleList(nn.Linear(2, 2) for _ in range(num_classes))
+        if config.broken == "count":
+            self.num_classes = 7
+
+    def class_dependent(self) -> tuple[str, ...]:
+        if self.broken == "undeclared":
+            return ("scores",)
+        if self.broken == "overdeclared":
+            return ("scores", "deltas")
+        return ("scores",) if self.class_agnostic else ("scores", "deltas")
+
+    def forward(self, regions: Tensor) -> BoxOutputs:
+        x = regions.mean((2, 3))
+        if self.broken == "tuple":
+            return (self.scores(x), self.deltas(x))
+        if self.broken == "empty" and len(x) == 0:
+            scores = x.new_zeros(0, self.num_classes + 1)
+            return BoxOutputs(scores, self.deltas(x))
+        return BoxOutputs(self.scores(x), self.deltas(x))
+
+
+@frozen(kw_only=True)
+class TinyMaskHeadConfig(MaskHeadConfig):
+    """One convolution."""
+
+    type: ClassVar[str] = "tiny"
+
+    wrong_size: bool = field(default=False, metadata=doc("what is broken"))
+
+    def build(self, inputs: RegionSpec, num_classes: int) -> MaskHead:
+        return TinyMaskHead(self, inputs, num_classes)
+
+
+class TinyMaskHead(MaskHead):
+    def __init__(self, config: TinyMaskHeadConfig, inputs: RegionSpec, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.size = (14, 14) if config.wrong_size else inputs.size
+        self.masks = nn.Conv2d(inputs.channels, num_classes, 1)
+
+    def class_dependent(self) -> tuple[str, ...]:
+        return ("masks",)
+
+    def forward(self, regions: Tensor) -> Tensor:
+        return self.masks(regions)
+
+
+def found(batch, boxes=None, scores=None, labels=None) -> list[Detections]:
+    one = Detections(
+        boxes=torch.tensor([[1.0, 2.0, 30.0, 40.0], [5.0, 5.0, 20.0, 20.0]]) if boxes is None else boxes,
+        scores=torch.tensor([0.9, 0.8]) if scores is None else scores,
+        labels=torch.tensor([0, 2]) if labels is None else labels,
+    )
+    return [one] * len(batch)
+
+
+BROKEN_DETECTIONS = {
+    "outside": {"boxes": torch.tensor([[1.0, 2.0, 3000.0, 40.0], [5.0, 5.0, 20.0, 20.0]])},
+    "order of scores": {"scores": torch.tensor([0.1, 0.8])},
+    "labels": {"labels": torch.tensor([0, 9])},
+    "type of labels": {"labels": torch.tensor([0, 1], dtype=torch.int32)},
+    "half": {"boxes": torch.zeros(2, 4, dtype=torch.float16)},
+}
+
+
+@frozen(kw_only=True)
+class TinyDenseHeadConfig(DenseHeadConfig):
+    """One convolution; `broken` names what is wrong with it."""
+
+    type: ClassVar[str] = "tiny"
+
+    broken: str = field(default="", metadata=doc("what is broken"))
+
+    def build(self, features: FeatureSpec, num_classes: int) -> DenseHead:
+        return TinyDenseHead(self, features, num_classes)
+
+
+class TinyDenseHead(DenseHead):
+    def __init__(self, config: TinyDenseHeadConfig, features: FeatureSpec, num_classes: int) -> None:
+        super().__init__()
+        self.broken = config.broken
+        self.scores = nn.Conv2d(features.channels[0], num_classes, 1)
+
+    def class_dependent(self) -> tuple[str, ...]:
+        return ("scores",)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        return self.scores(features[0])
+
+    def losses(self, outputs, targets, batch):
+        objects = sum(len(t) for t in targets)
+        total = outputs.float().square().sum()
+        if self.broken == "number":
+            return {"cls": total}
+        if self.broken == "nothing":
+            return {}
+        if self.broken == "not finite" and objects == 0:
+            total = total / 0
+        if self.broken == "no gradient" and objects == 0:
+            total = torch.zeros(())
+        if self.broken == "shape":
+            total = total[None]
+        return {"cls": LossTerm(total, float(objects))}
+
+    def predict(self, outputs, batch):
+        return found(batch, **BROKEN_DETECTIONS.get(self.broken, {}))
+
+
+@frozen(kw_only=True)
+class TinyRoIHeadConfig(RoIHeadConfig):
+    """RoIAlign and one linear layer."""
+
+    type: ClassVar[str] = "tiny"
+
+    fails_empty: bool = field(default=False, metadata=doc("what is broken"))
+
+    def build(self, features: FeatureSpec, num_classes: int) -> RoIHead:
+        return TinyRoIHead(self, features, num_classes)
+
+
+class TinyRoIHead(RoIHead):
+    def __init__(self, config: TinyRoIHeadConfig, features: FeatureSpec, num_classes: int) -> None:
+        super().__init__()
+        self.fails_empty = config.fails_empty
+        self.scores = nn.Linear(features.channels[0], num_classes)
+
+    def class_dependent(self) -> tuple[str, ...]:
+        return ("scores",)
+
+    def losses(self, features, proposals, targets, batch):
+        return {"cls": LossTerm(self.scores(features[0].mean((2, 3))).float().square().sum(), 2.0)}
+
+    def predict(self, features, proposals, batch):
+        if self.fails_empty:
+            torch.stack([p[0] for p in proposals])
+        return found(batch)
+
+
+@frozen(kw_only=True)
+class TinyLossConfig(LossConfig):
+    """A loss."""
+
+    type: ClassVar[str] = "tiny"
+
+
+PARTS = make_plugin(
+    "parts",
+    det_backbones=lambda: [TinyBackboneConfig],
+    det_necks=lambda: [TinyNeckConfig],
+    det_heads=lambda: [TinyBoxHeadConfig, TinyMaskHeadConfig, TinyDenseHeadConfig, TinyRoIHeadConfig],
+    det_losses=lambda: [TinyLossConfig],
+    det_layers=lambda: [RoIAlignConfig, GroupNormConfig],
+)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TinyBackboneConfig(), TinyNeckConfig(), TinyBoxHeadConfig(), TinyBoxHeadConfig(class_agnostic=True),
+        TinyMaskHeadConfig(), TinyDenseHeadConfig(), TinyRoIHeadConfig(), TinyLossConfig(), RoIAlignConfig(),
+    ],
+)
+def test_good_parts_pass(config):
+    contracts.check_component(config)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("spec", r"backbone 'tiny': the configuration says .*\(9,\).*, the module's `out` is .*\(8,\)"),
+        ("shape", r"backbone 'tiny': feature shapes is \[\(2, 8, 48, 64\)\], expected \[\(2, 8, 24, 32\)\]"),
+        ("order", r"strides \(8, 4\) are not finest first"),
+        ("unused", r"gives no gradient to unused.weight, unused.bias"),
+        ("infinite", r"gives a gradient that is not finite to conv.weight, conv.bias"),
+        ("half", r"no autocast here"),
+        ("unsaved", r"after saving and loading its weights, the outputs differ"),
+    ],
+)
+def test_broken_backbones_are_found(broken, message):
+    with pytest.raises(AssertionError, match=message):
+        contracts.check_backbone(TinyBackboneConfig(broken=broken))
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("background", r"box_head 'tiny': scores of 4 regions is \(4, 3\), expected \(4, 4\)"),
+        ("count", r"num_classes is 7, expected 3"),
+        ("tuple", r"forward gives tuple, not BoxOutputs"),
+        ("undeclared", r"class_dependent\(\) leaves out deltas.bias, deltas.weight"),
+        ("empty", r"an empty input gives no gradient to scores.weight, scores.bias"),
+        ("more weights", r"the class count changes which weights there are"),
+    ],
+)
+def test_broken_box_heads_are_found(broken, message):
+    with pytest.raises(AssertionError, match=message):
+        contracts.check_box_head(TinyBoxHeadConfig(broken=broken))
+
+
+def test_a_layer_that_does_not_hang_on_the_classes_must_not_be_declared():
+    config = TinyBoxHeadConfig(class_agnostic=True, broken="overdeclared")
+    with pytest.raises(AssertionError, match=r"names deltas.bias, deltas.weight, which the class count does not change"):
+        contracts.check_box_head(config)
+
+
+def test_a_mask_head_of_another_size_is_found():
+    with pytest.raises(AssertionError, match=r"masks of 4 regions is \(4, 3, 7, 7\), expected \(4, 3, 14, 14\)"):
+        contracts.check_mask_head(TinyMaskHeadConfig(wrong_size=True))
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("number", r"dense_head 'tiny': loss 'cls' is Tensor, not LossTerm"),
+        ("nothing", r"no losses on a batch with objects"),
+        ("not finite", r"loss 'cls' on a batch without objects: not finite"),
+        ("no gradient", r"a batch without objects gives no gradient to any parameter"),
+        ("shape", r"shape of loss 'cls' is \(1,\), expected \(\)"),
+        ("outside", r"boxes outside the original image of size \(192, 256\)"),
+        ("order of scores", r"detections are not best first"),
+        ("labels", r"labels outside 0\.\.2"),
+        ("type of labels", r"type of labels is torch.int32, expected torch.int64"),
+        ("half", r"boxes in half precision"),
+    ],
+)
+def test_broken_dense_heads_are_found(broken, message):
+    with pytest.raises(AssertionError, match=message):
+        contracts.check_dense_head(TinyDenseHeadConfig(broken=broken))
+
+
+def test_a_roi_head_that_cannot_do_without_proposals_is_found():
+    with pytest.raises(IndexError):
+        contracts.check_roi_head(TinyRoIHeadConfig(fails_empty=True))
+
+
+def test_a_configuration_that_can_be_changed_is_found():
+    @define(kw_only=True, slots=False)
+    class Loose(TinyLossConfig):
+        type: ClassVar[str] = "loose"
+        a: int = 0
+
+        __setattr__ = object.__setattr__
+
+    with (
+        isolated_manager(make_plugin("loose", det_losses=lambda: [Loose])),
+        pytest.raises(AssertionError, match="loss 'loose' can be changed"),
+    ):
+        contracts.check_config(Loose())
+
+
+def test_a_module_that_imports_torch_is_found(monkeypatch):
+    monkeypatch.undo()
+    with pytest.raises(AssertionError, match=r"importing det_core.model.layers imports numpy and torch; import what"):
+        contracts.check_import_light("det_core.model.layers")
+    with pytest.raises(AssertionError, match="no_such_module_here cannot be imported on its own"):
+        contracts.check_import_light("no_such_module_here")
+    contracts.check_import_light("det_core.model.layer_config")
+    assert "torch" in sys.modules
+
+
+def test_the_whole_of_core_passes(monkeypatch):
+    monkeypatch.undo()
+    from det_core.plugins import PluginManager, use_manager
+
+    before = use_manager(PluginManager())
+    try:
+        contracts.check_plugin("core")
+        with pytest.raises(AssertionError, match=r"plugin 'nowhere' is not installed in this environment; install it"):
+            contracts.check_plugin("nowhere")
+    finally:
+        use_manager(before)
+
+
+def test_a_failed_plugin_is_found():
+    def fails() -> list[type[Component]]:
+        raise ValueError("no")
+
+    with (
+        isolated_manager(make_plugin("sick", det_heads=fails)),
+        pytest.raises(AssertionError, match=r"plugin 'sick' failed: det_heads: ValueError: no"),
+    ):
+        contracts.check_plugin("sick")
+
+
+@frozen(kw_only=True)
+class Undocumented(LossConfig):
+    """A loss."""
+
+    type: ClassVar[str] = "undocumented"
+
+    power: float = 2.0
+
+
+@frozen(kw_only=True)
+class Silent(LossConfig):
+    type: ClassVar[str] = "silent"
+
+
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        (Undocumented, "Undocumented: fields without a doc: power; use metadata=doc"),
+        (Silent, "Silent has no docstring; `recipes schema` shows its first paragraph"),
+    ],
+)
+def test_undocumented_configurations_are_found(cls, message, monkeypatch):
+    monkeypatch.setattr(contracts, "_entry_module", lambda state: "det_core.hooks")
+    with (
+        isolated_manager(make_plugin("quiet", det_losses=lambda: [cls])),
+        pytest.raises(AssertionError, match=message),
+    ):
+        contracts.check_plugin("quiet")
+
+
+def test_recipes_that_are_not_what_their_entries_say_are_found(monkeypatch):
+    from det_core.model.detector_config import DetectorConfig
+    from det_core.recipe import DataConfig, EvaluationConfig, Published, Recipe
+
+    monkeypatch.setattr(contracts, "_check_round_trip", lambda config: None)
+    recipe = Recipe(
+        name="a/b", detector=DetectorConfig(backbone=TinyBackboneConfig(), dense_head=TinyDenseHeadConfig()),
+        data=DataConfig(train=object(), val=object()), evaluation=EvaluationConfig(evaluators=()),  # type: ignore[arg-type]
+    )
+    entry = RecipeEntry(name="a/b", make=lambda: recipe)
+    contracts._check_recipes([entry])
+    for wrong, message in (
+        (evolve(entry, name="a/c"), r"recipe 'a/c': make\(\) names it 'a/b'"),
+        (evolve(entry, make=lambda: None), r"make\(\) gives NoneType, not a Recipe"),
+        (evolve(entry, published=Published(box_ap=1.0)), "its entry and it differ in `published`"),
+    ):
+        with pytest.raises(AssertionError, match=message):
+            contracts._check_recipes([wrong])
+    two = [evolve(entry, demo=True)] * 2
+    with pytest.raises(AssertionError, match="several recipes are marked demo: a/b, a/b; mark one"):
+        contracts._check_recipes(two)
+
+
+def test_made_inputs_are_what_they_claim():
+    batch = contracts.make_batch()
+    assert batch.padded_size == contracts.IMAGE_SIZE
+    targets = contracts.make_targets(batch, 3)
+    assert [len(t) for t in targets] == [2, 2]
+    for target, info in zip(targets, batch.infos, strict=True):
+        assert target.masks.shape == (2, *info.size)
+        assert bool((target.masks.flatten(1).sum(1) > 0).all())
+        assert bool((target.boxes[:, 2:] > target.boxes[:, :2]).all())
+        assert bool((target.boxes[:, 2:] <= torch.tensor(info.size).flip(0)).all())
+    assert [len(t) for t in contracts.make_targets(batch, 3, empty=True)] == [0, 0]
+    maps = contracts.make_features(contracts.STAGES, batch)
+    assert [tuple(m.shape[1:]) for m in maps] == [(8, 24, 32), (16, 12, 16), (24, 6, 8), (32, 3, 4)]
