@@ -12,6 +12,9 @@ PROJECTS := $(addsuffix /pyproject.toml,$(PACKAGES))
 EDITABLE := -e ./ops -e "./core[tensorboard,fast-eval,plots]" $(patsubst %,-e ./%,$(filter plugins/%,$(PACKAGES)))
 DEV := pytest pytest-xdist hypothesis ruff mypy types-PyYAML build setuptools wheel
 DEMO_DIR := runs/demo
+SAMPLE := core/src/det_core/data/sample
+VAL_IMAGES = $$($(BIN)/python -c 'import json; \
+	[print("$(SAMPLE)/images/" + i["file_name"]) for i in json.load(open("$(SAMPLE)/instances_val.json"))["images"]]')
 
 # The first Python that is new enough; `make PYTHON=/path/to/python3` chooses another.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -39,13 +42,13 @@ $(STAMP): $(PROJECTS) constraints.txt Makefile
 	@touch $@
 
 demo: $(STAMP)  ## train the demo recipe on the bundled sample, evaluate it and draw its predictions
-	@echo "==> training the demo recipe of the plugin rcnn on the bundled sample (work folder: $(DEMO_DIR))"
-	@$(BIN)/det-core train --plugin rcnn --work-dir $(DEMO_DIR)
-	@echo "==> evaluating its best checkpoint"
-	@$(BIN)/det-core test --checkpoint $(DEMO_DIR)/best
-	@echo "==> drawing its predictions"
-	@$(BIN)/det-core predict --checkpoint $(DEMO_DIR)/best --out $(DEMO_DIR)/predictions \
-		core/src/det_core/data/sample/val/*.png
+	@echo "==> training the demo recipe of the plugin rcnn on the bundled sample, in $(DEMO_DIR)"
+	@echo "    (a run that is there already goes on where it left off; remove the folder to train afresh)"
+	@$(BIN)/det-core train --plugin rcnn --work-dir $(DEMO_DIR) --resume
+	@echo "==> evaluating the best checkpoint of $(DEMO_DIR)"
+	@$(BIN)/det-core test --checkpoint $(DEMO_DIR)
+	@echo "==> drawing its detections on the validation images into $(DEMO_DIR)/predictions"
+	@$(BIN)/det-core predict --checkpoint $(DEMO_DIR) --out $(DEMO_DIR)/predictions $(VAL_IMAGES)
 
 lint: $(STAMP)  ## check style and types
 	@echo "==> ruff check"
@@ -66,6 +69,7 @@ test: lint  ## check style and types, then run all tests
 wheels: $(STAMP)  ## build a wheel of every package into dist/
 	@for package in $(PACKAGES); do \
 		echo "==> building the wheel of $$package"; \
+		rm -rf $$package/build; \
 		$(BIN)/python -m build --wheel --no-isolation --outdir dist $$package >build.log 2>&1 \
 			|| { cat build.log; rm -f build.log; exit 1; }; done; rm -f build.log
 	@ls -1 dist/*.whl

@@ -10,9 +10,9 @@ import pytest
 from attrs import frozen
 
 from det_core import hookspecs
-from det_core.config.base import BackboneConfig, FeatureSpec, NeckConfig
+from det_core.config.base import SLOTS, BackboneConfig, FeatureSpec, NeckConfig
 from det_core.hookspecs import hookimpl
-from det_core.plugins import HOOK_SLOTS, KNOWN, PluginError, PluginManager, plugin_manager
+from det_core.plugins import HOOK_SLOTS, KNOWN, PluginError, PluginManager, nearest, plugin_manager
 from det_core.recipe import RecipeEntry
 from det_core.testing.plugins import entry_point, isolated_manager, make_plugin
 
@@ -310,6 +310,14 @@ def test_a_missing_type_gets_the_nearest_names():
             manager.component("neck", "xyzzy")
 
 
+def test_names_nearly_as_close_as_the_closest_are_named_too():
+    assert (
+        nearest("score_treshold", ["nms_threshold", "score_threshold", "depth"]) == '; did you mean "score_threshold"?'
+    )
+    assert nearest("r5", ["r50", "r51", "x"]) == '; did you mean "r51" or "r50"?'
+    assert nearest("xyzzy", ["abc"]) == nearest("xyzzy", []) == ""
+
+
 def test_a_missing_type_of_a_known_distribution_says_how_to_get_it():
     with isolated_manager(GOOD) as manager, pytest.raises(PluginError, match=r"det-plugin-resnet provides it: pip in"):
         manager.component("backbone", "resnet")
@@ -335,7 +343,9 @@ def test_an_unknown_plugin_gets_the_nearest_names():
 def test_an_unknown_recipe_gets_the_nearest_names_and_the_failures():
     plugin = make_plugin("zoo", det_recipes=lambda: [RecipeEntry(name="rpn/r50-fpn-1x", make=pytest.fail)])
     with isolated_manager(plugin, entry_point(ImportError("gone"), "d")) as manager:
-        with pytest.raises(PluginError, match=r'no recipe \'rpn/r50-fpn\'; did you mean "rpn/r50-fpn-1x"\?; plugins th'):
+        with pytest.raises(
+            PluginError, match=r'no recipe \'rpn/r50-fpn\'; did you mean "rpn/r50-fpn-1x"\?; plugins th'
+        ):
             manager.recipe_entry("rpn/r50-fpn")
         assert manager.recipe_entry("rpn/r50-fpn-1x").name == "rpn/r50-fpn-1x"
 
@@ -397,9 +407,30 @@ def test_hooks_are_all_accounted_for():
     assert set(HOOK_SLOTS) == set(hookspecs.COMPONENT_HOOKS)
 
 
-def test_every_slot_belongs_to_one_hook():
-    from det_core.config.base import SLOTS
+@pytest.mark.parametrize(
+    ("hook", "slots"),
+    [
+        ("det_backbones", ["backbone"]),
+        ("det_necks", ["neck"]),
+        ("det_heads", ["dense_head", "roi_head", "box_head", "mask_head", "trunk"]),
+        ("det_losses", ["loss"]),
+        ("det_layers", ["norm", "conv", "roi_pool"]),
+        ("det_targets", ["anchors", "coder", "assigner", "sampler"]),
+        ("det_datasets", ["dataset"]),
+        ("det_transforms", ["transform"]),
+        ("det_evaluators", ["evaluator"]),
+    ],
+)
+def test_every_component_hook_fills_its_slots(hook, slots):
+    configs = {slot: frozen(kw_only=True)(type("Mine", (SLOTS[slot],), {"type": "mine"})) for slot in slots}
+    with isolated_manager(make_plugin("mine", **{hook: lambda: list(configs.values())})) as manager:
+        assert state_of(manager, "mine").errors == []
+        for slot, config in configs.items():
+            assert manager.component(slot, "mine") is config
+    assert HOOK_SLOTS[hook] == tuple(slots)
 
+
+def test_every_slot_belongs_to_one_hook():
     slots = [slot for several in HOOK_SLOTS.values() for slot in several]
     assert sorted(slots) == sorted(SLOTS)
     for _, types in KNOWN.values():

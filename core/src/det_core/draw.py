@@ -40,8 +40,14 @@ def color(index: int) -> Color:
     return round(255 * r), round(255 * g), round(255 * b)
 
 
-def draw(image: Tensor, detections: Detections, classes: Classes | None = None, threshold: float = 0.5,
-         max_boxes: int = 100, zoom: int | None = None) -> Tensor:
+def draw(
+    image: Tensor,
+    detections: Detections,
+    classes: Classes | None = None,
+    threshold: float = 0.5,
+    max_boxes: int = 100,
+    zoom: int | None = None,
+) -> Tensor:
     """The image with its detections of at least this score, the best `max_boxes` of them: (3, H', W') uint8.
 
     Boxes have their class's colour, masks one of each instance. The picture is `zoom` times as large as the image;
@@ -51,8 +57,10 @@ def draw(image: Tensor, detections: Detections, classes: Classes | None = None, 
     found = detections.to("cpu")
     best = torch.argsort(found.scores, descending=True, stable=True)
     chosen = found[best[found.scores[best] >= threshold][:max_boxes]]
-    texts = [f"{_name(classes, label)} {score:.2f}"
-             for label, score in zip(chosen.labels.tolist(), chosen.scores.tolist(), strict=True)]
+    texts = [
+        f"{_name(classes, label)} {score:.2f}"
+        for label, score in zip(chosen.labels.tolist(), chosen.scores.tolist(), strict=True)
+    ]
     return _picture(image, _Marks(chosen.boxes, chosen.labels.tolist(), texts, chosen.masks), zoom)
 
 
@@ -98,8 +106,7 @@ def _picture(image: Tensor, marks: _Marks, zoom: int | None) -> Tensor:
     boxes = _drawable(marks.boxes * zoom, picture)
     colors = [color(label) for label in marks.labels]
     order = list(range(len(colors)))[::-1]  # the best last, on top
-    picture = draw_bounding_boxes(
-        picture, boxes[order], colors=[colors[i] for i in order], width=line_width(picture))
+    picture = draw_bounding_boxes(picture, boxes[order], colors=[colors[i] for i in order], width=line_width(picture))
     return _with_texts(picture, boxes, marks.texts, colors)
 
 
@@ -146,8 +153,9 @@ def _font(image: Tensor, count: int) -> FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(min(max(size, 9), 40))
 
 
-def _plate(pen: ImageDraw.ImageDraw, font: Any, box: Sequence[float], text: str,
-           size: tuple[int, int]) -> tuple[float, float, float, float]:
+def _plate(
+    pen: ImageDraw.ImageDraw, font: Any, box: Sequence[float], text: str, size: tuple[int, int]
+) -> tuple[float, float, float, float]:
     """Where a text goes: (x1, y1, x2, y2), within a picture of `size` (width, height)."""
     left, _, right, _ = pen.textbbox((0, 0), text, font=font)
     _, top, _, bottom = pen.textbbox((0, 0), "Ag", font=font)

@@ -106,6 +106,15 @@ def det_run_finished(step: int, reason: str) -> None:
     """A training run ended: `finished`, `stopped` (SIGTERM, max steps) or `failed`."""
 
 
-COMPONENT_HOOKS = ("det_backbones", "det_necks", "det_heads", "det_losses", "det_layers", "det_targets",
-                   "det_datasets", "det_transforms", "det_evaluators")
+COMPONENT_HOOKS = (
+    "det_backbones",
+    "det_necks",
+    "det_heads",
+    "det_losses",
+    "det_layers",
+    "det_targets",
+    "det_datasets",
+    "det_transforms",
+    "det_evaluators",
+)
 RUN_HOOKS = ("det_run_started", "det_step_finished", "det_evaluated", "det_run_finished")

@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 KNOWN = {
     "det-plugin-resnet": ("plugins/resnet", {"backbone": ("resnet",)}),
     "det-plugin-fpn": ("plugins/fpn", {"neck": ("fpn",)}),
-    "det-plugin-rcnn": ("plugins/rcnn", {
-        "dense_head": ("rpn",), "roi_head": ("rcnn",), "box_head": ("fc_box_head",), "mask_head": ("conv_mask_head",)}),
+    "det-plugin-rcnn": (
+        "plugins/rcnn",
+        {"dense_head": ("rpn",), "roi_head": ("rcnn",), "box_head": ("fc_box_head",), "mask_head": ("conv_mask_head",)},
+    ),
 }
 
 EntryPoint = tuple[str, str, str, Callable[[], object]]  # name, distribution, version, load
@@ -79,9 +81,11 @@ def install_hint(distribution: str) -> str:
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:
-    """`; did you mean "x"?` for close names, else an empty string."""
+    """`; did you mean "x"?` for the closest name, and others nearly as close; else an empty string."""
     close = difflib.get_close_matches(name, list(candidates), n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(repr(c) for c in close)}?".replace("'", '"') if close else ""
+    ratios = [difflib.SequenceMatcher(None, c, name).ratio() for c in close]
+    alike = [c for c, ratio in zip(close, ratios, strict=True) if ratio > ratios[0] - 0.1]
+    return "; did you mean " + " or ".join(f'"{c}"' for c in alike) + "?" if alike else ""
 
 
 # What each component hook may return; a class in the wrong place is a mistake of its plugin's.
@@ -115,7 +119,9 @@ class PluginManager:
     """
 
     def __init__(
-        self, entry_points: Sequence[EntryPoint] | None = None, choice: str | None = None,
+        self,
+        entry_points: Sequence[EntryPoint] | None = None,
+        choice: str | None = None,
     ) -> None:
         self.pluggy = pluggy.PluginManager(hookspecs.PROJECT)
         self.pluggy.add_hookspecs(hookspecs)
@@ -224,7 +230,7 @@ class PluginManager:
             raise TypeError(f"{config.__name__} has no `type` name")
         if "type" not in vars(config):
             raise TypeError(f"{config.__name__} inherits its `type` {config.type!r}; give it one of its own")
-        if not attrs.has(config) or "__attrs_attrs__" not in vars(config):
+        if "__attrs_attrs__" not in vars(config):
             raise TypeError(f"{config.__name__} is not decorated with attrs.frozen(kw_only=True)")
         self._components.setdefault((config.slot, config.type), []).append(Provided(config, state))
         state.provides.setdefault(config.slot, []).append(config.type)
@@ -238,7 +244,8 @@ class PluginManager:
             who = _and([p.plugin for p in several])
             raise PluginError(
                 f"type {name!r} is provided twice in slot {slot}, by {who}; uninstall one of them, or switch one off "
-                f"with DET_PLUGINS=-{several[0].plugin.name}")
+                f"with DET_PLUGINS=-{several[0].plugin.name}"
+            )
         raise PluginError(f"unknown type {name!r} for {slot}{self._why_missing(slot, name)}")
 
     def _why_missing(self, slot: str, name: str) -> str:
@@ -282,7 +289,8 @@ class PluginManager:
             failed = [f"{p.label} ({p.errors[0]})" for p in self.plugins if p.errors]
             broken = f"; plugins that failed: {', '.join(failed)}" if failed else ""
             raise PluginError(
-                f"no recipe {name!r}{nearest(name, self._recipes)}{broken} (`det-core recipes` lists them)")
+                f"no recipe {name!r}{nearest(name, self._recipes)}{broken} (`det-core recipes` lists them)"
+            )
         return several[0][0]
 
     def weight_map(self, source: str, component: type[Component]) -> WeightMap | None:
@@ -301,8 +309,10 @@ class PluginManager:
                     reason = state.errors[0] if state.errors else "DET_PLUGINS switches it off"
                     raise PluginError(f"plugin {name!r} cannot be used: {reason}")
                 return state
-        raise PluginError(f"no plugin {name!r} is installed{nearest(name, [p.name for p in self.plugins])}"
-                          f" (`det-core plugins` lists them)")
+        raise PluginError(
+            f"no plugin {name!r} is installed{nearest(name, [p.name for p in self.plugins])}"
+            f" (`det-core plugins` lists them)"
+        )
 
     def default_recipe(self, name: str, *, demo: bool = False) -> str:
         """The recipe that `--plugin name` stands for: the plugin's default, or its `demo` on the bundled sample."""
@@ -312,8 +322,10 @@ class PluginManager:
                 if owner is state and (entry.demo if demo else entry.default):
                     return entry.name
         kind = "demo" if demo else "default"
-        raise PluginError(f"plugin {name!r} names no {kind} recipe; choose one of its recipes with --recipe: "
-                          f"{', '.join(state.provides.get('recipe', [])) or 'it has none'}")
+        raise PluginError(
+            f"plugin {name!r} names no {kind} recipe; choose one of its recipes with --recipe: "
+            f"{', '.join(state.provides.get('recipe', [])) or 'it has none'}"
+        )
 
     def notify(self, hook: str, switched_off: set[int], report: Callable[[str], None], **values: object) -> None:
         """Call a run hook on every plugin; one that raises is reported and joins `switched_off` for the run."""
@@ -325,8 +337,10 @@ class PluginManager:
             except Exception as error:
                 switched_off.add(id(impl.plugin))
                 state = self._states[id(impl.plugin)]
-                report(f"plugin {state.label} failed in {hook} and is switched off for this run: "
-                       f"{type(error).__name__}: {error}")
+                report(
+                    f"plugin {state.label} failed in {hook} and is switched off for this run: "
+                    f"{type(error).__name__}: {error}"
+                )
 
     def versions(self) -> dict[str, str]:
         """Version by distribution of the plugins in use, recorded with every run and checkpoint."""
@@ -371,7 +385,7 @@ def plugin_manager() -> PluginManager:
 
 
 def use_manager(manager: PluginManager | None) -> PluginManager | None:
-    """Let `plugin_manager()` return this one from now on (None: what is installed); returns the one before, for tests."""
+    """Let `plugin_manager()` return this one (None: what is installed); for tests. Returns the one before."""
     global _manager
     before, _manager = _manager, manager
     return before

@@ -10,10 +10,11 @@ from typing import Any, Literal
 import attrs
 from attrs import field, frozen, validators
 
-from det_core.config.base import ConfigError, DatasetConfig, EvaluatorConfig, Problem, TransformConfig, doc
+from det_core.config.base import ConfigError, DatasetConfig, EvaluatorConfig, TransformConfig, doc
 from det_core.config.convert import structure, unstructure
 from det_core.config.overrides import apply_overrides, merge, read_yaml, to_yaml
 from det_core.config.schema import json_schema
+from det_core.data.config import CocoConfig, SampleConfig
 from det_core.model.detector_config import DetectorConfig
 from det_core.plugins import PluginError, install_hint, plugin_manager
 
@@ -34,7 +35,8 @@ class DataConfig:
     workers: int = field(default=2, validator=validators.ge(0), metadata=doc("loader processes per rank; 0 = none"))
     group_by_aspect: bool = field(default=True, metadata=doc("batches of only wide or only tall images"))
     on_bad_sample: Literal["error", "skip"] = field(
-        default="error", metadata=doc("stop at a bad image or annotation, or leave it out, counted and listed"))
+        default="error", metadata=doc("stop at a bad image or annotation, or leave it out, counted and listed")
+    )
 
 
 @frozen(kw_only=True)
@@ -44,8 +46,10 @@ class OptimizerConfig:
     kind: Literal["sgd", "adamw"] = field(default="sgd", metadata=doc("torch's own"))
     lr: float = field(default=0.02, validator=validators.gt(0), metadata=doc("learning rate at `lr_batch` images"))
     lr_batch: int = field(
-        default=16, validator=validators.ge(0),
-        metadata=doc("total batch that `lr` is for; the rate is scaled to the actual one; 0 = never scaled"))
+        default=16,
+        validator=validators.ge(0),
+        metadata=doc("total batch that `lr` is for; the rate is scaled to the actual one; 0 = never scaled"),
+    )
     momentum: float = field(default=0.9, validator=validators.ge(0), metadata=doc("of SGD"))
     weight_decay: float = field(default=1e-4, validator=validators.ge(0), metadata=doc("on all parameters"))
 
@@ -61,10 +65,13 @@ class ScheduleConfig:
     warmup_factor: float = field(default=0.001, validator=validators.ge(0), metadata=doc("of the rate at step 0"))
     accumulate: int = field(default=1, validator=validators.ge(1), metadata=doc("micro-batches per step"))
     clip_norm: float | None = field(
-        default=None, validator=validators.optional(validators.gt(0)), metadata=doc("L2 gradient clipping"))
+        default=None, validator=validators.optional(validators.gt(0)), metadata=doc("L2 gradient clipping")
+    )
     ema_decay: float | None = field(
-        default=None, validator=validators.optional([validators.gt(0), validators.lt(1)]),
-        metadata=doc("keep an exponential moving average of the weights, and evaluate that"))
+        default=None,
+        validator=validators.optional([validators.gt(0), validators.lt(1)]),
+        metadata=doc("keep an exponential moving average of the weights, and evaluate that"),
+    )
     precision: Literal["fp32", "bf16", "fp16"] = field(default="fp32", metadata=doc("of autocast; fp16 scales losses"))
     compile: bool = field(default=False, metadata=doc("torch.compile the backbone and neck"))
     seed: int = field(default=0, metadata=doc("all random choices come from it"))
@@ -78,8 +85,10 @@ class EvaluationConfig:
     every_epochs: int = field(default=1, validator=validators.ge(1), metadata=doc("epochs between evaluations"))
     best: str = field(default="box_ap", metadata=doc("the metric of the best checkpoint"))
     patience: int | None = field(
-        default=None, validator=validators.optional(validators.ge(1)),
-        metadata=doc("stop after this many evaluations without a better one"))
+        default=None,
+        validator=validators.optional(validators.ge(1)),
+        metadata=doc("stop after this many evaluations without a better one"),
+    )
 
 
 @frozen(kw_only=True)
@@ -124,6 +133,14 @@ class Recipe:
     def from_plain(cls, plain: dict[str, Any], source: str = "") -> Recipe:
         """A recipe from plain data; ConfigError with every problem."""
         return structure(plain, cls, source)
+
+    def with_data(self, root: str | Path) -> Recipe:
+        """The same recipe on the data below `root`; where it used the bundled sample, on a COCO-format folder."""
+        data = attrs.evolve(self.data, root=str(root))
+        for split in ("train", "val"):
+            if isinstance(getattr(data, split), SampleConfig):
+                data = attrs.evolve(data, **{split: CocoConfig(split=split)})  # type: ignore[arg-type]
+        return attrs.evolve(self, data=data)
 
     def to_yaml(self) -> str:
         return to_yaml(self.to_plain())
@@ -203,14 +220,17 @@ def _read(path: Path) -> dict[str, Any]:
     if base_name is None:
         return {"name": path.stem, **plain}
     if not isinstance(base_name, str):
-        raise ConfigError([Problem("extends", f"found {base_name!r}, expected the name of one recipe")], str(path))
+        raise ConfigError.at("extends", f"found {base_name!r}, expected the name of one recipe", str(path))
     if base_name.endswith((".yaml", ".yml", ".json")):
-        raise ConfigError([Problem("extends", (
+        raise ConfigError.at(
+            "extends",
             f"found the file {base_name!r}, expected a recipe's name: extending goes one step, from a recipe that a "
-            "plugin provides (`det-core recipes`)"))], str(path))
+            "plugin provides (`det-core recipes`)",
+            str(path),
+        )
     try:
         base = zoo_recipe(base_name)
     except PluginError as error:
-        raise ConfigError([Problem("extends", str(error))], str(path)) from None
+        raise ConfigError.at("extends", str(error), str(path)) from None
     merged: dict[str, Any] = merge(attrs.evolve(base, name=path.stem, published=None).to_plain(), plain)
     return merged

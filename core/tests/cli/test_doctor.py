@@ -25,8 +25,19 @@ def test_all_sections_report_and_every_warning_has_a_remedy(capsys):
     assert run(["doctor", "--json"]) == 0
     checks = json.loads(capsys.readouterr().out)
     names = [c["name"] for c in checks]
-    for name in ("python", "det-core", "torch", "torchvision", "C++ compiler", "ninja", "op nms", "op roi_align",
-                 "plugin core", "plugin good", "extra tensorboard"):
+    for name in (
+        "python",
+        "det-core",
+        "torch",
+        "torchvision",
+        "C++ compiler",
+        "ninja",
+        "op nms",
+        "op roi_align",
+        "plugin core",
+        "plugin good",
+        "extra tensorboard",
+    ):
         assert name in names
     assert all(c["remedy"] for c in checks if c["state"] != "ok")
     assert {c["state"] for c in checks} <= {"ok", "warn"}
@@ -129,5 +140,3 @@ def test_devices_of_other_machines(monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", "13.2")
     monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
     assert "the driver may be too old for CUDA 13.2" in checks_of(doctor._devices)["device"].remedy
-
-

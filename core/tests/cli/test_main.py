@@ -47,9 +47,9 @@ def test_an_unknown_verb_gets_the_nearest(capsys):
 
 def test_an_unknown_option_gets_the_nearest(capsys):
     assert run(["recipes", "--modle", "x"]) == 2
-    assert "No such option '--modle'. Did you mean '--model'?" in capsys.readouterr().err.replace(": --", " '--").replace(
-        "'--modle Did", "'--modle'. Did"
-    )
+    assert "No such option '--modle'. Did you mean '--model'?" in capsys.readouterr().err.replace(
+        ": --", " '--"
+    ).replace("'--modle Did", "'--modle'. Did")
 
 
 def fails_with(error: BaseException):

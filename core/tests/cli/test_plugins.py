@@ -60,7 +60,11 @@ def test_json_has_all_of_it(capsys):
         assert run(["plugins", "--json"]) == 0
     broken, good = json.loads(capsys.readouterr().out)
     assert good == {
-        "name": "good", "distribution": "det-plugin-good", "version": "1.0", "state": "ok", "errors": [],
+        "name": "good",
+        "distribution": "det-plugin-good",
+        "version": "1.0",
+        "state": "ok",
+        "errors": [],
         "provides": {"neck": ["some"], "recipe": ["m/0", "m/1"]},
     }
     assert broken["state"] == "off"
@@ -92,7 +96,9 @@ def test_a_folder_that_exists_is_left_alone(tmp_path, capsys):
     (tmp_path / "det-plugin-mine").mkdir()
     with isolated_manager():
         assert run(["plugins", "new", "mine", "--out", str(tmp_path)]) == 1
-    assert "det-plugin-mine: exists already; choose another name, another --out, or remove it" in capsys.readouterr().err
+    assert (
+        "det-plugin-mine: exists already; choose another name, another --out, or remove it" in capsys.readouterr().err
+    )
     assert list((tmp_path / "det-plugin-mine").iterdir()) == []
 
 
@@ -108,8 +114,15 @@ def test_the_package_has_the_anatomy_of_a_plugin(package):
     files = sorted(str(p.relative_to(package)) for p in package.rglob("*") if p.is_file())
     module = "src/det_plugin_two_words"
     assert files == [
-        "README.md", "pyproject.toml", f"{module}/__init__.py", f"{module}/box_head.py", f"{module}/config.py",
-        f"{module}/hooks.py", f"{module}/py.typed", f"{module}/recipes.py", "tests/test_contract.py",
+        "README.md",
+        "pyproject.toml",
+        f"{module}/__init__.py",
+        f"{module}/box_head.py",
+        f"{module}/config.py",
+        f"{module}/hooks.py",
+        f"{module}/py.typed",
+        f"{module}/recipes.py",
+        "tests/test_contract.py",
     ]
     for file in package.rglob("*"):
         if file.is_file():
@@ -129,15 +142,37 @@ def test_the_package_passes_ruff(package):
 def test_the_package_installs_and_passes_its_own_tests(package, tmp_path):
     pytest.importorskip("det_plugin_rcnn", reason="the package's recipe uses det-plugin-rcnn")
     site = tmp_path / "site"
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
-               "--disable-pip-version-check", "--target", str(site), str(package)]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--disable-pip-version-check",
+        "--target",
+        str(site),
+        str(package),
+    ]
     subprocess.run(install, check=True)
     environment = {**os.environ, "PYTHONPATH": str(site)}
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=package,
-                          env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=package,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    listed = subprocess.run([sys.executable, "-m", "det_core", "plugins", "--json"], env=environment,
-                            capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        [sys.executable, "-m", "det_core", "plugins", "--json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     (plugin,) = [p for p in json.loads(listed.stdout) if p["name"] == "two_words"]
     assert plugin["state"] == "ok"
     assert plugin["provides"] == {"box_head": ["two_words_box_head"], "recipe": ["two-words/demo"]}

@@ -42,18 +42,25 @@ class Files(DatasetConfig):
 
 def make() -> Recipe:
     return Recipe(
-        name="one/r50-1x", detector=DetectorConfig(backbone=Tower(), dense_head=Dense()),
-        data=DataConfig(train=Files(), val=Files()), evaluation=EvaluationConfig(evaluators=()),
+        name="one/r50-1x",
+        detector=DetectorConfig(backbone=Tower(), dense_head=Dense()),
+        data=DataConfig(train=Files(), val=Files()),
+        evaluation=EvaluationConfig(evaluators=()),
     )
 
 
 ENTRIES = [
-    RecipeEntry(name="one/r50-1x", make=make, published=Published(box_ap=36.44, mask_ap=33.0, source="somebody"), default=True),
+    RecipeEntry(
+        name="one/r50-1x", make=make, published=Published(box_ap=36.44, mask_ap=33.0, source="somebody"), default=True
+    ),
     RecipeEntry(name="one/demo", make=pytest.fail, demo=True, summary="on the sample"),
     RecipeEntry(name="two/r50-1x", make=pytest.fail, requires=("det-plugin-nowhere",)),
 ]
 ZOO = make_plugin(
-    "zoo", det_recipes=lambda: ENTRIES, det_backbones=lambda: [Tower], det_heads=lambda: [Dense],
+    "zoo",
+    det_recipes=lambda: ENTRIES,
+    det_backbones=lambda: [Tower],
+    det_heads=lambda: [Dense],
     det_datasets=lambda: [Files],
 )
 
@@ -69,7 +76,9 @@ def test_recipes_are_listed_by_model_with_figures_and_needs(capsys):
     out = capsys.readouterr().out
     lines = [" ".join(line.split()) for line in out.splitlines() if line.strip()]
     assert lines == [
-        "one box AP mask AP", "one/demo demo; on the sample", "one/r50-1x 36.4 33.0 default",
+        "one box AP mask AP",
+        "one/demo demo; on the sample",
+        "one/r50-1x 36.4 33.0 default",
         "two box AP mask AP",
         "two/r50-1x needs det-plugin-nowhere: pip install det-plugin-nowhere",
         "figures: percent, as published by others, not measured here (coco: somebody)",
@@ -83,7 +92,7 @@ def test_one_model(capsys):
     assert "one/" not in out
     assert "figures" not in out
     assert run(["recipes", "--model", "tow"]) == 1
-    assert capsys.readouterr().err == 'error: no recipes of model \'tow\'; did you mean "two"?\n'
+    assert capsys.readouterr().err == "error: no recipes of model 'tow'; did you mean \"two\"?\n"
     assert run(["recipes", "--model", "xyzzy"]) == 1
     assert "no recipes of model 'xyzzy'; there are: one, two" in capsys.readouterr().err
 
@@ -115,7 +124,8 @@ def test_show_prints_what_loads_again(tmp_path, capsys):
 def test_show_reports_mistakes(capsys):
     assert run(["recipes", "show", "one/r50-1x", "--set", "detector.backbone.dept=101"]) == 1
     assert capsys.readouterr().err.splitlines() == [
-        "error: one/r50-1x with --set: 1 problem", '  detector.backbone.dept: unknown key; did you mean "depth"?',
+        "error: one/r50-1x with --set: 1 problem",
+        '  detector.backbone.dept: unknown key; did you mean "depth"?',
     ]
     assert run(["recipes", "show", "two/r50-1x"]) == 1
     assert "needs what is not installed: det-plugin-nowhere: pip install det-plugin-nowhere" in capsys.readouterr().err
@@ -125,6 +135,8 @@ def test_schema_is_json(capsys):
     assert run(["recipes", "schema"]) == 0
     schema = json.loads(capsys.readouterr().out)
     assert schema["$defs"]["Recipe"]["properties"]["extends"]["anyOf"][0]["enum"] == [
-        "one/demo", "one/r50-1x", "two/r50-1x"
+        "one/demo",
+        "one/r50-1x",
+        "two/r50-1x",
     ]
     assert schema["$defs"]["backbone.tower"]["properties"]["depth"] == {"type": "integer", "default": 50}

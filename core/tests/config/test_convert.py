@@ -157,7 +157,7 @@ def test_all_problems_of_a_file_come_at_once():
         "backbone.depth: found 34: must be in [18, 50] (got 34)",
         "backbone.norm.eps: found -1.0: must be > 0: -1.0",
         "backbone.style: found 'cafe', allowed: pytorch, caffe; did you mean \"caffe\"?",
-        'sizes.wrong: unknown key; allowed: pair, many, parts, by_name, either, maybe',
+        "sizes.wrong: unknown key; allowed: pair, many, parts, by_name, either, maybe",
         "sizes.pair: found 1 values, expected 2",
         "sizes.many[1]: found 'x', expected a finite number",
     ]
@@ -192,8 +192,11 @@ def test_wrong_values_are_named_with_what_is_allowed(key, value, message):
     [
         ("pair", 3, "sizes.pair: found 3, expected a list"),
         ("pair", "ab", "sizes.pair: found 'ab', expected a list"),
-        ("parts", [{"type": "plain"}, {"type": "groupd"}],
-         "sizes.parts[1].type: unknown type 'groupd' for norm; did you mean \"grouped\"?"),
+        (
+            "parts",
+            [{"type": "plain"}, {"type": "groupd"}],
+            "sizes.parts[1].type: unknown type 'groupd' for norm; did you mean \"grouped\"?",
+        ),
         ("by_name", [1], "sizes.by_name: found [1], expected a mapping"),
         ("by_name", {"a": "b"}, "sizes.by_name.a: found 'b', expected a whole number"),
         ("either", 1.5, "sizes.either: found 1.5, expected a whole number or found 1.5, expected text"),

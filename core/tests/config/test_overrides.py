@@ -62,10 +62,14 @@ def test_a_file_that_is_not_there(tmp_path):
 
 
 PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**9), 10**9)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_characters="\x7f\x85"), max_size=12),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.text("abcdefgxyz_", min_size=1, max_size=6), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text("abcdefgxyz_", min_size=1, max_size=6), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 
@@ -114,8 +118,9 @@ def test_overrides_are_parsed(text, steps, value):
     assert parse_override(text) == (steps, value)
 
 
-@pytest.mark.parametrize("text", ["a", "=1", "a..b=1", ".a=1", "a.=1", "[0]=1", "a[x]=1", "a[-1]=1", "a b=1", "a[0]b=1",
-                                  "a.[0]=1", ""])
+@pytest.mark.parametrize(
+    "text", ["a", "=1", "a..b=1", ".a=1", "a.=1", "[0]=1", "a[x]=1", "a[-1]=1", "a b=1", "a[0]b=1", "a.[0]=1", ""]
+)
 def test_overrides_of_another_form_are_refused(text):
     with pytest.raises(ConfigError, match="expected path=value, such as detector.backbone.depth=101") as caught:
         parse_override(text)

@@ -98,7 +98,11 @@ def test_each_kind_of_field(schema):
     assert properties["backbone"] == {"anyOf": [{"$ref": "#/$defs/backbone.tower", "required": ["type"]}]}
     assert properties["style"] == {"enum": ["pytorch", "caffe"], "default": "pytorch"}
     assert properties["pair"] == {
-        "type": "array", "prefixItems": [{"type": "integer"}] * 2, "minItems": 2, "maxItems": 2, "default": [1, 2],
+        "type": "array",
+        "prefixItems": [{"type": "integer"}] * 2,
+        "minItems": 2,
+        "maxItems": 2,
+        "default": [1, 2],
     }
     assert properties["many"] == {"type": "array", "items": {"type": "number"}, "default": []}
     assert properties["by_name"] == {"type": "object", "additionalProperties": {"type": "boolean"}}
@@ -111,7 +115,7 @@ def test_a_recipe_file_may_extend_a_recipe_and_give_a_part_of_anything():
     with isolated_manager(plugin):
         schema = recipe_schema()
     recipe = schema["$defs"]["Recipe"]
-    assert list(recipe["properties"])[0] == "extends"
+    assert next(iter(recipe["properties"])) == "extends"
     assert {"name", "detector", "data", "optimizer", "schedule", "evaluation"} <= set(recipe["properties"])
     assert all(definition["required"] == [] for definition in schema["$defs"].values())
     assert schema["$defs"]["DetectorConfig"]["properties"]["backbone"]["anyOf"] == [{"$ref": "#/$defs/backbone.tower"}]

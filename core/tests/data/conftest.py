@@ -20,8 +20,16 @@ def box_ring(x: float, y: float, w: float, h: float) -> list[float]:
 
 def annotation(number: int, image: int, category: int, box: list[float], **more: Any) -> dict[str, Any]:
     x, y, w, h = box
-    return {"id": number, "image_id": image, "category_id": category, "bbox": box, "area": w * h, "iscrowd": 0,
-            "segmentation": [box_ring(x, y, w, h)], **more}
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "bbox": box,
+        "area": w * h,
+        "iscrowd": 0,
+        "segmentation": [box_ring(x, y, w, h)],
+        **more,
+    }
 
 
 def plain() -> dict[str, Any]:
@@ -31,10 +39,20 @@ def plain() -> dict[str, Any]:
         "images": [{"id": i, "file_name": f"{i}.png", "width": w, "height": h} for i, (w, h) in sizes.items()],
         "categories": [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}],
         "annotations": [
-            annotation(1, 30, 3, [0, 0, 20, 10]), annotation(2, 10, 7, [5, 6, 20, 10]),
-            annotation(3, 10, 3, [30, 20, 30, 20]), annotation(4, 20, 7, [1.5, 2.5, 10.25, 40]),
-            annotation(5, 30, 7, [10, 10, 30, 30], iscrowd=1,
-                       segmentation={"size": [48, 64], "counts": [490, 30, 48 * 64 - 520]})]}
+            annotation(1, 30, 3, [0, 0, 20, 10]),
+            annotation(2, 10, 7, [5, 6, 20, 10]),
+            annotation(3, 10, 3, [30, 20, 30, 20]),
+            annotation(4, 20, 7, [1.5, 2.5, 10.25, 40]),
+            annotation(
+                5,
+                30,
+                7,
+                [10, 10, 30, 30],
+                iscrowd=1,
+                segmentation={"size": [48, 64], "counts": [490, 30, 48 * 64 - 520]},
+            ),
+        ],
+    }
 
 
 @pytest.fixture

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from det_core.config.base import DetError
 from det_core.data.coco import CocoDataset
 from det_core.data.config import CocoConfig
 from det_core.data.dataset import BadImage, BadSamplesError, DataError, check_same_categories, read_image
-from PIL import Image
 
 MakeCoco = Callable[..., Path]
 
@@ -130,8 +131,11 @@ def test_reference_rules_drop_from_training_only(make_coco: MakeCoco, change: di
 
 def test_flat_polygon_of_no_area_is_dropped_by_rule(make_coco: MakeCoco) -> None:
     """COCO's training set holds two records like this one."""
-    change = {"bbox": [29.65, 38.33, 1.03, 0.0], "area": 0.0,
-              "segmentation": [[29.65, 38.33, 29.65, 38.33, 30.68, 38.33, 30.68, 38.33]]}
+    change = {
+        "bbox": [29.65, 38.33, 1.03, 0.0],
+        "area": 0.0,
+        "segmentation": [[29.65, 38.33, 29.65, 38.33, 30.68, 38.33, 30.68, 38.33]],
+    }
     data = opened(make_coco(spoil("annotations", 1, **change)), masks=True)
     assert data.dropped == 1
     assert len(data.load(0).boxes) == 1
@@ -165,8 +169,10 @@ BAD: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (spoil("annotations", 0, id=None), r"annotations\[0\]: `id` is None, expected a whole number"),
     (spoil("annotations", 1, id=1), r"annotations\[1\] id 1: annotation id 1 is given twice"),
     (spoil("annotations", 1, image_id=99), r"annotations\[1\] id 2: unknown image id 99"),
-    (spoil("annotations", 1, category_id=5),
-     r"annotations\[1\] id 2: image id 10 \(10\.png\): unknown category id 5; `categories` has 3, 7"),
+    (
+        spoil("annotations", 1, category_id=5),
+        r"annotations\[1\] id 2: image id 10 \(10\.png\): unknown category id 5; `categories` has 3, 7",
+    ),
     (spoil("annotations", 1, iscrowd=2), r"annotations\[1\] id 2: image id 10 \(10\.png\): `iscrowd` is 2"),
     (spoil("annotations", 1, bbox=[1, 2, 3]), r"box \[1, 2, 3\] is not four finite numbers"),
     (spoil("annotations", 1, bbox=[1, 2, float("nan"), 3]), r"box \[1, 2, nan, 3\] is not four finite numbers"),
@@ -182,7 +188,7 @@ BAD: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (spoil("annotations", 1, segmentation=[[1, 2, 3, 4, 5, 6, 7]]), "a polygon of 7 numbers, expected pairs"),
     (spoil("annotations", 1, segmentation=[[1, 2, 3, 4, 5, "6"]]), "something that is not a finite number"),
     (spoil("annotations", 1, segmentation=[[1, 2, 3, 4]]), "no polygon of three points or more"),
-    (spoil("annotations", 1, segmentation={"size": [60, 40], "counts": [2400]}), r"of size \[60, 40\], but the image's"),
+    (spoil("annotations", 1, segmentation={"size": [60, 40], "counts": [2400]}), r"of size \[60, 40\], but the"),
     (spoil("annotations", 1, segmentation={"size": [40, 60], "counts": None}), "without usable `counts`"),
     (spoil("annotations", 1, segmentation={"size": [40, 60], "counts": "~"}), "whose text is damaged"),
     (spoil("annotations", 1, segmentation={"size": [40, 60], "counts": [99]}), "99 pixels, but the image has 2400"),
@@ -190,8 +196,9 @@ BAD: list[tuple[Callable[[dict[str, Any]], None], str]] = [
 
 
 @pytest.mark.parametrize(("edit", "message"), BAD)
-def test_bad_records_are_reported_or_skipped(make_coco: MakeCoco, edit: Callable[[dict[str, Any]], None],
-                                             message: str) -> None:
+def test_bad_records_are_reported_or_skipped(
+    make_coco: MakeCoco, edit: Callable[[dict[str, Any]], None], message: str
+) -> None:
     root = make_coco(edit)
     with pytest.raises(BadSamplesError, match=message) as raised:
         opened(root, masks=True)
@@ -230,19 +237,26 @@ def test_a_bad_image_takes_its_annotations_along(make_coco: MakeCoco) -> None:
     assert data.table.ids.tolist() == [4, 1, 5]
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("", "the annotation file is empty"), ("  \n", "the annotation file is empty"),
-    ("{", "the annotation file is not JSON: .*line 1"), ("[]", "holds a list; a COCO file is an object"),
-    ('{"images": [1]}', r"has no `annotations` \(found images\)"),
-    ('{"images": [1], "annotations": 3, "categories": []}', "`annotations` is a number"),
-    ('{"images": [], "annotations": [], "categories": []}', "`images` is empty"),
-    ('{"images": [1], "annotations": [], "categories": []}', "`annotations` is empty"),
-    ('{"images": [1], "annotations": [1], "categories": []}', "`categories` is empty"),
-    ('{"images": [1], "annotations": [1], "categories": [{"id": 1}]}', r"categories\[0\]: has no `name`"),
-    ('{"images": [1], "annotations": [1], "categories": [{"id": "a", "name": "b"}]}', "expected a whole `id`"),
-    ('{"images": [1], "annotations": [1], "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}',
-     "category id 1 is given twice"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the annotation file is empty"),
+        ("  \n", "the annotation file is empty"),
+        ("{", "the annotation file is not JSON: .*line 1"),
+        ("[]", "holds a list; a COCO file is an object"),
+        ('{"images": [1]}', r"has no `annotations` \(found images\)"),
+        ('{"images": [1], "annotations": 3, "categories": []}', "`annotations` is a number"),
+        ('{"images": [], "annotations": [], "categories": []}', "`images` is empty"),
+        ('{"images": [1], "annotations": [], "categories": []}', "`annotations` is empty"),
+        ('{"images": [1], "annotations": [1], "categories": []}', "`categories` is empty"),
+        ('{"images": [1], "annotations": [1], "categories": [{"id": 1}]}', r"categories\[0\]: has no `name`"),
+        ('{"images": [1], "annotations": [1], "categories": [{"id": "a", "name": "b"}]}', "expected a whole `id`"),
+        (
+            '{"images": [1], "annotations": [1], "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}',
+            "category id 1 is given twice",
+        ),
+    ],
+)
 def test_unusable_files(make_coco: MakeCoco, text: str, message: str) -> None:
     root = make_coco()
     (root / "instances_train.json").write_text(text)

@@ -7,17 +7,26 @@ import sys
 from typing import Any
 
 import pytest
+
 from det_core.data.config import CocoConfig, ColorJitterConfig, FlipConfig, ResizeConfig, SampleConfig
 
 
-@pytest.mark.parametrize(("cls", "values", "message"), [
-    (CocoConfig, {"split": "test"}, "split"), (CocoConfig, {"split": "val", "min_size": -1}, "min_size"),
-    (SampleConfig, {"split": "all"}, "split"), (ResizeConfig, {"scales": ()}, "one or more pairs of sizes"),
-    (ResizeConfig, {"scales": ((0, 5),)}, "at least 1 pixel"), (ResizeConfig, {"mode": "both"}, "mode"),
-    (ResizeConfig, {"mode": "range"}, "draws between two scales, but 1 given"),
-    (FlipConfig, {"probability": 1.5}, "probability"), (FlipConfig, {"vertical_probability": -0.1}, "vertical"),
-    (ColorJitterConfig, {"hue": 0.6}, "hue"), (ColorJitterConfig, {"contrast": -1.0}, "contrast"),
-])
+@pytest.mark.parametrize(
+    ("cls", "values", "message"),
+    [
+        (CocoConfig, {"split": "test"}, "split"),
+        (CocoConfig, {"split": "val", "min_size": -1}, "min_size"),
+        (SampleConfig, {"split": "all"}, "split"),
+        (ResizeConfig, {"scales": ()}, "one or more pairs of sizes"),
+        (ResizeConfig, {"scales": ((0, 5),)}, "at least 1 pixel"),
+        (ResizeConfig, {"mode": "both"}, "mode"),
+        (ResizeConfig, {"mode": "range"}, "draws between two scales, but 1 given"),
+        (FlipConfig, {"probability": 1.5}, "probability"),
+        (FlipConfig, {"vertical_probability": -0.1}, "vertical"),
+        (ColorJitterConfig, {"hue": 0.6}, "hue"),
+        (ColorJitterConfig, {"contrast": -1.0}, "contrast"),
+    ],
+)
 def test_values_are_checked(cls: type, values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         cls(**values)
@@ -25,6 +34,7 @@ def test_values_are_checked(cls: type, values: dict[str, Any], message: str) -> 
 
 def test_every_field_is_documented() -> None:
     import attrs
+
     from det_core.evaluation.config import CocoEvaluatorConfig
 
     for cls in (CocoConfig, SampleConfig, ResizeConfig, FlipConfig, ColorJitterConfig, CocoEvaluatorConfig):
@@ -34,7 +44,9 @@ def test_every_field_is_documented() -> None:
 
 
 def test_configs_import_neither_torch_nor_numpy() -> None:
-    code = ("import sys, det_core.data.config, det_core.evaluation.config; "
-            "print([m for m in ('torch', 'numpy', 'torchvision', 'PIL') if m in sys.modules])")
+    code = (
+        "import sys, det_core.data.config, det_core.evaluation.config; "
+        "print([m for m in ('torch', 'numpy', 'torchvision', 'PIL') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from det_core.data.config import CocoConfig
 from det_core.data.layout import LayoutError, find_layout
 
@@ -21,21 +22,37 @@ def place(root: Path, *names: str) -> None:
             path.touch()
 
 
-@pytest.mark.parametrize(("split", "files", "annotations", "images"), [
-    ("train", ["annotations/instances_train2017.json", "train2017/"], "annotations/instances_train2017.json",
-     "train2017"),
-    ("val", ["annotations/instances_val2017.json", "val2017/", "images/"], "annotations/instances_val2017.json",
-     "val2017"),
-    ("train", ["instances_train.json", "images/"], "instances_train.json", "images"),
-    ("train", ["instances_train.json"], "instances_train.json", "."),
-    ("val", ["annotations/instances_val.json", "images/val/"], "annotations/instances_val.json", "images/val"),
-    ("val", ["annotations/instances_val.json", "val/", "images/"], "annotations/instances_val.json", "val"),
-    ("val", ["annotations/instances_val.json", "images/"], "annotations/instances_val.json", "images"),
-    ("train", ["train/_annotations.coco.json"], "train/_annotations.coco.json", "train"),
-    ("val", ["valid/_annotations.coco.json", "test/_annotations.coco.json"], "valid/_annotations.coco.json", "valid"),
-    ("val", ["test/_annotations.coco.json", "train/_annotations.coco.json"], "test/_annotations.coco.json", "test"),
-    ("val", ["val.json", "images/"], "val.json", "images"),
-])
+@pytest.mark.parametrize(
+    ("split", "files", "annotations", "images"),
+    [
+        (
+            "train",
+            ["annotations/instances_train2017.json", "train2017/"],
+            "annotations/instances_train2017.json",
+            "train2017",
+        ),
+        (
+            "val",
+            ["annotations/instances_val2017.json", "val2017/", "images/"],
+            "annotations/instances_val2017.json",
+            "val2017",
+        ),
+        ("train", ["instances_train.json", "images/"], "instances_train.json", "images"),
+        ("train", ["instances_train.json"], "instances_train.json", "."),
+        ("val", ["annotations/instances_val.json", "images/val/"], "annotations/instances_val.json", "images/val"),
+        ("val", ["annotations/instances_val.json", "val/", "images/"], "annotations/instances_val.json", "val"),
+        ("val", ["annotations/instances_val.json", "images/"], "annotations/instances_val.json", "images"),
+        ("train", ["train/_annotations.coco.json"], "train/_annotations.coco.json", "train"),
+        (
+            "val",
+            ["valid/_annotations.coco.json", "test/_annotations.coco.json"],
+            "valid/_annotations.coco.json",
+            "valid",
+        ),
+        ("val", ["test/_annotations.coco.json", "train/_annotations.coco.json"], "test/_annotations.coco.json", "test"),
+        ("val", ["val.json", "images/"], "val.json", "images"),
+    ],
+)
 def test_known_layouts(tmp_path: Path, split: str, files: list[str], annotations: str, images: str) -> None:
     place(tmp_path, *files)
     found = find_layout(tmp_path, split)
@@ -74,17 +91,20 @@ def test_nothing_found_lists_what_was_tried(tmp_path: Path) -> None:
     assert "name it with `annotations`" in text
 
 
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda r: find_layout("", "train"), "no data folder was given: pass `--data ROOT`"),
-    (lambda r: find_layout(r / "none", "train"), "none: does not exist; `--data`"),
-    (lambda r: find_layout(r / "train.json", "train"), r"train\.json: is not a folder"),
-    (lambda r: find_layout(r, "train", "no.json"), r"no\.json: does not exist; correct `annotations` of the train"),
-    (lambda r: find_layout(r, "train", "sub"), r"sub: not a file; correct `annotations`"),
-    (lambda r: find_layout(r, "train", None, "no"), r"images folder .*no: does not exist; correct `images`"),
-    (lambda r: find_layout(r, "train", None, "train.json"), "not a folder"),
-    (lambda r: find_layout(r, "train", None, None, "no"), "semantic folder .* does not exist"),
-    (lambda r: find_layout(r, "val"), r"no image folder for it; looked for\n.*val2017"),
-])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda r: find_layout("", "train"), "no data folder was given: pass `--data ROOT`"),
+        (lambda r: find_layout(r / "none", "train"), "none: does not exist; `--data`"),
+        (lambda r: find_layout(r / "train.json", "train"), r"train\.json: is not a folder"),
+        (lambda r: find_layout(r, "train", "no.json"), r"no\.json: does not exist; correct `annotations` of the train"),
+        (lambda r: find_layout(r, "train", "sub"), r"sub: not a file; correct `annotations`"),
+        (lambda r: find_layout(r, "train", None, "no"), r"images folder .*no: does not exist; correct `images`"),
+        (lambda r: find_layout(r, "train", None, "train.json"), "not a folder"),
+        (lambda r: find_layout(r, "train", None, None, "no"), "semantic folder .* does not exist"),
+        (lambda r: find_layout(r, "val"), r"no image folder for it; looked for\n.*val2017"),
+    ],
+)
 def test_messages(tmp_path: Path, call: Callable[[Path], object], message: str) -> None:
     place(tmp_path, "train.json", "sub/", "annotations/instances_val2017.json")
     with pytest.raises(LayoutError, match=message):

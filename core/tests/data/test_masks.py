@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from det_core.data.masks import SegmentationBuilder, code_pixels, segmentation_problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
-MASKS = st.tuples(st.integers(1, 24), st.integers(1, 24)).flatmap(lambda size: arrays(np.uint8, size, elements=st.integers(0, 1)))
+from det_core.data.masks import SegmentationBuilder, code_pixels, segmentation_problem
+
+SIZES = st.tuples(st.integers(1, 24), st.integers(1, 24))
+MASKS = SIZES.flatmap(lambda size: arrays(np.uint8, size, elements=st.integers(0, 1)))
 
 
 def compressed(mask: np.ndarray) -> str:
@@ -53,7 +55,7 @@ def test_damaged_codes_are_found() -> None:
     assert 2000 not in wrong
     assert code_pixels("") is None
     assert code_pixels("5\x7f") is None
-    assert code_pixels("é5") is not None or code_pixels("é5") is None  # any text is answered, none raises
+    assert code_pixels("é") == 15  # "?" stands for what is not ASCII: a count of 15, which no image of another size has
     assert code_pixels("o" * 30 + "0") is None
 
 

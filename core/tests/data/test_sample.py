@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+
 from det_core.data.config import SampleConfig
 from det_core.data.dataset import DataError, check_same_categories
 from det_core.data.sample_files import sample_folder

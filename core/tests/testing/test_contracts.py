@@ -278,8 +278,15 @@ PARTS = make_plugin(
 @pytest.mark.parametrize(
     "config",
     [
-        TinyBackboneConfig(), TinyNeckConfig(), TinyBoxHeadConfig(), TinyBoxHeadConfig(class_agnostic=True),
-        TinyMaskHeadConfig(), TinyDenseHeadConfig(), TinyRoIHeadConfig(), TinyLossConfig(), RoIAlignConfig(),
+        TinyBackboneConfig(),
+        TinyNeckConfig(),
+        TinyBoxHeadConfig(),
+        TinyBoxHeadConfig(class_agnostic=True),
+        TinyMaskHeadConfig(),
+        TinyDenseHeadConfig(),
+        TinyRoIHeadConfig(),
+        TinyLossConfig(),
+        RoIAlignConfig(),
     ],
 )
 def test_good_parts_pass(config):
@@ -321,7 +328,9 @@ def test_broken_box_heads_are_found(broken, message):
 
 def test_a_layer_that_does_not_hang_on_the_classes_must_not_be_declared():
     config = TinyBoxHeadConfig(class_agnostic=True, broken="overdeclared")
-    with pytest.raises(AssertionError, match=r"names deltas.bias, deltas.weight, which the class count does not change"):
+    with pytest.raises(
+        AssertionError, match=r"names deltas.bias, deltas.weight, which the class count does not change"
+    ):
         contracts.check_box_head(config)
 
 
@@ -440,8 +449,10 @@ def test_recipes_that_are_not_what_their_entries_say_are_found(monkeypatch):
 
     monkeypatch.setattr(contracts, "_check_round_trip", lambda config: None)
     recipe = Recipe(
-        name="a/b", detector=DetectorConfig(backbone=TinyBackboneConfig(), dense_head=TinyDenseHeadConfig()),
-        data=DataConfig(train=object(), val=object()), evaluation=EvaluationConfig(evaluators=()),  # type: ignore[arg-type]
+        name="a/b",
+        detector=DetectorConfig(backbone=TinyBackboneConfig(), dense_head=TinyDenseHeadConfig()),
+        data=DataConfig(train=object(), val=object()),
+        evaluation=EvaluationConfig(evaluators=()),  # type: ignore[arg-type]
     )
     entry = RecipeEntry(name="a/b", make=lambda: recipe)
     contracts._check_recipes([entry])

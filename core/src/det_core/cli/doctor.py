@@ -84,7 +84,9 @@ def _importable(name: str, version: Callable[[], str]) -> Check:
         return Check(name, "ok", version())
     except Exception as error:  # a mismatched binary fails in many ways
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        return Check(name, "fail", f"cannot be used: {reason}", f"pip install --upgrade torch torchvision ({name} must fit)")
+        return Check(
+            name, "fail", f"cannot be used: {reason}", f"pip install --upgrade torch torchvision ({name} must fit)"
+        )
 
 
 def _torch_version() -> str:

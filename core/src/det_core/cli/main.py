@@ -80,8 +80,9 @@ def cli(debug: bool, strict_plugins: bool) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line on these arguments (by default the process's own) and return its exit status."""
     try:
-        status = cli.main(args=None if arguments is None else list(arguments), prog_name="det-core",
-                          standalone_mode=False)
+        status = cli.main(
+            args=None if arguments is None else list(arguments), prog_name="det-core", standalone_mode=False
+        )
     except click.exceptions.Abort:  # click makes it of KeyboardInterrupt
         click.echo("interrupted", err=True)
         return 130

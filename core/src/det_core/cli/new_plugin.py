@@ -63,7 +63,9 @@ def _check_name(name: str) -> None:
         )
     plain = name.replace("-", "_")
     if name.startswith(("det-plugin-", "det_plugin_")):
-        raise DetError(f"{name!r}: leave out the prefix, it is added: det-core plugins new {name[len('det-plugin-'):]}")
+        raise DetError(
+            f"{name!r}: leave out the prefix, it is added: det-core plugins new {name[len('det-plugin-') :]}"
+        )
     for installed in plugin_manager().plugins:
         if installed.name.replace("-", "_") == plain:
             raise DetError(f"a plugin {installed.name!r} is installed already ({installed.label}); choose another name")

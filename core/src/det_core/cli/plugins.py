@@ -69,7 +69,10 @@ def _adds(plugin: PluginState) -> str:
 @command.command()
 @click.argument("name")
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path(), show_default="the current folder",
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    show_default="the current folder",
     help="Where the package's folder goes.",
 )
 def new(name: str, out: Path) -> None:

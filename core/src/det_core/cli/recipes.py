@@ -61,9 +61,7 @@ def _show(entries: list[RecipeEntry]) -> None:
         return
     figures = {k: title for k, title in FIGURES.items() if any(_figure(e.published, k) for e in entries)}
     for model in dict.fromkeys(_model(e) for e in entries):
-        rows = [
-            (e.name, *(_figure(e.published, k) for k in figures), _notes(e)) for e in entries if _model(e) == model
-        ]
+        rows = [(e.name, *(_figure(e.published, k) for k in figures), _notes(e)) for e in entries if _model(e) == model]
         print_table((model, *figures.values(), ""), rows, right=tuple(figures.values()))
         click.echo()
     sources = sorted({f"{e.published.dataset}: {e.published.source}" for e in entries if e.published})

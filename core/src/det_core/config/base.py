@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
-import attrs
 from attrs import field, frozen, validators
 
 if TYPE_CHECKING:
@@ -23,7 +22,17 @@ if TYPE_CHECKING:
     from det_core.data.dataset import DetectionDataset
     from det_core.data.transforms import Transform
     from det_core.evaluation.base import Evaluator
-    from det_core.model.contracts import Backbone, BoxHead, DenseHead, MaskHead, Neck, ProposalHead, RoIHead, RoIPool, Trunk
+    from det_core.model.contracts import (
+        Backbone,
+        BoxHead,
+        DenseHead,
+        MaskHead,
+        Neck,
+        ProposalHead,
+        RoIHead,
+        RoIPool,
+        Trunk,
+    )
     from det_core.model.losses import Loss
 
 
@@ -61,6 +70,11 @@ class ConfigError(DetError, ValueError):
         self.source = source
         super().__init__(self.problems, source)
 
+    @classmethod
+    def at(cls, path: str, message: str, source: str = "") -> ConfigError:
+        """The error of one problem; an empty path is the place where the error is caught and placed."""
+        return cls([Problem(path, message)], source)
+
     def __str__(self) -> str:
         lines = [str(p) for p in self.problems]
         if self.source:
@@ -69,12 +83,16 @@ class ConfigError(DetError, ValueError):
         return "\n".join(lines)
 
 
+def _as_tuple(values: Iterable[int]) -> tuple[int, ...]:
+    return tuple(values)
+
+
 @frozen(kw_only=True)
 class FeatureSpec:
     """The feature maps a backbone or neck hands on: channels and strides (in input pixels), finest level first."""
 
-    channels: tuple[int, ...] = field(converter=tuple)
-    strides: tuple[int, ...] = field(converter=tuple)
+    channels: tuple[int, ...] = field(converter=_as_tuple)
+    strides: tuple[int, ...] = field(converter=_as_tuple)
 
     def __attrs_post_init__(self) -> None:
         if len(self.channels) != len(self.strides):
@@ -83,17 +101,21 @@ class FeatureSpec:
     def same_channels(self, who: str) -> int:
         """The channel count that all levels share; ConfigError if they differ."""
         if len(set(self.channels)) != 1:
-            raise ConfigError([Problem("", (
+            raise ConfigError.at(
+                "",
                 f"{who} works on levels of one channel count, but gets channels {list(self.channels)} at strides "
-                f"{list(self.strides)}; put a neck before it that makes them equal (for example type: fpn)"))])
+                f"{list(self.strides)}; put a neck before it that makes them equal (for example type: fpn)",
+            )
         return self.channels[0]
 
     def level(self, stride: int, who: str) -> int:
         """The index of the level with this stride; ConfigError that lists the strides there are."""
         if stride not in self.strides:
-            raise ConfigError([Problem("", (
+            raise ConfigError.at(
+                "",
                 f"{who} asks for a feature level of stride {stride}, but the levels it gets have strides "
-                f"{list(self.strides)}"))])
+                f"{list(self.strides)}",
+            )
         return self.strides.index(stride)
 
 
@@ -166,10 +188,8 @@ class DenseHeadConfig(Component):
 class ProposalHeadConfig(DenseHeadConfig):
     """A dense head that proposes boxes to a RoI head."""
 
-    train_limits: ProposalLimits = field(
-        default=ProposalLimits(), metadata=doc("proposals that a RoI head trains on"))
-    test_limits: ProposalLimits = field(
-        default=ProposalLimits(before_nms=1000), metadata=doc("proposals at test time"))
+    train_limits: ProposalLimits = field(default=ProposalLimits(), metadata=doc("proposals that a RoI head trains on"))
+    test_limits: ProposalLimits = field(default=ProposalLimits(before_nms=1000), metadata=doc("proposals at test time"))
 
     def build(self, features: FeatureSpec, num_classes: int) -> ProposalHead:
         raise NotImplementedError(f"{type(self).__name__} defines no build()")
@@ -257,8 +277,16 @@ class ConvConfig(Component):
     slot: ClassVar[str] = "conv"
 
     def build(
-        self, in_channels: int, out_channels: int, kernel_size: int, *,
-        stride: int = 1, padding: int = 0, dilation: int = 1, groups: int = 1, bias: bool = True,
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
     ) -> nn.Module:
         raise NotImplementedError(f"{type(self).__name__} defines no build()")
 
@@ -357,10 +385,23 @@ class EvaluatorConfig(Component):
 SLOTS: dict[str, type[Component]] = {
     base.slot: base
     for base in (
-        BackboneConfig, NeckConfig, DenseHeadConfig, RoIHeadConfig, RoIPoolConfig, TrunkConfig, BoxHeadConfig,
-        MaskHeadConfig, NormConfig, ConvConfig, LossConfig, AnchorConfig, CoderConfig, AssignerConfig, SamplerConfig,
-        DatasetConfig, TransformConfig, EvaluatorConfig,
+        BackboneConfig,
+        NeckConfig,
+        DenseHeadConfig,
+        RoIHeadConfig,
+        RoIPoolConfig,
+        TrunkConfig,
+        BoxHeadConfig,
+        MaskHeadConfig,
+        NormConfig,
+        ConvConfig,
+        LossConfig,
+        AnchorConfig,
+        CoderConfig,
+        AssignerConfig,
+        SamplerConfig,
+        DatasetConfig,
+        TransformConfig,
+        EvaluatorConfig,
     )
 }
-
-

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -27,7 +27,7 @@ def show(value: object) -> str:
 
 
 def fail(message: str) -> ConfigError:
-    return ConfigError([Problem("", message)])
+    return ConfigError.at("", message)
 
 
 T = TypeVar("T")
@@ -52,15 +52,19 @@ def converter() -> cattrs.Converter:
     conv = cattrs.Converter()
     for primitive, hook in ((bool, _bool), (int, _int), (float, _float), (str, _str)):
         conv.register_structure_hook(primitive, hook)
-    conv.register_structure_hook_func(lambda t: get_origin(t) is Literal, _literal)
+    conv.register_structure_hook_func(_is_a(Literal), _literal)
     conv.register_structure_hook_func(is_union, lambda v, t: _union(conv, v, t))
-    conv.register_structure_hook_func(lambda t: get_origin(t) is tuple, lambda v, t: _tuple(conv, v, t))
-    conv.register_structure_hook_func(lambda t: get_origin(t) is dict, lambda v, t: _dict(conv, v, t))
+    conv.register_structure_hook_func(_is_a(tuple), lambda v, t: _tuple(conv, v, t))
+    conv.register_structure_hook_func(_is_a(dict), lambda v, t: _dict(conv, v, t))
     conv.register_structure_hook_func(attrs.has, lambda v, t: _config(conv, v, t))
     conv.register_unstructure_hook_func(lambda t: isinstance(t, type) and attrs.has(t), lambda v: _plain(conv, v))
-    conv.register_unstructure_hook_func(lambda t: t is tuple or get_origin(t) is tuple,
-                                        lambda v: [conv.unstructure(x) for x in v])
+    conv.register_unstructure_hook_func(_is_a(tuple), lambda v: [conv.unstructure(x) for x in v])
     return conv
+
+
+def _is_a(origin: Any) -> Callable[[Any], bool]:
+    """Whether a type is a parametrised `origin`, such as tuple[int, ...]."""
+    return lambda cls: get_origin(cls) is origin
 
 
 def _bool(value: object, _: type) -> bool:
@@ -177,15 +181,15 @@ def _concrete(cls: type[Component], value: Mapping[str, object]) -> tuple[type, 
             return cls, rest
         raise fail(f"required key `type` is missing; allowed: {_allowed(cls)}")
     if not isinstance(name, str):
-        raise ConfigError([Problem("type", f"found {show(name)}, expected a name; allowed: {_allowed(cls)}")])
+        raise ConfigError.at("type", f"found {show(name)}, expected a name; allowed: {_allowed(cls)}")
     if cls.type == name and "type" in vars(cls):
         return cls, rest
     try:
         concrete = plugin_manager().component(cls.slot, name)
     except PluginError as error:
-        raise ConfigError([Problem("type", str(error))]) from None
+        raise ConfigError.at("type", str(error)) from None
     if not issubclass(concrete, cls):
-        raise ConfigError([Problem("type", f"{name!r} does not fit here; allowed: {_allowed(cls)}")])
+        raise ConfigError.at("type", f"{name!r} does not fit here; allowed: {_allowed(cls)}")
     return concrete, rest
 
 
@@ -241,7 +245,7 @@ def _validate(attribute: attrs.Attribute[Any], value: object) -> None:
     if attribute.validator is None:
         return
     try:
-        attribute.validator(None, attribute, value)  # type: ignore[arg-type]
+        attribute.validator(None, attribute, value)
     except (ValueError, TypeError) as error:
         text = _text(error).removeprefix(f"'{attribute.name}' ")
         raise fail(f"found {show(value)}: {text}") from None

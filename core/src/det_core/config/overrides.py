@@ -21,7 +21,9 @@ class _Loader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, (str, int, float, bool)):
                 if key in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"key {key!r} is given twice", key_node.start_mark
+                    )
                 seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -106,7 +108,7 @@ def parse_override(text: str) -> tuple[list[str | int], Any]:
 
 
 def _problem(message: str) -> ConfigError:
-    return ConfigError([Problem("", message)])
+    return ConfigError.at("", message)
 
 
 def apply_overrides(plain: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -127,7 +129,14 @@ def apply_overrides(plain: dict[str, Any], overrides: Sequence[str]) -> dict[str
 
 
 def _kind(node: Any) -> str:
-    names = {dict: "a mapping", list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false"}
+    names = {
+        dict: "a mapping",
+        list: "a list",
+        str: "a text",
+        int: "a number",
+        float: "a number",
+        bool: "true or false",
+    }
     return names.get(type(node), "nothing")
 
 
@@ -137,8 +146,10 @@ def _assign(node: Any, steps: list[str | int], value: Any, text: str) -> Any:
         if not isinstance(node, list) or step >= len(node):
             size = f"a list of {len(node)}" if isinstance(node, list) else _kind(node)
             raise _problem(f"--set {text!r}: no item [{step}] in {size}")
-        return [_assign(item, rest, value, text) if rest and i == step else (value if i == step else item)
-                for i, item in enumerate(node)]
+        return [
+            _assign(item, rest, value, text) if rest and i == step else (value if i == step else item)
+            for i, item in enumerate(node)
+        ]
     if node is not None and not isinstance(node, Mapping):
         raise _problem(f"--set {text!r}: {step!r} is asked of {_kind(node)}, not of a mapping")
     node = dict(node or {})

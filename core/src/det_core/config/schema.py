@@ -82,5 +82,10 @@ class _Schema:
                 entry["default"] = unstructure(attribute.default)
             properties[attribute.name] = entry
         text = " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
-        return {"type": "object", "description": text, "properties": properties,
-                "required": [] if self.partial else required, "additionalProperties": False}
+        return {
+            "type": "object",
+            "description": text,
+            "properties": properties,
+            "required": [] if self.partial else required,
+            "additionalProperties": False,
+        }

@@ -73,7 +73,7 @@ class Names:
         return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets)
 
     def __getitem__(self, index: int) -> str:
-        return self.text[self.offsets[index]:self.offsets[index + 1]].tobytes().decode()
+        return self.text[self.offsets[index] : self.offsets[index + 1]].tobytes().decode()
 
 
 class CocoDataset(DetectionDataset):
@@ -86,9 +86,18 @@ class CocoDataset(DetectionDataset):
     are in order but left out of training by COCO's usual rules (no area, less than a pixel wide or high, ignored).
     """
 
-    def __init__(self, annotations: str | Path, images: str | Path, *, masks: bool = False,
-                 semantic: str | Path | None = None, on_bad_sample: str = "error", filter_empty: bool = False,
-                 min_size: int = 0, name: str = "") -> None:
+    def __init__(
+        self,
+        annotations: str | Path,
+        images: str | Path,
+        *,
+        masks: bool = False,
+        semantic: str | Path | None = None,
+        on_bad_sample: str = "error",
+        filter_empty: bool = False,
+        min_size: int = 0,
+        name: str = "",
+    ) -> None:
         check_on_bad_sample(on_bad_sample)
         self.annotation_file, self.folder = Path(annotations), Path(images)
         self.semantic = None if semantic is None else Path(semantic)
@@ -101,8 +110,10 @@ class CocoDataset(DetectionDataset):
         self.skipped = list(records.bad)
         kept = _kept_images(records, filter_empty, min_size)
         if not kept:
-            raise DataError(f"{self.name}: no image is left of {len(records.images) + len(records.bad)} records: "
-                            f"{summary(records.bad)}, filter_empty={filter_empty}, min_size={min_size}")
+            raise DataError(
+                f"{self.name}: no image is left of {len(records.images) + len(records.bad)} records: "
+                f"{summary(records.bad)}, filter_empty={filter_empty}, min_size={min_size}"
+            )
         self.sizes = np.array([(r["height"], r["width"]) for r in kept], np.int64)
         self.image_ids = np.array([r["id"] for r in kept], np.int64)
         self._names = Names.of([r["file_name"] for r in kept])
@@ -124,15 +135,25 @@ class CocoDataset(DetectionDataset):
         height, width = map(int, self.sizes[index])
         image = read_image(file, image_id)
         if tuple(image.shape[1:]) != (height, width):
-            raise bad_image(file, image_id, (
-                f"the image is {image.shape[2]}x{image.shape[1]} pixels (turned as its EXIF data say), but "
-                f"{self.annotation_file} says {width}x{height}; correct the sizes, or the image's orientation"))
+            raise bad_image(
+                file,
+                image_id,
+                (
+                    f"the image is {image.shape[2]}x{image.shape[1]} pixels (turned as its EXIF data say), but "
+                    f"{self.annotation_file} says {width}x{height}; correct the sizes, or the image's orientation"
+                ),
+            )
         chosen = self.table.of_image(index)
         return Sample(
-            image=image, boxes=_corners(self.table.boxes[chosen], height, width),
-            labels=torch.from_numpy(self.table.labels[chosen]), ignored=torch.from_numpy(self.table.crowd[chosen]),
-            masks=self._masks(chosen, height, width), semantic=self._semantic(index, height, width), file=file,
-            image_id=image_id)
+            image=image,
+            boxes=_corners(self.table.boxes[chosen], height, width),
+            labels=torch.from_numpy(self.table.labels[chosen]),
+            ignored=torch.from_numpy(self.table.crowd[chosen]),
+            masks=self._masks(chosen, height, width),
+            semantic=self._semantic(index, height, width),
+            file=file,
+            image_id=image_id,
+        )
 
     def _masks(self, chosen: NDArray[np.int64], height: int, width: int) -> Tensor | None:
         if self.table.segmentations is None:
@@ -148,7 +169,8 @@ class CocoDataset(DetectionDataset):
     def ground_truth(self) -> dict[str, Any]:
         names = zip(self.classes.ids, self.classes.names, strict=True)
         return {
-            "info": {}, "licenses": [],
+            "info": {},
+            "licenses": [],
             "categories": [{"id": number, "name": name} for number, name in names],
             "images": [self._image_record(i) for i in range(len(self))],
             "annotations": [a for i in range(len(self)) for a in self._annotation_records(i)],
@@ -163,9 +185,13 @@ class CocoDataset(DetectionDataset):
         records = []
         for k in range(int(table.offsets[index]), int(table.offsets[index + 1])):
             record: Record = {
-                "id": int(table.ids[k]), "image_id": int(self.image_ids[index]),
-                "category_id": self.classes.ids[int(table.labels[k])], "bbox": table.boxes[k].tolist(),
-                "area": float(table.areas[k]), "iscrowd": int(table.crowd[k])}
+                "id": int(table.ids[k]),
+                "image_id": int(self.image_ids[index]),
+                "category_id": self.classes.ids[int(table.labels[k])],
+                "bbox": table.boxes[k].tolist(),
+                "area": float(table.areas[k]),
+                "iscrowd": int(table.crowd[k]),
+            }
             if table.segmentations is not None:
                 record["segmentation"] = table.segmentations.plain(k, height, width)
             records.append(record)
@@ -175,18 +201,23 @@ class CocoDataset(DetectionDataset):
 def _kept_images(records: CocoRecords, filter_empty: bool, min_size: int) -> list[Record]:
     """Image records that the data set has, in the file's order."""
     annotated = {a["image_id"] for a in records.annotations} if filter_empty else set()
-    return [r for r in records.images
-            if min(r["width"], r["height"]) >= min_size and (not filter_empty or r["id"] in annotated)]
+    return [
+        r
+        for r in records.images
+        if min(r["width"], r["height"]) >= min_size and (not filter_empty or r["id"] in annotated)
+    ]
 
 
 def _table(records: CocoRecords, image_ids: NDArray[np.int64], masks: bool) -> Annotations:
     """The annotations of these images in flat arrays."""
     position = {int(number): i for i, number in enumerate(image_ids)}
     label = {number: i for i, number in enumerate(records.classes.ids)}
-    rows = sorted((a for a in records.annotations if a["image_id"] in position),
-                  key=lambda a: position[a["image_id"]])  # stable: the file's order within an image
-    counts = np.bincount([position[a["image_id"]] for a in rows], minlength=len(position)) if rows else [0] * len(
-        position)
+    rows = sorted(
+        (a for a in records.annotations if a["image_id"] in position), key=lambda a: position[a["image_id"]]
+    )  # stable: the file's order within an image
+    counts = (
+        np.bincount([position[a["image_id"]] for a in rows], minlength=len(position)) if rows else [0] * len(position)
+    )
     return Annotations(
         offsets=np.cumsum([0, *counts], dtype=np.int64),
         ids=np.array([a["id"] for a in rows], np.int64),
@@ -195,7 +226,8 @@ def _table(records: CocoRecords, image_ids: NDArray[np.int64], masks: bool) -> A
         areas=np.array([area_of(a) for a in rows], np.float64),
         crowd=np.array([a.get("iscrowd", 0) == 1 for a in rows], np.bool_),
         trained=np.array([not dropped_by_rule(a) for a in rows], np.bool_),
-        segmentations=_segmentations(records, rows) if masks else None)
+        segmentations=_segmentations(records, rows) if masks else None,
+    )
 
 
 def _segmentations(records: CocoRecords, rows: list[Record]) -> Segmentations:
@@ -234,6 +266,9 @@ def read_class_map(path: Path, size: tuple[int, int], image_id: int) -> Tensor:
     except (OSError, SyntaxError, ValueError) as error:
         raise bad_image(path, image_id, f"the class map cannot be decoded: {error}") from None
     if array.shape != size:
-        raise bad_image(path, image_id, f"the class map is {array.shape[1]}x{array.shape[0]} pixels, but the image "
-                                        f"{size[1]}x{size[0]}")
+        raise bad_image(
+            path,
+            image_id,
+            f"the class map is {array.shape[1]}x{array.shape[0]} pixels, but the image {size[1]}x{size[0]}",
+        )
     return torch.from_numpy(array.astype(np.int64))

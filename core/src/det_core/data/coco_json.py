@@ -76,8 +76,15 @@ def _sections(path: Path, data: object) -> dict[str, list[Any]]:
 
 
 def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "text", int: "a number", float: "a number", bool: "true or false",
-             type(None): "null"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "text",
+        int: "a number",
+        float: "a number",
+        bool: "true or false",
+        type(None): "null",
+    }
     return names.get(type(value), type(value).__name__)
 
 
@@ -89,8 +96,10 @@ def _classes(path: Path, categories: list[Any]) -> Classes:
         if problem or not _is_int(record["id"]) or not isinstance(record["name"], str):
             raise DataError(f"{path}: categories[{index}]: {problem or 'expected a whole `id` and a text `name`'}")
         if record["id"] in names:
-            raise DataError(f"{path}: category id {record['id']} is given twice ({names[record['id']]!r} and "
-                            f"{record['name']!r}); give each category an id of its own")
+            raise DataError(
+                f"{path}: category id {record['id']} is given twice ({names[record['id']]!r} and "
+                f"{record['name']!r}); give each category an id of its own"
+            )
         names[record["id"]] = record["name"]
     ids = tuple(sorted(names))
     return Classes(names=tuple(names[i] for i in ids), ids=ids)
@@ -155,8 +164,7 @@ class _Folder:
             return set()
 
 
-def _take_annotations(path: Path, annotations: list[Any], records: CocoRecords, refused: set[int],
-                      masks: bool) -> None:
+def _take_annotations(path: Path, annotations: list[Any], records: CocoRecords, refused: set[int], masks: bool) -> None:
     """Move the usable annotations to `records`; those of refused images go with their image."""
     check = _AnnotationCheck(records, masks)
     for index, record in enumerate(annotations):
@@ -232,8 +240,12 @@ def _area_problem(record: Record) -> str:
 def _flat_polygon(record: Record) -> bool:
     """A polygon of no area with a box to match: COCO's own training set has two, so they are dropped by rule."""
     flat = min(record["bbox"][2:]) == 0
-    return flat and isinstance(record.get("segmentation"), list) and bool(record["segmentation"]) \
+    return (
+        flat
+        and isinstance(record.get("segmentation"), list)
+        and bool(record["segmentation"])
         and record.get("area") == 0
+    )
 
 
 def dropped_by_rule(record: Record) -> bool:

@@ -29,15 +29,19 @@ class CocoConfig(DatasetConfig):
 
     split: Split = field(validator=validators.in_(SPLITS), metadata=doc("which part of the data set"))
     annotations: str | None = field(
-        default=None, metadata=doc("annotation file below the root; null = found by the usual layouts"))
+        default=None, metadata=doc("annotation file below the root; null = found by the usual layouts")
+    )
     images: str | None = field(
-        default=None, metadata=doc("image folder below the root; null = found by the usual layouts"))
+        default=None, metadata=doc("image folder below the root; null = found by the usual layouts")
+    )
     semantic: str | None = field(
         default=None,
-        metadata=doc("folder below the root of class maps (PNG, 255 = ignored) named like the images; null = none"))
+        metadata=doc("folder below the root of class maps (PNG, 255 = ignored) named like the images; null = none"),
+    )
     filter_empty: bool = field(default=False, metadata=doc("leave out images without any annotation"))
     min_size: int = field(
-        default=0, validator=validators.ge(0), metadata=doc("leave out images whose shorter side is below this"))
+        default=0, validator=validators.ge(0), metadata=doc("leave out images whose shorter side is below this")
+    )
 
     def build(self, root: str, *, masks: bool = False, on_bad_sample: str = "error") -> DetectionDataset:
         """Open and check the data set; DataError (also LayoutError) with what is wrong."""
@@ -46,8 +50,14 @@ class CocoConfig(DatasetConfig):
 
         layout = find_layout(root, self.split, self.annotations, self.images, self.semantic)
         return CocoDataset(
-            layout.annotations, layout.images, masks=masks, semantic=layout.semantic, on_bad_sample=on_bad_sample,
-            filter_empty=self.filter_empty, min_size=self.min_size)
+            layout.annotations,
+            layout.images,
+            masks=masks,
+            semantic=layout.semantic,
+            on_bad_sample=on_bad_sample,
+            filter_empty=self.filter_empty,
+            min_size=self.min_size,
+        )
 
 
 @frozen(kw_only=True)
@@ -64,8 +74,13 @@ class SampleConfig(DatasetConfig):
         from det_core.data.sample_files import sample_folder
 
         folder = sample_folder()
-        return CocoDataset(folder / f"instances_{self.split}.json", folder / "images", masks=masks,
-                           on_bad_sample=on_bad_sample, name=f"sample ({self.split})")
+        return CocoDataset(
+            folder / f"instances_{self.split}.json",
+            folder / "images",
+            masks=masks,
+            on_bad_sample=on_bad_sample,
+            name=f"sample ({self.split})",
+        )
 
 
 def _positive_pairs(_: object, attribute: Attribute[Scales], value: Scales) -> None:
@@ -84,12 +99,16 @@ class ResizeConfig(TransformConfig):
     type: ClassVar[str] = "resize"
 
     scales: Scales = field(
-        default=((1333, 800),), validator=_positive_pairs,
-        metadata=doc("(long edge, short edge) bounds in pixels; without keep_ratio (width, height)"))
+        default=((1333, 800),),
+        validator=_positive_pairs,
+        metadata=doc("(long edge, short edge) bounds in pixels; without keep_ratio (width, height)"),
+    )
     keep_ratio: bool = field(default=True, metadata=doc("keep the shape of the image"))
     mode: Literal["choice", "range"] = field(
-        default="choice", validator=validators.in_(("choice", "range")),
-        metadata=doc("draw one of the scales, or each edge uniformly between the two given"))
+        default="choice",
+        validator=validators.in_(("choice", "range")),
+        metadata=doc("draw one of the scales, or each edge uniformly between the two given"),
+    )
 
     def __attrs_post_init__(self) -> None:
         if self.mode == "range" and len(self.scales) != 2:
@@ -123,14 +142,19 @@ class ColorJitterConfig(TransformConfig):
     type: ClassVar[str] = "color_jitter"
 
     brightness: float = field(
-        default=0.125, validator=validators.ge(0), metadata=doc("factor drawn from 1 - x .. 1 + x; 0 = off"))
+        default=0.125, validator=validators.ge(0), metadata=doc("factor drawn from 1 - x .. 1 + x; 0 = off")
+    )
     contrast: float = field(
-        default=0.5, validator=validators.ge(0), metadata=doc("factor drawn from 1 - x .. 1 + x; 0 = off"))
+        default=0.5, validator=validators.ge(0), metadata=doc("factor drawn from 1 - x .. 1 + x; 0 = off")
+    )
     saturation: float = field(
-        default=0.5, validator=validators.ge(0), metadata=doc("factor drawn from 1 - x .. 1 + x; 0 = off"))
+        default=0.5, validator=validators.ge(0), metadata=doc("factor drawn from 1 - x .. 1 + x; 0 = off")
+    )
     hue: float = field(
-        default=0.05, validator=[validators.ge(0.0), validators.le(0.5)],
-        metadata=doc("shift drawn from -x .. x of the colour circle; 0 = off"))
+        default=0.05,
+        validator=[validators.ge(0.0), validators.le(0.5)],
+        metadata=doc("shift drawn from -x .. x of the colour circle; 0 = off"),
+    )
     probability: float = field(default=0.5, validator=PROBABILITY, metadata=doc("of changing the image at all"))
 
     def build(self) -> Transform:

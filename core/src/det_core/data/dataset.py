@@ -27,8 +27,9 @@ SHOWN_PROBLEMS = 10
 REMEDY = "fix them, or leave them out with `--on-bad-sample skip` (`data.on_bad_sample: skip`)"
 
 # PIL modes of 8 bits per channel (or fewer) that turn into RGB without loss of range.
-EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB",
-                             "HSV"})
+EIGHT_BIT_MODES = frozenset(
+    {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
+)
 
 
 class DataError(DetError):
@@ -109,8 +110,9 @@ class Sample:
 
     def targets(self) -> Targets:
         """The annotations as training targets."""
-        return Targets(boxes=self.boxes, labels=self.labels, masks=self.masks, ignored=self.ignored,
-                       semantic=self.semantic)
+        return Targets(
+            boxes=self.boxes, labels=self.labels, masks=self.masks, ignored=self.ignored, semantic=self.semantic
+        )
 
 
 class DetectionDataset(ABC):
@@ -161,9 +163,15 @@ def check_same_categories(train: DetectionDataset, val: DetectionDataset) -> Non
     """DataError if two data sets do not have the same classes under the same labels."""
     problems = category_mismatch(train, val)
     if problems:
-        raise DataError("\n".join([
-            f"{train.name} and {val.name} do not have the same categories:", *listing(problems),
-            "make `categories` (names and ids) of both annotation files the same"]))
+        raise DataError(
+            "\n".join(
+                [
+                    f"{train.name} and {val.name} do not have the same categories:",
+                    *listing(problems),
+                    "make `categories` (names and ids) of both annotation files the same",
+                ]
+            )
+        )
 
 
 def category_mismatch(train: DetectionDataset, val: DetectionDataset) -> list[str]:
@@ -189,8 +197,12 @@ def read_image(path: str | Path, image_id: int | None = None) -> Tensor:
     try:
         with Image.open(path) as image:
             if image.mode not in EIGHT_BIT_MODES:
-                raise bad_image(path, image_id, f"pixels of more than 8 bits (PIL mode {image.mode}) are not taken; "
-                                "convert the image to 8-bit RGB or gray")
+                raise bad_image(
+                    path,
+                    image_id,
+                    f"pixels of more than 8 bits (PIL mode {image.mode}) are not taken; "
+                    "convert the image to 8-bit RGB or gray",
+                )
             return _pixels(ImageOps.exif_transpose(image).convert("RGB"))
     except FileNotFoundError:
         raise bad_image(path, image_id, "the image file does not exist") from None

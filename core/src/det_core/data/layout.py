@@ -35,16 +35,20 @@ class Layout:
     semantic: Path | None = None
 
 
-def find_layout(root: str | Path, split: str, annotations: str | None = None, images: str | None = None,
-                semantic: str | None = None) -> Layout:
+def find_layout(
+    root: str | Path, split: str, annotations: str | None = None, images: str | None = None, semantic: str | None = None
+) -> Layout:
     """The annotation file and folders of `split` ("train" or "val") below `root`; given paths win over guesses.
 
     Raises LayoutError that lists every place that was looked at.
     """
     folder = _root(root, bool(annotations and images))
     found, guesses = (_explicit_file(folder, annotations, split), ()) if annotations else _find_file(folder, split)
-    image_folder = (_explicit_folder(folder, images, "images") if images
-                    else _image_folder(folder, found, guesses or _guesses(folder, found, split)))
+    image_folder = (
+        _explicit_folder(folder, images, "images")
+        if images
+        else _image_folder(folder, found, guesses or _guesses(folder, found, split))
+    )
     semantic_folder = _explicit_folder(folder, semantic, "semantic") if semantic else None
     return Layout(annotations=found, images=image_folder, semantic=semantic_folder)
 
@@ -53,29 +57,37 @@ def _root(root: str | Path, explicit: bool) -> Path:
     if not str(root):
         if explicit:
             return Path()
-        raise LayoutError("no data folder was given: pass `--data ROOT` (or set `data.root`), the folder that holds "
-                          "the annotation files and images")
+        raise LayoutError(
+            "no data folder was given: pass `--data ROOT` (or set `data.root`), the folder that holds "
+            "the annotation files and images"
+        )
     folder = Path(root).expanduser()
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
-        raise LayoutError(f"data folder {folder}: {what}; `--data` (`data.root`) takes the folder that holds the "
-                          "annotation files and images")
+        raise LayoutError(
+            f"data folder {folder}: {what}; `--data` (`data.root`) takes the folder that holds the "
+            "annotation files and images"
+        )
     return folder
 
 
 def _explicit_file(root: Path, name: str, split: str) -> Path:
     path = root / Path(name).expanduser()
     if not path.is_file():
-        raise LayoutError(f"annotation file {path}: {_missing(path)}; correct `annotations` of the {split} data set, "
-                          "or leave it out to look in the usual places")
+        raise LayoutError(
+            f"annotation file {path}: {_missing(path)}; correct `annotations` of the {split} data set, "
+            "or leave it out to look in the usual places"
+        )
     return path
 
 
 def _explicit_folder(root: Path, name: str, key: str) -> Path:
     path = root / Path(name).expanduser()
     if not path.is_dir():
-        raise LayoutError(f"{key} folder {path}: {'not a folder' if path.exists() else 'does not exist'}; correct "
-                          f"`{key}` of the data set")
+        raise LayoutError(
+            f"{key} folder {path}: {'not a folder' if path.exists() else 'does not exist'}; correct "
+            f"`{key}` of the data set"
+        )
     return path
 
 
@@ -92,9 +104,11 @@ def _find_file(root: Path, split: str) -> tuple[Path, tuple[str, ...]]:
             if (root / name).is_file():
                 return root / name, tuple(f.format(s=alias) for f in folders)
             tried.append(name)
-    raise LayoutError(f"{root}: no annotation file for the {split} split; looked for\n"
-                      + "\n".join(f"  {name}" for name in tried)
-                      + "\nrename yours to one of these, or name it with `annotations` (and `images`) of the data set")
+    raise LayoutError(
+        f"{root}: no annotation file for the {split} split; looked for\n"
+        + "\n".join(f"  {name}" for name in tried)
+        + "\nrename yours to one of these, or name it with `annotations` (and `images`) of the data set"
+    )
 
 
 def _guesses(root: Path, found: Path, split: str) -> tuple[str, ...]:
@@ -112,6 +126,8 @@ def _image_folder(root: Path, found: Path, guesses: tuple[str, ...]) -> Path:
     for name in guesses:
         if (root / name).is_dir():
             return root / name
-    raise LayoutError(f"{found}: no image folder for it; looked for\n"
-                      + "\n".join(f"  {root / name}" for name in guesses)
-                      + "\nname yours with `images` of the data set")
+    raise LayoutError(
+        f"{found}: no image folder for it; looked for\n"
+        + "\n".join(f"  {root / name}" for name in guesses)
+        + "\nname yours with `images` of the data set"
+    )

@@ -91,7 +91,7 @@ class TrainSampler:
     def batches(self, epoch: int) -> list[list[Key]]:
         """The images of each step of an epoch on this rank."""
         start = self.rank * self.images_per_rank
-        return [batch[start:start + self.images_per_rank] for batch in self.global_batches(epoch)]
+        return [batch[start : start + self.images_per_rank] for batch in self.global_batches(epoch)]
 
     def global_batches(self, epoch: int) -> list[list[Key]]:
         """The images of each step of an epoch on all ranks."""
@@ -107,9 +107,9 @@ class TrainSampler:
         size, full, rest = self.global_batch, [], []
         for group in self._groups(order):
             whole = len(group) - len(group) % size
-            full += [group[i:i + size] for i in range(0, whole, size)]
+            full += [group[i : i + size] for i in range(0, whole, size)]
             rest += group[whole:]
-        full += [rest[i:i + size] for i in range(0, len(rest), size)]
+        full += [rest[i : i + size] for i in range(0, len(rest), size)]
         fill = iter(_fillers(order, full[-1], size))
         full[-1] = [*full[-1], *(next(fill) for _ in range(size - len(full[-1])))]
         return full
@@ -138,8 +138,14 @@ class Loader:
     `skipped`: bad images met so far, each once; they are also added to the data set's own `skipped`.
     """
 
-    def __init__(self, dataset: DetectionDataset, transforms: Sequence[Transform], batches: Sequence[Sequence[Key]],
-                 workers: int, substitute: bool) -> None:
+    def __init__(
+        self,
+        dataset: DetectionDataset,
+        transforms: Sequence[Transform],
+        batches: Sequence[Sequence[Key]],
+        workers: int,
+        substitute: bool,
+    ) -> None:
         self.skipped: list[BadSample] = []
         self._dataset = dataset
         self._batches = batches
@@ -189,8 +195,14 @@ class TestLoader:
             yield from images
 
 
-def train_loader(dataset: DetectionDataset, transforms: Sequence[Transform], sampler: TrainSampler, epoch: int,
-                 start_step: int = 0, workers: int = 0) -> Loader:
+def train_loader(
+    dataset: DetectionDataset,
+    transforms: Sequence[Transform],
+    sampler: TrainSampler,
+    epoch: int,
+    start_step: int = 0,
+    workers: int = 0,
+) -> Loader:
     """The steps of an epoch on this rank, from `start_step` on (the earlier ones are not loaded).
 
     A bad image met on the way raises DataError with its file, or, where the data set skips bad samples, is replaced by
@@ -200,8 +212,11 @@ def train_loader(dataset: DetectionDataset, transforms: Sequence[Transform], sam
 
 
 def test_loader(
-    dataset: DetectionDataset, transforms: Sequence[Transform], workers: int = 0,  # noqa: PT028
-    rank: int = 0, world: int = 1,  # noqa: PT028
+    dataset: DetectionDataset,
+    transforms: Sequence[Transform],
+    workers: int = 0,  # noqa: PT028
+    rank: int = 0,  # noqa: PT028
+    world: int = 1,  # noqa: PT028
 ) -> TestLoader:
     """Images rank, rank + world, ... of a data set, in order. Bad images raise DataError, or are left out."""
     batches = [[Key(index=index)] for index in range(rank, len(dataset), world)]
@@ -215,8 +230,14 @@ def prepare(sample: Sample, transforms: Sequence[Transform], key: Key) -> Loaded
     """A sample after its transforms, with what is to be known of it."""
     height, width = sample.size
     done = apply_transforms(sample, transforms, key)
-    info = ImageInfo(size=done.size, original_size=(height, width), key=key, image_id=sample.image_id,
-                     scale=(done.size[0] / height, done.size[1] / width), file=sample.file)
+    info = ImageInfo(
+        size=done.size,
+        original_size=(height, width),
+        key=key,
+        image_id=sample.image_id,
+        scale=(done.size[0] / height, done.size[1] / width),
+        file=sample.file,
+    )
     return LoadedImage(image=done.image, targets=done.targets(), info=info, proposals=done.proposals)
 
 
@@ -243,9 +264,14 @@ def _data_loader(source: _Source, batches: Sequence[Sequence[Key]], workers: int
     fork = workers > 0 and sys.platform == "linux"  # workers share the annotations without copying them
     own = torch.Generator().manual_seed(0)  # else the loader draws from the global one, which a resumed run relies on
     return DataLoader(
-        source, batch_sampler=[list(keys) for keys in batches], collate_fn=_as_it_is, num_workers=workers,
-        worker_init_fn=_start_worker, multiprocessing_context=multiprocessing.get_context("fork") if fork else None,
-        generator=own)
+        source,
+        batch_sampler=[list(keys) for keys in batches],
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        worker_init_fn=_start_worker,
+        multiprocessing_context=multiprocessing.get_context("fork") if fork else None,
+        generator=own,
+    )
 
 
 def _as_it_is(items: list[LoadedImage | Failure]) -> list[LoadedImage | Failure]:

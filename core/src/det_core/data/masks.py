@@ -56,11 +56,11 @@ class Segmentations:
         return {"size": [height, width], "counts": code.decode("ascii")} if code else self._rings(index)
 
     def _code(self, index: int) -> bytes:
-        return self.code_bytes[self.codes[index]:self.codes[index + 1]].tobytes()
+        return self.code_bytes[self.codes[index] : self.codes[index + 1]].tobytes()
 
     def _rings(self, index: int) -> list[list[float]]:
         rings = range(int(self.rings[index]), int(self.rings[index + 1]))
-        return [self.coordinates[self.points[r]:self.points[r + 1]].tolist() for r in rings]
+        return [self.coordinates[self.points[r] : self.points[r + 1]].tolist() for r in rings]
 
 
 class SegmentationBuilder:
@@ -84,9 +84,12 @@ class SegmentationBuilder:
 
     def build(self) -> Segmentations:
         return Segmentations(
-            rings=np.array(self._rings, np.int64), points=np.array(self._points, np.int64),
-            coordinates=np.array(self._coordinates, np.float64), codes=np.array(self._codes, np.int64),
-            code_bytes=np.frombuffer(bytes(self._bytes), np.uint8))
+            rings=np.array(self._rings, np.int64),
+            points=np.array(self._points, np.int64),
+            coordinates=np.array(self._coordinates, np.float64),
+            codes=np.array(self._codes, np.int64),
+            code_bytes=np.frombuffer(bytes(self._bytes), np.uint8),
+        )
 
 
 def _compressed(value: dict[str, Any], height: int, width: int) -> bytes:

@@ -82,8 +82,9 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, for JSON."""
-        return attrs.asdict(self, value_serializer=lambda _, __, value: list(value) if isinstance(value, tuple)
-                            else value)
+        return attrs.asdict(
+            self, value_serializer=lambda _, __, value: list(value) if isinstance(value, tuple) else value
+        )
 
     def render(self) -> str:
         """The report as text of at most 80 columns."""
@@ -94,8 +95,13 @@ class Report:
         return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
 
 
-def data_report(dataset: DetectionDataset, anchors: AnchorSetting | None = None, resize: ResizeConfig | None = None,
-                other: DetectionDataset | None = None, read_images: bool = False) -> Report:
+def data_report(
+    dataset: DetectionDataset,
+    anchors: AnchorSetting | None = None,
+    resize: ResizeConfig | None = None,
+    other: DetectionDataset | None = None,
+    read_images: bool = False,
+) -> Report:
     """What is in a data set; open it with on_bad_sample="skip" to have what is wrong listed rather than raised.
 
     anchors: scales, ratios (h / w) and strides of a recipe: a shape has sqrt(area) = scale * stride. resize: the
@@ -109,13 +115,22 @@ def data_report(dataset: DetectionDataset, anchors: AnchorSetting | None = None,
     mismatch = () if other is None else tuple(category_mismatch(dataset, other))
     bad = [*dataset.skipped, *(_unreadable(dataset) if read_images else ())]
     return Report(
-        name=dataset.name, images=len(dataset), objects=len(objects), crowd=len(truth["annotations"]) - len(objects),
-        dropped=dataset.dropped, empty_images=int((counts == 0).sum()),
+        name=dataset.name,
+        images=len(dataset),
+        objects=len(objects),
+        crowd=len(truth["annotations"]) - len(objects),
+        dropped=dataset.dropped,
+        empty_images=int((counts == 0).sum()),
         objects_per_image=_spread(counts),
-        image_sizes=_image_sizes(dataset), classes=_class_counts(dataset, objects), areas=_areas(sides),
-        percentiles=_percentiles(sides), resized=resize is not None,
-        anchors=None if anchors is None or not len(sides) else anchor_fit(sides, anchors), bad=tuple(bad),
-        mismatch=mismatch)
+        image_sizes=_image_sizes(dataset),
+        classes=_class_counts(dataset, objects),
+        areas=_areas(sides),
+        percentiles=_percentiles(sides),
+        resized=resize is not None,
+        anchors=None if anchors is None or not len(sides) else anchor_fit(sides, anchors),
+        bad=tuple(bad),
+        mismatch=mismatch,
+    )
 
 
 def _objects_per_image(dataset: DetectionDataset, objects: Sequence[dict[str, Any]]) -> NDArray[np.int64]:
@@ -129,14 +144,17 @@ def _spread(counts: NDArray[np.int64]) -> dict[str, float]:
     return {"mean": float(counts.mean()), "median": float(np.median(counts)), "max": float(counts.max())}
 
 
-def _sides(dataset: DetectionDataset, objects: Sequence[dict[str, Any]],
-           resize: ResizeConfig | None) -> NDArray[np.float64]:
+def _sides(
+    dataset: DetectionDataset, objects: Sequence[dict[str, Any]], resize: ResizeConfig | None
+) -> NDArray[np.float64]:
     """(M, 2) width and height of each object's box."""
     sides = np.array([a["bbox"][2:] for a in objects], np.float64).reshape(-1, 2)
     if resize is None:
         return sides
-    factors = {int(number): _factors((int(h), int(w)), resize)
-               for number, (h, w) in zip(dataset.image_ids, dataset.sizes, strict=True)}
+    factors = {
+        int(number): _factors((int(h), int(w)), resize)
+        for number, (h, w) in zip(dataset.image_ids, dataset.sizes, strict=True)
+    }
     return sides * np.array([factors[a["image_id"]] for a in objects], np.float64).reshape(-1, 2)
 
 
@@ -158,15 +176,20 @@ def _class_counts(dataset: DetectionDataset, objects: Sequence[dict[str, Any]]) 
     for annotation in objects:
         counts[annotation["category_id"]] += 1
         images[annotation["category_id"]].add(annotation["image_id"])
-    return tuple(ClassCount(name=name, id=number, objects=counts[number], images=len(images[number]))
-                 for name, number in zip(dataset.classes.names, dataset.classes.ids, strict=True))
+    return tuple(
+        ClassCount(name=name, id=number, objects=counts[number], images=len(images[number]))
+        for name, number in zip(dataset.classes.names, dataset.classes.ids, strict=True)
+    )
 
 
 def _area_groups(sides: NDArray[np.float64]) -> dict[str, NDArray[np.bool_]]:
     """Which boxes are small, medium and large."""
     area = sides.prod(axis=1)
-    return {"small": area < AREA_LIMITS[0], "medium": (area >= AREA_LIMITS[0]) & (area < AREA_LIMITS[1]),
-            "large": area >= AREA_LIMITS[1]}
+    return {
+        "small": area < AREA_LIMITS[0],
+        "medium": (area >= AREA_LIMITS[0]) & (area < AREA_LIMITS[1]),
+        "large": area >= AREA_LIMITS[1],
+    }
 
 
 def _areas(sides: NDArray[np.float64]) -> dict[str, int]:
@@ -184,20 +207,32 @@ def _percentiles(sides: NDArray[np.float64]) -> dict[str, float]:
 def anchor_shapes(anchors: AnchorSetting) -> NDArray[np.float64]:
     """(A, 2) width and height of anchors: stride * scale / sqrt(ratio) and stride * scale * sqrt(ratio)."""
     scales, ratios, strides = anchors
-    return np.array([(stride * scale / math.sqrt(ratio), stride * scale * math.sqrt(ratio))
-                     for stride in strides for ratio in ratios for scale in scales], np.float64)
+    return np.array(
+        [
+            (stride * scale / math.sqrt(ratio), stride * scale * math.sqrt(ratio))
+            for stride in strides
+            for ratio in ratios
+            for scale in scales
+        ],
+        np.float64,
+    )
 
 
 def anchor_fit(sides: NDArray[np.float64], anchors: AnchorSetting) -> AnchorFit:
     """How well these anchors fit boxes of these widths and heights, (M, 2) with M at least 1."""
     shapes = anchor_shapes(anchors)
-    best = np.concatenate([_best_iou(sides[i:i + CHUNK], shapes) for i in range(0, len(sides), CHUNK)])
+    best = np.concatenate([_best_iou(sides[i : i + CHUNK], shapes) for i in range(0, len(sides), CHUNK)])
     poor = best < POOR_IOU
     roots = np.sqrt(shapes.prod(axis=1))
     return AnchorFit(
-        poor=float(poor.mean()), mean_iou=float(best.mean()), smallest=float(roots.min()), largest=float(roots.max()),
-        poor_by_area={name: float(poor[group].mean()) if group.any() else 0.0
-                      for name, group in _area_groups(sides).items()})
+        poor=float(poor.mean()),
+        mean_iou=float(best.mean()),
+        smallest=float(roots.min()),
+        largest=float(roots.max()),
+        poor_by_area={
+            name: float(poor[group].mean()) if group.any() else 0.0 for name, group in _area_groups(sides).items()
+        },
+    )
 
 
 def _best_iou(sides: NDArray[np.float64], shapes: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -237,13 +272,19 @@ def _parts(report: Report) -> list[str | Table]:
 
 def _overview(report: Report) -> str:
     size, per = report.image_sizes, report.objects_per_image
-    lines = [report.name, f"  {report.images} images of {size['min_width']}x{size['min_height']} to "
-             f"{size['max_width']}x{size['max_height']} pixels, {report.empty_images} without objects"]
-    lines.append(f"  {report.objects} objects: {per['mean']:.1f} per image (median {per['median']:.0f}, most "
-                 f"{per['max']:.0f}), and {report.crowd} crowd regions")
+    lines = [
+        report.name,
+        f"  {report.images} images of {size['min_width']}x{size['min_height']} to "
+        f"{size['max_width']}x{size['max_height']} pixels, {report.empty_images} without objects",
+    ]
+    lines.append(
+        f"  {report.objects} objects: {per['mean']:.1f} per image (median {per['median']:.0f}, most "
+        f"{per['max']:.0f}), and {report.crowd} crowd regions"
+    )
     if report.dropped:
-        lines.append(f"  {report.dropped} annotations are left out of training by COCO's rules (no area, or under a "
-                     "pixel)")
+        lines.append(
+            f"  {report.dropped} annotations are left out of training by COCO's rules (no area, or under a pixel)"
+        )
     return "\n".join(lines)
 
 
@@ -281,8 +322,10 @@ def _percentile_line(report: Report) -> str:
 
 
 def _anchor_lines(fit: AnchorFit) -> str:
-    line = (f"Anchors of {fit.smallest:.0f} to {fit.largest:.0f} pixels: {fit.poor:.1%} of the boxes have no anchor "
-            f"shape of IoU 0.5 or more; the best IoU is {fit.mean_iou:.2f} on average.")
+    line = (
+        f"Anchors of {fit.smallest:.0f} to {fit.largest:.0f} pixels: {fit.poor:.1%} of the boxes have no anchor "
+        f"shape of IoU 0.5 or more; the best IoU is {fit.mean_iou:.2f} on average."
+    )
     if fit.poor > 0.1:
         line += " Smaller or larger anchors, or another input scale, may find more of them."
     return line

@@ -54,8 +54,15 @@ def clip(sample: Sample) -> Sample:
     height, width = sample.size
 
     def clipped(boxes: Tensor) -> Tensor:
-        return torch.stack([boxes[:, 0].clamp(0, width), boxes[:, 1].clamp(0, height),
-                            boxes[:, 2].clamp(0, width), boxes[:, 3].clamp(0, height)], dim=1)
+        return torch.stack(
+            [
+                boxes[:, 0].clamp(0, width),
+                boxes[:, 1].clamp(0, height),
+                boxes[:, 2].clamp(0, width),
+                boxes[:, 3].clamp(0, height),
+            ],
+            dim=1,
+        )
 
     proposals = None if sample.proposals is None else clipped(sample.proposals)
     return attrs.evolve(sample, boxes=clipped(sample.boxes), proposals=proposals)
@@ -69,8 +76,9 @@ def drop_vanished(sample: Sample) -> Sample:
     if bool(keep.all()):
         return sample
     masks = None if sample.masks is None else sample.masks[keep]
-    return attrs.evolve(sample, boxes=sample.boxes[keep], labels=sample.labels[keep], ignored=sample.ignored[keep],
-                        masks=masks)
+    return attrs.evolve(
+        sample, boxes=sample.boxes[keep], labels=sample.labels[keep], ignored=sample.ignored[keep], masks=masks
+    )
 
 
 def _extended(boxes: Tensor) -> Tensor:
@@ -81,7 +89,8 @@ def _extended(boxes: Tensor) -> Tensor:
 class V2:
     """A v2 transform (or any function of a dict of tv_tensors) as a transform of samples.
 
-    It must keep the order and number of boxes; leave those it removes empty, as v2's own crops do.
+    It must keep the order and number of boxes; leave those it removes empty, as v2's own crops do. Given proposals come
+    as a second set of boxes, which a transform that decides by the boxes (RandomIoUCrop) does not take.
     """
 
     def __init__(self, transform: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
@@ -97,8 +106,11 @@ class V2:
 def to_tv_tensors(sample: Sample) -> dict[str, Any]:
     """The parts of a sample that transforms change, as tv_tensors; those it has not are left out."""
     parts: dict[str, Any] = {
-        "image": tv_tensors.Image(sample.image), "boxes": _boxes(sample.boxes, sample.size),
-        "labels": sample.labels, "ignored": sample.ignored}
+        "image": tv_tensors.Image(sample.image),
+        "boxes": _boxes(sample.boxes, sample.size),
+        "labels": sample.labels,
+        "ignored": sample.ignored,
+    }
     if sample.masks is not None:
         parts["masks"] = tv_tensors.Mask(sample.masks)
     if sample.semantic is not None:
@@ -109,8 +121,7 @@ def to_tv_tensors(sample: Sample) -> dict[str, Any]:
 
 
 def _boxes(boxes: Tensor, size: tuple[int, int]) -> tv_tensors.BoundingBoxes:
-    return tv_tensors.BoundingBoxes(
-        boxes.reshape(-1, 4), format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=size)
+    return tv_tensors.BoundingBoxes(boxes.reshape(-1, 4), format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=size)
 
 
 def from_tv_tensors(sample: Sample, parts: dict[str, Any]) -> Sample:
@@ -118,8 +129,10 @@ def from_tv_tensors(sample: Sample, parts: dict[str, Any]) -> Sample:
     plain = {name: part.as_subclass(Tensor) for name, part in parts.items()}
     counts = {name: len(plain[name]) for name in ("boxes", "labels", "ignored", "masks") if name in plain}
     if len(set(counts.values())) > 1:
-        raise ValueError(f"a transform changed the number of some annotation parts only: {counts}; it is to leave "
-                         "boxes that it removes empty: they are dropped afterwards")
+        raise ValueError(
+            f"a transform changed the number of some annotation parts only: {counts}; it is to leave "
+            "boxes that it removes empty: they are dropped afterwards"
+        )
     return attrs.evolve(sample, **plain)
 
 
@@ -170,9 +183,13 @@ def resize(sample: Sample, size: tuple[int, int]) -> Sample:
     factors = torch.tensor([size[1] / width, size[0] / height] * 2, dtype=torch.float32)
     image = F.resize_image(sample.image, list(size), interpolation=InterpolationMode.BILINEAR, antialias=False)
     return attrs.evolve(
-        sample, image=image, boxes=sample.boxes * factors, masks=_resize_masks(sample.masks, size),
+        sample,
+        image=image,
+        boxes=sample.boxes * factors,
+        masks=_resize_masks(sample.masks, size),
         semantic=_resize_masks(sample.semantic, size),
-        proposals=None if sample.proposals is None else sample.proposals * factors)
+        proposals=None if sample.proposals is None else sample.proposals * factors,
+    )
 
 
 def _resize_masks(masks: Tensor | None, size: tuple[int, int]) -> Tensor | None:
@@ -188,7 +205,9 @@ def _resize_masks(masks: Tensor | None, size: tuple[int, int]) -> Tensor | None:
 def flip(config: FlipConfig) -> Transform:
     """Horizontal (x' = W - x) and vertical flips, each with its probability."""
     parts: Sequence[nn.Module] = [
-        v2.RandomHorizontalFlip(config.probability), v2.RandomVerticalFlip(config.vertical_probability)]
+        v2.RandomHorizontalFlip(config.probability),
+        v2.RandomVerticalFlip(config.vertical_probability),
+    ]
     return V2(v2.Compose(parts))
 
 

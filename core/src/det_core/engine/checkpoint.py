@@ -207,19 +207,24 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{file}: not a readable safetensors file ({error})") from None
 
 
-def load_detector(checkpoint: str | Path, device: str | torch.device = "cpu") -> Detector:
+def load_detector(
+    checkpoint: str | Path, device: str | torch.device = "cpu", *, recipe: Recipe | None = None
+) -> Detector:
     """The trained detector of a checkpoint (file, folder or run), in evaluation mode; `.classes` says what it finds.
+
+    recipe: its recipe with other settings for the test (thresholds, sizes); by default as it was trained.
 
     Raises CheckpointError, see `read_header`.
     """
     file = weights_file(checkpoint)
     header = read_header(file)
-    detector = header.recipe.detector.build(classes=header.classes)
+    recipe = recipe or header.recipe
+    detector = recipe.detector.build(classes=header.classes)
     try:
         detector.load_state_dict(read_weights(file))
     except RuntimeError as error:
         raise CheckpointError(f"{file}: the weights do not fit its recipe: {error}") from None
-    detector.test_transforms = header.recipe.data.test_transforms
+    detector.test_transforms = recipe.data.test_transforms
     return detector.to(device).eval()
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import attrs
 import numpy as np
 import torch
 from attrs import frozen
@@ -94,7 +93,7 @@ def train(
     Args:
         recipe: what to train; `load_recipe` reads one.
         work_dir: the run folder; made if need be. One that holds a run already is only taken with `resume`.
-        data: root of the data set; by default the recipe's.
+        data: root of the data set; by default the recipe's. In place of the bundled sample it is a COCO-format folder.
         init: checkpoint whose weights to start from (fine-tuning); class-dependent layers stay fresh where the
             classes differ.
         resume: go on from the last checkpoint in `work_dir`, bit for bit; from the start if there is none.
@@ -108,7 +107,7 @@ def train(
         DetError: for bad data, a folder in use, weights that do not fit, or a loss that is not finite.
     """
     if data is not None:
-        recipe = attrs.evolve(recipe, data=attrs.evolve(recipe.data, root=str(data)))
+        recipe = recipe.with_data(data)
     options = TrainOptions(
         work_dir=Path(work_dir), init=None if init is None else Path(init), resume=resume, device=device,
         max_steps=max_steps, log_every=log_every, save_every=save_every, quiet=quiet,

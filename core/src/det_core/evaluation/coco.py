@@ -49,8 +49,10 @@ class CocoEvaluator(Evaluator):
 
     def __init__(self, config: CocoEvaluatorConfig, dataset: DetectionDataset) -> None:
         if "mask" in config.kinds and not dataset.has_masks:
-            raise DataError(f"{dataset.name}: masks are to be evaluated, but the data set was opened without masks; "
-                            "evaluate `kinds: [box]`, or open it with masks=True")
+            raise DataError(
+                f"{dataset.name}: masks are to be evaluated, but the data set was opened without masks; "
+                "evaluate `kinds: [box]`, or open it with masks=True"
+            )
         self.config = config
         self.dataset = dataset
         self.backend = choose_backend(config.backend)
@@ -66,7 +68,8 @@ class CocoEvaluator(Evaluator):
         self._check_labels(labels)
         records = [
             {"image_id": image_id, "category_id": self.dataset.classes.ids[label], "bbox": box, "score": score}
-            for box, score, label in zip(extents, scores, labels, strict=True)]
+            for box, score, label in zip(extents, scores, labels, strict=True)
+        ]
         if "mask" in self.config.kinds:
             self._add_masks(records, detections.masks)
         return records
@@ -74,13 +77,17 @@ class CocoEvaluator(Evaluator):
     def _check_labels(self, labels: list[int]) -> None:
         count = len(self.dataset.classes)
         if labels and not 0 <= min(labels) <= max(labels) < count:
-            raise DataError(f"{self.dataset.name}: the detector gives label {max(labels)}, but the data set has "
-                            f"{count} classes (labels 0..{count - 1}); evaluate on the data set that it was made for")
+            raise DataError(
+                f"{self.dataset.name}: the detector gives label {max(labels)}, but the data set has "
+                f"{count} classes (labels 0..{count - 1}); evaluate on the data set that it was made for"
+            )
 
     def _add_masks(self, records: list[dict[str, Any]], masks: Tensor | None) -> None:
         if masks is None:
-            raise DetError("masks are to be evaluated, but the detector gives none; evaluate `kinds: [box]`, or use a "
-                           "detector with a mask head")
+            raise DetError(
+                "masks are to be evaluated, but the detector gives none; evaluate `kinds: [box]`, or use a "
+                "detector with a mask head"
+            )
         for record, code in zip(records, encode_masks(masks), strict=True):
             record["segmentation"] = code
 
@@ -118,16 +125,18 @@ class CocoEvaluator(Evaluator):
         detected = {**truth, "annotations": _as_annotations(kind, [r for r in results if r["image_id"] in known])}
         evaluate = _faster if self.backend == "faster-coco-eval" else _pycocotools
         with contextlib.redirect_stdout(io.StringIO()):
-            return evaluate(truth, detected, "segm" if kind == "mask" else "bbox", self._limits(kind),
-                            by_class=kind != "proposal")
+            return evaluate(
+                truth, detected, "segm" if kind == "mask" else "bbox", self._limits(kind), by_class=kind != "proposal"
+            )
 
 
 def choose_backend(name: str) -> str:
     """`auto` resolved to what is installed; DetError if faster-coco-eval is asked for and is not there."""
     there = importlib.util.find_spec("faster_coco_eval") is not None
     if name == "faster-coco-eval" and not there:
-        raise DetError("backend: faster-coco-eval is not installed; `pip install faster-coco-eval`, or use `backend: "
-                       "auto`")
+        raise DetError(
+            "backend: faster-coco-eval is not installed; `pip install faster-coco-eval`, or use `backend: auto`"
+        )
     return ("faster-coco-eval" if there else "pycocotools") if name == "auto" else name
 
 
@@ -154,16 +163,18 @@ def _as_annotations(kind: str, results: Sequence[dict[str, Any]]) -> list[dict[s
     return annotations
 
 
-def _pycocotools(truth: dict[str, Any], detected: dict[str, Any], iou_type: str, limits: tuple[int, ...],
-                 by_class: bool) -> Curves:
+def _pycocotools(
+    truth: dict[str, Any], detected: dict[str, Any], iou_type: str, limits: tuple[int, ...], by_class: bool
+) -> Curves:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     return _run(COCOeval(_indexed(COCO(), truth), _indexed(COCO(), detected), iou_type), limits, by_class)
 
 
-def _faster(truth: dict[str, Any], detected: dict[str, Any], iou_type: str, limits: tuple[int, ...],
-            by_class: bool) -> Curves:
+def _faster(
+    truth: dict[str, Any], detected: dict[str, Any], iou_type: str, limits: tuple[int, ...], by_class: bool
+) -> Curves:
     from faster_coco_eval import COCO, COCOeval_faster
 
     if not detected["annotations"]:  # it has nothing to match then
@@ -197,9 +208,11 @@ def _mean(values: NDArray[np.float64]) -> float:
 
 def _metrics(kind: str, curves: Curves, limits: tuple[int, ...]) -> dict[str, float]:
     """AP at the largest limit, AR at each."""
-    metrics = {f"{kind}_ap": _mean(curves.precision[:, :, :, 0, -1]),
-               f"{kind}_ap50": _mean(curves.precision[0, :, :, 0, -1]),
-               f"{kind}_ap75": _mean(curves.precision[5, :, :, 0, -1])}
+    metrics = {
+        f"{kind}_ap": _mean(curves.precision[:, :, :, 0, -1]),
+        f"{kind}_ap50": _mean(curves.precision[0, :, :, 0, -1]),
+        f"{kind}_ap75": _mean(curves.precision[5, :, :, 0, -1]),
+    }
     metrics |= {f"{kind}_ap{area}": _mean(curves.precision[:, :, :, a, -1]) for a, area in enumerate(AREAS) if area}
     metrics |= {f"{kind}_ar{limit}": _mean(curves.recall[:, :, 0, m]) for m, limit in enumerate(limits)}
     metrics |= {f"{kind}_ar{area}": _mean(curves.recall[:, :, a, -1]) for a, area in enumerate(AREAS) if area}
@@ -209,8 +222,9 @@ def _metrics(kind: str, curves: Curves, limits: tuple[int, ...]) -> dict[str, fl
 def _proposal_metrics(curves: Curves) -> dict[str, float]:
     """Class-agnostic AR at each limit, and by area at the largest."""
     metrics = {f"ar{limit}": _mean(curves.recall[:, :, 0, m]) for m, limit in enumerate(PROPOSAL_LIMITS)}
-    metrics |= {f"ar{PROPOSAL_LIMITS[-1]}{area}": _mean(curves.recall[:, :, a, -1])
-                for a, area in enumerate(AREAS) if area}
+    metrics |= {
+        f"ar{PROPOSAL_LIMITS[-1]}{area}": _mean(curves.recall[:, :, a, -1]) for a, area in enumerate(AREAS) if area
+    }
     return metrics
 
 
@@ -244,10 +258,20 @@ def _table(title: str, first: str, columns: Sequence[str]) -> Table:
 
 
 def _ap_table(kinds: Sequence[str], metrics: dict[str, float]) -> Table:
-    counts = [int(name.removeprefix(f"{kinds[0]}_ar")) for name in metrics
-              if name.startswith(f"{kinds[0]}_ar") and name.removeprefix(f"{kinds[0]}_ar").isdigit()]
-    parts = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "APs": "ap_small", "APm": "ap_medium", "APl": "ap_large",
-             f"AR@{max(counts)}": f"ar{max(counts)}"}
+    counts = [
+        int(name.removeprefix(f"{kinds[0]}_ar"))
+        for name in metrics
+        if name.startswith(f"{kinds[0]}_ar") and name.removeprefix(f"{kinds[0]}_ar").isdigit()
+    ]
+    parts = {
+        "AP": "ap",
+        "AP50": "ap50",
+        "AP75": "ap75",
+        "APs": "ap_small",
+        "APm": "ap_medium",
+        "APl": "ap_large",
+        f"AR@{max(counts)}": f"ar{max(counts)}",
+    }
     table = _table("COCO metrics (percent)", "", list(parts))
     for kind in kinds:
         table.add_row(kind, *(_percent(metrics[f"{kind}_{part}"]) for part in parts.values()))
@@ -256,8 +280,10 @@ def _ap_table(kinds: Sequence[str], metrics: dict[str, float]) -> Table:
 
 def _proposal_table(metrics: dict[str, float]) -> Table:
     names = [name for name in metrics if name.startswith("ar")]
-    titles = [name.replace("ar", "AR@", 1).replace("_small", " s").replace("_medium", " m").replace("_large", " l")
-              for name in names]
+    titles = [
+        name.replace("ar", "AR@", 1).replace("_small", " s").replace("_medium", " m").replace("_large", " l")
+        for name in names
+    ]
     table = _table("Recall of proposals, all classes as one (percent)", "", titles)
     table.add_row("proposals", *(_percent(metrics[name]) for name in names))
     return table

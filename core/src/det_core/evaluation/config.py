@@ -30,10 +30,13 @@ class CocoEvaluatorConfig(EvaluatorConfig):
 
     kinds: tuple[Kind, ...] = field(default=("box",), validator=_kinds, metadata=doc("what is evaluated"))
     backend: Literal["auto", "pycocotools", "faster-coco-eval"] = field(
-        default="auto", validator=validators.in_(BACKENDS),
-        metadata=doc("who computes: auto = faster-coco-eval where installed, else pycocotools (the same numbers)"))
+        default="auto",
+        validator=validators.in_(BACKENDS),
+        metadata=doc("who computes: auto = faster-coco-eval where installed, else pycocotools (the same numbers)"),
+    )
     max_detections: int = field(
-        default=100, validator=validators.ge(1), metadata=doc("best detections per image that count (boxes, masks)"))
+        default=100, validator=validators.ge(1), metadata=doc("best detections per image that count (boxes, masks)")
+    )
 
     def needs_masks(self) -> bool:
         return "mask" in self.kinds

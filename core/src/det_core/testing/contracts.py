@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -56,7 +57,7 @@ STAGES = FeatureSpec(channels=(8, 16, 24, 32), strides=(4, 8, 16, 32))
 REGIONS = RegionSpec(channels=16, size=(7, 7))
 
 
-# ----------------------------------------------------------------------------------------------------- inputs
+# inputs
 
 
 def make_batch(count: int = 2, size: tuple[int, int] = IMAGE_SIZE) -> Batch:
@@ -111,7 +112,7 @@ def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-# --------------------------------------------------------------------------------------- one function per slot
+# one function per slot
 
 
 def check_backbone(config: BackboneConfig) -> None:
@@ -183,7 +184,7 @@ def check_box_head(config: BoxHeadConfig, inputs: RegionSpec = REGIONS) -> None:
     """Shapes (no regions too), class counts, gradients, autocast, save and load of a box head."""
     check_config(config)
     for k in CLASS_COUNTS:
-        module = _built(lambda k=k: config.build(inputs, k))
+        module = _built(partial(config.build, inputs, k))
         _equal(config, "num_classes", module.num_classes, k)
         for count in (4, 0):
             out = module(_regions(inputs, count))
@@ -191,21 +192,25 @@ def check_box_head(config: BoxHeadConfig, inputs: RegionSpec = REGIONS) -> None:
             _equal(config, f"scores of {count} regions", tuple(out.scores.shape), (count, k + 1))
             deltas = 4 if module.class_agnostic else 4 * k
             _equal(config, f"deltas of {count} regions", tuple(out.deltas.shape), (count, deltas))
-    _check_class_dependent(config, lambda k: config.build(inputs, k))
-    _check_module(config, lambda: config.build(inputs, 3), lambda m: m(_regions(inputs)), may_be_empty=_regions(inputs, 0))
+    _check_class_dependent(config, partial(config.build, inputs))
+    _check_module(
+        config, partial(config.build, inputs, 3), lambda m: m(_regions(inputs)), may_be_empty=_regions(inputs, 0)
+    )
 
 
 def check_mask_head(config: MaskHeadConfig, inputs: RegionSpec = REGIONS) -> None:
     """Shapes (no regions too), class counts, gradients, autocast, save and load of a mask head."""
     check_config(config)
     for k in CLASS_COUNTS:
-        module = _built(lambda k=k: config.build(inputs, k))
+        module = _built(partial(config.build, inputs, k))
         _equal(config, "num_classes", module.num_classes, k)
         for count in (4, 0):
             shape = tuple(module(_regions(inputs, count)).shape)
             _equal(config, f"masks of {count} regions", shape, (count, 1 if module.class_agnostic else k, *module.size))
-    _check_class_dependent(config, lambda k: config.build(inputs, k))
-    _check_module(config, lambda: config.build(inputs, 3), lambda m: m(_regions(inputs)), may_be_empty=_regions(inputs, 0))
+    _check_class_dependent(config, partial(config.build, inputs))
+    _check_module(
+        config, partial(config.build, inputs, 3), lambda m: m(_regions(inputs)), may_be_empty=_regions(inputs, 0)
+    )
 
 
 def check_dense_head(config: DenseHeadConfig, inputs: FeatureSpec = PYRAMID) -> None:
@@ -215,7 +220,7 @@ def check_dense_head(config: DenseHeadConfig, inputs: FeatureSpec = PYRAMID) -> 
     batch = make_batch()
     features = make_features(inputs, batch)
     for k in CLASS_COUNTS:
-        head: DenseHead = _built(lambda k=k: config.build(inputs, k))  # type: ignore[assignment]
+        head: DenseHead = _built(partial(config.build, inputs, k))
 
         def losses(empty: bool, head: DenseHead = head, k: int = k) -> Losses:
             return head.losses(head(features), make_targets(batch, k, empty=empty), batch)
@@ -225,8 +230,8 @@ def check_dense_head(config: DenseHeadConfig, inputs: FeatureSpec = PYRAMID) -> 
             _check_detections(config, head.predict(head(features), batch), batch, k)
             if isinstance(head, ProposalHead):
                 _check_proposals(config, head, head(features), batch)
-    _check_class_dependent(config, lambda k: config.build(inputs, k))
-    _check_saving(config, lambda: config.build(inputs, 3), lambda m: m(features))
+    _check_class_dependent(config, partial(config.build, inputs))
+    _check_saving(config, partial(config.build, inputs, 3), lambda m: m(features))
 
 
 def check_roi_head(config: RoIHeadConfig, inputs: FeatureSpec = PYRAMID) -> None:
@@ -236,7 +241,7 @@ def check_roi_head(config: RoIHeadConfig, inputs: FeatureSpec = PYRAMID) -> None
     batch = make_batch()
     features = make_features(inputs, batch)
     for k in CLASS_COUNTS:
-        head: RoIHead = _built(lambda k=k: config.build(inputs, k))  # type: ignore[assignment]
+        head: RoIHead = _built(partial(config.build, inputs, k))
 
         def losses(empty: bool, head: RoIHead = head, k: int = k) -> Losses:
             targets = make_targets(batch, k, empty=empty)
@@ -248,9 +253,9 @@ def check_roi_head(config: RoIHeadConfig, inputs: FeatureSpec = PYRAMID) -> None
             proposals = [p[:0] for p in proposals] if empty else proposals
             with torch.no_grad():
                 _check_detections(config, head.predict(features, proposals, batch), batch, k)
-    _check_class_dependent(config, lambda k: config.build(inputs, k))
+    _check_class_dependent(config, partial(config.build, inputs))
     proposals = make_proposals(batch, make_targets(batch, 3))
-    _check_saving(config, lambda: config.build(inputs, 3), lambda m: m.predict(features, proposals, batch))
+    _check_saving(config, partial(config.build, inputs, 3), lambda m: m.predict(features, proposals, batch))
 
 
 def check_detector(config: DetectorConfig) -> None:
@@ -261,7 +266,7 @@ def check_detector(config: DetectorConfig) -> None:
         proposals = make_proposals(batch, make_targets(batch, 3))
         batch = attrs.evolve(batch, proposals=tuple(proposals))
     for k in CLASS_COUNTS:
-        detector: Detector = _built(lambda k=k: config.build(num_classes=k))  # type: ignore[assignment]
+        detector: Detector = _built(partial(config.build, num_classes=k))
         _equal(config, "features", tuple(f.shape[1] for f in detector.features(batch)), config.feature_spec().channels)
 
         def losses(empty: bool, detector: Detector = detector, k: int = k) -> Losses:
@@ -271,7 +276,7 @@ def check_detector(config: DetectorConfig) -> None:
         has_classes = config.roi_head is not None or not isinstance(detector.dense_head, ProposalHead)
         _check_detections(config, detector.eval().predict(batch), batch, k if has_classes else 1)
     _check_class_dependent(config, lambda k: config.build(num_classes=k))
-    _check_saving(config, lambda: config.build(num_classes=3), lambda m: m.predict(batch))
+    _check_saving(config, partial(config.build, num_classes=3), lambda m: m.predict(batch))
 
 
 def check_component(config: Component) -> None:
@@ -346,7 +351,7 @@ def _check_recipes(entries: Iterable[RecipeEntry]) -> None:
         _check_round_trip(recipe)
 
 
-# --------------------------------------------------------------------------------------------- configurations
+# configurations
 
 
 def check_config(config: Component) -> None:
@@ -388,7 +393,7 @@ def check_import_light(module: str) -> None:
     _LIGHT.add(module)
 
 
-# ------------------------------------------------------------------------------------------------ the contracts
+# the contracts
 
 
 def _who(config: object) -> str:
@@ -518,19 +523,23 @@ def _check_proposals(config: object, head: ProposalHead, outputs: object, batch:
 
 def _check_class_dependent(config: object, build: Callable[[int], nn.Module]) -> None:
     """`class_dependent()` names exactly the weights whose shapes differ between two class counts."""
-    few, many = (_built(lambda k=k: build(k)).state_dict() for k in CLASS_COUNTS)
+    few, many = (_built(partial(build, k)).state_dict() for k in CLASS_COUNTS)
     assert few.keys() == many.keys(), f"{_who(config)}: the class count changes which weights there are"
     differing = {name for name in few if few[name].shape != many[name].shape}
-    declared = set(_declared(_built(lambda: build(CLASS_COUNTS[0]))))
+    declared = set(_declared(_built(partial(build, CLASS_COUNTS[0]))))
     missed, extra = sorted(differing - declared), sorted(declared - differing)
     assert not missed, f"{_who(config)}: class_dependent() leaves out {', '.join(missed)}"
-    assert not extra, f"{_who(config)}: class_dependent() names {', '.join(extra)}, which the class count does not change"
+    assert not extra, (
+        f"{_who(config)}: class_dependent() names {', '.join(extra)}, which the class count does not change"
+    )
 
 
 def _declared(module: nn.Module) -> Iterator[str]:
     prefixes = tuple(
         f"{name}.{layer}.".removeprefix(".")
-        for name, head in module.named_modules() if isinstance(head, Head) for layer in head.class_dependent()
+        for name, head in module.named_modules()
+        if isinstance(head, Head)
+        for layer in head.class_dependent()
     )
     return (key for key in module.state_dict() if prefixes and key.startswith(prefixes))
 
@@ -556,9 +565,8 @@ def _tensors(value: object) -> list[Tensor]:
         return [t for v in value.values() for t in _tensors(v)]
     if isinstance(value, (list, tuple)):
         return [t for v in value for t in _tensors(v)]
-    if attrs.has(type(value)):
-        return [t for f in attrs.fields(type(value)) for t in _tensors(getattr(value, f.name))]
-    return []
+    names = [f.name for f in getattr(type(value), "__attrs_attrs__", ())]
+    return [t for name in names for t in _tensors(getattr(value, name))]
 
 
 def _total(tensors: Iterable[Tensor]) -> Tensor:

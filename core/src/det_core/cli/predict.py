@@ -1,0 +1,112 @@
+"""`det-core predict`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from det_core.config.base import DetError
+
+if TYPE_CHECKING:
+    from det_core.model.detector import Detector
+    from det_core.structures import Detections
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
+
+
+@click.command(name="predict")
+@click.option("--checkpoint", required=True, help="A run folder (its best checkpoint), a checkpoint, or .safetensors.")
+@click.argument("images", nargs=-1, required=True)
+@click.option("--out", default="predictions", show_default=True, help="Folder for the pictures and predictions.json.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="Detections of at least this score are drawn; the JSON holds all.",
+)
+@click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--device", help="cpu, cuda, cuda:N or mps; by default the GPU if there is one.")
+@click.option("--amp", "use_amp", is_flag=True, help="Mixed precision.")
+def command(
+    checkpoint: str,
+    images: tuple[str, ...],
+    out: str,
+    threshold: float,
+    batch_size: int,
+    device: str | None,
+    use_amp: bool,
+) -> None:
+    """Detect objects in IMAGES (files or folders): a picture of each, and all detections as JSON.
+
+    In the JSON boxes are x1, y1, x2, y2 in pixels of the image, masks COCO's compressed RLE.
+    """
+    files = find_images(images)
+    names = picture_names(files)
+    from det_core.data.dataset import read_image
+    from det_core.draw import draw, save_png
+    from det_core.engine.checkpoint import load_detector, write_text
+    from det_core.engine.distributed import choose_device
+    from det_core.engine.predict import predict
+
+    detector = load_detector(checkpoint, choose_device(device))
+    folder = Path(out)
+    records = []
+    for start in range(0, len(files), batch_size):
+        part = files[start : start + batch_size]
+        pixels = [read_image(file) for file in part]
+        for file, image, found in zip(
+            part, pixels, predict(detector, pixels, batch_size=batch_size, precision="bf16" if use_amp else "fp32")
+        ):
+            save_png(draw(image, found, detector.classes, threshold), folder / names[file])
+            records.append({"file": str(file), "picture": names[file], "detections": _plain(found, detector)})
+            drawn = int((found.scores >= threshold).sum())
+            click.echo(f"{file}: {len(found)} detections, {drawn} of at least {threshold:g} -> {folder / names[file]}")
+    write_text(folder / "predictions.json", json.dumps(records) + "\n")
+
+
+def find_images(given: tuple[str, ...]) -> list[Path]:
+    """The files that paths mean: a folder stands for its images; DetError for what is not there."""
+    files: list[Path] = []
+    for text in given:
+        path = Path(text)
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+            if not inside:
+                raise DetError(f"{path}: no images in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})")
+            files += inside
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise DetError(f"{path}: no such file or folder")
+    return list(dict.fromkeys(files))
+
+
+def picture_names(files: list[Path]) -> dict[Path, str]:
+    """A file name for each picture; images of one name from several folders get numbers."""
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for file in files:
+        name, number = f"{file.stem}.png", 1
+        while name in taken:
+            number += 1
+            name = f"{file.stem}-{number}.png"
+        taken.add(name)
+        names[file] = name
+    return names
+
+
+def _plain(found: Detections, detector: Detector) -> list[dict[str, Any]]:
+    """Detections as JSON holds them."""
+    from det_core.evaluation.coco import encode_masks
+
+    masks = [None] * len(found) if found.masks is None else encode_masks(found.masks)
+    rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), masks)
+    return [
+        {"box": box, "score": score, "label": label, "class": detector.classes.names[label]}
+        | ({} if mask is None else {"mask": mask})
+        for box, score, label, mask in rows
+    ]

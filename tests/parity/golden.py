@@ -1,0 +1,277 @@
+"""Golden cases: what the reference implementation (mmdetection 3.3.0, float64, CPU) computes for a whole detector.
+
+`cases/NAME.json` and `.npz` hold its results, `generate.py` makes weights and inputs, `stages/NAME.npz` holds what
+this project computed at every stage when the case passed, so that a failure can say which stage departs first.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from attrs import evolve, frozen
+from torch import Tensor
+
+from det_core.boxes.config import RandomSamplerConfig
+from det_core.boxes.overlaps import box_iou
+from det_core.data.config import ResizeConfig
+from det_core.data.dataset import Sample, read_image
+from det_core.data.loader import prepare
+from det_core.engine.predict import to_batch
+from det_core.model.contracts import BoxHead, MaskHead, RoIPool
+from det_core.model.detector import Detector
+from det_core.model.detector_config import DetectorConfig, PreprocessConfig
+from det_core.recipe import load_recipe
+from det_core.structures import Batch, Detections, ImageInfo, Key, Targets
+from det_core.weights import ImportReport, import_weights
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+import generate  # noqa: E402
+
+# Case name to the recipe of the same model; sizes, classes and thresholds come from the case.
+RECIPES = {
+    "rpn_r50_fpn": "rpn/r50-fpn-1x",
+    "faster_rcnn_r50_fpn": "faster-rcnn/r50-fpn-1x",
+    "mask_rcnn_r50_fpn": "mask-rcnn/r50-fpn-1x",
+    "pipeline_faster_rcnn_r50_fpn": "faster-rcnn/r50-fpn-1x",
+    "pipeline_mask_rcnn_r50_fpn": "mask-rcnn/r50-fpn-1x",
+}
+# Its losses to ours.
+LOSSES = {
+    "loss_rpn_cls": "rpn_cls",
+    "loss_rpn_bbox": "rpn_box",
+    "loss_cls": "roi_cls",
+    "loss_bbox": "roi_box",
+    "loss_mask": "roi_mask",
+}
+STAGES = ("input", "backbone", "neck", "dense outputs", "proposals", "RoI features", "head outputs", "detections")
+EVERYTHING = 1_000_000  # sample every candidate, so that no random number matters
+
+
+@frozen(eq=False)
+class Case:
+    """A golden case: its description and results, and the detector that holds its weights."""
+
+    name: str
+    facts: dict[str, Any]
+    golden: dict[str, np.ndarray]
+    detector: Detector
+    report: ImportReport
+
+
+def load_case(name: str, dtype: torch.dtype = torch.float64) -> Case:
+    """Read a case, build its recipe's detector and import the reference's weights."""
+    facts = json.loads((HERE / "cases" / f"{name}.json").read_text())
+    golden = dict(np.load(HERE / "cases" / f"{name}.npz"))
+    detector = detector_config(RECIPES[name], facts).build(num_classes=facts["num_classes"])
+    report = import_weights(generate.state_dict(facts), source="mmdet", detector=detector)
+    return Case(name, facts, golden, detector.to(dtype), report)
+
+
+def detector_config(recipe: str, facts: dict[str, Any]) -> DetectorConfig:
+    """The recipe's detector with deterministic sampling, the case's thresholds and preprocessing."""
+    config = load_recipe(recipe).detector
+    if config.dense_head is not None:
+        config = evolve(config, dense_head=_sample_everything(config.dense_head))
+    if config.roi_head is not None:
+        head = _sample_everything(config.roi_head)
+        if "model.test_cfg.rcnn.score_thr" in facts["options"]:
+            head = evolve(head, score_threshold=facts["options"]["model.test_cfg.rcnn.score_thr"])
+        config = evolve(config, roi_head=head)
+    if "preprocess" in facts:
+        wanted = facts["preprocess"]
+        order = "rgb" if wanted["bgr_to_rgb"] else "bgr"
+        preprocess = PreprocessConfig(
+            order=order, mean=tuple(wanted["mean"]), std=tuple(wanted["std"]), pad_divisor=wanted["pad_divisor"]
+        )
+        config = evolve(config, preprocess=preprocess)
+    return config
+
+
+def _sample_everything(head: Any) -> Any:
+    sampler = RandomSamplerConfig(count=EVERYTHING, positive_fraction=head.sampler.positive_fraction)
+    return evolve(head, sampler=sampler)
+
+
+def synthetic_batch(case: Case) -> Batch:
+    """The case's normalised images, unscaled."""
+    dtype = case.detector.preprocess.mean.dtype
+    infos = tuple(ImageInfo(size=(h, w), original_size=(h, w)) for h, w in case.facts["sizes"])
+    return Batch(images=torch.from_numpy(generate.image_batch(case.facts)).to(dtype), infos=infos)
+
+
+def synthetic_targets(case: Case) -> list[Targets]:
+    """The case's ground truth."""
+    dtype = case.detector.preprocess.mean.dtype
+    targets = []
+    for i in range(len(case.facts["sizes"])):
+        boxes, labels, masks = generate.ground_truth(case.facts, i)
+        targets.append(
+            Targets(
+                boxes=torch.from_numpy(boxes).to(dtype),
+                labels=torch.from_numpy(labels).long(),
+                masks=torch.from_numpy(masks.astype(np.uint8)),
+            )
+        )
+    return targets
+
+
+def file_batch(case: Case) -> Batch:
+    """The case's image files through reading, resizing, normalising and padding."""
+    long, short = sorted(case.facts["scale"], reverse=True)
+    resize = ResizeConfig(scales=((long, short),), keep_ratio=case.facts["keep_ratio"]).build()
+    images = []
+    for name in case.facts["images"]:
+        empty = torch.zeros(0, dtype=torch.long)
+        pixels = read_image(HERE / "images" / name)
+        sample = Sample(image=pixels, boxes=torch.zeros(0, 4), labels=empty, ignored=empty.bool(), file=name)
+        images.append(prepare(sample, [resize], Key()))
+    return to_batch(case.detector, images)
+
+
+def sample_of(x: Tensor, count: int) -> np.ndarray:
+    """Every k-th of the flattened values, k = numel // count, the first `count`."""
+    flat = x.detach().flatten()
+    return flat[:: max(1, flat.numel() // count)][:count].double().numpy()
+
+
+def golden_detections(case: Case, i: int) -> Detections:
+    """The reference's detections of image i; masks are those of the first 20."""
+    golden = case.golden
+    masks = None
+    if f"det{i}.masks" in golden:
+        shape = golden[f"det{i}.mask_shape"]
+        bits = np.unpackbits(golden[f"det{i}.masks"])[: int(np.prod(shape))]
+        masks = torch.from_numpy(bits.reshape(shape).astype(bool))
+    return Detections(
+        boxes=torch.from_numpy(golden[f"det{i}.boxes"]),
+        scores=torch.from_numpy(golden[f"det{i}.scores"]),
+        labels=torch.from_numpy(golden[f"det{i}.labels"]),
+        masks=masks,
+    )
+
+
+def matched(found: Detections, wanted: Detections, iou: float, score: float) -> list[tuple[int, int]]:
+    """Pairs (found, wanted), each used once: same label, IoU above `iou`, scores within `score`; best overlap first."""
+    overlap = box_iou(found.boxes.double(), wanted.boxes.double())
+    fits = (found.labels[:, None] == wanted.labels[None]) & (
+        (found.scores[:, None].double() - wanted.scores[None].double()).abs() <= score
+    )
+    overlap = torch.where(fits & (overlap > iou), overlap, torch.zeros_like(overlap))
+    pairs = []
+    for j in range(len(wanted)):
+        i = int(overlap[:, j].argmax()) if len(found) else 0
+        if len(found) and overlap[i, j] > 0:
+            pairs.append((i, j))
+            overlap[i] = 0
+    return pairs
+
+
+# Where a failure begins
+
+
+@contextmanager
+def _watch(detector: Detector, seen: dict[str, list[Tensor]]) -> Iterator[None]:
+    """Collect what each stage gives while a detector predicts."""
+
+    def keep(stage: str) -> Any:
+        return lambda module, inputs, output: seen[stage].extend(_tensors(output))
+
+    handles = [detector.backbone.register_forward_hook(keep("backbone"))]
+    if detector.neck is not None:
+        handles.append(detector.neck.register_forward_hook(keep("neck")))
+    if detector.dense_head is not None:
+        handles.append(detector.dense_head.register_forward_hook(keep("dense outputs")))
+    for module in detector.modules():
+        if isinstance(module, RoIPool):
+            handles.append(module.register_forward_hook(keep("RoI features")))
+        elif isinstance(module, (BoxHead, MaskHead)):
+            handles.append(module.register_forward_hook(keep("head outputs")))
+    if detector.roi_head is not None:
+        original = detector.roi_head.predict
+
+        def predict(features: Sequence[Tensor], proposals: Sequence[Tensor], batch: Batch) -> list[Detections]:
+            seen["proposals"].extend(proposals)
+            return original(features, proposals, batch)
+
+        detector.roi_head.predict = predict  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        if detector.roi_head is not None:
+            del detector.roi_head.predict
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """The floating-point tensors in a result, in order."""
+    if isinstance(value, Tensor):
+        return [value] if value.is_floating_point() else []
+    if isinstance(value, (list, tuple)):
+        return [t for v in value for t in _tensors(v)]
+    if hasattr(value, "__attrs_attrs__"):
+        names = [a.name for a in value.__attrs_attrs__ if a.name != "anchors"]
+        return [t for name in names for t in _tensors(getattr(value, name))]
+    return []
+
+
+def trace(detector: Detector, batch: Batch) -> dict[str, np.ndarray]:
+    """A fingerprint of every stage: shape, sum of absolute values and 64 samples of each tensor."""
+    seen: dict[str, list[Tensor]] = {stage: [] for stage in STAGES}
+    seen["input"] = [batch.images]
+    detector.eval()
+    with _watch(detector, seen):
+        found = detector.predict(batch)
+    for detections in found:
+        seen["detections"] += [detections.boxes, detections.scores, detections.labels.double()]
+    marks: dict[str, np.ndarray] = {}
+    for stage, tensors in seen.items():
+        for i, x in enumerate(tensors):
+            head = np.array([float(x.double().abs().sum()), *x.shape])
+            marks[f"{stage}/{i}"] = np.concatenate([[len(head)], head, sample_of(x, 64) if x.numel() else []])
+    return marks
+
+
+def first_departure(marks: dict[str, np.ndarray], recorded: dict[str, np.ndarray], rtol: float = 1e-4) -> str:
+    """The first stage whose fingerprint is not as recorded, and which of its tensors; empty if all are."""
+    for stage in STAGES:
+        ours = [v for k, v in marks.items() if k.startswith(f"{stage}/")]
+        theirs = [v for k, v in recorded.items() if k.startswith(f"{stage}/")]
+        if len(ours) != len(theirs):
+            return f"{stage}: {len(ours)} tensors, recorded {len(theirs)}"
+        for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+            if a.shape != b.shape or not np.allclose(a, b, rtol=rtol, atol=rtol * max(1e-6, np.abs(b[2:]).max())):
+                return f"{stage}, tensor {i} of {len(ours)}"
+    return ""
+
+
+def batch_of(case: Case) -> Batch:
+    """The case's input, from files or synthetic."""
+    return file_batch(case) if case.name.startswith("pipeline_") else synthetic_batch(case)
+
+
+def explain(case: Case) -> str:
+    """Which stage of a failing case departs first."""
+    recorded = dict(np.load(HERE / "stages" / f"{case.name}.npz"))
+    return f"first departure: {first_departure(trace(case.detector, batch_of(case)), recorded) or 'none'}"
+
+
+def record(names: Sequence[str]) -> None:
+    """Write the stage fingerprints of cases that pass: `python tests/parity/golden.py NAME...`."""
+    (HERE / "stages").mkdir(exist_ok=True)
+    for name in names:
+        case = load_case(name)
+        np.savez_compressed(HERE / "stages" / f"{name}.npz", **trace(case.detector, batch_of(case)))
+        print(f"recorded {name}")
+
+
+if __name__ == "__main__":
+    record(sys.argv[1:] or list(RECIPES))

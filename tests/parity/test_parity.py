@@ -1,0 +1,179 @@
+"""Every golden case: the detectors here are the functions of the reference whose checkpoints people own."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+HERE = Path(__file__).parent
+
+
+def _golden():
+    """`golden.py` beside this file, as a module (tests are no package)."""
+    if "det_golden" not in sys.modules:
+        spec = importlib.util.spec_from_file_location("det_golden", HERE / "golden.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["det_golden"] = module
+        spec.loader.exec_module(module)
+    return sys.modules["det_golden"]
+
+
+golden = _golden()
+SYNTHETIC = [name for name in golden.RECIPES if not name.startswith("pipeline_")]
+PIPELINES = [name for name in golden.RECIPES if name.startswith("pipeline_")]
+
+
+@pytest.fixture(scope="module", params=SYNTHETIC)
+def case(request):
+    return golden.load_case(request.param)
+
+
+@pytest.fixture(scope="module")
+def features(case):
+    case.detector.eval()
+    with torch.no_grad():
+        return case.detector.features(golden.synthetic_batch(case))
+
+
+@pytest.fixture(scope="module")
+def losses(case):
+    case.detector.train()
+    terms = case.detector.losses(golden.synthetic_batch(case), golden.synthetic_targets(case))
+    values = {name: term.value() for name, term in terms.items()}
+    case.detector.zero_grad()
+    sum(values.values()).backward()
+    return values
+
+
+def test_every_weight_is_imported_and_none_is_left_over(case):
+    used = set(case.report.filled.values())
+    assert used | set(case.report.ignored) == set(case.facts["weights"])
+    assert all(key.endswith("num_batches_tracked") for key in case.report.ignored)
+    assert set(case.report.filled) == set(case.detector.state_dict())
+
+
+def test_features(case, features):
+    for i, x in enumerate(features):
+        assert list(x.shape) == case.golden[f"feat{i}.shape"].tolist(), golden.explain(case)
+        stats = [x.mean(), x.std(), x.abs().sum()]
+        np.testing.assert_allclose(stats, case.golden[f"feat{i}.stats"], rtol=1e-5, err_msg=golden.explain(case))
+        np.testing.assert_allclose(
+            golden.sample_of(x, 512), case.golden[f"feat{i}.sample"], rtol=1e-5, atol=1e-8, err_msg=golden.explain(case)
+        )
+
+
+def test_losses(case, losses):
+    expected = {golden.LOSSES[k]: v for k, v in case.facts["losses"].items() if k in golden.LOSSES}
+    assert set(losses) == set(expected)
+    for name, value in expected.items():
+        assert losses[name].item() == pytest.approx(value, rel=1e-4), f"{name}; {golden.explain(case)}"
+    assert sum(losses.values()).item() == pytest.approx(case.facts["losses"]["total"], rel=1e-4)
+
+
+def test_gradients(case, losses):
+    parameters = dict(case.detector.named_parameters())
+    gradients = {case.report.filled[k]: p.grad for k, p in parameters.items() if p.grad is not None}
+    assert set(gradients) == set(case.facts["grads"])
+    for key, (norm, total) in case.facts["grads"].items():
+        gradient = gradients[key]
+        assert gradient.norm().item() == pytest.approx(norm, rel=1e-3), f"{key}; {golden.explain(case)}"
+        # A sum cancels, so it is held to the size of what is summed.
+        assert gradient.sum().item() == pytest.approx(total, rel=1e-3, abs=1e-3 * gradient.abs().sum().item()), key
+
+
+def test_detections(case):
+    case.detector.eval()
+    for i, found in enumerate(case.detector.predict(golden.synthetic_batch(case))):
+        wanted = golden.golden_detections(case, i)
+        assert len(found) == len(wanted), golden.explain(case)
+        assert found.labels.tolist() == wanted.labels.tolist(), golden.explain(case)
+        assert (found.boxes - wanted.boxes).abs().max() < 0.01, golden.explain(case)
+        assert (found.scores - wanted.scores).abs().max() < 1e-5, golden.explain(case)
+        if wanted.masks is not None:
+            differing = (found.masks[: len(wanted.masks)] != wanted.masks).float().mean((1, 2))
+            assert differing.max() <= 1e-3, golden.explain(case)
+            areas = found.masks.flatten(1).sum(1).numpy()
+            assert np.abs(areas - case.golden[f"det{i}.mask_area"]).max() <= 1e-3 * wanted.masks[0].numel()
+
+
+@pytest.mark.parametrize("name", SYNTHETIC)
+def test_float32_comes_as_close_as_the_reference_does(name):
+    case = golden.load_case(name, torch.float32)
+    batch = golden.synthetic_batch(case)
+    case.detector.train()
+    terms = case.detector.losses(batch, golden.synthetic_targets(case))
+    for theirs, value in case.facts["losses"].items():
+        if theirs in golden.LOSSES:
+            assert terms[golden.LOSSES[theirs]].value().item() == pytest.approx(value, rel=1e-4), golden.explain(case)
+    case.detector.eval()
+    for i, found in enumerate(case.detector.predict(batch)):
+        wanted = golden.golden_detections(case, i)
+        pairs = golden.matched(found, wanted, iou=0.99, score=1e-3)
+        assert len(pairs) >= 0.98 * len(wanted), f"{len(pairs)} of {len(wanted)}; {golden.explain(case)}"
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_from_files_to_detections(name):
+    case = golden.load_case(name, torch.float32)
+    batch = golden.file_batch(case)
+    facts = case.facts
+    assert [list(i.original_size) for i in batch.infos] == facts["ori_shapes"]
+    assert [list(i.size) for i in batch.infos] == facts["img_shapes"]
+    for info, (x, y) in zip(batch.infos, facts["scale_factors"], strict=True):
+        assert info.scale == pytest.approx((y, x))
+    assert list(batch.images.shape) == case.golden["input.shape"].tolist()
+    one_level = 1.01 / min(facts["preprocess"]["std"])  # an 8-bit resize may round to the neighbouring level
+    difference = np.abs(golden.sample_of(batch.images, 2048) - case.golden["input.sample"])
+    assert difference.max() <= one_level, golden.explain(case)
+    case.detector.eval()
+    for i, found in enumerate(case.detector.predict(batch)):
+        wanted = golden.golden_detections(case, i)
+        pairs = golden.matched(found, wanted, iou=0.95, score=0.02)
+        assert len(pairs) >= 0.95 * len(wanted), f"{len(pairs)} of {len(wanted)}; {golden.explain(case)}"
+        assert abs(len(found) - len(wanted)) <= 0.05 * len(wanted) + 1, golden.explain(case)
+        if wanted.masks is not None:
+            shown = [(a, b) for a, b in pairs if b < len(wanted.masks)]
+            overlaps = [_mask_iou(found.masks[a], wanted.masks[b]) for a, b in shown]
+            assert np.mean(np.array(overlaps) > 0.9) >= 0.95, f"{overlaps}; {golden.explain(case)}"
+
+
+def _mask_iou(a, b):
+    both, either = (a & b).sum().item(), (a | b).sum().item()
+    return both / either if either else 1.0
+
+
+@pytest.mark.parametrize(
+    ("parameter", "stage"),
+    [
+        ("backbone.layer3.0.conv2.weight", "backbone"),
+        ("neck.output.1.conv.weight", "neck"),
+        ("dense_head.scores.bias", "dense outputs"),
+        ("roi_head.box_head.fcs.1.weight", "head outputs"),
+        ("roi_head.mask_head.logits.weight", "head outputs"),
+    ],
+)
+def test_a_departure_is_traced_to_the_stage_where_it_begins(parameter, stage):
+    case = golden.load_case("mask_rcnn_r50_fpn")
+    with torch.no_grad():
+        value = case.detector.get_parameter(parameter)
+        value += 0.05 * (1 + value.abs())
+    assert golden.explain(case).startswith(f"first departure: {stage}")
+
+
+def test_the_recorded_stages_are_those_of_a_passing_case():
+    case = golden.load_case("faster_rcnn_r50_fpn")
+    assert golden.explain(case) == "first departure: none"
+
+
+def test_wrong_pooling_and_wrong_proposals_are_traced_too(monkeypatch):
+    case = golden.load_case("faster_rcnn_r50_fpn")
+    monkeypatch.setattr(case.detector.roi_head.roi_pool, "level_of", lambda rois: torch.zeros(len(rois)).long())
+    assert golden.explain(case).startswith("first departure: RoI features")
+    case = golden.load_case("faster_rcnn_r50_fpn")
+    monkeypatch.setattr(case.detector.dense_head.coder, "limit", 0.01)
+    assert golden.explain(case).startswith("first departure: proposals")

@@ -1,0 +1,62 @@
+"""Every hook is documented, where it is and in docs/hooks.md, and some test uses it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from det_core import hookspecs
+from det_core.plugins import HOOK_SLOTS
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENT = (ROOT / "docs" / "hooks.md").read_text(encoding="utf8")
+HOOKS = {name: spec for name, spec in vars(hookspecs).items() if name.startswith("det_")}
+TESTS = [
+    file
+    for folder in ("core/tests", "tests", "plugins", "examples")
+    for file in (ROOT / folder).rglob("test_*.py")
+    if file != Path(__file__)
+]
+
+
+def test_there_are_hooks():
+    assert len(HOOKS) >= 15
+    assert len(TESTS) > 10
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_hook_has_a_docstring_and_types(hook):
+    spec = HOOKS[hook]
+    assert spec.__doc__
+    assert len(spec.__doc__.split()) > 3
+    signature = inspect.signature(spec)
+    assert signature.return_annotation is not inspect.Signature.empty
+    assert all(p.annotation is not inspect.Parameter.empty for p in signature.parameters.values())
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_hook_is_in_the_document_with_its_arguments(hook):
+    arguments = ", ".join(inspect.signature(HOOKS[hook]).parameters)
+    assert f"`{hook}({arguments})`" in DOCUMENT if arguments else f"`{hook}`" in DOCUMENT
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_hook_is_used_by_a_test(hook):
+    word = re.compile(rf"\b{hook}\b")
+    assert any(word.search(file.read_text(encoding="utf8")) for file in TESTS), f"no test uses {hook}"
+
+
+@pytest.mark.parametrize("hook", HOOK_SLOTS)
+def test_the_document_names_the_slots_of_a_hook(hook):
+    (row,) = [line for line in DOCUMENT.splitlines() if line.startswith(f"| `{hook}`")]
+    for slot in HOOK_SLOTS[hook]:
+        assert f"`{slot}`" in row
+
+
+def test_the_document_names_no_hook_that_is_not_there():
+    documented = set(re.findall(r"\bdet_[a-z_]+\b", DOCUMENT))
+    modules = {"det_core", "det_plugin_my_plugin"}
+    assert documented - modules == set(HOOKS)

@@ -1,0 +1,97 @@
+"""Looking, listing and helping import neither torch nor numpy, and answer at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+# Runs a command line in a fresh process, then says what it imported. Timed from the outside, interpreter included.
+CODE = """
+import sys
+from det_core.cli.main import run
+status = run(sys.argv[1:])
+print("IMPORTED", *sorted({"torch", "numpy", "torchvision"} & set(sys.modules)), file=sys.stderr)
+sys.exit(status)
+"""
+
+COMMANDS = (
+    ["--help"],
+    ["--version"],
+    ["plugins"],
+    ["plugins", "--json"],
+    ["plugins", "--help"],
+    ["recipes"],
+    ["recipes", "--json"],
+    ["recipes", "schema"],
+    ["recipes", "show", "mask-rcnn/r50-fpn-1x"],
+    ["train", "--help"],
+    ["test", "--help"],
+    ["predict", "--help"],
+    ["data", "--help"],
+    ["doctor", "--help"],
+)
+
+
+def timed(arguments: list[str]) -> tuple[subprocess.CompletedProcess[str], float]:
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", CODE, *arguments], capture_output=True, text=True, check=False)
+    return done, time.perf_counter() - start
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_command_is_light(arguments):
+    done, _ = timed(arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "IMPORTED"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["recipes"]], ids=" ".join)
+def test_command_is_quick(arguments):
+    """The best of three; 0.4 s is the budget on an idle machine, three times that on one that is busy with tests."""
+    seconds = min(timed(arguments)[1] for _ in range(3))
+    print(f"det-core {' '.join(arguments)}: {seconds:.2f} s")
+    assert seconds < 1.2
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "det_core",
+        "det_core.hooks",
+        "det_core.recipe",
+        "det_plugin_resnet.hooks",
+        "det_plugin_fpn.hooks",
+        "det_plugin_rcnn.hooks",
+        "det_plugin_resnet",
+        "det_plugin_fpn",
+        "det_plugin_rcnn",
+    ],
+)
+def test_module_is_light(module):
+    code = f"import sys, {module}; print(*({{'torch', 'numpy'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_making_every_recipe_is_light():
+    code = (
+        "import sys\nfrom det_core.recipe import load_recipe\nfrom det_core.plugins import plugin_manager\n"
+        "names = list(plugin_manager().recipes())\nassert len(names) >= 6, names\n"
+        "for name in names: load_recipe(name)\n"
+        "print(*({'torch', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ""
+
+
+def test_importing_the_operators_compiles_nothing(tmp_path):
+    code = "import det_ops, sys; print('torch.utils.cpp_extension' in sys.modules, 'torchvision' in sys.modules)"
+    environment = {**os.environ, "TORCH_EXTENSIONS_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split() == ["False", "False"]
+    assert list(tmp_path.iterdir()) == []
