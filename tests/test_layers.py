@@ -19,7 +19,7 @@ LAYERS = (
     ("det_core.cli", "det_core.__main__", "det_core.testing", "det_core.hooks"),
     ("det_core.engine",),
     ("det_core.recipe", "det_core.model"),
-    ("det_core.weights", "det_core.data", "det_core.evaluation", "det_core.draw"),
+    ("det_core.weights", "det_core.data", "det_core.evaluation", "det_core.drawing"),
     ("det_core.config", "det_core.boxes"),
     ("det_core.plugins", "det_core.structures"),
     ("det_core.hookspecs", "det_core.config.base"),

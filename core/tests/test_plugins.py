@@ -194,6 +194,28 @@ def test_two_recipes_of_one_name_are_refused_and_both_providers_named():
         assert "recipe 'a/b' is provided by" in state_of(manager, "y").errors[0]
 
 
+def test_weight_maps_are_found_and_refused_when_two_plugins_bring_one():
+    @frozen
+    class Map:
+        source: str
+        component: type
+
+    def plugin(name: str):
+        return make_plugin(name, det_weight_maps=lambda: [Map("mmdet", Small)])
+
+    with isolated_manager(plugin("x")) as manager:
+        assert manager.weight_map("mmdet", Small) == Map("mmdet", Small)
+        assert manager.weight_map("mmdet", Tiny) is None
+        assert manager.weight_map("other", Small) is None
+        assert state_of(manager, "x").provides == {"weight map": ["mmdet:small"]}
+    with isolated_manager(plugin("x"), plugin("y")) as manager:
+        with pytest.raises(
+            PluginError, match=r"the mmdet weight map of Small is provided by det-plugin-x 1\.0 and det-"
+        ):
+            manager.weight_map("mmdet", Small)
+        assert "the mmdet weight map of Small is provided by" in state_of(manager, "x").errors[0]
+
+
 @pytest.mark.parametrize(
     ("hook", "result", "message"),
     [

@@ -20,12 +20,6 @@ def test_every_public_name_is_there(name):
     assert getattr(det_core, name) is value
 
 
-def test_the_function_draw_survives_the_import_of_its_module():
-    module = importlib.import_module("det_core.draw")
-    assert isinstance(module, types.ModuleType)
-    assert det_core.draw is module.draw
-
-
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'det_core' has no attribute 'nothing'"):
         _ = det_core.nothing

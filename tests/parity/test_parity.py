@@ -60,11 +60,10 @@ def test_every_weight_is_imported_and_none_is_left_over(case):
 def test_features(case, features):
     for i, x in enumerate(features):
         assert list(x.shape) == case.golden[f"feat{i}.shape"].tolist(), golden.explain(case)
-        stats = [x.mean(), x.std(), x.abs().sum()]
-        np.testing.assert_allclose(stats, case.golden[f"feat{i}.stats"], rtol=1e-5, err_msg=golden.explain(case))
-        np.testing.assert_allclose(
-            golden.sample_of(x, 512), case.golden[f"feat{i}.sample"], rtol=1e-5, atol=1e-8, err_msg=golden.explain(case)
-        )
+        stats = np.array([x.mean(), x.std(), x.abs().sum()])
+        assert np.allclose(stats, case.golden[f"feat{i}.stats"], rtol=1e-5), golden.explain(case)
+        values = golden.sample_of(x, 512)
+        assert np.allclose(values, case.golden[f"feat{i}.sample"], rtol=1e-5, atol=1e-8), golden.explain(case)
 
 
 def test_losses(case, losses):
@@ -127,9 +126,8 @@ def test_from_files_to_detections(name):
     for info, (x, y) in zip(batch.infos, facts["scale_factors"], strict=True):
         assert info.scale == pytest.approx((y, x))
     assert list(batch.images.shape) == case.golden["input.shape"].tolist()
-    one_level = 1.01 / min(facts["preprocess"]["std"])  # an 8-bit resize may round to the neighbouring level
     difference = np.abs(golden.sample_of(batch.images, 2048) - case.golden["input.sample"])
-    assert difference.max() <= one_level, golden.explain(case)
+    assert difference.max() <= 1e-5, golden.explain(case)  # the 8-bit resize is the reference's to the last bit
     case.detector.eval()
     for i, found in enumerate(case.detector.predict(batch)):
         wanted = golden.golden_detections(case, i)

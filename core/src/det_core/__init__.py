@@ -7,14 +7,12 @@ module for what it takes and gives.
 from __future__ import annotations
 
 import importlib
-import sys
-import types
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from det_core import hookspecs
     from det_core.config.base import ConfigError, DetError, FeatureSpec, RegionSpec
-    from det_core.draw import draw
+    from det_core.drawing import draw
     from det_core.engine.checkpoint import load_detector
     from det_core.engine.evaluate import evaluate
     from det_core.engine.predict import predict
@@ -44,7 +42,7 @@ _HOME = {
     "RecipeEntry": "det_core.recipe",
     "RegionSpec": "det_core.config.base",
     "Targets": "det_core.structures",
-    "draw": "det_core.draw",
+    "draw": "det_core.drawing",
     "evaluate": "det_core.engine.evaluate",
     "hookimpl": "det_core.hookspecs",
     "import_weights": "det_core.weights",
@@ -91,17 +89,6 @@ def __getattr__(name: str) -> object:
     value = getattr(importlib.import_module(_HOME[name]), name)
     globals()[name] = value
     return value
-
-
-class _Package(types.ModuleType):
-    """Importing a submodule sets it on its package: here `draw` stays the function, not the module of that name."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOME and isinstance(value, types.ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __dir__() -> list[str]:

@@ -158,7 +158,6 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises WeightsError for a file that is missing, damaged, holds anything but tensors, or is something else.
     """
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.is_file():
@@ -167,15 +166,27 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return cast("dict[str, Tensor]", load_file(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"{path}: not a readable checkpoint ({reason})") from None
+    except Exception as error:  # a damaged file can fail in any way that a pickle can
+        raise WeightsError(f"{path}: not a readable checkpoint ({_unreadable(error)})") from None
     for name in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
-    if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in content.items()
+    ):
         raise WeightsError(f"{path}: holds no state dict (a mapping of names to tensors)")
     return dict(content)
+
+
+def _unreadable(error: Exception) -> str:
+    """Why a file cannot be read, in a line, without torch's advice to let it run whatever code it brings."""
+    if isinstance(error, pickle.UnpicklingError):
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        if named is None:
+            return "damaged, or no file of torch.save"
+        return f"it holds {named[1]}, which could run any code and is not loaded; save the state dict alone"
+    sentence = str(error).partition("\n")[0].partition(". ")[0]
+    return sentence or type(error).__name__
 
 
 def load_initial(module: nn.Module, spec: str, *, ignore: tuple[str, ...] = ("fc.",)) -> None:

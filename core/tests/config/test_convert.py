@@ -273,6 +273,12 @@ def test_python_constructors_are_as_strict_about_names_and_ranges():
         Tower(depth=34)
 
 
+def test_long_values_are_cut_in_messages():
+    (found,) = problems_of(whole(depth="x" * 500))
+    assert len(found) < 150
+    assert found == f"backbone.depth: found '{'x' * 56}..., expected a whole number"
+
+
 def test_paths_of_problems_nest():
     assert str(Problem("", "m").under("a")) == "a: m"
     assert str(Problem("b", "m").under("[0]").under("a")) == "a[0].b: m"

@@ -413,6 +413,14 @@ def test_a_failed_plugin_is_found():
         contracts.check_plugin("sick")
 
 
+def test_a_plugin_without_an_entry_point_is_found():
+    with (
+        isolated_manager(make_plugin("floating")),
+        pytest.raises(AssertionError, match="plugin 'floating' has no entry point in the group det_core.plugins"),
+    ):
+        contracts.check_plugin("floating")
+
+
 @frozen(kw_only=True)
 class Undocumented(LossConfig):
     """A loss."""

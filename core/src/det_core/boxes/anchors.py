@@ -54,7 +54,7 @@ class GridAnchors(AnchorGenerator):
 
     @staticmethod
     def _base(config: GridAnchorsConfig, stride: int) -> Tensor:
-        ratios, scales = torch.tensor(config.ratios), torch.tensor(config.scales)
+        ratios, scales = (torch.tensor(values, dtype=torch.float32) for values in (config.ratios, config.scales))
         root = torch.sqrt(ratios)[:, None]
         width = (stride * (1 / root) * scales).flatten()
         height = (stride * root * scales).flatten()

@@ -47,7 +47,7 @@ def command(
     files = find_images(images)
     names = picture_names(files)
     from det_core.data.dataset import read_image
-    from det_core.draw import draw, save_png
+    from det_core.drawing import draw, save_png
     from det_core.engine.checkpoint import load_detector, write_text
     from det_core.engine.distributed import choose_device
     from det_core.engine.predict import predict

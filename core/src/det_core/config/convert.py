@@ -231,7 +231,7 @@ def _fill(conv: cattrs.Converter, cls: type, value: Mapping[str, object]) -> obj
         return cls(**arguments)
     except ConfigError:
         raise
-    except (ValueError, TypeError) as error:  # a check over several fields, in __attrs_post_init__
+    except (ValueError, TypeError, NotImplementedError) as error:  # a check over several fields, or of the parts' fit
         raise fail(_text(error)) from None
 
 

@@ -14,11 +14,11 @@ ALIASES = {"train": ("train",), "val": ("val", "valid", "validation", "test")}
 # (annotation file, image folders in order of likelihood); {s} is the split's name.
 LAYOUTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("annotations/instances_{s}2017.json", ("{s}2017", "images/{s}2017", "images")),
-    ("annotations/instances_{s}.json", ("images/{s}", "{s}", "images", ".")),
-    ("instances_{s}.json", ("images/{s}", "{s}", "images", ".")),
+    ("annotations/instances_{s}.json", ("images/{s}", "{s}", "images", "JPEGImages", ".")),
+    ("instances_{s}.json", ("images/{s}", "{s}", "images", "JPEGImages", ".")),
     ("{s}/_annotations.coco.json", ("{s}",)),
-    ("annotations/{s}.json", ("images/{s}", "{s}", "images", ".")),
-    ("{s}.json", ("images/{s}", "{s}", "images", ".")),
+    ("annotations/{s}.json", ("images/{s}", "{s}", "images", "JPEGImages", ".")),
+    ("{s}.json", ("images/{s}", "{s}", "images", "JPEGImages", ".")),
 )
 
 

@@ -21,7 +21,7 @@ from rich.table import Table
 from det_core.data.config import ResizeConfig
 from det_core.data.dataset import BadImage, BadSample, DetectionDataset, category_mismatch, listing, summary
 from det_core.data.transforms import keep_ratio_size
-from det_core.draw import draw_targets, save_png
+from det_core.drawing import draw_targets, save_png
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,11 +13,12 @@ import attrs
 import torch
 from torch import Tensor, nn
 from torchvision import tv_tensors
-from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from det_core.data.config import ColorJitterConfig, FlipConfig, ResizeConfig
 from det_core.data.dataset import Sample
+from det_core.data.resize import resize_image
 from det_core.structures import Key
 
 if TYPE_CHECKING:
@@ -181,10 +182,9 @@ def resize(sample: Sample, size: tuple[int, int]) -> Sample:
     """
     height, width = sample.size
     factors = torch.tensor([size[1] / width, size[0] / height] * 2, dtype=torch.float32)
-    image = F.resize_image(sample.image, list(size), interpolation=InterpolationMode.BILINEAR, antialias=False)
     return attrs.evolve(
         sample,
-        image=image,
+        image=resize_image(sample.image, size),
         boxes=sample.boxes * factors,
         masks=_resize_masks(sample.masks, size),
         semantic=_resize_masks(sample.semantic, size),

@@ -7,7 +7,7 @@ from typing import Any
 
 from det_core.config.base import DetError
 from det_core.data.dataset import BadImage, DetectionDataset
-from det_core.draw import draw, draw_curves, save_png
+from det_core.drawing import draw, draw_curves, save_png
 from det_core.engine.predict import predict
 from det_core.model.detector import Detector
 

@@ -65,6 +65,8 @@ class Detector(nn.Module):
         test_transforms: tuple[TransformConfig, ...] = (ResizeConfig(),),
     ) -> None:
         super().__init__()
+        if dense_head is None and roi_head is None:
+            raise TypeError("a detector needs a dense_head, a roi_head, or both")
         if roi_head is not None and dense_head is not None and not isinstance(dense_head, ProposalHead):
             raise TypeError(f"{type(dense_head).__name__} proposes no boxes, so {type(roi_head).__name__} cannot follow")
         self.preprocess = preprocess
@@ -147,16 +149,17 @@ def build_detector(config: DetectorConfig, num_classes: int | None, classes: Cla
     """Build every part from its configuration, each from the spec that the one before it hands on."""
     if (num_classes is None) == (classes is None):
         raise TypeError("give either num_classes or classes")
-    if num_classes is not None and num_classes < 1:
-        raise ValueError(f"num_classes is {num_classes}; a detector needs at least 1 foreground class")
-    classes = classes if classes is not None else Classes.numbered(num_classes or 0)
+    count = len(classes) if classes is not None else num_classes or 0
+    if count < 1:
+        what = "classes are empty" if classes is not None else f"num_classes is {count}"
+        raise ValueError(f"{what}; a detector needs at least 1 foreground class")
+    classes = classes if classes is not None else Classes.numbered(count)
     backbone = config.backbone.build()
     features = backbone.out
     neck = None
     if config.neck is not None:
         neck = config.neck.build(features)
         features = neck.out
-    count = len(classes)
     return Detector(
         preprocess=Preprocess(config.preprocess),
         backbone=backbone,

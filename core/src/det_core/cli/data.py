@@ -1,0 +1,125 @@
+"""`det-core data`: what is in a data set, and pictures of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from det_core.cli.choose import choose_recipe
+from det_core.cli.output import print_json
+from det_core.config.base import DetError
+from det_core.recipe import Recipe
+
+if TYPE_CHECKING:
+    from det_core.data.config import ResizeConfig
+    from det_core.data.dataset import DetectionDataset
+    from det_core.data.report import AnchorSetting, Report
+
+SAMPLE = "the bundled sample, because neither --data nor a recipe was given"
+
+
+@click.group(name="data", invoke_without_command=True)
+@click.option("--data", help="Root folder of the data set; without it and without a recipe, the bundled sample.")
+@click.option("--plugin", help="Measure against this plugin's default recipe.")
+@click.option("--recipe", help="Measure against this recipe: its anchors, its sizes, its masks.")
+@click.option("--config", help="Measure against the recipe in this YAML file.")
+@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change one setting; may be repeated.")
+@click.option("--masks", is_flag=True, help="Check the masks too (a recipe with masks does anyway).")
+@click.option("--read-images", is_flag=True, help="Decode every image, to find those that are truncated.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.pass_context
+def command(
+    ctx: click.Context, data: str | None, plugin: str | None, recipe: str | None, config: str | None,
+    overrides: tuple[str, ...], masks: bool, read_images: bool, as_json: bool,
+) -> None:
+    """Report on a data set before anything trains on it.
+
+    Classes and counts, sizes of boxes against the recipe's anchors, bad boxes, missing files, and categories that
+    differ between the splits. Exit status 1 if something is wrong.
+    """
+    chosen, masks = _choose(data, plugin, recipe, config, overrides, masks)
+    if ctx.invoked_subcommand is not None:
+        ctx.obj = (chosen, masks)
+        return
+    from det_core.data.report import data_report
+
+    train, val = (_open(chosen, split, masks) for split in ("train", "val"))
+    resize, anchors = _resize(chosen), _anchors(chosen)
+    reports = [
+        data_report(train, anchors=anchors, resize=resize, other=val, read_images=read_images),
+        data_report(val, anchors=anchors, resize=resize, read_images=read_images),
+    ]
+    if as_json:
+        print_json({"train": reports[0].to_dict(), "val": reports[1].to_dict()})
+    else:
+        click.echo("\n\n".join(report.render() for report in reports))
+    if any(_wrong(report) for report in reports):
+        ctx.exit(1)
+
+
+@command.command()
+@click.option("--out", default="browse", show_default=True, help="Folder for the pictures.")
+@click.option("--count", type=click.IntRange(min=1), default=16, show_default=True, help="Images to draw.")
+@click.option("--split", type=click.Choice(["train", "val"]), default="train", show_default=True)
+@click.pass_obj
+def browse(chosen: tuple[Recipe, bool], out: str, count: int, split: str) -> None:
+    """Draw images with their annotations, spread evenly over the data set."""
+    from det_core.data.report import draw_dataset
+
+    dataset = _open(chosen[0], split, chosen[1])
+    paths = draw_dataset(dataset, Path(out), count)
+    click.echo(f"{len(paths)} pictures in {out}")
+
+
+def _choose(
+    data: str | None, plugin: str | None, recipe: str | None, config: str | None, overrides: tuple[str, ...],
+    masks: bool,
+) -> tuple[Recipe, bool]:
+    """The recipe whose data is meant, and whether masks are looked at."""
+    if plugin or recipe or config:
+        chosen = choose_recipe(plugin=plugin, recipe=recipe, config=config, data=data, overrides=overrides)
+        return chosen, masks or chosen.detector.needs_masks()
+    chosen = _any_recipe()
+    if data is None:
+        click.echo(SAMPLE, err=True)
+        return chosen, True
+    return chosen.with_data(data), masks
+
+
+def _any_recipe() -> Recipe:
+    """A demo recipe of an installed plugin: it carries the bundled sample and a detector with anchors."""
+    from det_core.plugins import plugin_manager
+    from det_core.recipe import load_recipe
+
+    for name, entry in plugin_manager().recipes().items():
+        if entry.demo and not entry.missing():
+            return load_recipe(name)
+    raise DetError("no installed plugin brings a demo recipe to measure against; give --recipe or --config")
+
+
+def _open(recipe: Recipe, split: str, masks: bool) -> DetectionDataset:
+    """A split with what is wrong collected rather than raised."""
+    config = recipe.data.train if split == "train" else recipe.data.val
+    return config.build(recipe.data.root, masks=masks, on_bad_sample="skip")
+
+
+def _resize(recipe: Recipe) -> ResizeConfig | None:
+    from det_core.data.config import ResizeConfig
+
+    return next((t for t in recipe.data.test_transforms if isinstance(t, ResizeConfig)), None)
+
+
+def _anchors(recipe: Recipe) -> AnchorSetting | None:
+    """Scales, ratios and strides of the dense head's anchors, where it has a grid of them."""
+    from det_core.boxes.config import GridAnchorsConfig
+
+    anchors = getattr(recipe.detector.dense_head, "anchors", None)
+    if not isinstance(anchors, GridAnchorsConfig):
+        return None
+    return anchors.scales, anchors.ratios, recipe.detector.feature_spec().strides
+
+
+def _wrong(report: Report) -> bool:
+    return bool(report.bad or report.mismatch)

@@ -1,0 +1,119 @@
+"""Anchors by hand: their sizes, their order, their precision, and which cells count."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from det_core.boxes.anchors import GridAnchors, LevelAnchors
+from det_core.boxes.config import GridAnchorsConfig
+
+CPU = torch.device("cpu")
+
+
+def level(config: GridAnchorsConfig, stride: int, size: tuple[int, int]) -> LevelAnchors:
+    return config.build((stride,))([size], CPU)[0]
+
+
+def test_one_cell_by_hand():
+    anchors = level(GridAnchorsConfig(scales=(8.0,), ratios=(0.5, 1.0, 2.0)), 4, (1, 1)).boxes
+    root = math.sqrt(2)
+    expected = [
+        [-16 * root, -8 * root, 16 * root, 8 * root],
+        [-16, -16, 16, 16],
+        [-8 * root, -16 * root, 8 * root, 16 * root],
+    ]
+    assert anchors.tolist() == [pytest.approx(row, rel=1e-6) for row in expected]
+
+
+def test_a_ratio_is_height_over_width():
+    x1, y1, x2, y2 = level(GridAnchorsConfig(scales=(1.0,), ratios=(4.0,)), 10, (1, 1)).boxes[0].tolist()
+    assert (x2 - x1, y2 - y1) == pytest.approx((5, 20))
+
+
+def test_in_a_cell_ratios_are_the_outer_order_and_scales_the_inner():
+    anchors = level(GridAnchorsConfig(scales=(1.0, 2.0), ratios=(1.0, 4.0)), 8, (1, 1)).boxes
+    sizes = (anchors[:, 2:] - anchors[:, :2]).tolist()
+    assert sizes == [pytest.approx(s) for s in ([8, 8], [16, 16], [4, 16], [8, 32])]
+
+
+def test_cells_of_a_map_that_is_not_square_go_row_by_row():
+    found = level(GridAnchorsConfig(scales=(1.0, 2.0), ratios=(1.0,)), 4, (2, 3))
+    assert found.boxes.shape == (2 * 3 * 2, 4)
+    centres = ((found.boxes[:, :2] + found.boxes[:, 2:]) / 2).tolist()
+    xy = [(0, 0), (4, 0), (8, 0), (0, 4), (4, 4), (8, 4)]
+    assert centres == [[x, y] for x, y in xy for _ in range(2)]
+    assert found.cells.tolist() == [[y // 4, x // 4] for x, y in xy for _ in range(2)]
+
+
+def test_cells_begin_at_the_corner_without_half_a_stride():
+    assert level(GridAnchorsConfig(scales=(1.0,), ratios=(1.0,)), 16, (1, 1)).boxes.tolist() == [[-8, -8, 8, 8]]
+
+
+@pytest.mark.parametrize("default", [torch.float16, torch.bfloat16, torch.float64])
+def test_anchors_are_float32_whatever_the_default_precision(default):
+    expected = level(GridAnchorsConfig(), 64, (3, 40)).boxes
+    torch.set_default_dtype(default)
+    try:
+        found = level(GridAnchorsConfig(), 64, (3, 40)).boxes
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+
+
+def test_anchors_are_float32_under_autocast():
+    with torch.autocast("cpu", torch.bfloat16):
+        found = level(GridAnchorsConfig(), 64, (3, 40)).boxes
+    assert torch.equal(found, level(GridAnchorsConfig(), 64, (3, 40)).boxes)
+
+
+def test_valid_cells_begin_inside_the_padded_image():
+    found = level(GridAnchorsConfig(scales=(1.0,), ratios=(1.0, 2.0)), 16, (4, 5))
+    # A padded image of 33 x 64: rows at 0, 16, 32, columns at 0, 16, 32, 48; row 3 and column 4 begin outside.
+    valid = found.valid((33, 64), 16).view(4, 5, 2)
+    expected = torch.zeros(4, 5, 2, dtype=torch.bool)
+    expected[:3, :4] = True
+    assert torch.equal(valid, expected)
+
+
+def test_all_cells_of_a_map_of_the_padded_size_are_valid():
+    assert level(GridAnchorsConfig(), 32, (2, 3)).valid((64, 96), 32).all()
+
+
+def test_every_level_has_its_own_stride():
+    levels = GridAnchorsConfig(scales=(8.0,), ratios=(1.0,)).build((4, 8))([(2, 2), (1, 1)], CPU)
+    assert [len(found.boxes) for found in levels] == [4, 1]
+    assert levels[1].boxes.tolist() == [[-32, -32, 32, 32]]
+
+
+def test_a_pyramid_of_800_by_1344_has_268569_anchors():
+    strides = (4, 8, 16, 32, 64)
+    sizes = [(200, 336), (100, 168), (50, 84), (25, 42), (13, 21)]
+    generator = GridAnchorsConfig().build(strides)
+    assert isinstance(generator, GridAnchors)
+    assert generator.per_cell == 3
+    levels = generator(sizes, CPU)
+    assert sum(len(found.boxes) for found in levels) == 268_569
+    assert all(found.valid((800, 1344), s).all() for found, s in zip(levels, strides, strict=True))
+
+
+def test_as_many_sizes_as_strides_are_needed():
+    with pytest.raises(ValueError, match="zip"):
+        GridAnchorsConfig().build((4, 8))([(1, 1)], CPU)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"scales": ()}, "Length of 'scales' must be >= 1: 0"),
+        ({"ratios": ()}, "Length of 'ratios' must be >= 1: 0"),
+        ({"scales": (8.0, 0.0)}, "'scales' must be > 0: 0.0"),
+        ({"ratios": (-1.0,)}, "'ratios' must be > 0: -1.0"),
+    ],
+)
+def test_settings_that_make_no_anchors_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        GridAnchorsConfig(**settings)

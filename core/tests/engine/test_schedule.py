@@ -1,0 +1,33 @@
+"""The learning rate as a function of the step."""
+
+import pytest
+from torch import nn, optim
+
+from det_core.engine.schedule import build_optimizer, learning_rate
+from det_core.recipe import OptimizerConfig, ScheduleConfig
+
+
+def test_it_is_scaled_to_the_total_batch_warmed_up_and_dropped_at_the_milestones():
+    rate = learning_rate(OptimizerConfig(lr=0.02, lr_batch=16), ScheduleConfig(), total_batch=8, steps_per_epoch=1000)
+    assert rate.effective == pytest.approx(0.01)
+    assert rate.at(0) == pytest.approx(0.01 * 0.001)
+    assert rate.at(250) == pytest.approx(0.01 * (0.001 + 0.999 * 250 / 499))
+    assert rate.at(499) == rate.at(7999) == pytest.approx(0.01)
+    assert rate.at(8000) == rate.at(10999) == pytest.approx(0.001)
+    assert rate.at(11000) == pytest.approx(0.0001)
+
+
+def test_no_scaling_and_no_warm_up():
+    schedule = ScheduleConfig(warmup_steps=0, milestones=())
+    rate = learning_rate(OptimizerConfig(lr=0.5, lr_batch=0), schedule, total_batch=8, steps_per_epoch=3)
+    assert [rate.at(s) for s in range(4)] == [0.5] * 4
+
+
+@pytest.mark.parametrize(("kind", "cls"), [("sgd", optim.SGD), ("adamw", optim.AdamW)])
+def test_the_optimiser_has_all_parameters_that_train(kind, cls):
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[0].requires_grad_(False)
+    made = build_optimizer(OptimizerConfig(kind=kind, weight_decay=0.25), model)
+    assert isinstance(made, cls)
+    assert made.param_groups[0]["weight_decay"] == 0.25
+    assert {id(p) for p in made.param_groups[0]["params"]} == {id(p) for p in model[1].parameters()}

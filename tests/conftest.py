@@ -1,0 +1,69 @@
+"""What the tests that span packages share: a recipe small enough to train in a second or two."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TINY = (
+    "data.train_transforms=[{type: resize, scales: [[96, 96]]}, {type: flip}]",
+    "data.test_transforms=[{type: resize, scales: [[96, 96]]}]",
+    "data.workers=0",
+    "detector.neck={type: fpn, channels: 32, norm: {type: group_norm, groups: 8}}",
+    "detector.dense_head.channels=32",
+    "detector.dense_head.train_limits={before_nms: 50, after_nms: 30}",
+    "detector.dense_head.test_limits={before_nms: 50, after_nms: 30}",
+    "detector.roi_head.box_head.fc_channels=32",
+    "detector.roi_head.mask_head={type: conv_mask_head, num_convs: 1, channels: 16}",
+    "detector.roi_head.sampler.count=16",
+    "schedule.epochs=2",
+    "schedule.milestones=[]",
+)
+
+
+@pytest.fixture
+def tiny_settings() -> tuple[str, ...]:
+    """`--set` values that make `mask-rcnn/r18-fpn-demo` tiny."""
+    return TINY
+
+
+@pytest.fixture
+def run_python():
+    """Run a Python command line to its end in a process of its own: `run_python("-m", "det_core", ...)`."""
+
+    def run(*arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+def train_arguments(work_dir: Path, *more: str, settings: tuple[str, ...] = TINY) -> list[str]:
+    """The command line of a tiny run that logs every step."""
+    arguments = ["-m", "det_core", "train", "--recipe", "mask-rcnn/r18-fpn-demo", "--work-dir", str(work_dir)]
+    for setting in settings:
+        arguments += ["--set", setting]
+    return [*arguments, "--log-every", "1", *more]
+
+
+@pytest.fixture
+def arguments():
+    """`train_arguments`."""
+    return train_arguments
+
+
+@pytest.fixture(scope="module")
+def module_arguments():
+    """`train_arguments`, for fixtures of a module."""
+    return train_arguments

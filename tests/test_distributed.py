@@ -1,0 +1,112 @@
+"""Several processes under torchrun (gloo): the same losses as one, and no hang where a rank has no objects."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+WORKER = """
+import sys
+from det_core import load_recipe, train
+from det_core.data.loader import TrainSampler
+from det_core.structures import Key
+
+def batches(self, epoch):  # rank 0 gets the images with objects (even), rank 1 those without
+    return [[Key(self.seed, epoch, 0, 2 * step + self.rank)] for step in range(3)]
+
+TrainSampler.batches = batches
+work_dir, data, *settings = sys.argv[1:]
+recipe = load_recipe("mask-rcnn/r18-fpn-demo", settings)
+result = train(recipe, work_dir=work_dir, data=data, log_every=1, max_steps=3)
+assert result.step == 3
+"""
+
+
+def write_data(root: Path, count: int, *, every_second_empty: bool = False) -> Path:
+    """A COCO-format folder of non-square images of one size, each with two bright rectangles, or none."""
+    (root / "images").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    for i in range(count):
+        pixels = rng.integers(0, 60, (96, 144, 3), dtype=np.uint8)
+        if not (every_second_empty and i % 2):
+            for x, y, w, h in ((10 + i, 12, 40, 30), (80, 40 + i, 30, 40)):
+                pixels[y : y + h, x : x + w] = 230
+                ring = [x, y, x + w, y, x + w, y + h, x, y + h]
+                annotations.append({"id": len(annotations) + 1, "image_id": i + 1, "category_id": 1, "iscrowd": 0,
+                                    "bbox": [x, y, w, h], "area": w * h, "segmentation": [ring]})
+        Image.fromarray(pixels).save(root / "images" / f"{i}.png")
+        images.append({"id": i + 1, "file_name": f"{i}.png", "height": 96, "width": 144})
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "box"}]}
+    for split in ("train", "val"):
+        (root / f"instances_{split}.json").write_text(json.dumps(content))
+    return root
+
+
+def torchrun(*command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *command],
+        env=ENVIRONMENT, capture_output=True, text=True, timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def losses(run: Path) -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in r.items() if k.startswith("loss/")} for r in rows if "lr" in r]
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_two_ranks_with_half_the_batch_follow_one_with_the_whole(tmp_path, arguments):
+    data = write_data(tmp_path / "data", 8)
+    common = ["--data", str(data), "--max-steps", "4", "--set", "schedule.warmup_steps=0"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    alone = [sys.executable, *arguments(one, *common, "--set", "data.images_per_rank=2")]
+    subprocess.run(alone, env=ENVIRONMENT, check=True, capture_output=True, timeout=240)
+    torchrun(*arguments(two, *common, "--set", "data.images_per_rank=1"))
+    a, b = losses(one), losses(two)
+    assert len(a) == len(b) == 4
+    for ours, theirs in zip(a, b, strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_a_rank_without_objects_trains_along(tmp_path, tiny_settings):
+    data = write_data(tmp_path / "data", 6, every_second_empty=True)
+    worker = tmp_path / "worker.py"
+    worker.write_text(WORKER)
+    torchrun(str(worker), str(tmp_path / "run"), str(data), *tiny_settings, "data.images_per_rank=1")
+    rows = losses(tmp_path / "run")
+    assert len(rows) == 3
+    assert all(np.isfinite(list(r.values())).all() for r in rows)
+    assert all(r["loss/roi_mask"] > 0 for r in rows)  # of rank 0's objects, over the counts of both
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_evaluation_and_resuming_on_two_ranks(tmp_path, arguments):
+    data = write_data(tmp_path / "data", 5)
+    common = ["--data", str(data), "--set", "data.images_per_rank=1", "--set", "schedule.epochs=1"]
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    torchrun(*arguments(straight, *common))
+    torchrun(*arguments(broken, *common, "--max-steps", "1"))
+    torchrun(*arguments(broken, *common, "--resume"))
+    assert losses(broken) == losses(straight)
+    rows = [json.loads(line) for line in (straight / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in rows if "evaluated" in r] == [3]
+    mixed = subprocess.run(
+        [sys.executable, *arguments(straight, *common, "--resume")], env=ENVIRONMENT, capture_output=True, text=True,
+        timeout=240,
+    )
+    assert mixed.returncode == 1
+    assert "trained with 2 images per step, but this run has 1" in mixed.stderr
