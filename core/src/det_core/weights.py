@@ -184,7 +184,7 @@ def _unreadable(error: Exception) -> str:
         named = re.search(r"GLOBAL (\S+)", str(error))
         if named is None:
             return "damaged, or no file of torch.save"
-        return f"it holds {named[1]}, which could run any code and is not loaded; save the state dict alone"
+        return f"it holds a {named[1]}, and only tensors and plain values are loaded; save the state dict alone"
     sentence = str(error).partition("\n")[0].partition(". ")[0]
     return sentence or type(error).__name__
 

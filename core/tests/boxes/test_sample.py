@@ -17,7 +17,10 @@ def assignment(positive: int, negative: int, ignored: int = 0) -> Assignment:
     return Assignment(kinds[torch.randperm(len(kinds), generator=torch.Generator().manual_seed(5))])
 
 
-def sample(found: Assignment, key: Key = Key(), consumer: str = "test", **settings: float) -> Sampled:
+KEY = Key()
+
+
+def sample(found: Assignment, key: Key = KEY, consumer: str = "test", **settings: float) -> Sampled:
     return RandomSamplerConfig(**settings).build()(found, key, consumer)  # type: ignore[arg-type]
 
 

@@ -1,0 +1,68 @@
+"""From scores and boxes to detections: the threshold, NMS inside each class, the best of all, original pixels."""
+
+from __future__ import annotations
+
+import torch
+
+from det_core.model.postprocess import Chosen, class_wise_nms, to_original
+from det_core.structures import ImageInfo
+
+BOXES = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [50.0, 50.0, 60.0, 60.0]])
+
+
+def chosen(boxes: torch.Tensor, scores: list[list[float]], limit: int = 100, threshold: float = 0.05) -> Chosen:
+    return class_wise_nms(
+        boxes, torch.tensor(scores), score_threshold=threshold, nms_threshold=0.5, max_detections=limit
+    )
+
+
+def test_boxes_are_divided_by_the_scale_of_each_axis():
+    info = ImageInfo(size=(50, 100), original_size=(100, 400), scale=(0.5, 0.25))
+    assert to_original(torch.tensor([[10.0, 10.0, 100.0, 50.0]]), info).tolist() == [[40, 20, 400, 100]]
+    per_class = torch.ones(2, 3, 4)
+    assert to_original(per_class, info).tolist() == [[[4, 2, 4, 2]] * 3] * 2
+
+
+def test_a_box_suppresses_others_of_its_class_alone():
+    found = chosen(BOXES, [[0.9, 0.1], [0.8, 0.7], [0.3, 0.0]])
+    # Class 0: row 1 goes for row 0 (IoU 0.9). Class 1: row 0 goes for row 1. Row 2 stands alone.
+    assert found.rows.tolist() == [0, 1, 2]
+    assert found.labels.tolist() == [0, 1, 0]
+    assert found.scores.tolist() == torch.tensor([0.9, 0.7, 0.3]).tolist()
+    assert torch.equal(found.boxes, BOXES)
+
+
+def test_one_region_may_be_found_as_several_classes():
+    found = chosen(BOXES[:1], [[0.6, 0.7]])
+    assert (found.rows.tolist(), found.labels.tolist()) == ([0, 0], [1, 0])
+
+
+def test_a_score_must_be_above_the_threshold():
+    found = chosen(BOXES, [[0.25, 0.0], [0.0, 0.2], [0.26, 0.0]], threshold=0.25)
+    assert found.rows.tolist() == [2]
+
+
+def test_the_best_of_all_classes_are_kept():
+    assert (
+        chosen(BOXES, [[0.2, 0.9], [0.0, 0.0], [0.8, 0.3]], limit=3).scores.tolist()
+        == torch.tensor([0.9, 0.8, 0.3]).tolist()
+    )
+    assert len(chosen(BOXES, [[0.2, 0.9], [0.0, 0.0], [0.8, 0.3]], limit=1).rows) == 1
+
+
+def test_every_class_may_have_its_own_box():
+    boxes = torch.stack([BOXES, BOXES + 100], 1)  # (R, K, 4)
+    found = chosen(boxes, [[0.0, 0.9], [0.8, 0.0], [0.0, 0.0]])
+    assert found.boxes.tolist() == [(BOXES[0] + 100).tolist(), BOXES[1].tolist()]
+
+
+def test_nothing_above_the_threshold_and_nothing_at_all():
+    for boxes, scores in (
+        (BOXES, torch.zeros(3, 2)),
+        (torch.zeros(0, 4), torch.zeros(0, 2)),
+        (torch.zeros(0, 2, 4), torch.zeros(0, 2)),
+    ):
+        found = class_wise_nms(boxes, scores, score_threshold=0.05, nms_threshold=0.5, max_detections=9)
+        assert found.boxes.shape == (0, 4)
+        assert found.scores.shape == found.labels.shape == found.rows.shape == (0,)
+        assert found.labels.dtype == found.rows.dtype == torch.int64

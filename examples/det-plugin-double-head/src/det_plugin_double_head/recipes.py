@@ -1,0 +1,57 @@
+"""Recipes of this plugin. Listing them makes none of them."""
+
+from __future__ import annotations
+
+from det_core.boxes.config import RandomSamplerConfig
+from det_core.config.base import ProposalLimits
+from det_core.data.config import FlipConfig, ResizeConfig, SampleConfig
+from det_core.evaluation.config import CocoEvaluatorConfig
+from det_core.model.detector_config import DetectorConfig
+from det_core.model.layer_config import GroupNormConfig
+from det_core.recipe import DataConfig, EvaluationConfig, OptimizerConfig, Recipe, RecipeEntry, ScheduleConfig
+
+from det_plugin_double_head.config import DoubleHeadConfig, PlainNetConfig
+
+DEMO = "double-head/plain-fpn-demo"
+
+
+def demo() -> Recipe:
+    """A small model that learns det's bundled sample from random weights on a CPU in minutes."""
+    from det_plugin_fpn import FPNConfig
+    from det_plugin_rcnn import RPNConfig
+
+    limits, resize = ProposalLimits(before_nms=400, after_nms=200), ResizeConfig(scales=((320, 320),))
+    return Recipe(
+        name=DEMO,
+        detector=DetectorConfig(
+            backbone=PlainNetConfig(width=32),
+            neck=FPNConfig(channels=64, norm=GroupNormConfig(groups=16)),
+            dense_head=RPNConfig(channels=64, train_limits=limits, test_limits=limits),
+            roi_head=DoubleHeadConfig(
+                fc_channels=256,
+                conv_channels=64,
+                sampler=RandomSamplerConfig(count=96, positive_fraction=0.25),
+            ),
+        ),
+        data=DataConfig(
+            train=SampleConfig(split="train"),
+            val=SampleConfig(split="val"),
+            train_transforms=(resize, FlipConfig(vertical_probability=0.5)),
+            test_transforms=(resize,),
+        ),
+        optimizer=OptimizerConfig(lr=0.02, lr_batch=0),
+        schedule=ScheduleConfig(epochs=24, milestones=(18, 22), warmup_steps=20, warmup_factor=0.01, clip_norm=10.0),
+        evaluation=EvaluationConfig(evaluators=(CocoEvaluatorConfig(kinds=("box",)),), every_epochs=6),
+    )
+
+
+ENTRIES = (
+    RecipeEntry(
+        name=DEMO,
+        make=demo,
+        requires=("det-plugin-fpn", "det-plugin-rcnn"),
+        default=True,
+        demo=True,
+        summary="boxes by a double head (Wu et al., 2020) on a plain backbone, small, on the bundled sample",
+    ),
+)

@@ -1,0 +1,121 @@
+"""The double head (Wu et al., Rethinking Classification and Localization for Object Detection, CVPR 2020).
+
+Without the paper's extended form, in which each branch also does the other's task.
+
+Letters: N images, R regions of all images, r regions and p positives of one image, K foreground classes.
+Boxes are xyxy in pixels of the padded network input; predictions are in original pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from attrs import frozen
+from det_core.model.contracts import Losses, RoIHead, RoIPool
+from det_core.model.layers import to_rois
+from det_core.model.losses import box_loss, full_precision
+from det_core.model.postprocess import class_wise_nms, to_original
+from det_core.structures import Batch, Detections, ImageInfo, Targets
+from torch import Tensor
+
+from det_plugin_double_head.branches import BoxBranch, ClassBranch
+from det_plugin_double_head.config import DoubleHeadConfig
+
+
+@frozen(eq=False)
+class Regions:
+    """What the losses look at in one image, positives first.
+
+    boxes (r, 4); labels (r,) int64, K for background; objects (p, 4): the object's box of each positive.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    objects: Tensor
+
+    @property
+    def positive(self) -> Tensor:
+        """(p, 4) the boxes that stand for objects."""
+        return self.boxes[: len(self.objects)]
+
+
+def enlarge(boxes: Tensor, factor: float) -> Tensor:
+    """Boxes (n, 4) with sides `factor` times as long about the same centres; they may leave the image."""
+    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) * (factor / 2)
+    return torch.cat([centre - half, centre + half], 1)
+
+
+class DoubleHead(RoIHead):
+    """One branch says what is in a region, the other where it is exactly; each pools its own regions."""
+
+    def __init__(
+        self, config: DoubleHeadConfig, *, roi_pool: RoIPool, class_branch: ClassBranch, box_branch: BoxBranch
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.roi_pool = roi_pool
+        self.class_branch, self.box_branch = class_branch, box_branch
+        self.num_classes = class_branch.scores.out_features - 1
+        self.assigner, self.sampler = config.assigner.build(), config.sampler.build()
+        self.coder = config.coder.build()
+        self.cls_loss, self.box_loss = config.cls_loss.build(), config.box_loss.build()
+
+    def class_dependent(self) -> tuple[str, ...]:
+        return ("class_branch.scores", "box_branch.deltas")
+
+    def scores(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
+        """(R, K+1) logits of each image's boxes (r, 4), in order."""
+        scores: Tensor = self.class_branch(self.roi_pool(features, to_rois(list(boxes))))
+        return full_precision(scores)
+
+    def deltas(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
+        """(R, K, 4) deltas of each image's boxes (r, 4), in order, seen with some of their surroundings."""
+        windows = [enlarge(b, self.config.box_region_scale) for b in boxes]
+        deltas: Tensor = self.box_branch(self.roi_pool(features, to_rois(windows)))
+        return full_precision(deltas)
+
+    def losses(
+        self, features: Sequence[Tensor], proposals: Sequence[Tensor], targets: Sequence[Targets], batch: Batch
+    ) -> Losses:
+        """`roi_cls` over the sampled regions, `roi_box` over the positive ones; both are divided by the former."""
+        sampled = [self._sample(p, t, i) for p, t, i in zip(proposals, targets, batch.infos, strict=True)]
+        labels = torch.cat([s.labels for s in sampled])
+        positive = [s.positive for s in sampled]
+        own = labels[labels < self.num_classes]
+        deltas = self.deltas(features, positive)[torch.arange(len(own), device=own.device), own]
+        objects, count = torch.cat([s.objects for s in sampled]), float(len(labels))
+        return {
+            "roi_cls": self.cls_loss(self.scores(features, [s.boxes for s in sampled]), labels, count),
+            "roi_box": box_loss(self.box_loss, self.coder, torch.cat(positive), deltas, objects, count),
+        }
+
+    def _sample(self, proposals: Tensor, target: Targets, info: ImageInfo) -> Regions:
+        """The regions of one image that train: the objects' own boxes take part among the proposals."""
+        boxes = torch.cat([target.boxes, proposals.to(target.boxes.dtype)])
+        chosen = self.sampler(self.assigner(boxes, target.boxes), info.key, "double_head")
+        background = target.labels.new_full((len(chosen.negative),), self.num_classes)
+        return Regions(
+            boxes=boxes[torch.cat([chosen.positive, chosen.negative])],
+            labels=torch.cat([target.labels[chosen.objects], background]),
+            objects=target.boxes[chosen.objects],
+        )
+
+    def predict(self, features: Sequence[Tensor], proposals: Sequence[Tensor], batch: Batch) -> list[Detections]:
+        """Softmax scores, decoded boxes, then NMS inside each class in original pixels."""
+        sizes = [len(p) for p in proposals]
+        scores = self.scores(features, proposals).softmax(-1)[:, :-1].split(sizes)
+        deltas = self.deltas(features, proposals).split(sizes)
+        return [self._detections(*row) for row in zip(proposals, scores, deltas, batch.infos, strict=True)]
+
+    def _detections(self, proposals: Tensor, scores: Tensor, deltas: Tensor, info: ImageInfo) -> Detections:
+        """One image's detections from proposals (r, 4), probabilities (r, K) and deltas (r, K, 4)."""
+        boxes = self.coder.decode(proposals, deltas, info.size)
+        chosen = class_wise_nms(
+            to_original(boxes, info),
+            scores,
+            score_threshold=self.config.score_threshold,
+            nms_threshold=self.config.nms_threshold,
+            max_detections=self.config.max_detections,
+        )
+        return Detections(boxes=chosen.boxes, scores=chosen.scores, labels=chosen.labels)

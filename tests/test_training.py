@@ -1,0 +1,160 @@
+"""What a run does beside going well: losses that are not finite, hooks, patience, mixed precision, wrong resumes."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import attrs
+import pytest
+import torch
+
+import det_core.engine.train as engine
+from det_core import DetError, load_recipe, train
+from det_core.engine import checkpoint as checkpoints
+from det_core.engine.distributed import World, choose_device, reduce_losses
+from det_core.engine.evaluate import Evaluation
+from det_core.structures import LossTerm
+from det_core.testing.plugins import isolated_manager, make_plugin
+
+
+@pytest.fixture
+def recipe(tiny_settings):
+    return load_recipe("mask-rcnn/r18-fpn-demo", tiny_settings)
+
+
+def rows(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, recipe, monkeypatch):
+    calls = 0
+
+    def spoiled(terms, world, *, stop=False):
+        nonlocal calls
+        calls += 1
+        reduced = reduce_losses(terms, world, stop=stop)
+        return attrs.evolve(reduced, values={**reduced.values, "roi_box": math.nan}) if calls == 3 else reduced
+
+    monkeypatch.setattr(engine, "reduce_losses", spoiled)
+    with pytest.raises(DetError) as caught:
+        train(recipe, work_dir=tmp_path, save_every=1, quiet=True)
+    text = str(caught.value)
+    assert "the loss is not finite at step 2: rpn_cls" in text
+    assert "roi_box nan" in text
+    assert "learning rate" in text
+    assert "image ids [" in text
+    assert f"the last good checkpoint is {tmp_path}/checkpoints/step-0000002" in text
+    assert checkpoints.last_checkpoint(tmp_path).name == "step-0000002"
+
+
+def test_hooks_follow_a_run_and_one_that_raises_is_switched_off(tmp_path, recipe, capsys):
+    seen = []
+    follower = make_plugin(
+        "follower",
+        det_run_started=lambda recipe, work_dir: seen.append(("started", recipe.name, work_dir)),
+        det_step_finished=lambda step, metrics: seen.append(("step", step, "loss/total" in metrics)),
+        det_run_finished=lambda step, reason: seen.append(("finished", step, reason)),
+    )
+    calls = []
+
+    def stumble(step):
+        calls.append(step)
+        raise RuntimeError("oh dear")
+
+    with isolated_manager(follower, make_plugin("clumsy", det_step_finished=stumble)):
+        train(recipe, work_dir=tmp_path, max_steps=2, log_every=1)
+    assert seen == [
+        ("started", recipe.name, tmp_path),
+        ("step", 1, True),
+        ("step", 2, True),
+        ("finished", 2, "stopped"),
+    ]
+    assert calls == [1]
+    said = capsys.readouterr().out
+    assert "plugin det-plugin-clumsy 1.0 failed in det_step_finished and is switched off for this run: RuntimeError: oh dear" in said
+
+
+def test_patience_ends_a_run_and_the_best_checkpoint_is_kept(tmp_path, recipe, monkeypatch):
+    values = iter([0.2, 0.5, 0.4, 0.3, 0.9])
+
+    def measured(*arguments, **options):
+        return Evaluation({"box_ap": next(values)}, {}, ())
+
+    monkeypatch.setattr(engine, "evaluate", measured)
+    schedule = attrs.evolve(recipe.schedule, epochs=5)
+    evaluation = attrs.evolve(recipe.evaluation, every_epochs=1, patience=2)
+    data = attrs.evolve(recipe.data, images_per_rank=17)
+    recipe = attrs.evolve(recipe, schedule=schedule, evaluation=evaluation, data=data)
+    result = train(recipe, work_dir=tmp_path, quiet=True)
+    assert [r["box_ap"] for r in rows(tmp_path) if "evaluated" in r] == [0.2, 0.5, 0.4, 0.3]
+    assert (result.step, result.reason) == (4, "finished")
+    best = checkpoints.best_checkpoint(tmp_path)
+    assert best.name == "step-0000002"
+    assert json.loads((tmp_path / "checkpoints/best.json").read_text())["value"] == 0.5
+
+
+def test_a_metric_that_nobody_measures_cannot_be_the_best(tmp_path, recipe):
+    evaluation = attrs.evolve(recipe.evaluation, best="box_app", every_epochs=1)
+    data = attrs.evolve(recipe.data, images_per_rank=17)
+    recipe = attrs.evolve(recipe, evaluation=evaluation, data=data, schedule=attrs.evolve(recipe.schedule, epochs=1))
+    with pytest.raises(DetError, match="evaluation.best: no metric 'box_app' was measured; there are: box_ap, "):
+        train(recipe, work_dir=tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_trains(tmp_path, recipe, precision):
+    recipe = attrs.evolve(recipe, schedule=attrs.evolve(recipe.schedule, precision=precision))
+    result = train(recipe, work_dir=tmp_path, max_steps=2, log_every=1, quiet=True)
+    assert result.step == 2
+    assert all(math.isfinite(r["loss/total"]) for r in rows(tmp_path))
+
+
+def test_compile_is_asked_of_backbone_and_neck(tmp_path, recipe, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(type(module).__name__))
+    recipe = attrs.evolve(recipe, schedule=attrs.evolve(recipe.schedule, compile=True))
+    train(recipe, work_dir=tmp_path, max_steps=1, quiet=True)
+    assert compiled == ["ResNet", "FPN"]
+
+
+def test_a_folder_in_use_and_another_recipe_are_refused(tmp_path, recipe):
+    train(recipe, work_dir=tmp_path, max_steps=1, quiet=True)
+    with pytest.raises(DetError, match="already holds a run .last checkpoint step-0000001.; go on with --resume"):
+        train(recipe, work_dir=tmp_path, quiet=True)
+    other = attrs.evolve(recipe, optimizer=attrs.evolve(recipe.optimizer, lr=0.5))
+    with pytest.raises(DetError, match=r"was trained with another recipe \(differs in: optimizer\)"):
+        train(other, work_dir=tmp_path, resume=True, quiet=True)
+
+
+def test_the_loader_and_the_place_of_the_data_may_change_on_resuming(tmp_path, recipe):
+    train(recipe, work_dir=tmp_path, max_steps=1, quiet=True)
+    data = attrs.evolve(recipe.data, workers=1, root=str(tmp_path))
+    result = train(attrs.evolve(recipe, data=data), work_dir=tmp_path, resume=True, max_steps=2, quiet=True)
+    assert result.step == 2
+
+
+def test_losses_are_divided_by_their_own_counts():
+    terms = {
+        "a": LossTerm(torch.tensor(6.0, requires_grad=True), 3.0),
+        "b": LossTerm(torch.tensor(5.0), torch.tensor(0)),
+    }
+    reduced = reduce_losses(terms, World(0, 1, torch.device("cpu")), stop=True)
+    assert reduced.values == {"a": 2.0, "b": 5.0}
+    assert (reduced.total, reduced.backward.item(), reduced.stop) == (7.0, 7.0, True)
+
+
+@pytest.mark.parametrize(
+    ("device", "text"),
+    [
+        ("gpu", "unknown device 'gpu'; allowed: cpu, cuda, cuda:N, mps"),
+        pytest.param(
+            "cuda", "'cuda' was asked for, but torch sees no GPU",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(device, text):
+    with pytest.raises(DetError, match=text):
+        choose_device(device)
