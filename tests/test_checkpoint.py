@@ -100,7 +100,7 @@ def test_a_header_says_recipe_classes_plugins_and_step(tmp_path):
 def test_a_path_may_be_a_run_a_checkpoint_or_a_file(tmp_path):
     path = checkpoints.save_checkpoint(tmp_path, header(1), {"w": torch.ones(1)})
     file = path / checkpoints.WEIGHTS
-    assert checkpoints.weights_file(tmp_path) == checkpoints.weights_file(path) == checkpoints.weights_file(file) == file
+    assert {checkpoints.weights_file(given) for given in (tmp_path, path, file)} == {file}
 
 
 def test_missing_empty_and_damaged_checkpoints_are_refused(tmp_path):
@@ -130,8 +130,11 @@ def test_a_missing_plugin_is_named_with_what_installs_it(tmp_path):
     plain["detector"]["dense_head"]["type"] = "absent_head"
     file = tmp_path / "other.safetensors"
     save_file({"w": torch.ones(1)}, file, metadata={**metadata, "recipe": json.dumps(plain)})
-    with pytest.raises(CheckpointError, match=r"(?s)detector.dense_head.type: unknown type 'absent_head'.*"
-                       r"plugins that are not here: det-plugin-absent 2.0 \(pip install det-plugin-absent\)"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"(?s)detector.dense_head.type: unknown type 'absent_head'.*"
+        r"plugins that are not here: det-plugin-absent 2.0 \(pip install det-plugin-absent\)",
+    ):
         checkpoints.read_header(file)
 
 
@@ -159,7 +162,9 @@ def test_init_leaves_class_dependent_layers_fresh_where_the_classes_differ(train
     before = {k: v.clone() for k, v in detector.state_dict().items()}
     report = checkpoints.initialise(detector, path)
     assert sorted(report.fresh) == [
-        "roi_head.box_head.deltas.bias", "roi_head.box_head.deltas.weight", "roi_head.box_head.scores.bias",
+        "roi_head.box_head.deltas.bias",
+        "roi_head.box_head.deltas.weight",
+        "roi_head.box_head.scores.bias",
         "roi_head.box_head.scores.weight",
     ]
     after = detector.state_dict()
@@ -171,8 +176,11 @@ def test_init_leaves_class_dependent_layers_fresh_where_the_classes_differ(train
 def test_init_from_another_model_is_refused_with_what_differs(trained):
     path, _, _ = trained
     other = load_recipe("faster-rcnn/r18-fpn-demo", ["detector.neck.channels=32"]).detector.build(num_classes=2)
-    with pytest.raises(CheckpointError, match=r"(?s)does not fit this detector \(recipe faster-rcnn/r18-fpn-demo\).*"
-                       r"shapes differ: neck\.lateral\.0\.conv\.weight is \(\d+, \d+, 1, 1\) in the checkpoint"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"(?s)does not fit this detector \(recipe faster-rcnn/r18-fpn-demo\).*"
+        r"shapes differ: neck\.lateral\.0\.conv\.weight is \(\d+, \d+, 1, 1\) in the checkpoint",
+    ):
         checkpoints.initialise(other, path)
     rpn = load_recipe("rpn/r18-fpn-demo").detector.build(num_classes=2)
     with pytest.raises(CheckpointError, match="left over in the checkpoint: roi_head"):

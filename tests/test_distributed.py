@@ -41,8 +41,17 @@ def write_data(root: Path, count: int, *, every_second_empty: bool = False) -> P
             for x, y, w, h in ((10 + i, 12, 40, 30), (80, 40 + i, 30, 40)):
                 pixels[y : y + h, x : x + w] = 230
                 ring = [x, y, x + w, y, x + w, y + h, x, y + h]
-                annotations.append({"id": len(annotations) + 1, "image_id": i + 1, "category_id": 1, "iscrowd": 0,
-                                    "bbox": [x, y, w, h], "area": w * h, "segmentation": [ring]})
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": i + 1,
+                        "category_id": 1,
+                        "iscrowd": 0,
+                        "bbox": [x, y, w, h],
+                        "area": w * h,
+                        "segmentation": [ring],
+                    }
+                )
         Image.fromarray(pixels).save(root / "images" / f"{i}.png")
         images.append({"id": i + 1, "file_name": f"{i}.png", "height": 96, "width": 144})
     content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "box"}]}
@@ -54,7 +63,10 @@ def write_data(root: Path, count: int, *, every_second_empty: bool = False) -> P
 def torchrun(*command: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *command],
-        env=ENVIRONMENT, capture_output=True, text=True, timeout=240,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -105,7 +117,10 @@ def test_evaluation_and_resuming_on_two_ranks(tmp_path, arguments):
     rows = [json.loads(line) for line in (straight / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in rows if "evaluated" in r] == [3]
     mixed = subprocess.run(
-        [sys.executable, *arguments(straight, *common, "--resume")], env=ENVIRONMENT, capture_output=True, text=True,
+        [sys.executable, *arguments(straight, *common, "--resume")],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
         timeout=240,
     )
     assert mixed.returncode == 1

@@ -108,6 +108,7 @@ def test_a_moving_average_and_accumulation_resume_bit_for_bit_too(tmp_path, argu
     run_to_end(arguments(broken, *more, "--resume"))
     assert losses(broken) == losses(straight)
     assert len(losses(straight)) == 5  # 9 batches, two a step
-    ends = [checkpoints.read_weights(checkpoints.last_checkpoint(run) / checkpoints.WEIGHTS) for run in
-            (straight, broken)]
+    ends = [
+        checkpoints.read_weights(checkpoints.last_checkpoint(run) / checkpoints.WEIGHTS) for run in (straight, broken)
+    ]
     assert all((ends[0][k] == ends[1][k]).all() for k in ends[0])

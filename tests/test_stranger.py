@@ -181,8 +181,8 @@ def test_without_it_its_checkpoint_names_what_is_missing(run_folder: Path, tmp_p
     ):
         done = Environment(None).det_core(*command)
         assert (done.returncode, done.stdout) == (1, "")
-        assert "detector.backbone: unknown type 'plain_net' for backbone" in done.stderr
-        assert "detector.roi_head: unknown type 'double_head' for roi_head" in done.stderr
+        assert "detector.backbone.type: unknown type 'plain_net' for backbone" in done.stderr
+        assert "detector.roi_head.type: unknown type 'double_head' for roi_head" in done.stderr
         assert f"plugins that are not here: {DISTRIBUTION} 0.1.0 (pip install {DISTRIBUTION})" in done.stderr, (
             done.stderr
         )

@@ -73,7 +73,8 @@ def test_hooks_follow_a_run_and_one_that_raises_is_switched_off(tmp_path, recipe
     ]
     assert calls == [1]
     said = capsys.readouterr().out
-    assert "plugin det-plugin-clumsy 1.0 failed in det_step_finished and is switched off for this run: RuntimeError: oh dear" in said
+    assert "plugin det-plugin-clumsy 1.0 failed in det_step_finished and is switched off for this run" in said
+    assert "RuntimeError: oh dear" in said
 
 
 def test_patience_ends_a_run_and_the_best_checkpoint_is_kept(tmp_path, recipe, monkeypatch):
@@ -150,7 +151,8 @@ def test_losses_are_divided_by_their_own_counts():
     [
         ("gpu", "unknown device 'gpu'; allowed: cpu, cuda, cuda:N, mps"),
         pytest.param(
-            "cuda", "'cuda' was asked for, but torch sees no GPU",
+            "cuda",
+            "'cuda' was asked for, but torch sees no GPU",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
         ),
     ],

@@ -141,8 +141,9 @@ class Detections:
     def to(self, device: torch.device | str) -> Detections:
         """The same detections on another device."""
         masks = None if self.masks is None else self.masks.to(device)
-        return Detections(boxes=self.boxes.to(device), scores=self.scores.to(device), labels=self.labels.to(device),
-                          masks=masks)
+        return Detections(
+            boxes=self.boxes.to(device), scores=self.scores.to(device), labels=self.labels.to(device), masks=masks
+        )
 
 
 @frozen(eq=False)

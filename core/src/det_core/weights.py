@@ -149,7 +149,8 @@ def import_weights(state_dict: Mapping[str, Any], *, source: str, detector: Dete
 
 def _listing(title: str, problems: list[str], limit: int = 20) -> str:
     more = [f"  ... and {len(problems) - limit} more"] if len(problems) > limit else []
-    return "\n".join([f"{title}: {len(problems)} problems", *(f"  {p}" for p in problems[:limit]), *more])
+    count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
+    return "\n".join([f"{title}: {count}", *(f"  {p}" for p in problems[:limit]), *more])
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -164,7 +165,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: no such file")
     try:
         if path.suffix == ".safetensors":
-            return cast("dict[str, Tensor]", load_file(path))
+            return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can fail in any way that a pickle can
         raise WeightsError(f"{path}: not a readable checkpoint ({_unreadable(error)})") from None
@@ -195,15 +196,21 @@ def load_initial(module: nn.Module, spec: str, *, ignore: tuple[str, ...] = ("fc
     Names must be torchvision's; those that begin with `ignore` (the classifier) are left out. Raises WeightsError
     for an unknown name, no network, a damaged file, or weights that do not fit.
     """
-    state = _torchvision_weights(spec.removeprefix("torchvision:")) if spec.startswith("torchvision:") else (
-        read_state_dict(Path(spec).expanduser()))
+    state = (
+        _torchvision_weights(spec.removeprefix("torchvision:"))
+        if spec.startswith("torchvision:")
+        else (read_state_dict(Path(spec).expanduser()))
+    )
     state = {k: v for k, v in state.items() if not k.startswith(ignore)}
     missing, unexpected = (
         [k for k in module.state_dict() if k not in state and not k.endswith("num_batches_tracked")],
         [k for k in state if k not in module.state_dict()],
     )
-    wrong = [f"shapes differ: {k} is {tuple(v.shape)}, expected {tuple(module.state_dict()[k].shape)}"
-             for k, v in state.items() if k in module.state_dict() and v.shape != module.state_dict()[k].shape]
+    wrong = [
+        f"shapes differ: {k} is {tuple(v.shape)}, expected {tuple(module.state_dict()[k].shape)}"
+        for k, v in state.items()
+        if k in module.state_dict() and v.shape != module.state_dict()[k].shape
+    ]
     problems = [f"missing: {k}" for k in missing] + [f"left over: {k}" for k in unexpected] + wrong
     if problems:
         raise WeightsError(_listing(f"initial weights {spec!r} do not fit the backbone", problems))

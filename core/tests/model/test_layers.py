@@ -79,9 +79,9 @@ def test_groups_that_do_not_divide_the_channels_are_refused():
 @pytest.mark.parametrize(
     ("config", "settings", "message"),
     [
-        (BatchNormConfig, {"eps": 0.0}, "'eps' must be > 0: 0.0"),
-        (FrozenBatchNormConfig, {"eps": -1.0}, "'eps' must be > 0: -1.0"),
-        (GroupNormConfig, {"groups": 0}, "'groups' must be >= 1: 0"),
+        (BatchNormConfig, {"eps": 0.0}, "'eps' must be > 0"),
+        (FrozenBatchNormConfig, {"eps": -1.0}, "'eps' must be > 0"),
+        (GroupNormConfig, {"groups": 0}, "'groups' must be >= 1"),
     ],
 )
 def test_settings_out_of_range_are_refused(config, settings, message):

@@ -288,12 +288,12 @@ def test_full_precision_raises_halves_alone():
 @pytest.mark.parametrize(
     ("config", "settings", "message"),
     [
-        (L1Config, {"weight": -1.0}, "'weight' must be >= 0: -1.0"),
-        (SmoothL1Config, {"beta": 0.0}, "'beta' must be > 0: 0.0"),
-        (FocalConfig, {"gamma": -1.0}, "'gamma' must be >= 0: -1.0"),
-        (FocalConfig, {"alpha": 1.5}, "'alpha' must be <= 1: 1.5"),
-        (BoundedIoUConfig, {"beta": 0.0}, "'beta' must be > 0: 0.0"),
-        (BoundedIoUConfig, {"eps": 0.0}, "'eps' must be > 0: 0.0"),
+        (L1Config, {"weight": -1.0}, "'weight' must be >= 0"),
+        (SmoothL1Config, {"beta": 0.0}, "'beta' must be > 0"),
+        (FocalConfig, {"gamma": -1.0}, "'gamma' must be >= 0"),
+        (FocalConfig, {"alpha": 1.5}, "'alpha' must be <= 1"),
+        (BoundedIoUConfig, {"beta": 0.0}, "'beta' must be > 0"),
+        (BoundedIoUConfig, {"eps": 0.0}, "'eps' must be > 0"),
     ],
 )
 def test_settings_out_of_range_are_refused(config, settings, message):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from det_core.boxes.coder import DeltaCoder
     from det_core.boxes.sample import RandomSampler
 
-FRACTION = [validators.ge(0), validators.le(1)]
+FRACTION = [validators.ge(0.0), validators.le(1.0)]
 
 
 @frozen(kw_only=True)
@@ -24,11 +24,15 @@ class GridAnchorsConfig(AnchorConfig):
     type: ClassVar[str] = "grid_anchors"
 
     scales: tuple[float, ...] = field(
-        default=(8.0,), validator=[validators.min_len(1), validators.deep_iterable(validators.gt(0))],
-        metadata=doc("side of an anchor of ratio 1, in strides"))
+        default=(8.0,),
+        validator=[validators.min_len(1), validators.deep_iterable(validators.gt(0))],
+        metadata=doc("side of an anchor of ratio 1, in strides"),
+    )
     ratios: tuple[float, ...] = field(
-        default=(0.5, 1.0, 2.0), validator=[validators.min_len(1), validators.deep_iterable(validators.gt(0))],
-        metadata=doc("height over width"))
+        default=(0.5, 1.0, 2.0),
+        validator=[validators.min_len(1), validators.deep_iterable(validators.gt(0))],
+        metadata=doc("height over width"),
+    )
 
     def anchors_per_cell(self) -> int:
         return len(self.scales) * len(self.ratios)
@@ -47,10 +51,13 @@ class DeltaCoderConfig(CoderConfig):
 
     means: tuple[float, float, float, float] = field(default=(0.0,) * 4, metadata=doc("subtracted from dx dy dw dh"))
     stds: tuple[float, float, float, float] = field(
-        default=(1.0,) * 4, validator=validators.deep_iterable(validators.gt(0)), metadata=doc("divided by"))
+        default=(1.0,) * 4, validator=validators.deep_iterable(validators.gt(0)), metadata=doc("divided by")
+    )
     max_ratio: float = field(
-        default=16 / 1000, validator=[validators.gt(0), validators.lt(1)],
-        metadata=doc("decoding clips dw and dh to +-|log(max_ratio)|"))
+        default=16 / 1000,
+        validator=[validators.gt(0.0), validators.lt(1.0)],
+        metadata=doc("decoding clips dw and dh to +-|log(max_ratio)|"),
+    )
 
     def build(self) -> DeltaCoder:
         from det_core.boxes.coder import DeltaCoder
@@ -67,7 +74,8 @@ class MaxIoUAssignerConfig(AssignerConfig):
     positive: float = field(default=0.5, validator=FRACTION, metadata=doc("IoU from which a box is an object"))
     negative: float = field(default=0.5, validator=FRACTION, metadata=doc("IoU below which it is background"))
     low_quality: bool = field(
-        default=False, metadata=doc("every object also takes the boxes that overlap it most, if by min_positive"))
+        default=False, metadata=doc("every object also takes the boxes that overlap it most, if by min_positive")
+    )
     min_positive: float = field(default=0.5, validator=FRACTION, metadata=doc("least IoU of a low-quality match"))
     all_ties: bool = field(default=True, metadata=doc("a low-quality match takes every box tying the best IoU"))
 

@@ -24,8 +24,12 @@ def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
 
 def aligned_giou(boxes: Tensor, others: Tensor) -> Tensor:
     """(N,) generalised IoU of pairs (N, 4) and (N, 4), in -1..1 (Rezatofighi et al., 2019, algorithm 1)."""
-    inter = (torch.minimum(boxes[:, 2:], others[:, 2:]) - torch.maximum(boxes[:, :2], others[:, :2])).clamp(min=0).prod(-1)
+    inter = (
+        (torch.minimum(boxes[:, 2:], others[:, 2:]) - torch.maximum(boxes[:, :2], others[:, :2])).clamp(min=0).prod(-1)
+    )
     union = (box_area(boxes) + box_area(others) - inter).clamp(min=EPS)
-    hull = (torch.maximum(boxes[:, 2:], others[:, 2:]) - torch.minimum(boxes[:, :2], others[:, :2])).clamp(min=0).prod(-1)
+    hull = (
+        (torch.maximum(boxes[:, 2:], others[:, 2:]) - torch.minimum(boxes[:, :2], others[:, :2])).clamp(min=0).prod(-1)
+    )
     hull = hull.clamp(min=EPS)
     return inter / union - (hull - union) / hull

@@ -31,8 +31,15 @@ SAMPLE = "the bundled sample, because neither --data nor a recipe was given"
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_context
 def command(
-    ctx: click.Context, data: str | None, plugin: str | None, recipe: str | None, config: str | None,
-    overrides: tuple[str, ...], masks: bool, read_images: bool, as_json: bool,
+    ctx: click.Context,
+    data: str | None,
+    plugin: str | None,
+    recipe: str | None,
+    config: str | None,
+    overrides: tuple[str, ...],
+    masks: bool,
+    read_images: bool,
+    as_json: bool,
 ) -> None:
     """Report on a data set before anything trains on it.
 
@@ -74,7 +81,11 @@ def browse(chosen: tuple[Recipe, bool], out: str, count: int, split: str) -> Non
 
 
 def _choose(
-    data: str | None, plugin: str | None, recipe: str | None, config: str | None, overrides: tuple[str, ...],
+    data: str | None,
+    plugin: str | None,
+    recipe: str | None,
+    config: str | None,
+    overrides: tuple[str, ...],
     masks: bool,
 ) -> tuple[Recipe, bool]:
     """The recipe whose data is meant, and whether masks are looked at."""

@@ -252,7 +252,8 @@ def initialise(detector: Detector, checkpoint: str | Path) -> InitReport:
     problems += [f"left over in the checkpoint: {k}" for k in values if k not in ours]
     problems += [
         f"shapes differ: {k} is {tuple(values[k].shape)} in the checkpoint, {tuple(v.shape)} in the detector"
-        for k, v in ours.items() if k in values and k not in fresh and values[k].shape != v.shape
+        for k, v in ours.items()
+        if k in values and k not in fresh and values[k].shape != v.shape
     ]
     if problems:
         shown = "\n".join(f"  {p}" for p in problems[:10])

@@ -52,7 +52,6 @@ def join(device: str | None = None) -> World:
 
 def choose_device(device: str | None) -> torch.device:
     """The named device, or the best there is; DetError if it is not there."""
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -61,11 +60,12 @@ def choose_device(device: str | None) -> torch.device:
         raise DetError(f"unknown device {device!r}; allowed: cpu, cuda, cuda:N, mps") from None
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise DetError(f"device {device!r} was asked for, but torch sees no GPU (`det-core doctor` says more)")
-    if chosen.type == "cuda" and chosen.index is None:
-        chosen = torch.device("cuda", local_rank)
-    if chosen.type == "cuda" and chosen.index >= torch.cuda.device_count():
-        raise DetError(f"device {chosen} was asked for, but there are {torch.cuda.device_count()} GPUs")
-    return chosen
+    if chosen.type != "cuda":
+        return chosen
+    index = int(os.environ.get("LOCAL_RANK", "0")) if device == "cuda" else chosen.index
+    if index >= torch.cuda.device_count():
+        raise DetError(f"GPU {index} was asked for, but there are {torch.cuda.device_count()}")
+    return torch.device("cuda", index)
 
 
 def leave() -> None:
@@ -121,8 +121,6 @@ def reduce_losses(terms: Mapping[str, LossTerm], world: World, *, stop: bool = F
     numbers = packed.tolist()
     n = len(terms)
     divisors = [max(c, 1.0) for c in numbers[n : 2 * n]]
-    backward = torch.stack(
-        [t.total * (world.size / d) for t, d in zip(terms.values(), divisors, strict=True)]
-    ).sum()
+    backward = torch.stack([t.total * (world.size / d) for t, d in zip(terms.values(), divisors, strict=True)]).sum()
     values = {name: numbers[i] / divisors[i] for i, name in enumerate(terms)}
     return GlobalLosses(backward, values, numbers[-1] > 0)

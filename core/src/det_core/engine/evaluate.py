@@ -113,4 +113,3 @@ def check_classes(detector: Detector, dataset: DetectionDataset) -> None:
 
 def _some(names: Sequence[str], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
-

@@ -56,16 +56,16 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return
-        self.writer = SummaryWriter(str(run / "tensorboard"))  # type: ignore[no-untyped-call]
+        self.writer = SummaryWriter(str(run / "tensorboard"))
 
     def write(self, step: int, values: dict[str, float]) -> None:
         if self.writer is not None:
             for name, value in values.items():
-                self.writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+                self.writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         if self.writer is not None:
-            self.writer.close()  # type: ignore[no-untyped-call]
+            self.writer.close()
 
 
 class Terminal:
@@ -89,8 +89,13 @@ class Terminal:
         self._began, self._first = self._last_line, done
         if self.console.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
-                TextColumn("{task.fields[text]}"), TimeRemainingColumn(), console=self.console, transient=True,
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[text]}"),
+                TimeRemainingColumn(),
+                console=self.console,
+                transient=True,
             )
             self._task = self._bar.add_task(label, total=total, completed=done, text="")
             self._bar.start()

@@ -14,9 +14,7 @@ from det_core.model.detector import Detector
 PICTURES = 4
 
 
-def leave_pictures(
-    run: Path, detector: Detector, dataset: DetectionDataset, rows: list[dict[str, Any]]
-) -> list[str]:
+def leave_pictures(run: Path, detector: Detector, dataset: DetectionDataset, rows: list[dict[str, Any]]) -> list[str]:
     """Write `curves.png` and `pictures/*.png` into a run folder; returns a line for each thing that could not be."""
     notes = []
     try:

@@ -68,7 +68,9 @@ class Detector(nn.Module):
         if dense_head is None and roi_head is None:
             raise TypeError("a detector needs a dense_head, a roi_head, or both")
         if roi_head is not None and dense_head is not None and not isinstance(dense_head, ProposalHead):
-            raise TypeError(f"{type(dense_head).__name__} proposes no boxes, so {type(roi_head).__name__} cannot follow")
+            raise TypeError(
+                f"{type(dense_head).__name__} proposes no boxes, so {type(roi_head).__name__} cannot follow"
+            )
         self.preprocess = preprocess
         self.backbone = backbone
         self.neck = neck
@@ -117,9 +119,7 @@ class Detector(nn.Module):
         assert self.roi_head is not None
         return self.roi_head.predict(features, _given(proposals), batch)
 
-    def forward(
-        self, batch: Batch, targets: Sequence[Targets] | None = None
-    ) -> dict[str, LossTerm] | list[Detections]:
+    def forward(self, batch: Batch, targets: Sequence[Targets] | None = None) -> dict[str, LossTerm] | list[Detections]:
         """`losses` where there are targets, else `predict`: one entry for wrappers such as DDP."""
         return self.predict(batch) if targets is None else self.losses(batch, targets)
 
@@ -130,7 +130,9 @@ class Detector(nn.Module):
     def class_dependent(self) -> list[str]:
         """Names of all parameters and buffers whose shape hangs on the classes, as the heads declare them."""
         prefixes = [
-            f"{name}.{layer}." for name, module in self.named_modules() if isinstance(module, Head)
+            f"{name}.{layer}."
+            for name, module in self.named_modules()
+            if isinstance(module, Head)
             for layer in module.class_dependent()
         ]
         return [key for key in self.state_dict() if key.startswith(tuple(prefixes))]

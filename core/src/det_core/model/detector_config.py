@@ -31,17 +31,21 @@ class PreprocessConfig:
 
     order: Literal["rgb", "bgr"] = field(default="rgb", metadata=doc("colour order that the backbone was trained on"))
     mean: tuple[float, float, float] = field(
-        default=(123.675, 116.28, 103.53), metadata=doc("subtracted, 0..255, in `order`"))
+        default=(123.675, 116.28, 103.53), metadata=doc("subtracted, 0..255, in `order`")
+    )
     std: tuple[float, float, float] = field(default=(58.395, 57.12, 57.375), metadata=doc("divided by, in `order`"))
     pad_divisor: int = field(
-        default=32, validator=validators.ge(1), metadata=doc("height and width are padded to a multiple of it"))
+        default=32, validator=validators.ge(1), metadata=doc("height and width are padded to a multiple of it")
+    )
 
 
 @frozen(kw_only=True)
 class DetectorConfig:
     """preprocess -> backbone -> neck -> dense head -> RoI head; the last three where the model has them."""
 
-    preprocess: PreprocessConfig = field(default=PreprocessConfig(), metadata=doc("colour order, normalisation, padding"))
+    preprocess: PreprocessConfig = field(
+        default=PreprocessConfig(), metadata=doc("colour order, normalisation, padding")
+    )
     backbone: BackboneConfig = field(metadata=doc("images to feature maps"))
     neck: NeckConfig | None = field(default=None, metadata=doc("feature maps to feature maps"))
     dense_head: DenseHeadConfig | None = field(default=None, metadata=doc("works on every location, or proposes boxes"))
@@ -50,11 +54,11 @@ class DetectorConfig:
     def __attrs_post_init__(self) -> None:
         if self.dense_head is None and self.roi_head is None:
             raise ConfigError([Problem("", "a detector needs a dense_head, a roi_head, or both")])
-        if self.roi_head is not None and self.dense_head is not None:
-            if not isinstance(self.dense_head, ProposalHeadConfig):
-                raise ConfigError([Problem("dense_head", (
-                    f"{self.dense_head.type!r} proposes no boxes, so a roi_head cannot follow it; use a proposal head "
-                    "such as type: rpn, or leave out the roi_head"))])
+        proposes = self.dense_head is None or isinstance(self.dense_head, ProposalHeadConfig)
+        if self.roi_head is not None and self.dense_head is not None and not proposes:
+            what = f"{self.dense_head.type!r} proposes no boxes, so a roi_head cannot follow it"
+            remedy = "use a proposal head such as type: rpn, or leave out the roi_head"
+            raise ConfigError([Problem("dense_head", f"{what}; {remedy}")])
         self.check()
 
     def check(self) -> None:

@@ -31,7 +31,8 @@ class BatchNormConfig(NormConfig):
 
     eps: float = field(default=1e-5, validator=validators.gt(0), metadata=doc("added to the variance"))
     frozen_statistics: bool = field(
-        default=False, metadata=doc("keep the running statistics as they are, in training too; the affine part trains"))
+        default=False, metadata=doc("keep the running statistics as they are, in training too; the affine part trains")
+    )
 
     def build(self, channels: int) -> nn.Module:
         from det_core.model.layers import BatchNorm
@@ -68,8 +69,14 @@ class GroupNormConfig(NormConfig):
         from torch import nn
 
         if channels % self.groups:
-            raise ConfigError([Problem("groups", (
-                f"{self.groups} groups do not divide {channels} channels; choose a divisor of {channels}"))])
+            raise ConfigError(
+                [
+                    Problem(
+                        "groups",
+                        (f"{self.groups} groups do not divide {channels} channels; choose a divisor of {channels}"),
+                    )
+                ]
+            )
         return nn.GroupNorm(self.groups, channels, eps=self.eps)
 
 
@@ -80,8 +87,16 @@ class Conv2dConfig(ConvConfig):
     type: ClassVar[str] = "conv2d"
 
     def build(
-        self, in_channels: int, out_channels: int, kernel_size: int, *,
-        stride: int = 1, padding: int = 0, dilation: int = 1, groups: int = 1, bias: bool = True,
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
     ) -> nn.Module:
         from torch import nn
 
@@ -96,12 +111,13 @@ class RoIAlignConfig(RoIPoolConfig):
 
     size: int = field(default=7, validator=validators.ge(1), metadata=doc("output height and width"))
     strides: tuple[int, ...] = field(
-        default=(4, 8, 16, 32), validator=validators.min_len(1), metadata=doc("levels to pool from, finest first"))
-    sampling: int = field(
-        default=0, validator=validators.ge(0), metadata=doc("samples per bin and axis; 0 = adaptive"))
+        default=(4, 8, 16, 32), validator=validators.min_len(1), metadata=doc("levels to pool from, finest first")
+    )
+    sampling: int = field(default=0, validator=validators.ge(0), metadata=doc("samples per bin and axis; 0 = adaptive"))
     aligned: bool = field(default=True, metadata=doc("shift by half a pixel, so that pixel centres are at integers"))
     finest_scale: float = field(
-        default=56.0, validator=validators.gt(0), metadata=doc("regions below twice this side use the finest level"))
+        default=56.0, validator=validators.gt(0), metadata=doc("regions below twice this side use the finest level")
+    )
     mode: Literal["avg", "max"] = field(default="avg", metadata=doc("how a bin's samples are combined"))
 
     def region_spec(self, inputs: FeatureSpec) -> RegionSpec:

@@ -11,7 +11,7 @@ from det_core.config.base import LossConfig, doc
 if TYPE_CHECKING:
     from det_core.model import losses
 
-POSITIVE = validators.gt(0)
+POSITIVE = validators.gt(0.0)
 
 
 @frozen(kw_only=True)
@@ -44,9 +44,10 @@ class FocalConfig(LossConfig):
 
     type: ClassVar[str] = "focal"
 
-    gamma: float = field(default=2.0, validator=validators.ge(0), metadata=doc("how little easy examples count"))
+    gamma: float = field(default=2.0, validator=validators.ge(0.0), metadata=doc("how little easy examples count"))
     alpha: float = field(
-        default=0.25, validator=[validators.ge(0), validators.le(1)], metadata=doc("share of the positives"))
+        default=0.25, validator=[validators.ge(0.0), validators.le(1.0)], metadata=doc("share of the positives")
+    )
 
     def build(self) -> losses.Focal:
         from det_core.model.losses import Focal

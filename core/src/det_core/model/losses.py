@@ -131,5 +131,5 @@ def box_loss(
     deltas = full_precision(deltas)
     boxes, anchors = boxes.to(deltas.dtype), anchors.to(deltas.dtype)
     if loss.decoded:
-        return loss(coder.decode(anchors, deltas), boxes, count)  # type: ignore[no-any-return]
-    return loss(deltas, coder.encode(anchors, boxes), count)  # type: ignore[no-any-return]
+        return loss(coder.decode(anchors, deltas), boxes, count)
+    return loss(deltas, coder.encode(anchors, boxes), count)

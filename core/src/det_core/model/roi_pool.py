@@ -47,4 +47,6 @@ class RoIAlign(RoIPool):
 
     def _pool(self, features: Tensor, rois: Tensor, stride: int) -> Tensor:
         config = self.config
-        return det_ops.roi_align(features, rois, self.out.size, 1 / stride, config.sampling, config.aligned, config.mode)
+        return det_ops.roi_align(
+            features, rois, self.out.size, 1 / stride, config.sampling, config.aligned, config.mode
+        )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from det_plugin_fpn.neck import FPN
     from det_plugin_fpn.config import FPNConfig
+    from det_plugin_fpn.neck import FPN
 
 __all__ = ["FPN", "FPNConfig"]
 __version__ = "0.1.0"

@@ -7,12 +7,14 @@ from det_plugin_fpn.config import FPNConfig
 def _mmdet(config: FPNConfig) -> Names:
     # Its convolution modules call a norm after its kind.
     norm = {"group_norm": "gn"}.get(config.norm.type, "bn") if config.norm else "norm"
-    return Names(rules=(
-        (r"lateral\.(\d+)\.norm", rf"lateral_convs.\1.{norm}"),
-        (r"output\.(\d+)\.norm", rf"fpn_convs.\1.{norm}"),
-        (r"lateral\.", "lateral_convs."),
-        (r"output\.", "fpn_convs."),
-    ))
+    return Names(
+        rules=(
+            (r"lateral\.(\d+)\.norm", rf"lateral_convs.\1.{norm}"),
+            (r"output\.(\d+)\.norm", rf"fpn_convs.\1.{norm}"),
+            (r"lateral\.", "lateral_convs."),
+            (r"output\.", "fpn_convs."),
+        )
+    )
 
 
 WEIGHT_MAPS = (WeightMap("mmdet", FPNConfig, _mmdet),)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from det_plugin_rcnn.roi_head import RCNNHead
     from det_plugin_rcnn.rpn import RPN
 
-FRACTION = [validators.ge(0), validators.le(1)]
+FRACTION = [validators.ge(0.0), validators.le(1.0)]
 AT_LEAST_0 = validators.ge(0)
 AT_LEAST_1 = validators.ge(1)
 
@@ -52,13 +52,16 @@ class RPNConfig(ProposalHeadConfig):
     coder: CoderConfig = field(default=DeltaCoderConfig(), metadata=doc("box regression targets"))
     assigner: AssignerConfig = field(
         default=MaxIoUAssignerConfig(positive=0.7, negative=0.3, low_quality=True, min_positive=0.3),
-        metadata=doc("which anchors stand for objects"))
+        metadata=doc("which anchors stand for objects"),
+    )
     sampler: SamplerConfig = field(default=RandomSamplerConfig(), metadata=doc("which anchors the loss looks at"))
     cls_loss: LossConfig = field(default=BinaryCrossEntropyConfig(), metadata=doc("object or not"))
     box_loss: LossConfig = field(default=L1Config(), metadata=doc("box regression"))
     allowed_border: int = field(
-        default=-1, validator=validators.ge(-1),
-        metadata=doc("anchors further than this many pixels outside the image do not train; -1 = all do"))
+        default=-1,
+        validator=validators.ge(-1),
+        metadata=doc("anchors further than this many pixels outside the image do not train; -1 = all do"),
+    )
     nms_threshold: float = field(default=0.7, validator=FRACTION, metadata=doc("IoU above which a proposal goes"))
     conv: ConvConfig = field(default=Conv2dConfig(), metadata=doc("the shared convolution"))
 
@@ -119,14 +122,17 @@ class RCNNHeadConfig(RoIHeadConfig):
     trunk: TrunkConfig | None = field(default=None, metadata=doc("a stage shared by the box and mask branch"))
     box_head: BoxHeadConfig = field(default=FCBoxHeadConfig(), metadata=doc("scores and deltas"))
     mask_roi_pool: RoIPoolConfig | None = field(
-        default=None, metadata=doc("regions for the mask head; null = those of the box branch"))
+        default=None, metadata=doc("regions for the mask head; null = those of the box branch")
+    )
     mask_head: MaskHeadConfig | None = field(default=None, metadata=doc("masks, where the model has them"))
     assigner: AssignerConfig = field(default=MaxIoUAssignerConfig(), metadata=doc("proposals to objects"))
     sampler: SamplerConfig = field(
-        default=RandomSamplerConfig(count=512, positive_fraction=0.25), metadata=doc("which proposals train"))
+        default=RandomSamplerConfig(count=512, positive_fraction=0.25), metadata=doc("which proposals train")
+    )
     add_ground_truth: bool = field(default=True, metadata=doc("objects' own boxes join the proposals in training"))
     coder: CoderConfig = field(
-        default=DeltaCoderConfig(stds=(0.1, 0.1, 0.2, 0.2)), metadata=doc("box regression targets"))
+        default=DeltaCoderConfig(stds=(0.1, 0.1, 0.2, 0.2)), metadata=doc("box regression targets")
+    )
     cls_loss: LossConfig = field(default=CrossEntropyConfig(), metadata=doc("classification"))
     box_loss: LossConfig = field(default=L1Config(), metadata=doc("box regression"))
     mask_loss: LossConfig = field(default=BinaryCrossEntropyConfig(), metadata=doc("masks, per pixel"))
@@ -137,7 +143,7 @@ class RCNNHeadConfig(RoIHeadConfig):
 
     def __attrs_post_init__(self) -> None:
         if self.mask_roi_pool is not None and self.mask_head is None:
-            raise ConfigError([Problem("mask_roi_pool", "is given, but there is no mask_head; leave it out, or add one")])
+            raise ConfigError([Problem("mask_roi_pool", "there is no mask_head for it; leave it out, or add one")])
 
     def needs_masks(self) -> bool:
         return self.mask_head is not None

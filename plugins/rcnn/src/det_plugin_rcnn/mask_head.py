@@ -39,4 +39,4 @@ class ConvMaskHead(MaskHead):
         x = regions
         for conv in self.convs:
             x = conv(x)
-        return self.logits(self.upsample(x).relu())  # type: ignore[no-any-return]
+        return self.logits(self.upsample(x).relu())

@@ -7,7 +7,7 @@ from functools import partial
 
 from attrs import evolve
 
-from det_core.boxes.config import MaxIoUAssignerConfig, RandomSamplerConfig
+from det_core.boxes.config import GridAnchorsConfig, MaxIoUAssignerConfig, RandomSamplerConfig
 from det_core.config.base import ProposalLimits
 from det_core.data.config import CocoConfig, FlipConfig, ResizeConfig, SampleConfig
 from det_core.evaluation.config import CocoEvaluatorConfig
@@ -64,7 +64,10 @@ def zoo_recipe(model: str, schedule: str, published: Published) -> Recipe:
     return Recipe(
         name=f"{model}/r50-fpn-{schedule}",
         detector=DetectorConfig(
-            backbone=BACKBONE, neck=FPNConfig(), dense_head=RPN_ALONE if model == "rpn" else RPNConfig(), roi_head=ROI_HEADS[model]
+            backbone=BACKBONE,
+            neck=FPNConfig(),
+            dense_head=RPN_ALONE if model == "rpn" else RPNConfig(),
+            roi_head=ROI_HEADS[model],
         ),
         data=COCO,
         optimizer=OptimizerConfig(lr=0.02, lr_batch=16),
@@ -95,6 +98,7 @@ def demo_recipe(model: str) -> Recipe:
             neck=FPNConfig(channels=64, norm=norm),
             dense_head=RPNConfig(
                 channels=64,
+                anchors=GridAnchorsConfig(scales=(4.0,)),  # nuclei are small: anchors of 16 pixels and more
                 train_limits=ProposalLimits(before_nms=400, after_nms=200),
                 test_limits=ProposalLimits(before_nms=400, after_nms=200),
             ),
@@ -107,8 +111,8 @@ def demo_recipe(model: str) -> Recipe:
             test_transforms=(resize,),
         ),
         optimizer=OptimizerConfig(lr=0.02, lr_batch=0),
-        schedule=ScheduleConfig(epochs=24, milestones=(18, 22), warmup_steps=20, warmup_factor=0.01, clip_norm=10.0),
-        evaluation=evolve(recipe.evaluation, every_epochs=6),
+        schedule=ScheduleConfig(epochs=30, milestones=(22, 27), warmup_steps=20, warmup_factor=0.01, clip_norm=10.0),
+        evaluation=evolve(recipe.evaluation, every_epochs=10),
     )
 
 

@@ -81,9 +81,7 @@ class RCNNHead(RoIHead):
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], targets: Sequence[Targets], batch: Batch
     ) -> Losses:
         """`roi_cls` and `roi_box` over the sampled regions, `roi_mask` over the positive ones."""
-        sampled = [
-            self._sample(p, t, info) for p, t, info in zip(proposals, targets, batch.infos, strict=True)
-        ]
+        sampled = [self._sample(p, t, info) for p, t, info in zip(proposals, targets, batch.infos, strict=True)]
         regions = self.box_regions(features, to_rois([s.boxes for s in sampled]))
         losses = self._box_losses(regions, sampled, targets)
         if self.mask_head is not None:
@@ -125,10 +123,12 @@ class RCNNHead(RoIHead):
         else:
             regions = self.mask_roi_pool(features, to_rois([s.positive for s in sampled]))
         logits = self._of_class(self.mask_head(regions), labels)
-        wanted = torch.cat([
-            mask_targets(_masks_of(t), s.objects, s.positive, self.mask_head.size)
-            for s, t in zip(sampled, targets, strict=True)
-        ])
+        wanted = torch.cat(
+            [
+                mask_targets(_masks_of(t), s.objects, s.positive, self.mask_head.size)
+                for s, t in zip(sampled, targets, strict=True)
+            ]
+        )
         pixels = self.mask_head.size[0] * self.mask_head.size[1]
         term = self.mask_loss(logits, wanted, float(len(labels)))
         return LossTerm(term.total / pixels, term.count)
@@ -159,16 +159,17 @@ class RCNNHead(RoIHead):
             for c, m in zip(chosen, masks, strict=True)
         ]
 
-    def _choose(
-        self, proposals: Tensor, scores: Tensor, deltas: Tensor, info: ImageInfo
-    ) -> tuple[Tensor, Chosen]:
+    def _choose(self, proposals: Tensor, scores: Tensor, deltas: Tensor, info: ImageInfo) -> tuple[Tensor, Chosen]:
         """One image's detections: their boxes in network pixels, and all of them in original pixels."""
         config = self.config
         agnostic = self.box_head.class_agnostic
         boxes = self.coder.decode(proposals, deltas if agnostic else deltas.unflatten(1, (-1, 4)), info.size)
         chosen = class_wise_nms(
-            to_original(boxes, info), scores, score_threshold=config.score_threshold,
-            nms_threshold=config.nms_threshold, max_detections=config.max_detections,
+            to_original(boxes, info),
+            scores,
+            score_threshold=config.score_threshold,
+            nms_threshold=config.nms_threshold,
+            max_detections=config.max_detections,
         )
         return boxes[chosen.rows] if agnostic else boxes[chosen.rows, chosen.labels], chosen
 

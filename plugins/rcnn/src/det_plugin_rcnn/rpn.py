@@ -77,18 +77,19 @@ class RPN(ProposalHead):
         """`rpn_cls` and `rpn_box`, both divided by the number of sampled anchors of the global batch."""
         anchors = torch.cat([level.boxes for level in outputs.anchors])
         scores, deltas = torch.cat(outputs.scores, 1), torch.cat(outputs.deltas, 1)
-        valid = torch.cat([
-            level.valid(batch.padded_size, stride) for level, stride in zip(outputs.anchors, self.strides, strict=True)
-        ])
+        valid = torch.cat(
+            [
+                level.valid(batch.padded_size, stride)
+                for level, stride in zip(outputs.anchors, self.strides, strict=True)
+            ]
+        )
         sampled = [
             self._sample(anchors, valid, target, info) for target, info in zip(targets, batch.infos, strict=True)
         ]
         count = float(sum(len(s.positive) + len(s.negative) for s in sampled))
         at = [torch.cat([s.positive, s.negative]) for s in sampled]
         logits = torch.cat([row[i] for row, i in zip(scores, at, strict=True)])
-        wanted = torch.cat([
-            torch.cat([torch.ones_like(s.positive), torch.zeros_like(s.negative)]) for s in sampled
-        ])
+        wanted = torch.cat([torch.cat([torch.ones_like(s.positive), torch.zeros_like(s.negative)]) for s in sampled])
         positives = torch.cat([row[s.positive] for row, s in zip(deltas, sampled, strict=True)])
         chosen = torch.cat([anchors[s.positive] for s in sampled])
         boxes = torch.cat([t.boxes[s.objects] for t, s in zip(targets, sampled, strict=True)])
@@ -144,5 +145,3 @@ class RPN(ProposalHead):
             )
             for f, info in zip(found, batch.infos, strict=True)
         ]
-
-

@@ -15,20 +15,24 @@ def _rpn(config: RPNConfig) -> Names:
 
 
 def _box_head(config: FCBoxHeadConfig) -> Names:
-    return Names(rules=(
-        (r"convs\.(\d+)\.norm", rf"shared_convs.\1.{_norm_name(config.norm)}"),
-        (r"convs\.", "shared_convs."),
-        (r"fcs\.", "shared_fcs."),
-        (r"scores\.", "fc_cls."),
-        (r"deltas\.", "fc_reg."),
-    ))
+    return Names(
+        rules=(
+            (r"convs\.(\d+)\.norm", rf"shared_convs.\1.{_norm_name(config.norm)}"),
+            (r"convs\.", "shared_convs."),
+            (r"fcs\.", "shared_fcs."),
+            (r"scores\.", "fc_cls."),
+            (r"deltas\.", "fc_reg."),
+        )
+    )
 
 
 def _mask_head(config: ConvMaskHeadConfig) -> Names:
-    return Names(rules=(
-        (r"convs\.(\d+)\.norm", rf"convs.\1.{_norm_name(config.norm)}"),
-        (r"logits\.", "conv_logits."),
-    ))
+    return Names(
+        rules=(
+            (r"convs\.(\d+)\.norm", rf"convs.\1.{_norm_name(config.norm)}"),
+            (r"logits\.", "conv_logits."),
+        )
+    )
 
 
 def _roi_head(config: RCNNHeadConfig) -> Names:

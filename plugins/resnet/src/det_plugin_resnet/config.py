@@ -24,21 +24,26 @@ class ResNetConfig(BackboneConfig):
 
     depth: Literal[18, 34, 50, 101, 152] = field(default=50, metadata=doc("layers"))
     style: Literal["pytorch", "caffe"] = field(
-        default="pytorch", metadata=doc("a bottleneck's stride is on its 3x3 (pytorch) or first 1x1 (caffe) convolution"))
+        default="pytorch", metadata=doc("a bottleneck's stride is on its 3x3 (pytorch) or first 1x1 (caffe)")
+    )
     stages: tuple[int, ...] = field(
-        default=(1, 2, 3, 4), validator=[
-            validators.min_len(1), validators.deep_iterable(validators.in_((1, 2, 3, 4)))],
-        metadata=doc("stages handed on: 1 is C2 at stride 4, 4 is C5 at stride 32; later ones are not built"))
+        default=(1, 2, 3, 4),
+        validator=[validators.min_len(1), validators.deep_iterable(validators.in_((1, 2, 3, 4)))],
+        metadata=doc("stages handed on: 1 is C2 at stride 4, 4 is C5 at stride 32; later ones are not built"),
+    )
     frozen_stages: int = field(
-        default=1, validator=[validators.ge(-1), validators.le(4)],
-        metadata=doc("-1 trains all, 0 freezes the stem, n the stem and stages 1..n"))
-    norm: NormConfig = field(
-        default=BatchNormConfig(frozen_statistics=True), metadata=doc("after every convolution"))
+        default=1,
+        validator=[validators.ge(-1), validators.le(4)],
+        metadata=doc("-1 trains all, 0 freezes the stem, n the stem and stages 1..n"),
+    )
+    norm: NormConfig = field(default=BatchNormConfig(frozen_statistics=True), metadata=doc("after every convolution"))
     conv: ConvConfig = field(default=Conv2dConfig(), metadata=doc("all convolutions but the stem's"))
     zero_init_residual: bool = field(
-        default=True, metadata=doc("fresh residual branches begin at zero (their last norm's weight)"))
+        default=True, metadata=doc("fresh residual branches begin at zero (their last norm's weight)")
+    )
     pretrained: str | None = field(
-        default=None, metadata=doc("initial weights: torchvision:resnet50, or a file with torchvision's names"))
+        default=None, metadata=doc("initial weights: torchvision:resnet50, or a file with torchvision's names")
+    )
 
     def __attrs_post_init__(self) -> None:
         if list(self.stages) != sorted(set(self.stages)):
