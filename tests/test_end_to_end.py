@@ -333,6 +333,8 @@ def test_a_run_goes_on_where_it_left_off(config: Path, folder: Path, tmp_path: P
     out = works("train", "--resume", "--work-dir", tmp_path / "run", "--device", "cpu", "--max-steps", 2)
     assert "resumed at step 1" in out
     assert f"stopped after step 2 of {STEPS}" in out
+    again = ("train", "--resume", "--work-dir", tmp_path / "run", "--device", "cpu")
+    assert "was trained with another recipe (differs in: data)" in refused(*again, "--on-bad-sample", "skip")
 
 
 def test_resuming_what_has_not_begun(config: Path, folder: Path, tmp_path: Path) -> None:
@@ -602,7 +604,7 @@ def test_truncated_images_are_found_by_reading_them(tmp_path: Path) -> None:
 
 
 def test_browsing_draws_the_annotations(folder: Path, tmp_path: Path) -> None:
-    out = works("data", "--data", folder, "browse", "--out", tmp_path / "pictures", "--count", 3, "--split", "train")
+    out = works("data", "browse", "--data", folder, "--out", tmp_path / "pictures", "--count", 3)
     pictures = sorted((tmp_path / "pictures").iterdir())
     assert [p.name for p in pictures] == ["000000000011.png", "000000000013.png", "000000000015.png"]
     assert f"3 pictures in {tmp_path / 'pictures'}" in out
@@ -612,6 +614,21 @@ def test_browsing_draws_the_annotations(folder: Path, tmp_path: Path) -> None:
         assert ImageChops.difference(picture.convert("RGB"), enlarged).getbbox() is not None  # boxes and names
 
 
+def test_browsing_takes_the_options_of_the_report_too(folder: Path, tmp_path: Path) -> None:
+    options = ("data", "--data", folder, "browse", "--out", tmp_path / "pictures", "--split", "val", "--count", 1)
+    assert "1 pictures in " in works(*options)
+    assert [p.name for p in (tmp_path / "pictures").iterdir()] == ["000000000021.png"]
+
+
+def test_the_report_says_what_it_measures_against(folder: Path) -> None:
+    assert re.match(r"measured against the recipe \S+; --recipe", det_core("data", "--data", folder).err)
+    outcome = det_core("data", "--set", "detector.dense_head.anchors.scales=[64.0]")
+    assert outcome.err == "the bundled sample, because neither --data nor a recipe was given\n"
+    assert "Anchors of 256 to 4096 pixels" in outcome.out
+
+
 def test_a_report_on_data_that_is_not_there(tmp_path: Path) -> None:
-    assert f"data folder {tmp_path / 'none'}: does not exist" in refused("data", "--data", tmp_path / "none")
-    assert "no annotation file for the train split; looked for" in refused("data", "--data", tmp_path)
+    recipe = ("--recipe", "faster-rcnn/r18-fpn-demo")
+    message = refused("data", *recipe, "--data", tmp_path / "none")
+    assert f"data folder {tmp_path / 'none'}: does not exist" in message
+    assert "no annotation file for the train split; looked for" in refused("data", *recipe, "--data", tmp_path)

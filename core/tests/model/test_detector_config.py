@@ -138,6 +138,11 @@ def test_preprocess_defaults_are_imagenets_in_rgb():
     assert config.std == (58.395, 57.12, 57.375)
 
 
+def test_a_colour_order_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match=r"'order' must be in \('rgb', 'bgr'\) \(got 'BGR'\)"):
+        PreprocessConfig(order="BGR")  # type: ignore[arg-type]
+
+
 def test_a_padding_to_a_multiple_of_0_is_refused():
     with pytest.raises(ValueError, match="'pad_divisor' must be >= 1"):
         PreprocessConfig(pad_divisor=0)

@@ -132,6 +132,7 @@ def test_levels_of_different_channels_are_refused():
         ({"size": 0}, "'size' must be >= 1"),
         ({"strides": ()}, "Length of 'strides' must be >= 1: 0"),
         ({"sampling": -1}, "'sampling' must be >= 0"),
+        ({"mode": "mean"}, r"'mode' must be in \('avg', 'max'\)"),
         ({"finest_scale": 0.0}, "'finest_scale' must be > 0"),
     ],
 )

@@ -31,7 +31,7 @@ def choose_recipe(
     if len(given) != 1:
         found = " and ".join(given) if given else "none of them"
         raise DetError(f"found {found}: give one of --plugin, --recipe or --config (`det-core recipes` lists recipes)")
-    extra = list(overrides) + ([f"data.on_bad_sample={on_bad_sample}"] if on_bad_sample else [])
+    extra = with_bad_samples(overrides, on_bad_sample)
     if plugin is not None:
         demo = data is None
         name = plugin_manager().default_recipe(plugin, demo=demo)
@@ -43,6 +43,11 @@ def choose_recipe(
     else:
         chosen = load_recipe(Path(config or ""), extra)
     return chosen if data is None else chosen.with_data(data)
+
+
+def with_bad_samples(overrides: Sequence[str], on_bad_sample: str | None) -> list[str]:
+    """The overrides, with what `--on-bad-sample` says."""
+    return [*overrides, *([f"data.on_bad_sample={on_bad_sample}"] if on_bad_sample else [])]
 
 
 def amp(recipe: Recipe) -> Recipe:

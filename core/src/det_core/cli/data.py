@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
 import click
+from attrs import frozen
 
 from det_core.cli.choose import choose_recipe
 from det_core.cli.output import print_json
@@ -18,6 +20,32 @@ if TYPE_CHECKING:
     from det_core.data.report import AnchorSetting, Report
 
 SAMPLE = "the bundled sample, because neither --data nor a recipe was given"
+
+
+@frozen(kw_only=True)
+class Choice:
+    """Which data are meant, and which recipe they are measured against, as the options say it."""
+
+    data: str | None
+    plugin: str | None
+    recipe: str | None
+    config: str | None
+    overrides: tuple[str, ...]
+    masks: bool
+
+    def resolve(self) -> tuple[Recipe, bool]:
+        """The recipe whose data is meant, and whether masks are looked at."""
+        if self.plugin or self.recipe or self.config:
+            chosen = choose_recipe(
+                plugin=self.plugin, recipe=self.recipe, config=self.config, data=self.data, overrides=self.overrides
+            )
+            return chosen, self.masks or chosen.detector.needs_masks()
+        chosen = _any_recipe(self.overrides)
+        if self.data is None:
+            click.echo(SAMPLE, err=True)
+            return chosen, True
+        click.echo(f"measured against the recipe {chosen.name}; --recipe or --config names another", err=True)
+        return chosen.with_data(self.data), self.masks
 
 
 @click.group(name="data", invoke_without_command=True)
@@ -46,10 +74,11 @@ def command(
     Classes and counts, sizes of boxes against the recipe's anchors, bad boxes, missing files, and categories that
     differ between the splits. Exit status 1 if something is wrong.
     """
-    chosen, masks = _choose(data, plugin, recipe, config, overrides, masks)
+    choice = Choice(data=data, plugin=plugin, recipe=recipe, config=config, overrides=overrides, masks=masks)
     if ctx.invoked_subcommand is not None:
-        ctx.obj = (chosen, masks)
+        ctx.obj = choice
         return
+    chosen, masks = choice.resolve()
     from det_core.data.report import data_report
 
     train, val = (_open(chosen, split, masks) for split in ("train", "val"))
@@ -67,46 +96,28 @@ def command(
 
 
 @command.command()
+@click.option("--data", help="Root folder of the data set; also taken before the word browse, like all other options.")
 @click.option("--out", default="browse", show_default=True, help="Folder for the pictures.")
 @click.option("--count", type=click.IntRange(min=1), default=16, show_default=True, help="Images to draw.")
 @click.option("--split", type=click.Choice(["train", "val"]), default="train", show_default=True)
 @click.pass_obj
-def browse(chosen: tuple[Recipe, bool], out: str, count: int, split: str) -> None:
+def browse(choice: Choice, data: str | None, out: str, count: int, split: str) -> None:
     """Draw images with their annotations, spread evenly over the data set."""
+    chosen, masks = attrs.evolve(choice, data=data or choice.data).resolve()
     from det_core.data.report import draw_dataset
 
-    dataset = _open(chosen[0], split, chosen[1])
-    paths = draw_dataset(dataset, Path(out), count)
+    paths = draw_dataset(_open(chosen, split, masks), Path(out), count)
     click.echo(f"{len(paths)} pictures in {out}")
 
 
-def _choose(
-    data: str | None,
-    plugin: str | None,
-    recipe: str | None,
-    config: str | None,
-    overrides: tuple[str, ...],
-    masks: bool,
-) -> tuple[Recipe, bool]:
-    """The recipe whose data is meant, and whether masks are looked at."""
-    if plugin or recipe or config:
-        chosen = choose_recipe(plugin=plugin, recipe=recipe, config=config, data=data, overrides=overrides)
-        return chosen, masks or chosen.detector.needs_masks()
-    chosen = _any_recipe()
-    if data is None:
-        click.echo(SAMPLE, err=True)
-        return chosen, True
-    return chosen.with_data(data), masks
-
-
-def _any_recipe() -> Recipe:
+def _any_recipe(overrides: tuple[str, ...]) -> Recipe:
     """A demo recipe of an installed plugin: it carries the bundled sample and a detector with anchors."""
     from det_core.plugins import plugin_manager
     from det_core.recipe import load_recipe
 
     for name, entry in plugin_manager().recipes().items():
         if entry.demo and not entry.missing():
-            return load_recipe(name)
+            return load_recipe(name, overrides)
     raise DetError("no installed plugin brings a demo recipe to measure against; give --recipe or --config")
 
 

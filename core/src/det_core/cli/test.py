@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from det_core.cli.choose import amp
+from det_core.cli.choose import amp, with_bad_samples
 
 
 @click.command(name="test")
@@ -38,8 +38,8 @@ def command(
 
     file = weights_file(checkpoint)
     header = read_header(file)
-    extra = list(overrides) + ([f"data.on_bad_sample={on_bad_sample}"] if on_bad_sample else [])
-    recipe = Recipe.from_plain(apply_overrides(header.recipe.to_plain(), extra), str(file))
+    changed = apply_overrides(header.recipe.to_plain(), with_bad_samples(overrides, on_bad_sample))
+    recipe = Recipe.from_plain(changed, str(file))
     recipe = recipe if data is None else recipe.with_data(data)
     recipe = amp(recipe) if use_amp else recipe
     world = join(device)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from det_core.cli.choose import amp, choose_recipe
+from det_core.cli.choose import amp, choose_recipe, with_bad_samples
 from det_core.config.base import DetError
 from det_core.recipe import Recipe, load_recipe
 
@@ -53,7 +54,7 @@ def command(
     Under torchrun (one node or several) every process trains its share of each batch.
     """
     if resume and not (plugin or recipe or config):
-        chosen = _recipe_of(work_dir, data, overrides)
+        chosen = _recipe_of(work_dir, data, with_bad_samples(overrides, on_bad_sample))
     else:
         chosen = choose_recipe(
             plugin=plugin, recipe=recipe, config=config, data=data, overrides=overrides, on_bad_sample=on_bad_sample
@@ -75,7 +76,7 @@ def command(
     )
 
 
-def _recipe_of(work_dir: str | None, data: str | None, overrides: tuple[str, ...]) -> Recipe:
+def _recipe_of(work_dir: str | None, data: str | None, overrides: Sequence[str]) -> Recipe:
     """The recipe that a run folder keeps."""
     if work_dir is None:
         raise DetError("--resume goes on with a run: give its --work-dir, or the recipe that it trains")

@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 class PreprocessConfig:
     """From 8-bit images to a batch: colour order, normalisation, padding."""
 
-    order: Literal["rgb", "bgr"] = field(default="rgb", metadata=doc("colour order that the backbone was trained on"))
+    order: Literal["rgb", "bgr"] = field(
+        default="rgb",
+        validator=validators.in_(("rgb", "bgr")),
+        metadata=doc("colour order that the backbone was trained on"),
+    )
     mean: tuple[float, float, float] = field(
         default=(123.675, 116.28, 103.53), metadata=doc("subtracted, 0..255, in `order`")
     )

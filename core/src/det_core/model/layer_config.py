@@ -118,7 +118,9 @@ class RoIAlignConfig(RoIPoolConfig):
     finest_scale: float = field(
         default=56.0, validator=validators.gt(0), metadata=doc("regions below twice this side use the finest level")
     )
-    mode: Literal["avg", "max"] = field(default="avg", metadata=doc("how a bin's samples are combined"))
+    mode: Literal["avg", "max"] = field(
+        default="avg", validator=validators.in_(("avg", "max")), metadata=doc("how a bin's samples are combined")
+    )
 
     def region_spec(self, inputs: FeatureSpec) -> RegionSpec:
         levels = [inputs.level(stride, f"roi_pool {self.type!r}") for stride in self.strides]

@@ -24,24 +24,22 @@ class FPNConfig(NeckConfig):
     levels: int = field(default=5, validator=validators.ge(1), metadata=doc("output levels, extra ones included"))
     start: int = field(default=0, validator=validators.ge(0), metadata=doc("first input level that is used"))
     extra: Literal["max_pool"] = field(
-        default="max_pool", metadata=doc("levels beyond the inputs: the last output, every second pixel")
+        default="max_pool",
+        validator=validators.in_(("max_pool",)),
+        metadata=doc("levels beyond the inputs: the last output, every second pixel"),
     )
     norm: NormConfig | None = field(default=None, metadata=doc("after every convolution"))
     conv: ConvConfig = field(default=Conv2dConfig(), metadata=doc("lateral and output convolutions"))
 
     def feature_spec(self, inputs: FeatureSpec) -> FeatureSpec:
         used = inputs.strides[self.start :]
-        if not used or self.levels < len(used):
-            raise ConfigError(
-                [
-                    Problem(
-                        "levels",
-                        (
-                            f"{self.levels} output levels from {len(used)} inputs (strides {list(used)}); give "
-                            f"at least {max(1, len(used))} levels, and a start below {len(inputs.strides)}"
-                        ),
-                    )
-                ]
+        if not used:
+            raise ConfigError.at("start", f"{self.start} leaves none of the inputs (strides {list(inputs.strides)})")
+        if self.levels < len(used):
+            raise ConfigError.at(
+                "levels",
+                f"{self.levels} output levels from {len(used)} inputs (strides {list(used)}); give at least {len(used)} "
+                "levels, or a higher start",
             )
         doubled = [b == 2 * a for a, b in pairwise(used)]
         if not all(doubled):

@@ -104,7 +104,8 @@ class RCNNHead(RoIHead):
         positive = (labels < self.box_head.num_classes).nonzero().flatten()
         deltas = outputs.deltas[positive]
         if not self.box_head.class_agnostic:
-            deltas = deltas.unflatten(1, (-1, 4))[torch.arange(len(positive)), labels[positive]]
+            rows = torch.arange(len(positive), device=deltas.device)
+            deltas = deltas.unflatten(1, (-1, 4))[rows, labels[positive]]
         anchors = torch.cat([s.positive for s in sampled])
         boxes = torch.cat([t.boxes[s.objects] for s, t in zip(sampled, targets, strict=True)])
         return {

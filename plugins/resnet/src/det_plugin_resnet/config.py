@@ -22,9 +22,13 @@ class ResNetConfig(BackboneConfig):
 
     type: ClassVar[str] = "resnet"
 
-    depth: Literal[18, 34, 50, 101, 152] = field(default=50, metadata=doc("layers"))
+    depth: Literal[18, 34, 50, 101, 152] = field(
+        default=50, validator=validators.in_(tuple(STAGE_BLOCKS)), metadata=doc("layers")
+    )
     style: Literal["pytorch", "caffe"] = field(
-        default="pytorch", metadata=doc("a bottleneck's stride is on its 3x3 (pytorch) or first 1x1 (caffe)")
+        default="pytorch",
+        validator=validators.in_(("pytorch", "caffe")),
+        metadata=doc("a bottleneck's stride is on its 3x3 (pytorch) or first 1x1 (caffe)"),
     )
     stages: tuple[int, ...] = field(
         default=(1, 2, 3, 4),
