@@ -111,7 +111,7 @@ def _picture(image: Tensor, marks: _Marks, zoom: int | None) -> Tensor:
 
 
 def line_width(image: Tensor) -> int:
-    """Pixels of a box's line, for the size of its image."""
+    """Pixels of a box's line, for the size of its image (3, H, W)."""
     return max(1, round(max(image.shape[-2:]) / 400))
 
 

@@ -27,6 +27,7 @@ def show(value: object) -> str:
 
 
 def fail(message: str) -> ConfigError:
+    """An error at the value at hand; whoever holds the value adds where it is."""
     return ConfigError.at("", message)
 
 

@@ -19,7 +19,7 @@ from det_core.structures import LossTerm
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """Half precisions as float32, the rest as it is."""
+    """A tensor of any shape (...): half precisions as float32, the rest as it is."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 

@@ -88,7 +88,7 @@ def make_targets(batch: Batch, num_classes: int, *, empty: bool = False) -> list
 
 
 def make_features(spec: FeatureSpec, batch: Batch) -> list[Tensor]:
-    """Random feature maps as a part with this spec would hand them on."""
+    """Random feature maps (N, C, H / stride, W / stride), as a part with this spec would hand them on."""
     generator = _generator(1)
     height, width = batch.padded_size
     return [

@@ -41,7 +41,7 @@ class SampledRegions:
 
 
 def sample_regions(proposals: Tensor, target: Targets, sampled: Sampled, num_classes: int) -> SampledRegions:
-    """The chosen proposals of one image with their labels."""
+    """The chosen ones of an image's proposals (n, 4), with their labels."""
     boxes = torch.cat([proposals[sampled.positive], proposals[sampled.negative]])
     background = target.labels.new_full((len(sampled.negative),), num_classes)
     return SampledRegions(boxes, torch.cat([target.labels[sampled.objects], background]), sampled.objects)
