@@ -77,6 +77,16 @@ def test_hooks_follow_a_run_and_one_that_raises_is_switched_off(tmp_path, recipe
     assert "RuntimeError: oh dear" in said
 
 
+def test_a_run_folder_keeps_the_recipe_classes_plugins_and_versions(tmp_path, recipe):
+    train(recipe, work_dir=tmp_path, max_steps=1, quiet=True)
+    facts = json.loads((tmp_path / "run.json").read_text())
+    assert facts["classes"] == {"names": ["nucleus"], "ids": [1]}
+    assert facts["plugins"]["det-plugin-rcnn"]
+    assert facts["torch"] == torch.__version__
+    kept = load_recipe(tmp_path / "recipe.yaml")
+    assert kept == recipe
+
+
 def test_patience_ends_a_run_and_the_best_checkpoint_is_kept(tmp_path, recipe, monkeypatch):
     values = iter([0.2, 0.5, 0.4, 0.3, 0.9])
 

@@ -6,7 +6,9 @@ keys, the learning rate from the step, so a run that is resumed, or spread over 
 
 from __future__ import annotations
 
+import json
 import math
+import platform
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -406,6 +408,7 @@ class _Run:
     def _announce(self) -> None:
         recipe = self.recipe
         write_text(self.options.work_dir / "recipe.yaml", recipe.to_yaml())
+        write_text(self.options.work_dir / "run.json", json.dumps(self._facts(), indent=2) + "\n")
         count = sum(p.numel() for p in self.detector.parameters())
         scaled = (
             f"batch {self.total_batch} / {recipe.optimizer.lr_batch}" if recipe.optimizer.lr_batch else "not scaled"
@@ -423,6 +426,19 @@ class _Run:
         if self.step:
             lines.append(f"resumed at step {self.step}")
         self.terminal.say("\n".join(lines))
+
+    def _facts(self) -> dict[str, object]:
+        """What the recipe does not say: classes, plugins and versions, processes."""
+        return {
+            "recipe": self.recipe.name,
+            "classes": {"names": self.detector.classes.names, "ids": self.detector.classes.ids},
+            "plugins": plugin_manager().versions(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "device": str(self.world.device),
+            "processes": self.world.size,
+            "seed": self.recipe.schedule.seed,
+        }
 
     def _log(self, losses: GlobalLosses, waiting: float, whole: float) -> None:
         if not self.world.main:

@@ -38,8 +38,8 @@ class FPNConfig(NeckConfig):
         if self.levels < len(used):
             raise ConfigError.at(
                 "levels",
-                f"{self.levels} output levels from {len(used)} inputs (strides {list(used)}); give at least {len(used)} "
-                "levels, or a higher start",
+                f"{self.levels} output levels from {len(used)} inputs (strides {list(used)}); give at least "
+                f"{len(used)} levels, or a higher start",
             )
         doubled = [b == 2 * a for a, b in pairwise(used)]
         if not all(doubled):

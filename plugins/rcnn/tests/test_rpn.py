@@ -1,0 +1,291 @@
+"""The RPN: its loss at step 0 and by hand, its sampling, its proposals and their limits, images without objects."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from attrs import evolve
+from torch import Tensor
+
+from det_core.boxes.config import GridAnchorsConfig
+from det_core.boxes.overlaps import box_iou
+from det_core.config.base import ConfigError, FeatureSpec, ProposalLimits
+from det_core.structures import Batch, ImageInfo, Key, Targets
+from det_core.testing import contracts
+from det_plugin_rcnn.config import RPNConfig
+from det_plugin_rcnn.rpn import RPN, RPNOutputs
+
+ONE_LEVEL = FeatureSpec(channels=(4,), strides=(16,))
+ONE_ANCHOR = GridAnchorsConfig(scales=(1.0,), ratios=(1.0,))  # 16 x 16 around (16 x, 16 y)
+
+
+def one_image(height: int, width: int, **more: object) -> Batch:
+    info = ImageInfo(size=(height, width), original_size=(height, width), **more)  # type: ignore[arg-type]
+    return Batch(images=torch.zeros(1, 3, height, width), infos=(info,))
+
+
+def objects(*boxes: tuple[float, float, float, float]) -> Targets:
+    return Targets(boxes=torch.tensor(boxes).float().view(-1, 4), labels=torch.zeros(len(boxes), dtype=torch.int64))
+
+
+def outputs_of(head: RPN, scores: Tensor, deltas: Tensor) -> RPNOutputs:
+    """Outputs for one image of one level: scores (h, w, A), deltas (h, w, A, 4)."""
+    anchors = head.anchors([(int(scores.shape[0]), int(scores.shape[1]))], scores.device)
+    return RPNOutputs([scores.flatten()[None]], [deltas.reshape(1, -1, 4)], anchors)
+
+
+def test_at_step_0_the_classification_loss_is_ln_2(tiny):
+    detector = tiny.build(tiny.config("rpn"))
+    batch = tiny.batch()
+    losses = tiny.backward(detector, detector.losses(batch, tiny.targets(batch, (3, 2))))
+    assert set(losses) == {"rpn_cls", "rpn_box"}
+    assert losses["rpn_cls"] == pytest.approx(math.log(2), abs=0.02)
+    assert 0 < losses["rpn_box"] < 1
+
+
+@pytest.mark.parametrize("counts", [(2, 0), (0, 0)])
+def test_images_without_objects_train_every_parameter(tiny, counts):
+    detector = tiny.build(tiny.config("rpn"))
+    batch = tiny.batch()
+    losses = tiny.backward(detector, detector.losses(batch, tiny.targets(batch, counts)))
+    assert losses["rpn_cls"] == pytest.approx(math.log(2), abs=0.02)
+    assert (losses["rpn_box"] == 0) == (counts == (0, 0))
+
+
+def test_300_objects(tiny):
+    detector = tiny.build(tiny.config("rpn"))
+    batch = tiny.batch()
+    losses = tiny.backward(detector, detector.losses(batch, tiny.targets(batch, (300, 1))))
+    assert losses["rpn_cls"] == pytest.approx(math.log(2), abs=0.02)
+
+
+def test_scores_and_deltas_are_in_the_anchors_order():
+    head = RPNConfig(channels=8).build(ONE_LEVEL, 1)
+    x = torch.randn(2, 4, 3, 5, generator=torch.Generator().manual_seed(0))
+    found = head([x])
+    assert [tuple(t.shape) for t in (*found.scores, *found.deltas)] == [(2, 45), (2, 45, 4)]
+    hidden = head.conv(x).relu()
+    scores, deltas = head.scores(hidden), head.deltas(hidden)
+    for anchor, row, column in ((0, 0, 0), (2, 1, 3), (1, 2, 4)):
+        at = (row * 5 + column) * 3 + anchor
+        assert torch.equal(found.scores[0][:, at], scores[:, anchor, row, column])
+        assert torch.equal(found.deltas[0][:, at], deltas[:, 4 * anchor : 4 * anchor + 4, row, column])
+        assert found.anchors[0].cells[at].tolist() == [row, column]
+
+
+def test_the_losses_by_hand():
+    head = RPNConfig(channels=8, anchors=ONE_ANCHOR).build(ONE_LEVEL, 1)
+    scores, deltas = torch.zeros(2, 3, 1), torch.zeros(2, 3, 1, 4)
+    scores[1, 1] = 3.0  # the anchor (8, 8, 24, 24), which is the object's
+    deltas[1, 1, 0] = torch.tensor([0.5, 0.0, 0.0, -0.25])
+    batch = one_image(32, 48)
+    terms = head.losses(outputs_of(head, scores, deltas), [objects((8, 8, 24, 24))], batch)
+    # 6 anchors, all sampled: one positive at logit 3, five negatives at 0; both divided by 6.
+    expected = math.log(1 + math.exp(-3)) + 5 * math.log(2)
+    assert terms["rpn_cls"].total.item() == pytest.approx(expected)
+    assert terms["rpn_box"].total.item() == pytest.approx(0.75)
+    assert terms["rpn_cls"].count == terms["rpn_box"].count == 6.0
+
+
+def test_anchors_between_the_thresholds_do_not_train():
+    head = RPNConfig(channels=8, anchors=ONE_ANCHOR).build(ONE_LEVEL, 1)
+    # IoU of the object with the anchor at (16, 16): 16 x 16 of 32 x 16, its best; with its right neighbour the same.
+    found = head._sample(*anchors_of(head, 2, 3), objects((8, 8, 40, 24)), one_image(32, 48).infos[0])
+    assert found.positive.tolist() == [4, 5]  # low quality: both tie the best IoU of .5
+    assert found.negative.tolist() == [0, 1, 2, 3]
+    # Of two objects the second overlaps the anchor at .4: neither an object's anchor nor background.
+    found = head._sample(*anchors_of(head, 2, 3), objects((8, 8, 24, 24), (8, 8, 24, 48)), one_image(32, 48).infos[0])
+    assert set(found.positive.tolist()) | set(found.negative.tolist()) == {0, 1, 2, 3, 4, 5}
+
+
+def anchors_of(head: RPN, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    anchors = head.anchors([(rows, columns)], torch.device("cpu"))[0].boxes
+    return anchors, torch.ones(len(anchors), dtype=torch.bool)
+
+
+def test_cells_beyond_the_padded_size_do_not_train():
+    head = RPNConfig(channels=8, anchors=ONE_ANCHOR).build(ONE_LEVEL, 1)
+    outputs = outputs_of(head, torch.zeros(3, 4, 1), torch.zeros(3, 4, 1, 4))
+    terms = head.losses(outputs, [objects()], one_image(32, 48))
+    assert terms["rpn_cls"].count == 6.0  # 2 x 3 of the 3 x 4 cells
+
+
+@pytest.mark.parametrize(("border", "count"), [(-1, 12), (0, 2), (8, 6), (9, 12)])
+def test_the_allowed_border_leaves_out_anchors_that_cross_it(border, count):
+    head = RPNConfig(channels=8, anchors=ONE_ANCHOR, allowed_border=border).build(ONE_LEVEL, 1)
+    outputs = outputs_of(head, torch.zeros(3, 4, 1), torch.zeros(3, 4, 1, 4))
+    # Anchors go from -8 to 40 in y and to 56 in x of an image of 40 x 56; the right and lower limit is exclusive.
+    batch = Batch(images=torch.zeros(1, 3, 48, 64), infos=(ImageInfo(size=(40, 56), original_size=(40, 56)),))
+    assert head.losses(outputs, [objects()], batch)["rpn_cls"].count == count
+
+
+def test_the_sampling_hangs_on_the_key_of_the_image_alone(tiny):
+    head = tiny.rpn.build(tiny.levels, 1)
+    batch = tiny.batch(1)
+    outputs, targets = head(tiny.features(batch)), tiny.targets(batch, (2,))
+    first = head.losses(outputs, targets, batch)["rpn_cls"].total.item()
+    torch.manual_seed(123)
+    assert head.losses(outputs, targets, batch)["rpn_cls"].total.item() == first
+    other = evolve(batch, infos=(evolve(batch.infos[0], key=Key(index=99)),))
+    assert head.losses(outputs, targets, other)["rpn_cls"].total.item() != first
+
+
+@pytest.mark.parametrize(
+    "limits", [ProposalLimits(before_nms=40, after_nms=25), ProposalLimits(before_nms=3, after_nms=9)]
+)
+def test_proposals_keep_to_their_limits_and_to_the_image(tiny, limits):
+    head = tiny.rpn.build(tiny.levels, 1)
+    batch = tiny.batch()
+    outputs = head(tiny.features(batch))
+    for boxes, info in zip(head.proposals(outputs, batch, limits), batch.infos, strict=True):
+        assert 0 < len(boxes) <= min(limits.after_nms, 5 * limits.before_nms)
+        assert not boxes.requires_grad
+        assert boxes.dtype == torch.float32
+        height, width = info.size
+        assert (boxes >= 0).all()
+        assert (boxes[:, 2] <= width).all()
+        assert (boxes[:, 3] <= height).all()
+        assert (boxes[:, 2:] > boxes[:, :2]).all()
+
+
+def test_proposals_are_the_predictions_best_first_without_doubles(tiny):
+    head = tiny.rpn.build(tiny.levels, 1)
+    for p in head.parameters():
+        torch.nn.init.normal_(p, std=0.3, generator=torch.Generator().manual_seed(0))
+    batch = tiny.batch()
+    outputs = head(tiny.features(batch))
+    found = head.predict(outputs, batch)
+    for boxes, detections, info in zip(
+        head.proposals(outputs, batch, head.test_limits), found, batch.infos, strict=True
+    ):
+        assert len(detections) == len(boxes) <= 30
+        assert (detections.scores.diff() <= 0).all()
+        assert ((detections.scores > 0) & (detections.scores < 1)).all()
+        assert (detections.labels == 0).all()
+        y, x = info.scale
+        assert torch.allclose(detections.boxes * torch.tensor([x, y, x, y]), boxes)
+
+
+def test_nms_works_inside_a_level_and_not_across():
+    spec = FeatureSpec(channels=(4, 4), strides=(16, 32))
+    anchors = GridAnchorsConfig(scales=(1.0,), ratios=(1.0,))
+    head = RPNConfig(channels=8, anchors=anchors, nms_threshold=0.7).build(spec, 1)
+    levels = head.anchors([(2, 2), (1, 1)], torch.device("cpu"))
+    same = torch.tensor([4.0, 4.0, 20.0, 20.0])
+    deltas = [head.coder.encode(level.boxes, same.expand(len(level.boxes), 4))[None] for level in levels]
+    outputs = RPNOutputs([torch.tensor([[0.0, 3.0, 1.0, 2.0]]), torch.tensor([[-1.0]])], deltas, levels)
+    found = head.predict(outputs, one_image(32, 32))[0]
+    # Of the four equal boxes of the first level the best stays, and the equal one of the second level too.
+    assert found.scores.tolist() == pytest.approx([torch.sigmoid(torch.tensor(s)).item() for s in (3.0, -1.0)])
+    assert torch.allclose(found.boxes, same.expand(2, 4), atol=1e-4)
+
+
+def test_the_best_of_every_level_enter_nms_and_the_best_of_all_leave():
+    spec = FeatureSpec(channels=(4, 4), strides=(16, 32))
+    head = RPNConfig(channels=8, anchors=ONE_ANCHOR).build(spec, 1)
+    levels = head.anchors([(2, 4), (2, 2)], torch.device("cpu"))
+    scores = [torch.arange(8.0)[None], torch.tensor([[10.0, -1.0, -2.0, -3.0]])]
+    outputs = RPNOutputs(scores, [torch.zeros(1, 8, 4), torch.zeros(1, 4, 4)], levels)
+    batch = one_image(64, 64)
+
+    def found(before: int, after: int) -> list[list[float]]:
+        limits = ProposalLimits(before_nms=before, after_nms=after)
+        return head.proposals(outputs, batch, limits)[0].tolist()
+
+    fine = [[40.0, 8.0, 56.0, 24.0], [24.0, 8.0, 40.0, 24.0]]  # cells (1, 3) and (1, 2)
+    coarse = [[0.0, 0.0, 16.0, 16.0], [16.0, 0.0, 48.0, 16.0]]  # cells (0, 0) and (0, 1), clipped
+    assert found(2, 9) == [coarse[0], *fine, coarse[1]]
+    assert found(2, 2) == [coarse[0], fine[0]]
+    assert found(1, 9) == [coarse[0], fine[0]]
+
+
+def test_boxes_that_clipping_leaves_without_area_are_no_proposals():
+    head = RPNConfig(channels=8, anchors=ONE_ANCHOR).build(ONE_LEVEL, 1)
+    deltas = torch.zeros(2, 2, 1, 4)
+    deltas[0, 0, 0, 0] = -4.0  # left of the image
+    deltas[1, 1, 0, 1] = 4.0  # below it
+    outputs = outputs_of(head, torch.zeros(2, 2, 1), deltas)
+    assert len(head.proposals(outputs, one_image(32, 32), ProposalLimits())[0]) == 2
+    deltas[..., 0] = -9.0
+    nothing = outputs_of(head, torch.zeros(2, 2, 1), deltas)
+    assert head.proposals(nothing, one_image(32, 32), ProposalLimits())[0].shape == (0, 4)
+    found = head.predict(nothing, one_image(32, 32))[0]
+    assert (found.boxes.shape, found.scores.shape, found.labels.shape) == ((0, 4), (0,), (0,))
+
+
+def test_under_autocast_boxes_and_losses_are_float32(tiny):
+    head = tiny.rpn.build(tiny.levels, 1)
+    batch = tiny.batch()
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = head(tiny.features(batch))
+        assert outputs.scores[0].dtype == torch.bfloat16
+        terms = head.losses(outputs, tiny.targets(batch, (2, 2)), batch)
+        proposals = head.proposals(outputs, batch, head.test_limits)
+    assert {term.total.dtype for term in terms.values()} == {torch.float32}
+    assert {boxes.dtype for boxes in proposals} == {torch.float32}
+
+
+def test_it_begins_with_small_normal_weights(tiny):
+    torch.manual_seed(0)
+    head = RPNConfig().build(FeatureSpec(channels=(256,), strides=(16,)), 1)
+    for layer in (head.conv, head.scores, head.deltas):
+        assert layer.weight.std().item() == pytest.approx(0.01, rel=0.1)
+        assert (layer.bias == 0).all()
+
+
+def test_nothing_hangs_on_the_classes(tiny):
+    few, many = (tiny.rpn.build(tiny.levels, k) for k in (1, 80))
+    assert {k: v.shape for k, v in few.state_dict().items()} == {k: v.shape for k, v in many.state_dict().items()}
+    assert few.class_dependent() == ()
+
+
+def test_it_may_have_another_loss_that_compares_boxes(tiny):
+    from det_core.model.loss_config import GIoUConfig
+
+    head = evolve(tiny.rpn, box_loss=GIoUConfig()).build(tiny.levels, 1)
+    batch = tiny.batch()
+    losses = tiny.backward(head, head.losses(head(tiny.features(batch)), tiny.targets(batch, (2, 0)), batch))
+    assert losses["rpn_box"] > 0
+    assert (
+        tiny.backward(head, head.losses(head(tiny.features(batch)), tiny.targets(batch, (0, 0)), batch))["rpn_box"] == 0
+    )
+
+
+def test_levels_of_different_channels_are_refused():
+    with pytest.raises(ConfigError, match="dense_head 'rpn' works on levels of one channel count, but gets channels"):
+        RPNConfig().check(FeatureSpec(channels=(8, 16), strides=(4, 8)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"channels": 0}, "'channels' must be >= 1"),
+        ({"allowed_border": -2}, "'allowed_border' must be >= -1"),
+        ({"nms_threshold": 1.5}, "'nms_threshold' must be <= 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        RPNConfig(**settings)
+
+
+@pytest.mark.parametrize("field", ["before_nms", "after_nms"])
+def test_limits_of_nothing_are_refused(field):
+    with pytest.raises(ValueError, match=f"'{field}' must be >= 1: 0"):
+        ProposalLimits(**{field: 0})
+
+
+def test_the_contract_of_a_dense_head(tiny):
+    contracts.check_dense_head(tiny.rpn)
+
+
+def test_iou_of_proposals_of_a_level_is_at_most_the_threshold(tiny):
+    rpn = evolve(tiny.rpn, nms_threshold=0.3)
+    head = rpn.build(FeatureSpec(channels=(16,), strides=(8,)), 1)
+    batch = tiny.batch(1)
+    features = tiny.features(batch, FeatureSpec(channels=(16,), strides=(8,)))
+    boxes = head.proposals(head(features), batch, ProposalLimits())[0]
+    assert len(boxes) > 5
+    assert (box_iou(boxes, boxes) - torch.eye(len(boxes))).max() <= 0.3 + 1e-6

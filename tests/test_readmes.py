@@ -1,0 +1,197 @@
+"""What the READMEs show works: their YAML loads, their Python runs, their commands and links exist."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import torch
+from attrs import frozen
+
+from det_core.cli.main import cli
+from det_core.config.overrides import parse_yaml
+from det_core.plugins import EntryPoint, installed_plugins
+from det_core.recipe import load_recipe
+from det_core.testing.plugins import entry_point, isolated_manager
+
+ROOT = Path(__file__).parents[1]
+READMES = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("*/*/README.md"))]
+READMES = [r for r in READMES if r.parent == ROOT or (r.parent / "pyproject.toml").is_file()]
+PAGES = [*READMES, *sorted((ROOT / "docs").glob("**/*.md")), ROOT / "CONTRIBUTING.md"]
+ONLY_PYTHON = (ROOT / "ops" / "README.md",)  # operators have no recipe
+
+SKIP = re.compile(r"<!-- test: skip-run (\S.*?) -->")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"`((?:\S*/)?det-core [^`\n]*)`")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|<img[^>]*\bsrc=\"([^\"]+)\"")
+
+
+@frozen
+class Block:
+    """A fenced block of a page: its language, its text, the line before its first, and why it is not run."""
+
+    page: Path
+    language: str
+    text: str
+    line: int
+    skipped: str = ""
+
+    @property
+    def place(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def blocks(page: Path, *languages: str) -> list[Block]:
+    """The blocks of these languages, in order."""
+    text = page.read_text(encoding="utf8")
+    found = []
+    for match in FENCE.finditer(text):
+        before = text[: match.start()].rstrip("\n").rpartition("\n")[2]
+        mark = SKIP.fullmatch(before.strip())
+        line = text.count("\n", 0, match.start(2))
+        found.append(Block(page, match[1], match[2], line, mark[1] if mark else ""))
+    return [b for b in found if b.language in languages]
+
+
+def name_of(value: object) -> str:
+    if isinstance(value, Block):
+        return value.place
+    return str(value.relative_to(ROOT)) if isinstance(value, Path) else ""
+
+
+def outside_plugins() -> list[EntryPoint]:
+    """The plugins in examples/, which are not installed here: as they would be found if they were."""
+    found = []
+    for file in sorted((ROOT / "examples").glob("*/pyproject.toml")):
+        project = tomllib.loads(file.read_text(encoding="utf8"))["project"]
+        for name, module in project["entry-points"]["det_core.plugins"].items():
+            found.append(entry_point(importlib.import_module(module), name, project["name"], project["version"]))
+    return found
+
+
+@pytest.fixture
+def everything(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Inside, the examples' plugins are there beside the installed ones."""
+    for folder in sorted((ROOT / "examples").glob("*/src")):
+        monkeypatch.syspath_prepend(str(folder))
+    with isolated_manager(*installed_plugins(), *outside_plugins()):
+        yield
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("readme", READMES, ids=name_of)
+def test_a_readme_shows_both_yaml_and_python(readme: Path) -> None:
+    languages = ("python",) if readme in ONLY_PYTHON else ("python", "yaml")
+    missing = [language for language in languages if not blocks(readme, language)]
+    assert not missing, f"{readme}: no block of {' or '.join(missing)}"
+
+
+def test_every_package_has_a_readme() -> None:
+    packages = {file.parent for file in [*ROOT.glob("*/pyproject.toml"), *ROOT.glob("*/*/pyproject.toml")]}
+    assert len(packages) >= 6
+    assert packages | {ROOT} == {readme.parent for readme in READMES}
+
+
+@pytest.mark.parametrize("block", [b for r in READMES for b in blocks(r, "yaml", "yml")], ids=name_of)
+@pytest.mark.usefixtures("everything")
+def test_yaml_loads(block: Block, tmp_path: Path) -> None:
+    plain = parse_yaml(block.text, block.place)
+    assert isinstance(plain, dict), f"{block.place}: no mapping"
+    if {"extends", "detector"} & plain.keys():
+        file = tmp_path / "mine.yaml"
+        file.write_text(block.text, encoding="utf8")
+        assert load_recipe(file).name == "mine"
+
+
+@pytest.mark.parametrize("readme", READMES, ids=name_of)
+@pytest.mark.usefixtures("everything", "one_thread")
+def test_python_runs(readme: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks of a README in order, in one namespace and an empty folder, as a reader would try them."""
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {"__name__": "readme"}
+    for block in blocks(readme, "python", "py"):
+        # Blank lines in front, so that a traceback shows the README's own line numbers.
+        code = compile("\n" * block.line + block.text, str(readme), "exec", dont_inherit=True)
+        if not block.skipped:
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(code, namespace)
+
+
+def commands(page: Path) -> list[tuple[str, list[str]]]:
+    """The calls of det-core in a page's shell blocks and inline code, as (text, words after `det-core`)."""
+    lines = COMMAND.findall(page.read_text(encoding="utf8"))
+    for block in blocks(page, "sh", "bash", "shell", "console"):
+        lines += block.text.replace("\\\n", " ").splitlines()
+    found = []
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        for i, word in enumerate(words):
+            if Path(word).name == "det-core" or words[i - 1 : i + 1] == ["-m", "det_core"]:
+                rest = words[i + 1 :]
+                end = next((j for j, w in enumerate(rest) if w in ("|", "&&", ";", ">", "2>&1")), len(rest))
+                found.append((line.strip(), rest[:end]))
+    return found
+
+
+def problem(words: list[str]) -> str:
+    """What is wrong with a call: a verb or an option that does not exist; empty if nothing."""
+    command: click.Command = cli
+    for word in words:
+        context = click.Context(command)
+        if word.startswith("-"):
+            known = [o for p in command.get_params(context) for o in (*p.opts, *p.secondary_opts)]
+            known += context.help_option_names + ["--help", "-h"]
+            if word.partition("=")[0] not in known:
+                return f"{command.name} has no option {word}"
+        elif isinstance(command, click.Group) and word in command.list_commands(context):
+            inner = command.get_command(context, word)
+            assert inner is not None
+            command = inner
+        elif command is cli and re.fullmatch(r"[a-z-]+", word):
+            return f"det-core has no command {word}"
+    return ""
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=name_of)
+def test_commands_exist(page: Path) -> None:
+    problems = [f"{line}: {what}" for line, words in commands(page) if (what := problem(words))]
+    assert not problems, "\n".join(problems)
+
+
+def test_a_command_that_does_not_exist_is_seen() -> None:
+    assert problem(["train", "--plugin", "rcnn", "--set", "a=b", "--amp"]) == ""
+    assert problem(["plugins", "new", "NAME", "--out", "here"]) == ""
+    assert problem(["train", "--epochs", "3"]) == "train has no option --epochs"
+    assert problem(["data", "browse", "--json"]) == "browse has no option --json"
+    assert problem(["export", "--checkpoint", "x"]) == "det-core has no command export"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = [a or b for a, b in LINK.findall(FENCE.sub("", page.read_text(encoding="utf8")))]
+    relative = [t.partition("#")[0] for t in targets if not re.match(r"[a-z]+:|#", t)]
+    missing = [t for t in relative if not (page.parent / t).exists()]
+    assert not missing, f"{page}: links to what is not there: {', '.join(missing)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_blocks_say_their_language(page: Path) -> None:
+    """A block without a language, or of one that no test reads, is a block that no test runs."""
+    known = ("sh", "bash", "python", "yaml", "toml", "text")
+    languages = {match[1] for match in FENCE.finditer(page.read_text(encoding="utf8"))}
+    assert languages <= set(known), f"{page}: {', '.join(sorted(languages - set(known)) or ['none'])}"
