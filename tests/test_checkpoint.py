@@ -118,6 +118,14 @@ def test_missing_empty_and_damaged_checkpoints_are_refused(tmp_path):
         checkpoints.read_header(foreign)
 
 
+@pytest.mark.parametrize("damage", [{"classes": "{"}, {"classes": "[]"}, {"step": "many"}, {"plugins": "}"}])
+def test_a_damaged_header_is_refused(tmp_path, damage):
+    file = tmp_path / "damaged.safetensors"
+    save_file({"w": torch.ones(1)}, file, metadata={**header(1).to_metadata(), **damage})
+    with pytest.raises(CheckpointError, match="its header is damaged"):
+        checkpoints.read_header(file)
+
+
 def test_weights_that_do_not_fit_the_recipe_are_refused(tmp_path):
     path = checkpoints.save_checkpoint(tmp_path, header(1), {"w": torch.ones(1)})
     with pytest.raises(CheckpointError, match="the weights do not fit its recipe"):

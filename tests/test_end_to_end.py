@@ -278,6 +278,19 @@ def test_predictions_are_pictures_and_json(run_folder: Path, folder: Path, tmp_p
             assert found["class"] == list(TWO.values())[found["label"]]
 
 
+def test_proposals_are_objects_of_no_class(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rpn.yaml"
+    text = SMALL.replace("faster-rcnn/", "rpn/").replace("  roi_head: {box_head: {fc_channels: 32}}\n", "")
+    file.write_text(text, encoding="utf8")
+    works(*train(file, folder, tmp_path / "run"))
+    works("test", "--checkpoint", tmp_path / "run", "--json", tmp_path / "metrics.json", "--device", "cpu")
+    assert 0 <= json.loads((tmp_path / "metrics.json").read_text(encoding="utf8"))["metrics"]["ar1000"] <= 1
+    image = folder / "images" / "val" / "21.jpg"
+    works("predict", "--checkpoint", tmp_path / "run", "--device", "cpu", "--out", tmp_path / "out", image)
+    (record,) = json.loads((tmp_path / "out" / "predictions.json").read_text(encoding="utf8"))
+    assert {found["class"] for found in record["detections"]} == {"object"}
+
+
 # Fine-tuning
 
 

@@ -94,6 +94,16 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def test_blocks_are_found_with_their_lines_and_marks(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```yaml\na: 1\n```\n\n<!-- test: skip-run needs COCO -->\n```python\nx\n```\n\n```python\ny\n```\n",
+        encoding="utf8",
+    )
+    found = [(b.text, b.line, b.skipped) for b in blocks(page, "python")]
+    assert found == [("x\n", 6, "needs COCO"), ("y\n", 10, "")]
+
+
 @pytest.mark.parametrize("readme", READMES, ids=name_of)
 def test_a_readme_shows_both_yaml_and_python(readme: Path) -> None:
     languages = ("python",) if readme in ONLY_PYTHON else ("python", "yaml")
@@ -151,17 +161,16 @@ def commands(page: Path) -> list[tuple[str, list[str]]]:
 def problem(words: list[str]) -> str:
     """What is wrong with a call: a verb or an option that does not exist; empty if nothing."""
     command: click.Command = cli
+    context = click.Context(cli, **cli.context_settings)
     for word in words:
-        context = click.Context(command)
         if word.startswith("-"):
             known = [o for p in command.get_params(context) for o in (*p.opts, *p.secondary_opts)]
-            known += context.help_option_names + ["--help", "-h"]
             if word.partition("=")[0] not in known:
                 return f"{command.name} has no option {word}"
         elif isinstance(command, click.Group) and word in command.list_commands(context):
             inner = command.get_command(context, word)
             assert inner is not None
-            command = inner
+            command, context = inner, click.Context(inner, parent=context, **inner.context_settings)
         elif command is cli and re.fullmatch(r"[a-z-]+", word):
             return f"det-core has no command {word}"
     return ""

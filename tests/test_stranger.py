@@ -82,7 +82,7 @@ def succeeded(done: subprocess.CompletedProcess[str]) -> str:
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package's folder far from this repository: nothing in it can lean on its surroundings."""
     copy = tmp_path_factory.mktemp("elsewhere") / "package"
-    shutil.copytree(EXAMPLE, copy, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
+    shutil.copytree(EXAMPLE, copy, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__", ".*"))
     return copy
 
 

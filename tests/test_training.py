@@ -160,6 +160,12 @@ def test_losses_are_divided_by_their_own_counts():
     ("device", "text"),
     [
         ("gpu", "unknown device 'gpu'; allowed: cpu, cuda, cuda:N, mps"),
+        ("meta", "device 'meta' is not supported; allowed: cpu, cuda, cuda:N, mps"),
+        pytest.param(
+            "mps",
+            "'mps' was asked for, but torch sees no Apple GPU",
+            marks=pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is an Apple GPU"),
+        ),
         pytest.param(
             "cuda",
             "'cuda' was asked for, but torch sees no GPU",

@@ -73,6 +73,20 @@ def draw_targets(image: Tensor, targets: Targets, classes: Classes | None = None
     return _picture(image, _Marks(targets.boxes.cpu(), labels, texts, masks), zoom)
 
 
+def picture_names(files: Sequence[Path]) -> dict[Path, str]:
+    """A file name for the picture of each image; images of one name from several folders get numbers."""
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for file in files:
+        name, number = f"{file.stem}.png", 1
+        while name in taken:
+            number += 1
+            name = f"{file.stem}-{number}.png"
+        taken.add(name)
+        names[file] = name
+    return names
+
+
 def save_png(image: Tensor, path: str | Path) -> None:
     """Write a (3, H, W) uint8 RGB image; its folder is made if it is not there."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -364,6 +364,24 @@ def test_a_roi_head_that_cannot_do_without_proposals_is_found():
         contracts.check_roi_head(TinyRoIHeadConfig(fails_empty=True))
 
 
+def test_a_roi_head_that_cannot_train_without_proposals_is_found(monkeypatch):
+    losses = TinyRoIHead.losses
+
+    def of_first_proposals(self, features, proposals, targets, batch):
+        assert all(len(p) for p in proposals), "no proposals"
+        return losses(self, features, proposals, targets, batch)
+
+    monkeypatch.setattr(TinyRoIHead, "losses", of_first_proposals)
+    with pytest.raises(AssertionError, match="no proposals"):
+        contracts.check_roi_head(TinyRoIHeadConfig())
+
+
+def test_a_roi_head_and_its_configuration_agree_about_masks(monkeypatch):
+    monkeypatch.setattr(TinyRoIHead, "needs_masks", True)
+    with pytest.raises(AssertionError, match="roi_head 'tiny': needs_masks is True, expected False"):
+        contracts.check_roi_head(TinyRoIHeadConfig())
+
+
 def test_a_configuration_that_can_be_changed_is_found():
     @define(kw_only=True, slots=False)
     class Loose(TinyLossConfig):

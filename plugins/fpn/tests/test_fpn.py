@@ -11,8 +11,9 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from det_core.config.base import ConfigError, FeatureSpec
-from det_core.model.layer_config import GroupNormConfig
+from det_core.model.layer_config import BatchNormConfig, GroupNormConfig
 from det_core.testing import contracts
+from det_core.weights import translate
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_fpn.neck import FPN
 
@@ -205,3 +206,15 @@ def test_the_public_names():
     assert det_plugin_fpn.FPNConfig is FPNConfig
     with pytest.raises(AttributeError, match="module 'det_plugin_fpn' has no attribute 'PAFPN'"):
         _ = det_plugin_fpn.PAFPN
+
+
+def test_mmdets_names():
+    with_norm = FPNConfig(norm=GroupNormConfig())
+    names = {
+        (FPNConfig(), "lateral.0.conv.weight"): "lateral_convs.0.conv.weight",
+        (FPNConfig(), "output.3.conv.bias"): "fpn_convs.3.conv.bias",
+        (with_norm, "lateral.2.norm.weight"): "lateral_convs.2.gn.weight",
+        (with_norm, "output.1.norm.bias"): "fpn_convs.1.gn.bias",
+        (FPNConfig(norm=BatchNormConfig()), "output.1.norm.running_var"): "fpn_convs.1.bn.running_var",
+    }
+    assert {key: translate("mmdet", *key) for key in names} == names

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from det_core.config.base import RegionSpec
-from det_core.model.layer_config import GroupNormConfig
+from det_core.model.layer_config import BatchNormConfig, GroupNormConfig
 from det_core.testing import contracts
+from det_core.weights import translate
 from det_plugin_rcnn.config import FCBoxHeadConfig
 
 REGIONS = RegionSpec(channels=8, size=(5, 7))
@@ -96,3 +97,17 @@ def test_settings_out_of_range_are_refused(field):
 @pytest.mark.parametrize("config", FORMS.values(), ids=FORMS)
 def test_the_contract_of_a_box_head(config):
     contracts.check_box_head(config, RegionSpec(channels=8, size=(7, 7)))
+
+
+def test_mmdets_names():
+    names = {
+        "convs.1.conv.weight": "shared_convs.1.conv.weight",
+        "convs.3.norm.bias": "shared_convs.3.gn.bias",
+        "fcs.1.weight": "shared_fcs.1.weight",
+        "scores.weight": "fc_cls.weight",
+        "deltas.bias": "fc_reg.bias",
+    }
+    config = FORMS["four convolutions and a layer"]
+    assert {key: translate("mmdet", config, key) for key in names} == names
+    batch_norm = FCBoxHeadConfig(num_convs=1, norm=BatchNormConfig())
+    assert translate("mmdet", batch_norm, "convs.0.norm.weight") == "shared_convs.0.bn.weight"

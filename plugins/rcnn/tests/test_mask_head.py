@@ -9,6 +9,7 @@ from torch import nn
 from det_core.config.base import RegionSpec
 from det_core.model.layer_config import GroupNormConfig
 from det_core.testing import contracts
+from det_core.weights import translate
 from det_plugin_rcnn.config import ConvMaskHeadConfig
 
 REGIONS = RegionSpec(channels=6, size=(5, 7))
@@ -75,3 +76,13 @@ def test_settings_out_of_range_are_refused(field):
 @pytest.mark.parametrize("config", FORMS.values(), ids=FORMS)
 def test_the_contract_of_a_mask_head(config):
     contracts.check_mask_head(config, RegionSpec(channels=6, size=(7, 7)))
+
+
+def test_mmdets_names():
+    names = {
+        "convs.1.conv.weight": "convs.1.conv.weight",
+        "convs.1.norm.bias": "convs.1.gn.bias",
+        "upsample.weight": "upsample.weight",
+        "logits.bias": "conv_logits.bias",
+    }
+    assert {key: translate("mmdet", FORMS["with a norm"], key) for key in names} == names

@@ -14,6 +14,7 @@ from det_core.boxes.overlaps import box_iou
 from det_core.config.base import ConfigError, FeatureSpec, ProposalLimits
 from det_core.structures import Batch, ImageInfo, Key, Targets
 from det_core.testing import contracts
+from det_core.weights import translate
 from det_plugin_rcnn.config import RPNConfig
 from det_plugin_rcnn.rpn import RPN, RPNOutputs
 
@@ -89,20 +90,23 @@ def test_the_losses_by_hand():
     assert terms["rpn_cls"].count == terms["rpn_box"].count == 6.0
 
 
-def test_anchors_between_the_thresholds_do_not_train():
+def sampled(*boxes: tuple[float, float, float, float]) -> tuple[list[int], list[int]]:
+    """Positive and negative anchors of a map of 2 x 3 cells: 16 x 16 around (0, 0), (16, 0), (32, 0), (0, 16), ..."""
     head = RPNConfig(channels=8, anchors=ONE_ANCHOR).build(ONE_LEVEL, 1)
-    # IoU of the object with the anchor at (16, 16): 16 x 16 of 32 x 16, its best; with its right neighbour the same.
-    found = head._sample(*anchors_of(head, 2, 3), objects((8, 8, 40, 24)), one_image(32, 48).infos[0])
-    assert found.positive.tolist() == [4, 5]  # low quality: both tie the best IoU of .5
-    assert found.negative.tolist() == [0, 1, 2, 3]
-    # Of two objects the second overlaps the anchor at .4: neither an object's anchor nor background.
-    found = head._sample(*anchors_of(head, 2, 3), objects((8, 8, 24, 24), (8, 8, 24, 48)), one_image(32, 48).infos[0])
-    assert set(found.positive.tolist()) | set(found.negative.tolist()) == {0, 1, 2, 3, 4, 5}
+    anchors = head.anchors([(2, 3)], torch.device("cpu"))[0].boxes
+    found = head._sample(anchors, torch.ones(6, dtype=torch.bool), objects(*boxes), one_image(32, 48).infos[0])
+    return sorted(found.positive.tolist()), sorted(found.negative.tolist())
 
 
-def anchors_of(head: RPN, rows: int, columns: int) -> tuple[Tensor, Tensor]:
-    anchors = head.anchors([(rows, columns)], torch.device("cpu"))[0].boxes
-    return anchors, torch.ones(len(anchors), dtype=torch.bool)
+def test_an_anchor_at_7_tenths_is_an_object_and_below_3_tenths_background():
+    # Strips of the anchor (8, 8, 24, 24), so that the widths' quotient is the IoU; the other anchors touch nothing.
+    assert sampled((8, 8, 24, 24)) == ([4], [0, 1, 2, 3, 5])
+    # Widths 24: IoU .48 with the anchor 4, its best, and .38 with the anchor 5, which is neither.
+    assert sampled((11, 8, 35, 24)) == ([4], [0, 1, 2, 3])
+    # Both tie at .5, and both are the object's.
+    assert sampled((8, 8, 40, 24)) == ([4, 5], [0, 1, 2, 3])
+    # The best is 4.5 / 16 = .28, below 3 tenths: nothing stands for the object.
+    assert sampled((8, 8, 12.5, 24)) == ([], [0, 1, 2, 3, 4, 5])
 
 
 def test_cells_beyond_the_padded_size_do_not_train():
@@ -112,7 +116,7 @@ def test_cells_beyond_the_padded_size_do_not_train():
     assert terms["rpn_cls"].count == 6.0  # 2 x 3 of the 3 x 4 cells
 
 
-@pytest.mark.parametrize(("border", "count"), [(-1, 12), (0, 2), (8, 6), (9, 12)])
+@pytest.mark.parametrize(("border", "count"), [(-1, 12), (0, 2), (7, 6), (8, 12)])
 def test_the_allowed_border_leaves_out_anchors_that_cross_it(border, count):
     head = RPNConfig(channels=8, anchors=ONE_ANCHOR, allowed_border=border).build(ONE_LEVEL, 1)
     outputs = outputs_of(head, torch.zeros(3, 4, 1), torch.zeros(3, 4, 1, 4))
@@ -289,3 +293,8 @@ def test_iou_of_proposals_of_a_level_is_at_most_the_threshold(tiny):
     boxes = head.proposals(head(features), batch, ProposalLimits())[0]
     assert len(boxes) > 5
     assert (box_iou(boxes, boxes) - torch.eye(len(boxes))).max() <= 0.3 + 1e-6
+
+
+def test_mmdets_names():
+    keys = ["conv.weight", "scores.weight", "deltas.bias"]
+    assert [translate("mmdet", RPNConfig(), k) for k in keys] == ["rpn_conv.weight", "rpn_cls.weight", "rpn_reg.bias"]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from det_core.config.base import ConfigError, FeatureSpec
 from det_core.model.layer_config import BatchNormConfig, FrozenBatchNormConfig, GroupNormConfig
 from det_core.testing import contracts
+from det_core.weights import translate
 from det_plugin_resnet.backbone import BasicBlock, Bottleneck, ResNet
 from det_plugin_resnet.config import ResNetConfig
 
@@ -290,3 +291,8 @@ def test_the_public_names():
     assert ResNetConfig().feature_spec() == FeatureSpec(channels=(256, 512, 1024, 2048), strides=(4, 8, 16, 32))
     with pytest.raises(AttributeError, match="module 'det_plugin_resnet' has no attribute 'VGG'"):
         _ = det_plugin_resnet.VGG
+
+
+def test_mmdets_names_are_torchvisions():
+    for key in TINY.build().state_dict():
+        assert translate("mmdet", TINY, key) == key

@@ -7,6 +7,7 @@ that `det-core --help` imports none of them. A `DetError` becomes a line or two 
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -73,6 +74,8 @@ class _Verbs(click.Group):
 @click.option("--strict-plugins", is_flag=True, help="Stop if any installed plugin fails (for CI).")
 def cli(debug: bool, strict_plugins: bool) -> None:
     """Object detection in PyTorch, every architecture a plugin."""
+    # Verbs tell what was left out themselves; Python's last-resort handler would say it twice.
+    logging.getLogger("det_core").addHandler(logging.NullHandler())
     if strict_plugins:
         plugin_manager().require_all()
 

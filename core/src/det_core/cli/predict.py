@@ -11,8 +11,7 @@ import click
 from det_core.config.base import DetError
 
 if TYPE_CHECKING:
-    from det_core.model.detector import Detector
-    from det_core.structures import Detections
+    from det_core.structures import Classes, Detections
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
 
@@ -45,14 +44,15 @@ def command(
     In the JSON boxes are x1, y1, x2, y2 in pixels of the image, masks COCO's compressed RLE.
     """
     files = find_images(images)
-    names = picture_names(files)
     from det_core.data.dataset import read_image
-    from det_core.drawing import draw, save_png
+    from det_core.drawing import draw, picture_names, save_png
     from det_core.engine.checkpoint import load_detector, write_text
     from det_core.engine.distributed import choose_device
     from det_core.engine.predict import predict
 
     detector = load_detector(checkpoint, choose_device(device))
+    classes = detector.found_classes
+    names = picture_names(files)
     folder = Path(out)
     records = []
     for start in range(0, len(files), batch_size):
@@ -61,8 +61,8 @@ def command(
         for file, image, found in zip(
             part, pixels, predict(detector, pixels, batch_size=batch_size, precision="bf16" if use_amp else "fp32")
         ):
-            save_png(draw(image, found, detector.classes, threshold), folder / names[file])
-            records.append({"file": str(file), "picture": names[file], "detections": _plain(found, detector)})
+            save_png(draw(image, found, classes, threshold), folder / names[file])
+            records.append({"file": str(file), "picture": names[file], "detections": _plain(found, classes)})
             drawn = int((found.scores >= threshold).sum())
             click.echo(f"{file}: {len(found)} detections, {drawn} of at least {threshold:g} -> {folder / names[file]}")
     write_text(folder / "predictions.json", json.dumps(records) + "\n")
@@ -85,28 +85,14 @@ def find_images(given: tuple[str, ...]) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
-def picture_names(files: list[Path]) -> dict[Path, str]:
-    """A file name for each picture; images of one name from several folders get numbers."""
-    names: dict[Path, str] = {}
-    taken: set[str] = set()
-    for file in files:
-        name, number = f"{file.stem}.png", 1
-        while name in taken:
-            number += 1
-            name = f"{file.stem}-{number}.png"
-        taken.add(name)
-        names[file] = name
-    return names
-
-
-def _plain(found: Detections, detector: Detector) -> list[dict[str, Any]]:
+def _plain(found: Detections, classes: Classes) -> list[dict[str, Any]]:
     """Detections as JSON holds them."""
     from det_core.evaluation.coco import encode_masks
 
     masks = [None] * len(found) if found.masks is None else encode_masks(found.masks)
     rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), masks)
     return [
-        {"box": box, "score": score, "label": label, "class": detector.classes.names[label]}
+        {"box": box, "score": score, "label": label, "class": classes.names[label]}
         | ({} if mask is None else {"mask": mask})
         for box, score, label, mask in rows
     ]

@@ -67,11 +67,16 @@ def _show(entries: list[RecipeEntry]) -> None:
     sources = sorted({f"{e.published.dataset}: {e.published.source}" for e in entries if e.published})
     if sources:
         click.echo(f"figures: percent, as published by others, not measured here ({'; '.join(sources)})")
+        if any("(" in _figure(e.published, k) for e in entries for k in figures):
+            click.echo("in brackets: re-runs under the conventions that these recipes follow")
 
 
 def _figure(published: Published | None, key: str) -> str:
-    value = getattr(published, key) if published else None
-    return "" if value is None else f"{value:.1f}"
+    """A published figure, and in brackets that of its later re-run."""
+    value, modern = (getattr(published, name, None) for name in (key, f"modern_{key}"))
+    if value is None:
+        return ""
+    return f"{value:.1f}" if modern is None else f"{value:.1f} ({modern:.1f})"
 
 
 def _notes(entry: RecipeEntry) -> str:

@@ -87,10 +87,15 @@ class Report:
         )
 
     def render(self) -> str:
-        """The report as text of at most 80 columns."""
+        """The report as text of at most 80 columns, but for file paths, which are not broken."""
         console = Console(file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False, highlight=False)
         for part in _parts(self):
-            console.print(part, markup=False) if isinstance(part, str) else console.print(part)
+            if isinstance(part, str):
+                console.print(part, markup=False)
+            elif isinstance(part, Table):
+                console.print(part)
+            else:  # lines with file paths stay whole, to be copied
+                console.print("\n".join(part), markup=False, soft_wrap=True)
         assert isinstance(console.file, io.StringIO)
         return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
 
@@ -254,17 +259,17 @@ def _unreadable(dataset: DetectionDataset) -> list[BadSample]:
     return bad
 
 
-def _parts(report: Report) -> list[str | Table]:
+def _parts(report: Report) -> list[str | Table | list[str]]:
     """The report's paragraphs and tables, in order."""
-    parts: list[str | Table] = [_overview(report), _class_table(report), _size_table(report)]
+    parts: list[str | Table | list[str]] = [_overview(report), _class_table(report), _size_table(report)]
     if report.percentiles:
         parts.append(_percentile_line(report))
     if report.anchors is not None:
         parts.append(_anchor_lines(report.anchors))
     if report.bad:
-        parts.append("\n".join([f"Not usable: {summary(report.bad)}", *listing(report.bad)]))
+        parts.append([f"Not usable: {summary(report.bad)}", *listing(report.bad)])
     if report.mismatch:
-        parts.append("\n".join(["Categories differ between the splits:", *listing(report.mismatch)]))
+        parts.append(["Categories differ between the splits:", *listing(report.mismatch)])
     if not report.bad and not report.mismatch:
         parts.append("No problems found.")
     return parts

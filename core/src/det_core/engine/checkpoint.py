@@ -178,18 +178,18 @@ def read_header(file: Path) -> Header:
         raise CheckpointError(f"{file}: not a readable safetensors file ({error})") from None
     if "recipe" not in metadata or "classes" not in metadata:
         raise CheckpointError(f"{file}: carries no recipe; weights of another project are imported first")
-    plugins: dict[str, str] = json.loads(metadata.get("plugins", "{}"))
     try:
-        recipe = Recipe.from_plain(json.loads(metadata["recipe"]), str(file))
+        plugins: dict[str, str] = json.loads(metadata.get("plugins", "{}"))
+        plain, named = json.loads(metadata["recipe"]), json.loads(metadata["classes"])
+        classes = Classes(names=tuple(named["names"]), ids=tuple(named["ids"]))
+        step = int(metadata.get("step", "0"))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{file}: its header is damaged ({type(error).__name__}: {error})") from None
+    try:
+        recipe = Recipe.from_plain(plain, str(file))
     except ConfigError as error:
         raise CheckpointError(f"{error}{_missing_plugins(plugins)}") from None
-    classes = json.loads(metadata["classes"])
-    return Header(
-        recipe=recipe,
-        classes=Classes(names=tuple(classes["names"]), ids=tuple(classes["ids"])),
-        plugins=plugins,
-        step=int(metadata.get("step", "0")),
-    )
+    return Header(recipe=recipe, classes=classes, plugins=plugins, step=step)
 
 
 def _missing_plugins(plugins: dict[str, str]) -> str:

@@ -58,6 +58,10 @@ def choose_device(device: str | None) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError:
         raise DetError(f"unknown device {device!r}; allowed: cpu, cuda, cuda:N, mps") from None
+    if chosen.type not in ("cpu", "cuda", "mps"):
+        raise DetError(f"device {device!r} is not supported; allowed: cpu, cuda, cuda:N, mps")
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise DetError("device 'mps' was asked for, but torch sees no Apple GPU (`det-core doctor` says more)")
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise DetError(f"device {device!r} was asked for, but torch sees no GPU (`det-core doctor` says more)")
     if chosen.type != "cuda":

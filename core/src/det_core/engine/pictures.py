@@ -7,7 +7,7 @@ from typing import Any
 
 from det_core.config.base import DetError
 from det_core.data.dataset import BadImage, DetectionDataset
-from det_core.drawing import draw, draw_curves, save_png
+from det_core.drawing import draw, draw_curves, picture_names, save_png
 from det_core.engine.predict import predict
 from det_core.model.detector import Detector
 
@@ -23,12 +23,14 @@ def leave_pictures(run: Path, detector: Detector, dataset: DetectionDataset, row
         notes.append(f"no curves: {error}")
     folder = run / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
-    for index in range(min(PICTURES, len(dataset))):
+    files = [Path(dataset.file(index)) for index in range(min(PICTURES, len(dataset)))]
+    names = picture_names(files)
+    for index, file in enumerate(files):
         try:
             image = dataset.load(index).image
         except BadImage as error:
             notes.append(f"no picture: {error}")
             continue
         found = predict(detector, [image])[0]
-        save_png(draw(image, found, detector.classes), folder / f"{Path(dataset.file(index)).stem}.png")
+        save_png(draw(image, found, detector.found_classes), folder / names[file])
     return notes

@@ -297,6 +297,7 @@ class _Run:
         loader = train_loader(self.train_data, transforms, self.sampler, epoch, start, self.recipe.data.workers)
         self.terminal.start(f"epoch {epoch + 1}/{schedule.epochs}", self.steps_per_epoch, done)
         batches = iter(loader)
+        known = len(self.train_data.skipped)
         while self.step < min((epoch + 1) * self.steps_per_epoch, self.last_step):
             started = time.perf_counter()
             micro = list(islice(batches, schedule.accumulate))
@@ -309,7 +310,14 @@ class _Run:
                 break
             if self.options.save_every and self.step % self.options.save_every == 0:
                 self._save()
+        self._tell_skipped(known)
         self._save()
+
+    def _tell_skipped(self, known: int) -> None:
+        """Name the images that any rank left out while loading this epoch, beyond those known before it."""
+        found = [bad for part in gather(self.train_data.skipped[known:], self.world) for bad in part]
+        for bad in dict.fromkeys(found):
+            self.terminal.say(f"left out: {bad}")
 
     def _save(self) -> None:
         snapshot.save(self.options.work_dir, self.recipe, self.trained, self.step, self.total_batch, self.world)

@@ -85,6 +85,13 @@ class Detector(nn.Module):
         """Whether training needs instance masks."""
         return self.roi_head is not None and self.roi_head.needs_masks
 
+    @property
+    def found_classes(self) -> Classes:
+        """What labels of its detections mean: its classes, or one `object` where it only proposes regions."""
+        if self.roi_head is None and isinstance(self.dense_head, ProposalHead):
+            return Classes(names=("object",), ids=(1,))
+        return self.classes
+
     def features(self, batch: Batch) -> list[Tensor]:
         """The feature maps that the heads get, finest first."""
         maps: list[Tensor] = self.backbone(batch.images)

@@ -242,12 +242,16 @@ def check_roi_head(config: RoIHeadConfig, inputs: FeatureSpec = PYRAMID) -> None
     features = make_features(inputs, batch)
     for k in CLASS_COUNTS:
         head: RoIHead = _built(partial(config.build, inputs, k))
+        _equal(config, "needs_masks", head.needs_masks, config.needs_masks())
 
         def losses(empty: bool, head: RoIHead = head, k: int = k) -> Losses:
             targets = make_targets(batch, k, empty=empty)
             return head.losses(features, make_proposals(batch, targets), targets, batch)
 
         _check_losses(config, head, losses)
+        nothing = [torch.zeros(0, 4)] * len(batch)
+        terms = head.losses(features, nothing, make_targets(batch, k, empty=True), batch)
+        _check_terms(config, head, terms, "a batch without objects and proposals")
         for empty in (False, True):
             proposals = make_proposals(batch, make_targets(batch, k))
             proposals = [p[:0] for p in proposals] if empty else proposals
