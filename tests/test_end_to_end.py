@@ -536,6 +536,27 @@ def test_a_truncated_image_shows_itself_when_it_is_read(config: Path, tmp_path: 
     assert f"{image}: image id 11: the image cannot be decoded" in message
 
 
+def test_a_truncated_image_can_be_left_out_and_is_listed_once(config: Path, tmp_path: Path) -> None:
+    root = draw_set(tmp_path / "data", TWO)
+    image = root / "images" / "train" / "11.jpg"
+    image.write_bytes(image.read_bytes()[:700])
+    run_folder = tmp_path / "run"
+    out = works(
+        "train",
+        "--config",
+        config,
+        "--data",
+        root,
+        "--work-dir",
+        run_folder,
+        "--device",
+        "cpu",
+        "--on-bad-sample",
+        "skip",
+    )
+    assert out.count(f"left out: {image}: image id 11: the image cannot be decoded") == 1
+
+
 def test_masks_that_are_not_there_are_refused_before_training(folder: Path, tmp_path: Path) -> None:
     message = refused(
         "train",
