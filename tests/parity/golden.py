@@ -51,7 +51,6 @@ LOSSES = {
     "loss_bbox": "roi_box",
     "loss_mask": "roi_mask",
 }
-STAGES = ("input", "backbone", "neck", "dense outputs", "proposals", "RoI features", "head outputs", "detections")
 EVERYTHING = 1_000_000  # sample every candidate, so that no random number matters
 
 
@@ -178,27 +177,25 @@ def matched(found: Detections, wanted: Detections, iou: float, score: float) -> 
 
 
 @contextmanager
-def _watch(detector: Detector, seen: dict[str, list[Tensor]]) -> Iterator[None]:
-    """Collect what each stage gives while a detector predicts."""
+def _watch(detector: Detector, seen: list[tuple[str, Tensor]]) -> Iterator[None]:
+    """Collect what each stage gives while a detector predicts, in the order in which it happens."""
 
     def keep(stage: str) -> Any:
-        return lambda module, inputs, output: seen[stage].extend(_tensors(output))
+        return lambda module, inputs, output: seen.extend((stage, t) for t in _tensors(output))
 
-    handles = [detector.backbone.register_forward_hook(keep("backbone"))]
-    if detector.neck is not None:
-        handles.append(detector.neck.register_forward_hook(keep("neck")))
-    if detector.dense_head is not None:
-        handles.append(detector.dense_head.register_forward_hook(keep("dense outputs")))
-    for module in detector.modules():
-        if isinstance(module, RoIPool):
-            handles.append(module.register_forward_hook(keep("RoI features")))
-        elif isinstance(module, (BoxHead, MaskHead)):
-            handles.append(module.register_forward_hook(keep("head outputs")))
+    stages: list[tuple[str, torch.nn.Module | None]] = [
+        ("backbone", detector.backbone),
+        ("neck", detector.neck),
+        ("dense outputs", detector.dense_head),
+    ]
+    stages += [("RoI features", m) for m in detector.modules() if isinstance(m, RoIPool)]
+    stages += [("head outputs", m) for m in detector.modules() if isinstance(m, (BoxHead, MaskHead))]
+    handles = [module.register_forward_hook(keep(stage)) for stage, module in stages if module is not None]
     if detector.roi_head is not None:
         original = detector.roi_head.predict
 
         def predict(features: Sequence[Tensor], proposals: Sequence[Tensor], batch: Batch) -> list[Detections]:
-            seen["proposals"].extend(proposals)
+            seen.extend(("proposals", p) for p in proposals)
             return original(features, proposals, batch)
 
         detector.roi_head.predict = predict  # type: ignore[method-assign]
@@ -224,32 +221,28 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 def trace(detector: Detector, batch: Batch) -> dict[str, np.ndarray]:
-    """A fingerprint of every stage: shape, sum of absolute values and 64 samples of each tensor."""
-    seen: dict[str, list[Tensor]] = {stage: [] for stage in STAGES}
-    seen["input"] = [batch.images]
+    """A fingerprint of every stage in order: shape, sum of absolute values and 64 samples of each tensor."""
+    seen: list[tuple[str, Tensor]] = [("input", batch.images)]
     detector.eval()
     with _watch(detector, seen):
         found = detector.predict(batch)
     for detections in found:
-        seen["detections"] += [detections.boxes, detections.scores, detections.labels.double()]
+        seen += [("detections", t) for t in (detections.boxes, detections.scores, detections.labels.double())]
     marks: dict[str, np.ndarray] = {}
-    for stage, tensors in seen.items():
-        for i, x in enumerate(tensors):
-            head = np.array([float(x.double().abs().sum()), *x.shape])
-            marks[f"{stage}/{i}"] = np.concatenate([[len(head)], head, sample_of(x, 64) if x.numel() else []])
+    for number, (stage, x) in enumerate(seen):
+        head = [float(x.double().abs().sum()), *x.shape]
+        marks[f"{number:03d} {stage}"] = np.concatenate([[len(head)], head, sample_of(x, 64) if x.numel() else []])
     return marks
 
 
 def first_departure(marks: dict[str, np.ndarray], recorded: dict[str, np.ndarray], rtol: float = 1e-4) -> str:
-    """The first stage whose fingerprint is not as recorded, and which of its tensors; empty if all are."""
-    for stage in STAGES:
-        ours = [v for k, v in marks.items() if k.startswith(f"{stage}/")]
-        theirs = [v for k, v in recorded.items() if k.startswith(f"{stage}/")]
-        if len(ours) != len(theirs):
-            return f"{stage}: {len(ours)} tensors, recorded {len(theirs)}"
-        for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-            if a.shape != b.shape or not np.allclose(a, b, rtol=rtol, atol=rtol * max(1e-6, np.abs(b[2:]).max())):
-                return f"{stage}, tensor {i} of {len(ours)}"
+    """The first fingerprint that is not as recorded: its number and stage; empty if all are."""
+    for name in sorted({*marks, *recorded}):
+        a, b = marks.get(name), recorded.get(name)
+        if a is None or b is None or a.shape != b.shape:
+            return name[4:]
+        if not np.allclose(a, b, rtol=rtol, atol=rtol * max(1e-6, np.abs(b[2:]).max())):
+            return name[4:]
     return ""
 
 

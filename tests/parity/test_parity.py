@@ -140,6 +140,20 @@ def test_from_files_to_detections(name):
             assert np.mean(np.array(overlaps) > 0.9) >= 0.95, f"{overlaps}; {golden.explain(case)}"
 
 
+@pytest.mark.parametrize("name", PIPELINES)
+def test_in_float64_files_give_the_very_same_detections(name):
+    case = golden.load_case(name)
+    case.detector.eval()
+    for i, found in enumerate(case.detector.predict(golden.file_batch(case))):
+        wanted = golden.golden_detections(case, i)
+        pairs = golden.matched(found, wanted, iou=0.999, score=1e-5)
+        assert len(pairs) == len(found) == len(wanted), golden.explain(case)
+        for a, b in pairs:
+            assert (found.boxes[a] - wanted.boxes[b]).abs().max() < 0.01
+            if wanted.masks is not None and b < len(wanted.masks):
+                assert torch.equal(found.masks[a], wanted.masks[b])
+
+
 def _mask_iou(a, b):
     both, either = (a & b).sum().item(), (a | b).sum().item()
     return both / either if either else 1.0

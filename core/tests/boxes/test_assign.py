@@ -94,7 +94,9 @@ def test_low_quality_gives_an_object_every_box_that_ties():
 def test_without_all_ties_the_first_of_the_tying_boxes_is_taken():
     boxes = torch.cat([strips(5.0), strips(6.0), strips(6.0, x=4.0)])
     config = MaxIoUAssignerConfig(positive=0.7, negative=0.3, low_quality=True, min_positive=0.3, all_ties=False)
-    assert assigned(config, boxes, strips(10.0)) == [IGNORED, 0, IGNORED]
+    for chunk_elements in (1, 100):
+        found = MaxIoUAssigner(config, chunk_elements)(boxes, strips(10.0))
+        assert found.objects.tolist() == [IGNORED, 0, IGNORED]
 
 
 @pytest.mark.parametrize("all_ties", [True, False])

@@ -27,8 +27,8 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if image.dtype != torch.uint8 or image.dim() != 3:
         raise ValueError(f"image is {tuple(image.shape)} {image.dtype}, expected (C, H, W) torch.uint8")
-    left, right, left_weight, right_weight = _taps(size[1], image.shape[2])
-    upper, lower, upper_weight, lower_weight = _taps(size[0], image.shape[1])
+    left, right, left_weight, right_weight = _taps(size[1], image.shape[2], edge_takes_all=True)
+    upper, lower, upper_weight, lower_weight = _taps(size[0], image.shape[1], edge_takes_all=False)
     wide = image.int()
     rows = (wide[:, :, left] * left_weight + wide[:, :, right] * right_weight) >> 4  # (C, H, w)
     above = (rows[:, upper] * upper_weight[:, None]) >> 16
@@ -36,14 +36,17 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     return ((above + below + 2) >> 2).clamp(0, 255).to(torch.uint8)
 
 
-def _taps(new: int, old: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Along one axis: the two old pixels of each new one, int64, and their weights out of 2048, int32."""
+def _taps(new: int, old: int, *, edge_takes_all: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Along one axis: the two old pixels of each new one, int64, and their weights out of 2048, int32.
+
+    Beyond the first and last pixel's centre both are the edge pixel. Across, it then has the whole weight; down, the
+    two shares are rounded apart, which can lose a level: the reference does it so.
+    """
     # The position is computed in double and kept in float, as the reference does; weights round half to even.
     position = ((torch.arange(new, dtype=torch.float64) + 0.5) * (old / new) - 0.5).float()
     first = position.floor()
     fraction = position - first
-    outside = (first < 0) | (first >= old - 1)
-    fraction = torch.where(outside, torch.zeros_like(fraction), fraction)
-    index = first.clamp(0, old - 1).long()
-    second = torch.round(fraction * WEIGHT_ONE).int()
-    return index, (index + 1).clamp(max=old - 1), torch.round((1 - fraction) * WEIGHT_ONE).int(), second
+    if edge_takes_all:
+        fraction = torch.where((first < 0) | (first >= old - 1), torch.zeros_like(fraction), fraction)
+    weights = [torch.round(w * WEIGHT_ONE).int() for w in (1 - fraction, fraction)]
+    return first.clamp(0, old - 1).long(), (first + 1).clamp(0, old - 1).long(), weights[0], weights[1]
