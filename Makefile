@@ -12,6 +12,9 @@ PROJECTS := $(addsuffix /pyproject.toml,$(PACKAGES))
 EDITABLE := -e ./ops -e "./core[tensorboard,fast-eval,plots]" $(patsubst %,-e ./%,$(filter plugins/%,$(PACKAGES)))
 DEV := pytest pytest-xdist hypothesis ruff mypy types-PyYAML build setuptools wheel
 DEMO_DIR := runs/demo
+
+# Threads that spin while they wait make training many times slower when anything else wants a core.
+export OMP_WAIT_POLICY ?= passive
 SAMPLE := core/src/det_core/data/sample
 VAL_IMAGES = $$($(BIN)/python -c 'import json; \
 	[print("$(SAMPLE)/images/" + i["file_name"]) for i in json.load(open("$(SAMPLE)/instances_val.json"))["images"]]')
