@@ -2,7 +2,7 @@
 
 Without the paper's extended form, in which each branch also does the other's task.
 
-Letters: N images, R regions of all images, r regions and p positives of one image, K foreground classes.
+Letters: N images, R regions of all images, r regions of one image, K foreground classes.
 Boxes are xyxy in pixels of the padded network input; predictions are in original pixels.
 """
 
@@ -11,33 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from attrs import frozen
 from det_core.model.contracts import Losses, RoIHead, RoIPool
 from det_core.model.layers import to_rois
 from det_core.model.losses import box_loss, full_precision
 from det_core.model.postprocess import class_wise_nms, to_original
+from det_core.model.regions import SampledRegions, sample_regions
 from det_core.structures import Batch, Detections, ImageInfo, Targets
 from torch import Tensor
 
 from det_plugin_double_head.branches import BoxBranch, ClassBranch
 from det_plugin_double_head.config import DoubleHeadConfig
-
-
-@frozen(eq=False)
-class Regions:
-    """What the losses look at in one image, positives first.
-
-    boxes (r, 4); labels (r,) int64, K for background; objects (p, 4): the object's box of each positive.
-    """
-
-    boxes: Tensor
-    labels: Tensor
-    objects: Tensor
-
-    @property
-    def positive(self) -> Tensor:
-        """(p, 4) the boxes that stand for objects."""
-        return self.boxes[: len(self.objects)]
 
 
 def enlarge(boxes: Tensor, factor: float) -> Tensor:
@@ -84,21 +67,23 @@ class DoubleHead(RoIHead):
         positive = [s.positive for s in sampled]
         own = labels[labels < self.num_classes]
         deltas = self.deltas(features, positive)[torch.arange(len(own), device=own.device), own]
-        objects, count = torch.cat([s.objects for s in sampled]), float(len(labels))
+        objects = torch.cat([t.boxes[s.objects] for t, s in zip(targets, sampled, strict=True)])
+        count = float(len(labels))
         return {
             "roi_cls": self.cls_loss(self.scores(features, [s.boxes for s in sampled]), labels, count),
             "roi_box": box_loss(self.box_loss, self.coder, torch.cat(positive), deltas, objects, count),
         }
 
-    def _sample(self, proposals: Tensor, target: Targets, info: ImageInfo) -> Regions:
+    def _sample(self, proposals: Tensor, target: Targets, info: ImageInfo) -> SampledRegions:
         """The regions of one image that train: the objects' own boxes take part among the proposals."""
-        boxes = torch.cat([target.boxes, proposals.to(target.boxes.dtype)])
-        chosen = self.sampler(self.assigner(boxes, target.boxes), info.key, "double_head")
-        background = target.labels.new_full((len(chosen.negative),), self.num_classes)
-        return Regions(
-            boxes=boxes[torch.cat([chosen.positive, chosen.negative])],
-            labels=torch.cat([target.labels[chosen.objects], background]),
-            objects=target.boxes[chosen.objects],
+        return sample_regions(
+            proposals,
+            target,
+            assigner=self.assigner,
+            sampler=self.sampler,
+            num_classes=self.num_classes,
+            key=info.key,
+            consumer="double_head",
         )
 
     def predict(self, features: Sequence[Tensor], proposals: Sequence[Tensor], batch: Batch) -> list[Detections]:

@@ -9,42 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from attrs import frozen
 from torch import Tensor
 
-from det_core.boxes.sample import Sampled
 from det_core.config.base import FeatureSpec
 from det_core.model.contracts import BoxHead, Losses, MaskHead, RoIHead, RoIPool, Trunk
 from det_core.model.layers import to_rois
 from det_core.model.losses import box_loss, full_precision
 from det_core.model.masks import mask_targets, paste_masks
 from det_core.model.postprocess import Chosen, class_wise_nms, to_original
+from det_core.model.regions import SampledRegions, sample_regions
 from det_core.structures import Batch, Detections, ImageInfo, LossTerm, Targets
 from det_plugin_rcnn.config import RCNNHeadConfig
-
-
-@frozen(eq=False)
-class SampledRegions:
-    """One image's regions that the losses look at, positives first.
-
-    boxes (r, 4); labels (r,) int64 with K for background; objects (p,) int64: the object of each positive.
-    """
-
-    boxes: Tensor
-    labels: Tensor
-    objects: Tensor
-
-    @property
-    def positive(self) -> Tensor:
-        """(p, 4) the boxes that stand for objects."""
-        return self.boxes[: len(self.objects)]
-
-
-def sample_regions(proposals: Tensor, target: Targets, sampled: Sampled, num_classes: int) -> SampledRegions:
-    """The chosen ones of an image's proposals (n, 4), with their labels."""
-    boxes = torch.cat([proposals[sampled.positive], proposals[sampled.negative]])
-    background = target.labels.new_full((len(sampled.negative),), num_classes)
-    return SampledRegions(boxes, torch.cat([target.labels[sampled.objects], background]), sampled.objects)
 
 
 class RCNNHead(RoIHead):
@@ -89,11 +64,15 @@ class RCNNHead(RoIHead):
         return losses
 
     def _sample(self, proposals: Tensor, target: Targets, info: ImageInfo) -> SampledRegions:
-        boxes = proposals.to(target.boxes.dtype)
-        if self.config.add_ground_truth:
-            boxes = torch.cat([target.boxes, boxes])
-        sampled = self.sampler(self.assigner(boxes, target.boxes), info.key, "roi")
-        return sample_regions(boxes, target, sampled, self.box_head.num_classes)
+        return sample_regions(
+            proposals,
+            target,
+            assigner=self.assigner,
+            sampler=self.sampler,
+            num_classes=self.box_head.num_classes,
+            key=info.key,
+            add_objects=self.config.add_ground_truth,
+        )
 
     def _box_losses(
         self, regions: Tensor, sampled: Sequence[SampledRegions], targets: Sequence[Targets]
@@ -117,7 +96,7 @@ class RCNNHead(RoIHead):
         self, features: Sequence[Tensor], regions: Tensor, sampled: Sequence[SampledRegions], targets: Sequence[Targets]
     ) -> LossTerm:
         assert self.mask_head is not None
-        labels = torch.cat([s.labels[: len(s.objects)] for s in sampled])
+        labels = torch.cat([s.positive_labels for s in sampled])
         if self.mask_roi_pool is None:
             positive = torch.cat([s.labels < self.box_head.num_classes for s in sampled])
             regions = regions[positive]
