@@ -528,6 +528,13 @@ def test_bad_data_can_be_left_out_and_is_listed(config: Path, bad_folder: Path, 
     assert lists_what_is_bad("\n".join(lines))
 
 
+def test_images_that_settings_leave_out_are_counted(config: Path, folder: Path, tmp_path: Path) -> None:
+    out = works(
+        *train(config, folder, tmp_path / "run", "--set", "data.train={type: coco, split: train, filter_empty: true}")
+    )
+    assert "instances_train.json: 1 images left out by filter_empty and min_size" in out
+
+
 def test_a_truncated_image_shows_itself_when_it_is_read(config: Path, tmp_path: Path) -> None:
     root = draw_set(tmp_path / "data", TWO)
     image = root / "images" / "train" / "11.jpg"

@@ -83,7 +83,8 @@ class CocoDataset(DetectionDataset):
     out and lists them in `skipped` ("skip"). Raises DataError if the file cannot be used at all.
     `masks` reads segmentations and requires them. `semantic` is a folder of PNG class maps. `filter_empty` leaves out
     images without any annotation, `min_size` those whose shorter side is below it. `dropped` counts annotations that
-    are in order but left out of training by COCO's usual rules (no area, less than a pixel wide or high, ignored).
+    are in order but left out of training by COCO's usual rules (no area, less than a pixel wide or high, ignored),
+    `filtered` the images that `filter_empty` and `min_size` leave out.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class CocoDataset(DetectionDataset):
         self._names = Names.of([r["file_name"] for r in kept])
         self.table = _table(records, self.image_ids, masks)
         self.dropped = int((~self.table.trained).sum())
+        self.filtered = len(records.images) - len(kept)
 
     def _judge(self, bad: list[BadSample]) -> None:
         if bad and self.on_bad_sample == "error":

@@ -121,7 +121,8 @@ class DetectionDataset(ABC):
     name: for messages. classes: names of labels 0..K-1 and their ids in the annotation file. sizes: (N, 2) int64
     (height, width). image_ids: (N,) int64, unique. has_masks: whether samples carry masks. skipped: what was left out
     because it is bad. on_bad_sample: "error" or "skip", also for what shows itself only at loading. dropped: how many
-    annotations are in order, but left out of training by the data set's rules.
+    annotations are in order, but left out of training by the data set's rules. filtered: how many images its settings
+    leave out.
     """
 
     name: str
@@ -131,6 +132,7 @@ class DetectionDataset(ABC):
     has_masks: bool = False
     on_bad_sample: str = "error"
     dropped: int = 0
+    filtered: int = 0
     skipped: list[BadSample]
 
     def __len__(self) -> int:

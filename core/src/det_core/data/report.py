@@ -69,6 +69,7 @@ class Report:
     objects: int
     crowd: int
     dropped: int
+    filtered: int
     empty_images: int
     objects_per_image: dict[str, float]
     image_sizes: dict[str, int]
@@ -125,6 +126,7 @@ def data_report(
         objects=len(objects),
         crowd=len(truth["annotations"]) - len(objects),
         dropped=dataset.dropped,
+        filtered=dataset.filtered,
         empty_images=int((counts == 0).sum()),
         objects_per_image=_spread(counts),
         image_sizes=_image_sizes(dataset),
@@ -290,6 +292,8 @@ def _overview(report: Report) -> str:
         lines.append(
             f"  {report.dropped} annotations are left out of training by COCO's rules (no area, or under a pixel)"
         )
+    if report.filtered:
+        lines.append(f"  {report.filtered} images are left out by the settings filter_empty and min_size")
     return "\n".join(lines)
 
 

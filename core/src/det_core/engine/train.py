@@ -430,6 +430,7 @@ class _Run:
             f"learning rate: base {self.rate.base:g}, effective {self.rate.effective:g} ({scaled})",
             f"plugins: {plugins}",
         ]
+        lines += [line for data in (self.train_data, self.val_data) for line in _left_out(data)]
         lines += [f"left out: {bad}" for data in (self.train_data, self.val_data) for bad in data.skipped]
         if self.step:
             lines.append(f"resumed at step {self.step}")
@@ -466,3 +467,11 @@ class _Run:
 
     def _notify(self, hook: str, **values: object) -> None:
         plugin_manager().notify(hook, self.switched_off, self.terminal.say, **values)
+
+
+def _left_out(data: DetectionDataset) -> Iterator[str]:
+    """A line for each rule by which images or annotations of a data set do not take part."""
+    if data.filtered:
+        yield f"{data.name}: {data.filtered} images left out by filter_empty and min_size"
+    if data.dropped:
+        yield f"{data.name}: {data.dropped} annotations left out by COCO's rules (no area, or under a pixel)"
