@@ -110,15 +110,19 @@ class GlobalLosses:
         return sum(self.values.values())
 
 
+def _like(totals: Tensor, count: Tensor | float) -> Tensor:
+    return count.to(totals) if isinstance(count, Tensor) else totals.new_tensor(count)
+
+
 def reduce_losses(terms: Mapping[str, LossTerm], world: World, *, stop: bool = False) -> GlobalLosses:
     """Divide every loss by its count over all ranks: one collective carries counts, totals and the wish to stop.
 
     On one process this is `LossTerm.value` of each. Totals and counts travel as float64, so that sums do not depend
     on how a batch is spread.
     """
-    totals = torch.stack([t.total.detach().double() for t in terms.values()])
-    device = totals.device
-    counts = torch.stack([torch.as_tensor(t.count, dtype=torch.float64, device=device) for t in terms.values()])
+    totals = torch.stack([t.total.detach() for t in terms.values()])
+    totals = totals if totals.device.type == "mps" else totals.double()  # Apple's GPUs have no float64
+    counts = torch.stack([_like(totals, t.count) for t in terms.values()])
     packed = torch.cat([totals, counts, totals.new_tensor([float(stop)])])
     if world.size > 1:
         dist.all_reduce(packed)
