@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from attrs import frozen
 
 from det_core.config.base import DetError, EvaluatorConfig, TransformConfig
 from det_core.data.dataset import DetectionDataset
-from det_core.data.loader import test_loader
+from det_core.data.loader import TestLoader, test_loader
 from det_core.engine.distributed import World, gather
 from det_core.engine.predict import autocast, to_batch
+from det_core.evaluation.base import Evaluator
 from det_core.evaluation.config import CocoEvaluatorConfig
 from det_core.model.detector import Detector
+from det_core.structures import Detections
 
 Records = list[dict[str, Any]]
 
@@ -63,19 +65,15 @@ def evaluate(
     check_classes(detector, dataset)
     if evaluators is None:
         evaluators = (CocoEvaluatorConfig(kinds=("box", "mask") if detector.needs_masks else ("box",)),)
-    device = detector.preprocess.mean.device
-    world = world or World(0, 1, device)
+    world = world or World(0, 1, detector.preprocess.mean.device)
     judges = [config.build(dataset) for config in evaluators]
     steps = [t.build() for t in (detector.test_transforms if transforms is None else transforms)]
     loader = test_loader(dataset, steps, workers, world.rank, world.size)
-    detector.eval()
     records: list[Records] = [[] for _ in judges]
     stopped = False
-    for done, image in enumerate(loader, 1):
-        with autocast(device, precision):
-            detections = detector.predict(to_batch(detector, [image]))[0].to("cpu")
+    for done, (image_id, detections) in enumerate(_detections(detector, loader, precision), 1):
         for judge, rows in zip(judges, records, strict=True):
-            rows += judge.encode(image.info.image_id, detections)
+            rows += judge.encode(image_id, detections)
         progress(done, len(loader))
         if should_stop():
             stopped = True
@@ -83,11 +81,25 @@ def evaluate(
     everyone = gather((stopped, records), world)
     if any(s for s, _ in everyone):
         raise EvaluationStopped
+    return _judged(judges, [[row for _, r in everyone for row in r[i]] for i in range(len(judges))])
+
+
+def _detections(detector: Detector, loader: TestLoader, precision: str) -> Iterator[tuple[int, Detections]]:
+    """Image id and detections of each image of this rank."""
+    detector.eval()
+    for image in loader:
+        with autocast(detector.preprocess.mean.device, precision):
+            found = detector.predict(to_batch(detector, [image]))[0].to("cpu")
+        yield image.info.image_id, found
+
+
+def _judged(judges: Sequence[Evaluator], records: Sequence[Records]) -> Evaluation:
+    """All evaluators' metrics of all images' records."""
     metrics: dict[str, float] = {}
     per_class: dict[str, dict[str, float]] = {}
     tables = []
-    for i, judge in enumerate(judges):
-        result = judge.compute([row for _, r in everyone for row in r[i]])
+    for judge, rows in zip(judges, records, strict=True):
+        result = judge.compute(rows)
         metrics.update(result.metrics)
         for name, values in result.per_class.items():
             per_class.setdefault(name, {}).update(values)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -27,6 +26,7 @@ from det_core.config.base import DetError
 from det_core.data.dataset import DetectionDataset, check_same_categories
 from det_core.data.loader import LoadedImage, TrainSampler, train_loader
 from det_core.engine import snapshot
+from det_core.engine.announce import facts, greeting
 from det_core.engine.checkpoint import initialise, last_checkpoint, write_text
 from det_core.engine.distributed import GlobalLosses, World, barrier, gather, join, leave, reduce_losses
 from det_core.engine.evaluate import EvaluationStopped, evaluate
@@ -414,40 +414,13 @@ class _Run:
     # Telling
 
     def _announce(self) -> None:
-        recipe = self.recipe
-        write_text(self.options.work_dir / "recipe.yaml", recipe.to_yaml())
-        write_text(self.options.work_dir / "run.json", json.dumps(self._facts(), indent=2) + "\n")
-        count = sum(p.numel() for p in self.detector.parameters())
-        scaled = (
-            f"batch {self.total_batch} / {recipe.optimizer.lr_batch}" if recipe.optimizer.lr_batch else "not scaled"
-        )
-        plugins = ", ".join(f"{name} {version}" for name, version in plugin_manager().versions().items())
-        lines = [
-            f"recipe {recipe.name}: {count / 1e6:.1f} M parameters, {len(self.detector.classes)} classes",
-            f"data: {self.train_data.name}, {len(self.train_data)} images; {self.val_data.name}, {len(self.val_data)}",
-            f"schedule: {recipe.schedule.epochs} epochs of {self.steps_per_epoch} steps of {self.total_batch} images, "
-            f"seed {recipe.schedule.seed}, {recipe.schedule.precision} on {self.world.size} x {self.world.device}",
-            f"learning rate: base {self.rate.base:g}, effective {self.rate.effective:g} ({scaled})",
-            f"plugins: {plugins}",
-        ]
-        lines += [line for data in (self.train_data, self.val_data) for line in _left_out(data)]
-        lines += [f"left out: {bad}" for data in (self.train_data, self.val_data) for bad in data.skipped]
+        folder = self.options.work_dir
+        write_text(folder / "recipe.yaml", self.recipe.to_yaml())
+        write_text(folder / "run.json", json.dumps(facts(self.recipe, self.detector, self.world), indent=2) + "\n")
+        data = (self.train_data, self.val_data)
+        self.terminal.say(greeting(self.recipe, self.detector, data, self.rate, self.total_batch, self.world))
         if self.step:
-            lines.append(f"resumed at step {self.step}")
-        self.terminal.say("\n".join(lines))
-
-    def _facts(self) -> dict[str, object]:
-        """What the recipe does not say: classes, plugins and versions, processes."""
-        return {
-            "recipe": self.recipe.name,
-            "classes": {"names": self.detector.classes.names, "ids": self.detector.classes.ids},
-            "plugins": plugin_manager().versions(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "device": str(self.world.device),
-            "processes": self.world.size,
-            "seed": self.recipe.schedule.seed,
-        }
+            self.terminal.say(f"resumed at step {self.step}")
 
     def _log(self, losses: GlobalLosses, waiting: float, whole: float) -> None:
         if not self.world.main:
@@ -467,11 +440,3 @@ class _Run:
 
     def _notify(self, hook: str, **values: object) -> None:
         plugin_manager().notify(hook, self.switched_off, self.terminal.say, **values)
-
-
-def _left_out(data: DetectionDataset) -> Iterator[str]:
-    """A line for each rule by which images or annotations of a data set do not take part."""
-    if data.filtered:
-        yield f"{data.name}: {data.filtered} images left out by filter_empty and min_size"
-    if data.dropped:
-        yield f"{data.name}: {data.dropped} annotations left out by COCO's rules (no area, or under a pixel)"

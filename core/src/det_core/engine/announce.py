@@ -1,0 +1,63 @@
+"""What a run says of itself before it begins: to the user in a few lines, and for the record in `run.json`."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+
+import torch
+
+from det_core.data.dataset import DetectionDataset
+from det_core.engine.distributed import World
+from det_core.engine.schedule import LearningRate
+from det_core.model.detector import Detector
+from det_core.plugins import plugin_manager
+from det_core.recipe import Recipe
+
+
+def greeting(
+    recipe: Recipe,
+    detector: Detector,
+    data: tuple[DetectionDataset, DetectionDataset],
+    rate: LearningRate,
+    total_batch: int,
+    world: World,
+) -> str:
+    """Recipe, data with all that is left out of it, schedule, learning rates and plugins; a line each."""
+    train_data, val_data = data
+    schedule, optimizer = recipe.schedule, recipe.optimizer
+    count = sum(p.numel() for p in detector.parameters())
+    scaled = f"batch {total_batch} / {optimizer.lr_batch}" if optimizer.lr_batch else "not scaled"
+    lines = [
+        f"recipe {recipe.name}: {count / 1e6:.1f} M parameters, {len(detector.classes)} classes",
+        f"data: {train_data.name}, {len(train_data)} images; {val_data.name}, {len(val_data)}",
+        f"schedule: {schedule.epochs} epochs of {rate.steps_per_epoch} steps of {total_batch} images, "
+        f"seed {schedule.seed}, {schedule.precision} on {world.size} x {world.device}",
+        f"learning rate: base {rate.base:g}, effective {rate.effective:g} ({scaled})",
+        f"plugins: {', '.join(f'{name} {version}' for name, version in plugin_manager().versions().items())}",
+    ]
+    return "\n".join([*lines, *(line for dataset in data for line in _left_out(dataset))])
+
+
+def _left_out(data: DetectionDataset) -> Iterator[str]:
+    """A line for each rule by which images or annotations do not take part, and for each bad one."""
+    if data.filtered:
+        yield f"{data.name}: {data.filtered} images left out by filter_empty and min_size"
+    if data.dropped:
+        yield f"{data.name}: {data.dropped} annotations left out by COCO's rules (no area, or under a pixel)"
+    for bad in data.skipped:
+        yield f"left out: {bad}"
+
+
+def facts(recipe: Recipe, detector: Detector, world: World) -> dict[str, object]:
+    """What the recipe does not say: classes, plugins and versions, processes."""
+    return {
+        "recipe": recipe.name,
+        "classes": {"names": detector.classes.names, "ids": detector.classes.ids},
+        "plugins": plugin_manager().versions(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": str(world.device),
+        "processes": world.size,
+        "seed": recipe.schedule.seed,
+    }
