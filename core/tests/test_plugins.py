@@ -380,7 +380,18 @@ def test_the_default_and_demo_recipes_of_a_plugin():
     with isolated_manager(make_plugin("zoo", det_recipes=lambda: entries), GOOD) as manager:
         assert manager.default_recipe("zoo") == "m/one"
         assert manager.default_recipe("zoo", demo=True) == "m/demo"
-        with pytest.raises(PluginError, match="plugin 'good' names no demo recipe; .*--recipe: it has none"):
+
+
+def test_a_plugin_of_parts_gets_a_recipe_that_uses_them():
+    entries = [
+        RecipeEntry(name="a/broken", make=lambda: [][0], demo=True),
+        RecipeEntry(name="b/other", make=lambda: (), demo=True),
+        RecipeEntry(name="c/uses", make=lambda: (GOOD.det_backbones()[0](),), demo=True),
+    ]
+    with isolated_manager(make_plugin("zoo", det_recipes=lambda: entries), GOOD) as manager:
+        assert manager.default_recipe("good", demo=True) == "c/uses"
+    with isolated_manager(make_plugin("zoo", det_recipes=lambda: entries[:2]), GOOD) as manager:
+        with pytest.raises(PluginError, match="plugin 'good' names no demo recipe, .*--recipe: it has none"):
             manager.default_recipe("good", demo=True)
 
 

@@ -11,7 +11,7 @@ import importlib.metadata
 import os
 import re
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +78,18 @@ def install_hint(distribution: str) -> str:
     if distribution in KNOWN:
         return f"pip install ./{KNOWN[distribution][0]} (from a checkout of det)"
     return f"pip install {distribution}"
+
+
+def parts_of(config: Any) -> Iterator[type[Component]]:
+    """The classes of all components in a configuration, at any depth."""
+    if isinstance(config, tuple):
+        for item in config:
+            yield from parts_of(item)
+    elif attrs.has(type(config)):
+        if isinstance(config, Component):
+            yield type(config)
+        for attribute in attrs.fields(type(config)):
+            yield from parts_of(getattr(config, attribute.name))
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:
@@ -293,6 +305,11 @@ class PluginManager:
             )
         return several[0][0]
 
+    def recipe_owner(self, name: str) -> PluginState:
+        """The plugin that provides a recipe; PluginError as `recipe_entry`."""
+        self.recipe_entry(name)
+        return self._recipes[name][0][1]
+
     def weight_map(self, source: str, component: type[Component]) -> WeightMap | None:
         """How checkpoints of `source` map onto this component, if somebody said; PluginError if two did."""
         several = self._maps.get((source, component), [])
@@ -315,17 +332,37 @@ class PluginManager:
         )
 
     def default_recipe(self, name: str, *, demo: bool = False) -> str:
-        """The recipe that `--plugin name` stands for: the plugin's default, or its `demo` on the bundled sample."""
+        """The recipe that `--plugin name` stands for: the plugin's default, or its `demo` on the bundled sample.
+
+        A plugin that only brings parts (a backbone, a neck) has none of its own: the first of another plugin's that
+        uses one of them stands in.
+        """
         state = self.plugin(name)
-        for _, entries in sorted(self._recipes.items()):
-            for entry, owner in entries:
-                if owner is state and (entry.demo if demo else entry.default):
-                    return entry.name
+        marked = [
+            (entry, owner)
+            for _, entries in sorted(self._recipes.items())
+            for entry, owner in entries
+            if (entry.demo if demo else entry.default)
+        ]
+        for entry, owner in marked:
+            if owner is state:
+                return entry.name
+        for entry, _ in marked:
+            if not entry.missing() and self._uses(entry, state):
+                return entry.name
         kind = "demo" if demo else "default"
         raise PluginError(
-            f"plugin {name!r} names no {kind} recipe; choose one of its recipes with --recipe: "
+            f"plugin {name!r} names no {kind} recipe, and no other's uses its parts; choose one with --recipe: "
             f"{', '.join(state.provides.get('recipe', [])) or 'it has none'}"
         )
+
+    def _uses(self, entry: RecipeEntry, state: PluginState) -> bool:
+        """Whether a recipe has a part of this plugin; one that cannot be made has none."""
+        try:
+            recipe = entry.make()
+        except Exception:  # its own plugin's trouble, told when that recipe is asked for
+            return False
+        return any(self.provider(part) is state for part in parts_of(recipe))
 
     def notify(self, hook: str, switched_off: set[int], report: Callable[[str], None], **values: object) -> None:
         """Call a run hook on every plugin; one that raises is reported and joins `switched_off` for the run."""

@@ -36,7 +36,9 @@ def choose_recipe(
         demo = data is None
         name = plugin_manager().default_recipe(plugin, demo=demo)
         reason = "on the bundled sample, because no --data was given" if demo else f"on {data}"
-        click.echo(f"--plugin {plugin}: recipe {name} {reason}")
+        owner = plugin_manager().recipe_owner(name)
+        whose = "" if plugin in (owner.name, owner.distribution) else f" of {owner.label}, which uses it,"
+        click.echo(f"--plugin {plugin}: recipe {name}{whose} {reason}")
         chosen = load_recipe(name, extra)
     elif recipe is not None:
         chosen = load_recipe(recipe, extra)
