@@ -390,9 +390,10 @@ def test_a_plugin_of_parts_gets_a_recipe_that_uses_them():
     ]
     with isolated_manager(make_plugin("zoo", det_recipes=lambda: entries), GOOD) as manager:
         assert manager.default_recipe("good", demo=True) == "c/uses"
-    with isolated_manager(make_plugin("zoo", det_recipes=lambda: entries[:2]), GOOD) as manager:
-        with pytest.raises(PluginError, match="plugin 'good' names no demo recipe, .*--recipe: it has none"):
-            manager.default_recipe("good", demo=True)
+    others = make_plugin("zoo", det_recipes=lambda: entries[:2])
+    refusal = pytest.raises(PluginError, match="plugin 'good' names no demo recipe, .*--recipe: it has none")
+    with isolated_manager(others, GOOD) as manager, refusal:
+        manager.default_recipe("good", demo=True)
 
 
 def test_run_hooks_get_what_they_ask_for_and_a_failing_one_is_switched_off():
