@@ -146,6 +146,13 @@ def test_the_loader_and_the_place_of_the_data_may_change_on_resuming(tmp_path, r
     assert result.step == 2
 
 
+def test_rows_of_a_run_that_was_killed_before_its_first_checkpoint_are_forgotten(tmp_path, recipe):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "lr": 9.0}\n{"step": 2, "lr": 9.0}\n{"step"')
+    train(recipe, work_dir=tmp_path, resume=True, max_steps=1, log_every=1, quiet=True)
+    assert [r["step"] for r in rows(tmp_path)] == [1]
+    assert rows(tmp_path)[0]["lr"] != 9.0
+
+
 def test_losses_are_divided_by_their_own_counts():
     terms = {
         "a": LossTerm(torch.tensor(6.0, requires_grad=True), 3.0),

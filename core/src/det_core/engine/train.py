@@ -159,9 +159,9 @@ class _Run:
         self.step = 0
         if begin is not None:
             self.step = snapshot.restore(begin, recipe, self.trained, self.total_batch, world)
-            if world.main:
-                metrics.rewind(self.step)
-            barrier(world)
+        if world.main:  # rows after the checkpoint, or of a run killed before its first, are written again
+            metrics.rewind(self.step)
+        barrier(world)
         self.model = self._wrap()
 
     # Building
