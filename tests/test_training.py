@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import attrs
@@ -85,6 +86,18 @@ def test_a_run_folder_keeps_the_recipe_classes_plugins_and_versions(tmp_path, re
     assert facts["torch"] == torch.__version__
     kept = load_recipe(tmp_path / "recipe.yaml")
     assert kept == recipe
+
+
+def test_a_run_without_the_extras_says_what_it_leaves_out(tmp_path, recipe, monkeypatch, capsys):
+    for name in ("torch.utils.tensorboard", "matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg"):
+        monkeypatch.setitem(sys.modules, name, None)
+    train(recipe, work_dir=tmp_path, max_steps=1)
+    said = capsys.readouterr().out
+    assert "no TensorBoard events: the package is not installed (pip install tensorboard)" in said
+    assert "no curves: " in said
+    assert "pip install matplotlib" in said
+    assert not (tmp_path / "curves.png").exists()
+    assert not (tmp_path / "tensorboard").exists()
 
 
 def test_patience_ends_a_run_and_the_best_checkpoint_is_kept(tmp_path, recipe, monkeypatch):

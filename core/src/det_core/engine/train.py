@@ -232,6 +232,8 @@ class _Run:
         if self.world.main:
             self._announce()
             self.tensorboard = TensorBoard(self.options.work_dir)
+            if self.tensorboard.writer is None:
+                self.terminal.say("no TensorBoard events: the package is not installed (pip install tensorboard)")
             self._notify("det_run_started", recipe=self.recipe, work_dir=self.options.work_dir)
         try:
             with self._sigterm_asks():
