@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from det_core import DetError, load_recipe, train
 from det_core.engine import checkpoint as checkpoints
 from det_core.engine.distributed import World, choose_device, reduce_losses
 from det_core.engine.evaluate import Evaluation
+from det_core.evaluation.config import CocoEvaluatorConfig
 from det_core.structures import LossTerm
 from det_core.testing.plugins import isolated_manager, make_plugin
 
@@ -119,7 +122,40 @@ def test_patience_ends_a_run_and_the_best_checkpoint_is_kept(tmp_path, recipe, m
     assert json.loads((tmp_path / "checkpoints/best.json").read_text())["value"] == 0.5
 
 
-def test_a_metric_that_nobody_measures_cannot_be_the_best(tmp_path, recipe):
+def test_sigterm_while_evaluating_leaves_and_the_evaluation_is_made_up_for(tmp_path, recipe, monkeypatch):
+    real = engine.evaluate
+
+    def interrupted(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments, **options)
+
+    data = attrs.evolve(recipe.data, images_per_rank=17)
+    recipe = attrs.evolve(recipe, data=data, schedule=attrs.evolve(recipe.schedule, epochs=1))
+    monkeypatch.setattr(engine, "evaluate", interrupted)
+    result = train(recipe, work_dir=tmp_path, quiet=True)
+    assert (result.reason, result.step, result.metrics) == ("stopped", 1, {})
+    assert not [r for r in rows(tmp_path) if "evaluated" in r]
+    monkeypatch.setattr(engine, "evaluate", real)
+    result = train(recipe, work_dir=tmp_path, resume=True, quiet=True)
+    assert result.reason == "finished"
+    assert [r["step"] for r in rows(tmp_path) if "evaluated" in r] == [1]
+
+
+def test_a_recipe_without_evaluators_trains_to_its_end(tmp_path, recipe):
+    evaluation = attrs.evolve(recipe.evaluation, evaluators=())
+    data = attrs.evolve(recipe.data, images_per_rank=17)
+    recipe = attrs.evolve(recipe, evaluation=evaluation, data=data, schedule=attrs.evolve(recipe.schedule, epochs=1))
+    result = train(recipe, work_dir=tmp_path, quiet=True)
+    assert (result.reason, result.metrics) == ("finished", {})
+
+
+def test_a_misspelled_metric_is_refused_at_load(recipe):
+    with pytest.raises(DetError, match=r"evaluation.best: no evaluator measures 'box_app'; did you mean \"box_ap\""):
+        load_recipe("mask-rcnn/r18-fpn-demo", ["evaluation.best=box_app"])
+
+
+def test_a_metric_that_nobody_measures_cannot_be_the_best(tmp_path, recipe, monkeypatch):
+    monkeypatch.setattr(CocoEvaluatorConfig, "metric_names", lambda config: None)  # one that cannot say before
     evaluation = attrs.evolve(recipe.evaluation, best="box_app", every_epochs=1)
     data = attrs.evolve(recipe.data, images_per_rank=17)
     recipe = attrs.evolve(recipe, evaluation=evaluation, data=data, schedule=attrs.evolve(recipe.schedule, epochs=1))

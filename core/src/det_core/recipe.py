@@ -10,13 +10,13 @@ from typing import Any, Literal
 import attrs
 from attrs import field, frozen, validators
 
-from det_core.config.base import ConfigError, DatasetConfig, EvaluatorConfig, TransformConfig, doc
+from det_core.config.base import ConfigError, DatasetConfig, EvaluatorConfig, Problem, TransformConfig, doc
 from det_core.config.convert import structure, unstructure
 from det_core.config.overrides import apply_overrides, merge, read_yaml, to_yaml
 from det_core.config.schema import json_schema
 from det_core.data.config import CocoConfig, SampleConfig
 from det_core.model.detector_config import DetectorConfig
-from det_core.plugins import PluginError, install_hint, plugin_manager
+from det_core.plugins import PluginError, install_hint, nearest, plugin_manager
 
 PER_RANK = doc("images per process and step; the total batch is this times processes times `accumulate`")
 
@@ -89,6 +89,13 @@ class EvaluationConfig:
         validator=validators.optional(validators.ge(1)),
         metadata=doc("stop after this many evaluations without a better one"),
     )
+
+    def __attrs_post_init__(self) -> None:
+        names = [e.metric_names() for e in self.evaluators]
+        known = [name for some in names if some is not None for name in some]
+        if names and None not in names and self.best not in known:
+            hint = nearest(self.best, known) or f"; there are: {', '.join(known)}"
+            raise ConfigError([Problem("best", f"no evaluator measures {self.best!r}{hint}")])
 
 
 @frozen(kw_only=True)

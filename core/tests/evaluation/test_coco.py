@@ -329,3 +329,11 @@ def test_messages(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_config_is_checked(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(values))):
         CocoEvaluatorConfig(**values)
+
+
+@pytest.mark.parametrize("kinds", [("box",), ("box", "mask"), ("proposal",)])
+@pytest.mark.parametrize("most", [5, 100])
+def test_metrics_are_those_that_the_configuration_names(kinds: tuple[Any, ...], most: int) -> None:
+    config = CocoEvaluatorConfig(kinds=kinds, max_detections=most)
+    dataset = SampleConfig(split="val").build(masks=True)
+    assert set(config.build(dataset).compute([]).metrics) == set(config.metric_names())

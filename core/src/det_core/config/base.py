@@ -378,6 +378,10 @@ class EvaluatorConfig(Component):
         """Whether the ground truth must have instance masks."""
         return False
 
+    def metric_names(self) -> tuple[str, ...] | None:
+        """The metrics it gives, so that a misspelled one is refused at load; None = known only once measured."""
+        return None
+
     def build(self, dataset: DetectionDataset) -> Evaluator:
         raise NotImplementedError(f"{type(self).__name__} defines no build()")
 

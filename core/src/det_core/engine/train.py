@@ -285,7 +285,8 @@ class _Run:
                 if self.step >= self.last_step:
                     return metrics, "finished" if self.step == self.total_steps else "stopped"
                 self._epoch()
-                if self.stop_asked:
+                # SIGTERM may reach a rank after the step's exchange: all ranks leave together, or none does.
+                if any(gather(self.stop_asked, self.world)):
                     return metrics, "stopped"
         except EvaluationStopped:
             return metrics, "stopped"
@@ -376,7 +377,7 @@ class _Run:
         """Whether an epoch that is to be evaluated has just ended, and was not evaluated; all ranks answer alike."""
         epoch, rest = divmod(self.step, self.steps_per_epoch)
         wanted = epoch % self.recipe.evaluation.every_epochs == 0 or epoch == self.recipe.schedule.epochs
-        if rest or epoch == 0 or not wanted:
+        if rest or epoch == 0 or not wanted or not self.recipe.evaluation.evaluators:
             return False
         return not gather(self.world.main and self.history.evaluated(self.step), self.world)[0]
 

@@ -22,7 +22,7 @@ from rich.table import Table
 from det_core.config.base import DetError
 from det_core.data.dataset import DataError, DetectionDataset
 from det_core.evaluation.base import EvaluationResult, Evaluator
-from det_core.evaluation.config import CocoEvaluatorConfig
+from det_core.evaluation.config import AREAS, PROPOSAL_LIMITS, CocoEvaluatorConfig
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from det_core.structures import Detections
 
-AREAS = ("", "_small", "_medium", "_large")
-PROPOSAL_LIMITS = (100, 300, 1000)
 CLASSES_SHOWN = 20  # more than these are left to the JSON
 WIDTH = 80
 
@@ -116,8 +114,7 @@ class CocoEvaluator(Evaluator):
         """Limits on detections per image, ascending."""
         if kind == "proposal":
             return PROPOSAL_LIMITS
-        most = self.config.max_detections
-        return tuple(sorted({limit for limit in (1, 10, most) if limit <= most}))
+        return self.config.limits()
 
     def _curves(self, kind: str, results: list[dict[str, Any]]) -> Curves:
         truth = self.dataset.ground_truth()

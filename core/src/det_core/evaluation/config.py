@@ -17,6 +17,10 @@ KINDS = ("box", "mask", "proposal")
 BACKENDS = ("auto", "pycocotools", "faster-coco-eval")
 
 
+AREAS = ("", "_small", "_medium", "_large")
+PROPOSAL_LIMITS = (100, 300, 1000)
+
+
 def _kinds(_: object, attribute: Attribute[tuple[Kind, ...]], value: tuple[Kind, ...]) -> None:
     if not value or len(set(value)) != len(value) or not set(value) <= set(KINDS):
         raise ValueError(f"'{attribute.name}' must be one or more of {', '.join(KINDS)}, each once")
@@ -40,6 +44,21 @@ class CocoEvaluatorConfig(EvaluatorConfig):
 
     def needs_masks(self) -> bool:
         return "mask" in self.kinds
+
+    def metric_names(self) -> tuple[str, ...]:
+        names = [name for kind in self.kinds if kind != "proposal" for name in self._average_names(kind)]
+        if "proposal" in self.kinds:
+            names += [f"ar{limit}" for limit in PROPOSAL_LIMITS]
+            names += [f"ar{PROPOSAL_LIMITS[-1]}{area}" for area in AREAS if area]
+        return tuple(names)
+
+    def _average_names(self, kind: Kind) -> list[str]:
+        names = [f"{kind}_ap{suffix}" for suffix in ("", "50", "75", *(a for a in AREAS if a))]
+        return names + [f"{kind}_ar{suffix}" for suffix in (*self.limits(), *(a for a in AREAS if a))]
+
+    def limits(self) -> tuple[int, ...]:
+        """Numbers of detections per image at which recall is measured, ascending."""
+        return tuple(sorted({limit for limit in (1, 10, self.max_detections) if limit <= self.max_detections}))
 
     def build(self, dataset: DetectionDataset) -> Evaluator:
         """The evaluator for a data set; DataError if the set has no masks and `mask` is asked for."""
