@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 from attrs import field, frozen, validators
@@ -17,6 +17,9 @@ from det_core.config.schema import json_schema
 from det_core.data.config import CocoConfig, SampleConfig
 from det_core.model.detector_config import DetectorConfig
 from det_core.plugins import PluginError, install_hint, nearest, plugin_manager
+
+if TYPE_CHECKING:
+    from det_core.data.dataset import DetectionDataset
 
 PER_RANK = doc("images per process and step; the total batch is this times processes times `accumulate`")
 
@@ -140,6 +143,16 @@ class Recipe:
     def from_plain(cls, plain: dict[str, Any], source: str = "") -> Recipe:
         """A recipe from plain data; ConfigError with every problem."""
         return structure(plain, cls, source)
+
+    def open_train(self) -> DetectionDataset:
+        """Its training data, with masks if the detector learns them; DataError for what is wrong with them."""
+        masks = self.detector.needs_masks()
+        return self.data.train.build(self.data.root, masks=masks, on_bad_sample=self.data.on_bad_sample)
+
+    def open_val(self) -> DetectionDataset:
+        """Its validation data, with masks if an evaluator wants them; DataError for what is wrong with them."""
+        masks = any(e.needs_masks() for e in self.evaluation.evaluators)
+        return self.data.val.build(self.data.root, masks=masks, on_bad_sample=self.data.on_bad_sample)
 
     def with_data(self, root: str | Path) -> Recipe:
         """The same recipe on the data below `root`; where it used the bundled sample, on a COCO-format folder."""

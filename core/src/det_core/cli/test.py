@@ -45,8 +45,7 @@ def command(
     world = join(device)
     try:
         terminal = Terminal(quiet=not world.main)
-        masks = any(e.needs_masks() for e in recipe.evaluation.evaluators)
-        dataset = recipe.data.val.build(recipe.data.root, masks=masks, on_bad_sample=recipe.data.on_bad_sample)
+        dataset = recipe.open_val()
         detector = load_detector(file, world.device, recipe=recipe)
         terminal.say(f"{file} (step {header.step}) on {len(dataset)} images of {dataset.name}")
         terminal.start("evaluating", -(-len(dataset) // world.size))

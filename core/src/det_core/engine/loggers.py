@@ -109,7 +109,7 @@ class Terminal:
             self._last_line = time.monotonic()
             pace = (self._last_line - self._began) / max(1, done - self._first)
             left = _duration(pace * (self._total - done))
-            self.say(f"{self._label} {done}/{self._total}  {text}  left {left}".replace("    ", "  "))
+            self.say("  ".join(part for part in (f"{self._label} {done}/{self._total}", text, f"left {left}") if part))
 
     def stop(self) -> None:
         """End the bar."""

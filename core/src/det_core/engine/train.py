@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from det_core.config.base import DetError
-from det_core.data.dataset import DetectionDataset, check_same_categories
+from det_core.data.dataset import check_same_categories
 from det_core.data.loader import LoadedImage, TrainSampler, train_loader
 from det_core.engine import snapshot
 from det_core.engine.announce import facts, greeting
@@ -134,7 +134,8 @@ class _Run:
         self.stop_asked = False
         self.switched_off: set[int] = set()
         begin = self._starting_point()
-        self.train_data, self.val_data = self._open_data()
+        self.train_data, self.val_data = recipe.open_train(), recipe.open_val()
+        check_same_categories(self.train_data, self.val_data)
         torch.manual_seed(recipe.schedule.seed)
         self.trained = self._build(fresh=begin is None)
         self.detector = self.trained.detector
@@ -178,16 +179,6 @@ class _Run:
         if self.options.resume and last is None:
             self.terminal.say(f"nothing to resume in {run}: starting from the beginning")
         return last
-
-    def _open_data(self) -> tuple[DetectionDataset, DetectionDataset]:
-        data = self.recipe.data
-        judged = any(e.needs_masks() for e in self.recipe.evaluation.evaluators)
-        train_data = data.train.build(
-            data.root, masks=self.recipe.detector.needs_masks(), on_bad_sample=data.on_bad_sample
-        )
-        val_data = data.val.build(data.root, masks=judged, on_bad_sample=data.on_bad_sample)
-        check_same_categories(train_data, val_data)
-        return train_data, val_data
 
     def _build(self, *, fresh: bool) -> Trained:
         """The detector with its first weights (unless a checkpoint is to fill it), and what trains it."""
