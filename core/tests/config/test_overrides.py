@@ -74,6 +74,11 @@ PLAIN = st.recursive(
 )
 
 
+@pytest.mark.parametrize("text", ["0E0", "1e-4", "1.5e3", "+2E+1", ".5e1", "1e400"])
+def test_text_that_looks_like_a_number_stays_text(text):
+    assert parse_yaml(to_yaml({"name": text, "list": [text]}), "x") == {"name": text, "list": [text]}
+
+
 @given(st.dictionaries(st.text("abcdefgxyz_", min_size=1, max_size=6), PLAIN, max_size=4))
 def test_what_is_written_reads_back_the_same(value):
     assert parse_yaml(to_yaml(value), "x") == value

@@ -28,11 +28,20 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)$"),
-    list("-+0123456789."),
-)
+class _Dumper(yaml.SafeDumper):
+    """Block style, but lists of plain values in flow style; floats in a form that reads back as floats."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+# Reader and writer must agree on it: text that looks like such a number is then written in quotes.
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)$"),
+        list("-+0123456789."),
+    )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -63,13 +72,6 @@ def parse_yaml(text: str, where: str) -> Any:
 def to_yaml(plain: object) -> str:
     """Plain data as YAML, in its own order, short lists on one line."""
     return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Block style, but lists of plain values in flow style; floats in a form that reads back as floats."""
-
-    def ignore_aliases(self, data: object) -> bool:
-        return True
 
 
 def _represent_list(dumper: yaml.SafeDumper, value: list[Any]) -> yaml.Node:
