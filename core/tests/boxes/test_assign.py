@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from det_core.boxes import assign
 from det_core.boxes.assign import BACKGROUND, IGNORED, Assignment, MaxIoUAssigner
 from det_core.boxes.config import MaxIoUAssignerConfig
 from det_core.boxes.overlaps import box_iou
@@ -94,9 +93,7 @@ def test_low_quality_gives_an_object_every_box_that_ties():
 def test_without_all_ties_the_first_of_the_tying_boxes_is_taken():
     boxes = torch.cat([strips(5.0), strips(6.0), strips(6.0, x=4.0)])
     config = MaxIoUAssignerConfig(positive=0.7, negative=0.3, low_quality=True, min_positive=0.3, all_ties=False)
-    for chunk_elements in (1, 100):
-        found = MaxIoUAssigner(config, chunk_elements)(boxes, strips(10.0))
-        assert found.objects.tolist() == [IGNORED, 0, IGNORED]
+    assert assigned(config, boxes, strips(10.0)) == [IGNORED, 0, IGNORED]
 
 
 @pytest.mark.parametrize("all_ties", [True, False])
@@ -130,41 +127,14 @@ def test_boxes_and_objects_may_differ_in_precision():
             assert config.build()(strips(10.0).to(first), strips(10.0).to(second)).objects.tolist() == [0]
 
 
-@given(scenes(), st.booleans(), st.booleans(), st.sampled_from([1, 3, 7, 1 << 22]))
-def test_the_chunked_rule_is_the_rule(scene, low_quality, all_ties, chunk_elements):
+@given(scenes(), st.booleans(), st.booleans())
+def test_the_rule_is_the_definition(scene, low_quality, all_ties):
     boxes, objects = scene
     config = MaxIoUAssignerConfig(
         positive=0.5, negative=0.4, low_quality=low_quality, min_positive=0.2, all_ties=all_ties
     )
-    found = MaxIoUAssigner(config, chunk_elements)(boxes, objects)
+    found = MaxIoUAssigner(config)(boxes, objects)
     assert found.objects.tolist() == by_definition(config, boxes, objects)
-
-
-@pytest.mark.parametrize("all_ties", [True, False])
-def test_1000_objects_need_no_matrix_of_all_overlaps(monkeypatch, all_ties):
-    shapes = []
-
-    def recorded(boxes: Tensor, others: Tensor) -> Tensor:
-        shapes.append((len(boxes), len(others)))
-        return box_iou(boxes, others)
-
-    monkeypatch.setattr(assign, "box_iou", recorded)
-    corner = torch.rand(20_000, 2, generator=torch.Generator().manual_seed(0)) * 1000
-    boxes = torch.cat([corner, corner + 20], 1)
-    config = MaxIoUAssignerConfig(low_quality=True, all_ties=all_ties)
-    found = MaxIoUAssigner(config, chunk_elements=1 << 20)(boxes, boxes[:1000])
-    assert found.objects[:1000].tolist() == list(range(1000))
-    assert max(n * m for n, m in shapes) <= 1 << 20
-    assert sum(n for n, _ in shapes) == 20_000 * (2 if all_ties else 1)
-
-
-def test_by_default_a_chunk_holds_4_million_overlaps():
-    assert MaxIoUAssignerConfig().build().chunk_elements == 1 << 22
-
-
-def test_more_objects_than_a_chunk_holds_go_one_box_at_a_time():
-    found = MaxIoUAssigner(STRICT, chunk_elements=2)(strips(10.0, 8.0), strips(10.0, 8.0, 1.0))
-    assert found.objects.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(

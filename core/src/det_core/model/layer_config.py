@@ -114,7 +114,11 @@ class RoIAlignConfig(RoIPoolConfig):
         default=(4, 8, 16, 32), validator=validators.min_len(1), metadata=doc("levels to pool from, finest first")
     )
     sampling: int = field(default=0, validator=validators.ge(0), metadata=doc("samples per bin and axis; 0 = adaptive"))
-    aligned: bool = field(default=True, metadata=doc("shift by half a pixel, so that pixel centres are at integers"))
+    alignment: Literal["aligned", "unaligned", "v1"] = field(
+        default="aligned",
+        validator=validators.in_(("aligned", "unaligned", "v1")),
+        metadata=doc("aligned: pixel centres at integers; unaligned: their corners; v1: the inclusive boxes of 2019"),
+    )
     finest_scale: float = field(
         default=56.0, validator=validators.gt(0), metadata=doc("regions below twice this side use the finest level")
     )

@@ -1,0 +1,438 @@
+// RoIAlign over any number of levels, for CPU tensors.
+//
+// Work is split by (block of channels, level, image): a task copies the pixels that its regions touch into a
+// channels-last block, small enough for the cache, and pools all its regions from there (or spreads their gradients
+// there). No two tasks write to one place, so the result does not depend on the number of threads.
+//
+// Letters: L levels, K regions, B images, C channels, H W map size, h w output size.
+#include <algorithm>
+#include <array>
+
+#include "roi_plan.h"
+#include "tensors.h"
+#include "transpose.h"
+
+namespace det {
+namespace {
+
+// What one sample of the maximum reads along one axis, of all bins; `starts` gives the first of each bin.
+template <class T>
+struct Samples {
+  std::vector<Sample<T>> all;
+  std::vector<int64_t> starts;
+  std::vector<bool> complete;  // whether every sample of the bin lies on the map; the others count 0
+};
+
+struct Region {
+  int64_t row;            // of rois and output
+  int32_t level, image;
+  int64_t bins;           // the first of its h + w bins
+  int32_t y1, y2, x1, x2; // the pixels it touches
+  double count;           // samples per bin
+};
+
+template <class T>
+struct Plan {
+  std::vector<Region> regions;   // by level, image and height, so that neighbours share the cache
+  std::vector<int64_t> tasks;    // where the regions of (level, image) start
+  std::vector<Bin> bins;
+  std::vector<T> weights;
+  std::vector<std::array<Samples<T>, 2>> samples;  // of each region, for the maximum alone
+};
+
+struct Call {
+  int64_t levels, images, channels, h, w, sampling;
+  std::vector<double> scales;
+  std::vector<int64_t> heights, widths;
+  Alignment alignment;
+  bool maximum;
+};
+
+Alignment alignment_of(const std::string& name) {
+  return name == "aligned" ? Alignment::aligned : name == "v1" ? Alignment::v1 : Alignment::unaligned;
+}
+
+template <class T>
+Samples<T> samples_of(Span<T> span, int64_t bins, int64_t grid, int32_t limit) {
+  Samples<T> result;
+  for (int b = 0; b < bins; ++b) {
+    result.starts.push_back(static_cast<int64_t>(result.all.size()));
+    each_sample(span.start, span.size / static_cast<T>(bins), b, grid, limit, [&](int64_t, T position) {
+      Sample<T> sample;
+      if (place(position, limit, sample)) result.all.push_back(sample);
+    });
+    result.complete.push_back(static_cast<int64_t>(result.all.size()) - result.starts.back() == grid);
+  }
+  result.starts.push_back(static_cast<int64_t>(result.all.size()));
+  return result;
+}
+
+// The smallest range of pixels that holds all bins.
+void cover(const Bin* bins, int64_t count, int32_t& first, int32_t& end) {
+  first = std::numeric_limits<int32_t>::max(), end = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    if (bins[i].count == 0) continue;
+    first = std::min(first, bins[i].first);
+    end = std::max(end, bins[i].first + bins[i].count);
+  }
+  first = std::min(first, end);
+}
+
+template <class T>
+Plan<T> make_plan(const Call& call, const Tensor& rois, const Tensor& levels) {
+  const T* r = data<T>(rois);
+  const int64_t* level_of = data<int64_t>(levels);
+  Plan<T> plan;
+  for (int64_t k = 0; k < rois.size(0); ++k, r += 5) {
+    STD_TORCH_CHECK(r[0] >= 0 && r[0] < static_cast<T>(call.images), "rois name an image outside 0..",
+                    call.images - 1, ": row ", k, " has ", static_cast<double>(r[0]));
+    const int64_t level = level_of[k];
+    STD_TORCH_CHECK(level >= 0 && level < call.levels, "levels name one outside 0..", call.levels - 1, ": row ", k,
+                    " has ", level);
+    const T scale = static_cast<T>(call.scales[level]);
+    const Span<T> y = span_of(r[2], r[4], scale, call.alignment), x = span_of(r[1], r[3], scale, call.alignment);
+    const int64_t grid_y = grid_of(y.size, call.h, call.sampling), grid_x = grid_of(x.size, call.w, call.sampling);
+    const int32_t height = static_cast<int32_t>(call.heights[level]), width = static_cast<int32_t>(call.widths[level]);
+    Region region{k, static_cast<int32_t>(level), static_cast<int32_t>(r[0]), static_cast<int64_t>(plan.bins.size()),
+                  0, 0, 0, 0, static_cast<double>(grid_y) * static_cast<double>(grid_x)};
+    plan.bins.resize(plan.bins.size() + call.h + call.w, Bin{0, 0, 0});
+    Bin* bins = plan.bins.data() + region.bins;
+    if (grid_y > 0 && grid_x > 0) {
+      weigh(y.start, y.size / static_cast<T>(call.h), call.h, grid_y, height, bins, plan.weights);
+      weigh(x.start, x.size / static_cast<T>(call.w), call.w, grid_x, width, bins + call.h, plan.weights);
+    }
+    cover(bins, call.h, region.y1, region.y2);
+    cover(bins + call.h, call.w, region.x1, region.x2);
+    plan.regions.push_back(region);
+    if (call.maximum) {
+      const bool some = grid_y > 0 && grid_x > 0;
+      plan.samples.push_back({samples_of(y, call.h, some ? grid_y : 0, height),
+                              samples_of(x, call.w, some ? grid_x : 0, width)});
+    }
+  }
+  std::stable_sort(plan.regions.begin(), plan.regions.end(), [](const Region& a, const Region& b) {
+    return std::make_tuple(a.level, a.image, a.y1) < std::make_tuple(b.level, b.image, b.y1);
+  });
+  size_t next = 0;
+  for (int64_t task = 0; task < call.levels * call.images; ++task) {
+    plan.tasks.push_back(static_cast<int64_t>(next));
+    while (next < plan.regions.size() &&
+           plan.regions[next].level * call.images + plan.regions[next].image == task) {
+      ++next;
+    }
+  }
+  plan.tasks.push_back(static_cast<int64_t>(next));
+  return plan;
+}
+
+// One map of one image, C planes or channels-last, and the part of it that a task works on.
+template <class T>
+struct View {
+  T* base;  // of the image
+  bool last;
+  int64_t channels, height, width;
+};
+
+// The columns of each row that any of the regions touches.
+struct Touched {
+  std::vector<int32_t> first, end;
+};
+
+Touched touched_by(const Region* regions, int64_t count, int64_t height) {
+  Touched t{std::vector<int32_t>(height, std::numeric_limits<int32_t>::max()), std::vector<int32_t>(height, 0)};
+  for (int64_t i = 0; i < count; ++i) {
+    if (regions[i].x1 >= regions[i].x2) continue;
+    for (int32_t y = regions[i].y1; y < regions[i].y2; ++y) {
+      t.first[y] = std::min(t.first[y], regions[i].x1);
+      t.end[y] = std::max(t.end[y], regions[i].x2);
+    }
+  }
+  for (size_t y = 0; y < t.first.size(); ++y) t.first[y] = std::min(t.first[y], t.end[y]);
+  return t;
+}
+
+// Copies the touched pixels of channels [c, c + count) into a channels-last block; channels beyond are 0.
+template <class T>
+void gather(const View<const T>& map, const Touched& touched, int64_t c, int64_t count, T* block, int64_t stride) {
+  const int64_t plane = map.height * map.width;
+  for (int64_t y = 0; y < map.height; ++y) {
+    const int64_t first = touched.first[y], n = touched.end[y] - first, at = y * map.width + first;
+    T* to = block + at * stride;
+    if (map.last) {
+      for (int64_t i = 0; i < n; ++i) {
+        std::copy_n(map.base + (at + i) * map.channels + c, count, to + i * stride);
+      }
+    } else {
+      transpose(map.base + c * plane + at, plane, to, stride, n, count);
+    }
+    if (count < stride) {
+      for (int64_t i = 0; i < n; ++i) std::fill(to + i * stride + count, to + (i + 1) * stride, T(0));
+    }
+  }
+}
+
+// The way back: writes the block's touched pixels, and 0 everywhere else, to channels [c, c + count) of the map.
+template <class T>
+void scatter(const View<T>& map, const Touched& touched, int64_t c, int64_t count, const T* block, int64_t stride) {
+  const int64_t plane = map.height * map.width;
+  for (int64_t y = 0; y < map.height; ++y) {
+    const int64_t row = y * map.width, first = touched.first[y], end = touched.end[y];
+    if (map.last) {
+      for (int64_t x = 0; x < map.width; ++x) {
+        T* to = map.base + (row + x) * map.channels + c;
+        if (x >= first && x < end) {
+          std::copy_n(block + (row + x) * stride, count, to);
+        } else {
+          std::fill_n(to, count, T(0));
+        }
+      }
+      continue;
+    }
+    for (int64_t k = c; k < c + count; ++k) {
+      std::fill_n(map.base + k * plane + row, first, T(0));
+      std::fill_n(map.base + k * plane + row + end, map.width - end, T(0));
+    }
+    transpose(block + (row + first) * stride, stride, map.base + c * plane + row + first, plane, count, end - first);
+  }
+}
+
+// The maximum of each bin's samples, and which it was (the first of equals): -1 for the 0 of a sample off the map.
+template <class T>
+void pool_maximum(const T* block, int64_t stride, int64_t width, const std::array<Samples<T>, 2>& samples, int64_t y,
+                  int64_t x, T* best, int64_t* which) {
+  const Samples<T>&rows = samples[0], &columns = samples[1];
+  const bool complete = rows.complete[y] && columns.complete[x];
+  bool some = false;
+  for (int64_t i = rows.starts[y]; i < rows.starts[y + 1]; ++i) {
+    const Sample<T>& r = rows.all[i];
+    for (int64_t j = columns.starts[x]; j < columns.starts[x + 1]; ++j) {
+      const Sample<T>& q = columns.all[j];
+      const T *a = block + (r.low * width + q.low) * stride, *b = block + (r.low * width + q.high) * stride;
+      const T *d = block + (r.high * width + q.low) * stride, *e = block + (r.high * width + q.high) * stride;
+      const int64_t number = i * static_cast<int64_t>(columns.all.size()) + j;
+      for (int64_t c = 0; c < stride; ++c) {
+        const T top = a[c] * (1 - q.fraction) + b[c] * q.fraction, low = d[c] * (1 - q.fraction) + e[c] * q.fraction;
+        const T value = top * (1 - r.fraction) + low * r.fraction;
+        if (!some || value > best[c] || value != value) best[c] = value, which[c] = number;
+      }
+      some = true;
+    }
+  }
+  for (int64_t c = 0; c < stride; ++c) {
+    if (!some || (!complete && best[c] < 0)) best[c] = 0, which[c] = -1;
+  }
+}
+
+template <class T>
+void spread_maximum(T* block, int64_t stride, int64_t width, const std::array<Samples<T>, 2>& samples,
+                    const int64_t* which, const T* grad) {
+  const int64_t columns = static_cast<int64_t>(samples[1].all.size());
+  for (int64_t c = 0; c < stride; ++c) {
+    if (which[c] < 0) continue;
+    const Sample<T>&r = samples[0].all[which[c] / columns], &q = samples[1].all[which[c] % columns];
+    block[(r.low * width + q.low) * stride + c] += grad[c] * (1 - r.fraction) * (1 - q.fraction);
+    block[(r.low * width + q.high) * stride + c] += grad[c] * (1 - r.fraction) * q.fraction;
+    block[(r.high * width + q.low) * stride + c] += grad[c] * r.fraction * (1 - q.fraction);
+    block[(r.high * width + q.high) * stride + c] += grad[c] * r.fraction * q.fraction;
+  }
+}
+
+int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+// Channels per block: 64, or fewer if that leaves threads without work.
+int64_t block_size(const Call& call) {
+  const int64_t threads = torch::stable::get_num_threads();
+  int64_t block = std::min<int64_t>(64, round_up(std::max<int64_t>(call.channels, 1), 16));
+  while (block > 16 && (call.channels + block - 1) / block * call.images < threads) block /= 2;
+  return round_up(block, 16);
+}
+
+// Calls body(task, first channel, channels) for every (block, level, image).
+template <class F>
+void each_task(const Call& call, double work, const F& body) {
+  const int64_t block = block_size(call), blocks = (call.channels + block - 1) / block;
+  const int64_t tasks = call.levels * call.images;
+  parallel(blocks * tasks, work / static_cast<double>(std::max<int64_t>(1, blocks * tasks)),
+           [&](int64_t begin, int64_t end) {
+             for (int64_t i = begin; i < end; ++i) {
+               const int64_t c = i / tasks * block;
+               body(i % tasks, c, std::min(block, call.channels - c));
+             }
+           });
+}
+
+template <class T>
+double cost(const Plan<T>& plan, const Call& call) {
+  double pixels = 0;
+  for (const Region& r : plan.regions) {
+    pixels += 2.0 * (r.y2 - r.y1) * (r.x2 - r.x1) + static_cast<double>(call.h * call.w);
+  }
+  return pixels * static_cast<double>(call.channels) * 0.1;
+}
+
+template <class T>
+void forward(const Call& call, const Plan<T>& plan, const std::vector<View<const T>>& maps, T* out) {
+  const auto& table = kernels<T>();
+  const int64_t bins = call.h * call.w;
+  each_task(call, cost(plan, call), [&](int64_t task, int64_t c, int64_t count) {
+    const Region* regions = plan.regions.data() + plan.tasks[task];
+    const int64_t number = plan.tasks[task + 1] - plan.tasks[task];
+    if (number == 0) return;
+    View<const T> map = maps[task / call.images];
+    const int64_t plane = map.height * map.width, stride = round_up(count, 16);
+    map.base += task % call.images * call.channels * plane;
+    const bool direct = map.last && count == stride && !call.maximum;
+    Scratch<T> block(direct ? 0 : plane * stride), pooled(bins * stride);
+    Scratch<int64_t> which(stride);
+    if (!direct) gather(map, touched_by(regions, number, map.height), c, count, block.get(), stride);
+    for (int64_t i = 0; i < number; ++i) {
+      const Region& region = regions[i];
+      const Bin* rows = plan.bins.data() + region.bins;
+      if (call.maximum) {
+        for (int64_t b = 0; b < bins; ++b) {
+          pool_maximum(block.get(), stride, map.width, plan.samples[region.row], b / call.w, b % call.w,
+                       pooled.get() + b * stride, which.get());
+        }
+      } else {
+        const T scale = region.count > 0 ? static_cast<T>(1 / region.count) : T(0);
+        table.pool_average(direct ? map.base + c : block.get(), direct ? map.channels : stride, map.width, rows,
+                           rows + call.h, static_cast<int>(call.h), static_cast<int>(call.w), plan.weights.data(),
+                           scale, stride, pooled.get());
+      }
+      transpose(pooled.get(), stride, out + (region.row * call.channels + c) * bins, bins, count, bins);
+    }
+  });
+}
+
+template <class T>
+void backward(const Call& call, const Plan<T>& plan, const std::vector<View<const T>>& maps, const T* grad,
+              const std::vector<View<T>>& grads) {
+  const auto& table = kernels<T>();
+  const int64_t bins = call.h * call.w;
+  each_task(call, 2 * cost(plan, call) + 1e6, [&](int64_t task, int64_t c, int64_t count) {
+    const Region* regions = plan.regions.data() + plan.tasks[task];
+    const int64_t number = plan.tasks[task + 1] - plan.tasks[task];
+    View<T> map = grads[task / call.images];
+    const int64_t plane = map.height * map.width, stride = round_up(count, 16);
+    map.base += task % call.images * call.channels * plane;
+    const Touched touched = touched_by(regions, number, map.height);
+    Scratch<T> block(plane * stride), spread(bins * stride), features(call.maximum ? plane * stride : 0),
+        best(stride);
+    Scratch<int64_t> which(stride);
+    for (int64_t y = 0; y < map.height; ++y) {
+      std::fill(block.get() + (y * map.width + touched.first[y]) * stride,
+                block.get() + (y * map.width + touched.end[y]) * stride, T(0));
+    }
+    if (call.maximum) {
+      View<const T> source = maps[task / call.images];
+      source.base += task % call.images * call.channels * plane;
+      gather(source, touched, c, count, features.get(), stride);
+    }
+    std::fill_n(spread.get(), bins * stride, T(0));
+    for (int64_t i = 0; i < number; ++i) {
+      const Region& region = regions[i];
+      const Bin* rows = plan.bins.data() + region.bins;
+      transpose(grad + (region.row * call.channels + c) * bins, bins, spread.get(), stride, bins, count);
+      if (call.maximum) {
+        for (int64_t b = 0; b < bins; ++b) {
+          pool_maximum(features.get(), stride, map.width, plan.samples[region.row], b / call.w, b % call.w, best.get(),
+                       which.get());
+          spread_maximum(block.get(), stride, map.width, plan.samples[region.row], which.get(),
+                         spread.get() + b * stride);
+        }
+      } else {
+        const T scale = region.count > 0 ? static_cast<T>(1 / region.count) : T(0);
+        table.pool_average_backward(block.get(), stride, map.width, rows, rows + call.h, static_cast<int>(call.h),
+                                    static_cast<int>(call.w), plan.weights.data(), scale, stride, spread.get());
+      }
+    }
+    scatter(map, touched, c, count, block.get(), stride);
+  });
+}
+
+Call make_call(const std::vector<int64_t>& shapes, int64_t h, int64_t w, const std::vector<double>& scales,
+               int64_t sampling, const std::string& alignment, const std::string& mode) {
+  Call call{static_cast<int64_t>(scales.size()), shapes[0], shapes[1], h, w, sampling, scales, {}, {},
+            alignment_of(alignment), mode == "max"};
+  for (size_t i = 0; i < shapes.size(); i += 4) {
+    call.heights.push_back(shapes[i + 2]);
+    call.widths.push_back(shapes[i + 3]);
+  }
+  return call;
+}
+
+// Maps in the precision of the computation, channels-last where they are so already, else plane by plane.
+std::vector<Tensor> prepared(const std::vector<Tensor>& maps, ScalarType real) {
+  std::vector<Tensor> result;
+  for (const Tensor& map : maps) {
+    const Tensor x = cast(map, real);
+    result.push_back(is_channels_last(x) ? x : torch::stable::contiguous(x));
+  }
+  return result;
+}
+
+template <class T>
+std::vector<View<const T>> views_of(const std::vector<Tensor>& maps) {
+  std::vector<View<const T>> views;
+  for (const Tensor& map : maps) {
+    views.push_back({data<T>(map), is_channels_last(map), map.size(1), map.size(2), map.size(3)});
+  }
+  return views;
+}
+
+std::vector<int64_t> shapes_of(const std::vector<Tensor>& maps) {
+  std::vector<int64_t> shapes;
+  for (const Tensor& map : maps) {
+    for (int64_t i = 0; i < 4; ++i) shapes.push_back(map.size(i));
+  }
+  return shapes;
+}
+
+Tensor roi_align(const std::vector<Tensor>& features, const Tensor& rois, const Tensor& levels,
+                 const std::vector<int64_t>& size, const std::vector<double>& scales, int64_t sampling,
+                 const std::string& alignment, const std::string& mode) {
+  const ScalarType dtype = features[0].scalar_type(), real = real_type(dtype);
+  const Call call = make_call(shapes_of(features), size[0], size[1], scales, sampling, alignment, mode);
+  const std::vector<Tensor> maps = prepared(features, real);
+  const Tensor r = cast_contiguous(rois, real), l = cast_contiguous(levels, ScalarType::Long);
+  Tensor out = empty({rois.size(0), call.channels, call.h, call.w}, real);
+  with_real(real, [&](auto zero) {
+    using T = decltype(zero);
+    forward<T>(call, make_plan<T>(call, r, l), views_of<T>(maps), mutable_data<T>(out));
+    return 0;
+  });
+  out = cast(out, dtype);
+  return is_channels_last(features[0]) ? torch::stable::contiguous(out, MemoryFormat::ChannelsLast) : out;
+}
+
+std::vector<Tensor> roi_align_backward(const Tensor& grad, const std::vector<Tensor>& features, const Tensor& rois,
+                                       const Tensor& levels, const std::vector<int64_t>& shapes,
+                                       const std::vector<double>& scales, int64_t sampling,
+                                       const std::string& alignment, const std::string& mode, bool last) {
+  const ScalarType dtype = grad.scalar_type(), real = real_type(dtype);
+  const Call call = make_call(shapes, grad.size(2), grad.size(3), scales, sampling, alignment, mode);
+  const std::vector<Tensor> maps = prepared(features, real);
+  const Tensor g = cast_contiguous(grad, real), r = cast_contiguous(rois, real);
+  const Tensor l = cast_contiguous(levels, ScalarType::Long);
+  std::vector<Tensor> grads;
+  for (size_t i = 0; i < shapes.size(); i += 4) {
+    grads.push_back(empty({shapes[i], shapes[i + 1], shapes[i + 2], shapes[i + 3]}, real, last));
+  }
+  with_real(real, [&](auto zero) {
+    using T = decltype(zero);
+    std::vector<View<T>> results;
+    for (Tensor& x : grads) results.push_back({mutable_data<T>(x), last, x.size(1), x.size(2), x.size(3)});
+    backward<T>(call, make_plan<T>(call, r, l), views_of<T>(maps), data<T>(g), results);
+    return 0;
+  });
+  for (Tensor& x : grads) x = cast(x, dtype);
+  return grads;
+}
+
+}  // namespace
+}  // namespace det
+
+STABLE_TORCH_LIBRARY_IMPL(det, CPU, m) {
+  m.impl("roi_align", TORCH_BOX(&det::roi_align));
+  m.impl("roi_align_backward", TORCH_BOX(&det::roi_align_backward));
+}

@@ -1,0 +1,24 @@
+// Ends a translation unit of one instruction set: the table of all kernels, under the name DET_TABLE.
+#pragma once
+
+#include "isa_boxes.h"
+#include "isa_deform.h"
+#include "isa_focal.h"
+#include "isa_pooling.h"
+
+namespace det {
+
+template <class T>
+const Kernels<T>& DET_TABLE() {
+  static constexpr Kernels<T> table = {
+      suppress<T>,        decay<T>,       overlaps<T>,        assign_best<T>, assign_ties<T>,
+      pool_average<T>,    pool_average_backward<T>, sample<T>, sample_backward<T>, sample_dots<T>,
+      focal_sum<T>,       focal_loss<T>,  focal_grad<T>,
+  };
+  return table;
+}
+
+template const Kernels<float>& DET_TABLE<float>();
+template const Kernels<double>& DET_TABLE<double>();
+
+}  // namespace det

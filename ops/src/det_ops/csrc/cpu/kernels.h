@@ -1,0 +1,97 @@
+// The kernels that are compiled once per instruction set, as a table of functions: plain pointers and sizes, no torch.
+//
+// Letters: N boxes, M objects, C channels, W map width. Maps are channels-last; coordinates are those of the caller,
+// who computed them once for all instruction sets, so that these agree on every decision.
+#pragma once
+
+#include <cstdint>
+
+namespace det {
+
+// Boxes as one array per coordinate. A pointer each to the first of N values.
+template <class T>
+struct Boxes {
+  const T *x1, *y1, *x2, *y2, *area;
+};
+
+// The pixels that a bin reads along one axis: `count` from `first`, with weights from `weights` on (of RoiPlan).
+struct Bin {
+  int32_t first, count;
+  int64_t weights;
+};
+
+// One sample of a bin along one axis.
+template <class T>
+struct Sample {
+  int32_t low, high;
+  T fraction;  // weight of high
+};
+
+// What bilinear sampling reads for one tap of a deformable convolution: four pixels with their weights.
+template <class T>
+struct Tap {
+  int64_t at[4];  // pixel index y * W + x of each corner; 0 where its weight is 0
+  T weight[4];    // bilinear weight times mask
+};
+
+template <class T>
+struct Kernels {
+  // Greedy suppression of N boxes in their order: keep[i] is set to 1 or 0. `kept` is scratch of 5 * (N + 64) values.
+  void (*suppress)(Boxes<T> boxes, int64_t n, T threshold, T offset, uint8_t* keep, T* kept);
+
+  // scores[i] *= decay for i in [0, n) by the overlap with box `best`; method 0 linear, 1 gaussian, 2 naive.
+  void (*decay)(Boxes<T> boxes, int64_t n, int64_t best, T threshold, T sigma, int method, T* scores);
+
+  // overlaps[i * m + j] for rows [begin, end); mode 0 IoU, 1 IoF, 2 GIoU.
+  void (*overlaps)(Boxes<T> boxes, Boxes<T> others, int64_t begin, int64_t end, int64_t m, T offset, int mode, T* out);
+
+  // Best overlap and object of boxes [begin, end), and the best overlap of each object among them (best_of[m]).
+  // `lane_best` is scratch of m * 64 values.
+  void (*assign_best)(Boxes<T> boxes, Boxes<T> objects, int64_t begin, int64_t end, int64_t m, T* best, int64_t* index,
+                      T* best_of, T* lane_best);
+
+  // assigned[i] = j + 1 where box i ties the best overlap of object j; with `first` only the lowest such i is noted.
+  void (*assign_ties)(Boxes<T> boxes, Boxes<T> objects, int64_t begin, int64_t end, int64_t m, const T* best,
+                      const T* best_of, T min_positive, int64_t* assigned, int64_t* first);
+
+  // Average of the pixels of h * w bins, into out[h * w][channels]; channels is a multiple of 16.
+  void (*pool_average)(const T* map, int64_t pixel_stride, int64_t width, const Bin* rows, const Bin* columns, int h,
+                       int w, const T* weights, T scale, int64_t channels, T* out);
+  // Its transpose: adds grad[h * w][channels] to the pixels of the map.
+  void (*pool_average_backward)(T* map, int64_t pixel_stride, int64_t width, const Bin* rows, const Bin* columns, int h,
+                                int w, const T* weights, T scale, int64_t channels, const T* grad);
+
+  // columns[c] = sum of four weighted pixels x[at][c], for c in [0, channels).
+  void (*sample)(const T* x, int64_t pixel_stride, const Tap<T>* taps, int64_t count, int64_t channels, T* out,
+                 int64_t out_stride);
+  // x[at][c] += weight * grad[c], the transpose of `sample`.
+  void (*sample_backward)(T* x, int64_t pixel_stride, const Tap<T>* taps, int64_t count, int64_t channels,
+                          const T* grad, int64_t grad_stride);
+  // dots[i][k] = sum over c of x[at_k][c] * grad[c] for the four corners k of each tap; 0 where a corner is absent.
+  void (*sample_dots)(const T* x, int64_t pixel_stride, const Tap<T>* taps, int64_t count, int64_t channels,
+                      const T* grad, int64_t grad_stride, T* dots);
+
+  // Sum over n logits, all negatives, of p^gamma * softplus(x); a few thousand at a time, for the sake of rounding.
+  double (*focal_sum)(const T* logits, int64_t n, T gamma);
+  void (*focal_loss)(const T* logits, int64_t n, T gamma, T factor, T* loss);
+  // grad[i] = factor * d/dx (p^gamma * softplus(x)) of n negatives.
+  void (*focal_grad)(const T* logits, int64_t n, T gamma, T factor, T* grad);
+};
+
+template <class T>
+const Kernels<T>& baseline_kernels();
+#if defined(__x86_64__)
+template <class T>
+const Kernels<T>& avx2_kernels();
+template <class T>
+const Kernels<T>& avx512_kernels();
+#endif
+
+// The table for this machine, or for the instruction set that DET_OPS_ISA names.
+template <class T>
+const Kernels<T>& kernels();
+
+// "baseline", "avx2" or "avx512".
+const char* instruction_set();
+
+}  // namespace det

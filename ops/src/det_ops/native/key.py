@@ -1,0 +1,108 @@
+"""The key of a built library: everything that it was made from.
+
+Two parts. The digest covers what can be read without starting a program: the files, the flags, torch, the operating
+system. `Tools` covers the compilers, the C library and the GPU architectures, which are compared with more sense
+than by equality (see `det_ops.native.cache`). torch's version belongs to the digest because ninja does not
+watch torch's headers, so an upgrade in place would go unseen; Python's does not, since the libraries never include
+Python.h.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from det_ops.native.library import NativeLibrary
+from det_ops.native.outcome import CannotBuild
+
+FORMAT = 1  # of the cache's layout: a change makes all older entries invisible
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What compiled a library, besides torch."""
+
+    compiler: str
+    nvcc: str = ""
+    libc: str = ""
+    archs: str = ""
+
+    def short(self) -> str:
+        return _sha(asdict(self))[:8]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The files of a library as they were read, and the digest: what is hashed is what is compiled.
+
+    Args:
+        base: the folder that holds them all.
+        files: (path relative to base, content).
+        digest: hexadecimal.
+    """
+
+    base: Path
+    files: tuple[tuple[str, bytes], ...]
+    digest: str
+
+    def place(self, path: Path) -> str:
+        """Where a file lies, relative to the base."""
+        return os.path.relpath(os.path.abspath(path), self.base)
+
+    def entry_name(self, library: NativeLibrary, tools: Tools) -> str:
+        return f"{library.name}-{self.digest[:16]}-{tools.short()}"
+
+
+def snapshot(library: NativeLibrary) -> Snapshot:
+    """Reads the library's files.
+
+    Raises:
+        CannotBuild: if there are none, or one cannot be read.
+    """
+    remedy = f"install the package that brings {library.name} again"
+    if not library.sources:
+        raise CannotBuild("its sources are missing", remedy)
+    paths = [os.path.abspath(p) for p in (*library.sources, *library.headers)]
+    base = os.path.commonpath([os.path.dirname(p) for p in paths])
+    try:
+        files = tuple((os.path.relpath(p, base), Path(p).read_bytes()) for p in sorted(set(paths)))
+    except OSError as error:
+        raise CannotBuild(f"source {error.filename} cannot be read ({error.strerror})", remedy) from None
+    content = {name: hashlib.sha256(data).hexdigest() for name, data in files}
+    digest = _sha({"files": content, **_description(library, Path(base)), **_platform(library)})
+    return Snapshot(Path(base), files, digest)
+
+
+def _description(library: NativeLibrary, base: Path) -> dict[str, object]:
+    sources = [os.path.relpath(os.path.abspath(p), base) for p in library.sources]
+    flags = {"flags": library.flags, "cuda_flags": library.cuda_flags}
+    return {"name": library.name, "cuda": library.cuda, "sources": sources, **flags}
+
+
+def _platform(library: NativeLibrary) -> dict[str, object]:
+    return {
+        "format": FORMAT,
+        "torch": [str(torch.__version__), torch.version.git_version],
+        "torch_cuda": torch.version.cuda if library.cuda else None,
+        "cxx11_abi": torch.compiled_with_cxx11_abi(),
+        "system": [sys.platform, platform.machine()],
+    }
+
+
+def libc() -> str:
+    """The C library: one built against a newer one does not load on an older one, and homes are shared."""
+    try:
+        return os.confstr("CS_GNU_LIBC_VERSION") or ""
+    except (AttributeError, ValueError, OSError):  # no such name outside glibc
+        return ""
+
+
+def _sha(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

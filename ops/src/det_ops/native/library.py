@@ -1,0 +1,62 @@
+"""What to build: the description of a library."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class NativeLibrary:
+    """A library of torch operators in C++, and for GPUs in CUDA.
+
+    The build sees copies of the files named here and no others: a local header that is missing from `headers` is not
+    found by the compiler, and so cannot change without the library being built anew. Headers are found in the folder
+    of any header or source; folders keep their places relative to each other. The library must need torch's own
+    libraries alone, not Python: one build then serves every Python.
+
+    Args:
+        name: file name of the library, `[a-z0-9_]+`; one process loads one library of a name.
+        sources: .cpp and .cu files, with different names: their objects lie in one folder. None at all is what an
+            incomplete installation has; that shows when the library is wanted, and costs nothing before.
+        headers: every local header.
+        cuda: link the CUDA runtime, and compile .cu files with nvcc.
+        flags: for the C++ compiler.
+        cuda_flags: for nvcc, but no architectures.
+
+    Raises:
+        ValueError: for a bad name, ambiguous sources, or flags that bind the library to the machine at hand.
+    """
+
+    name: str
+    sources: tuple[Path, ...]
+    headers: tuple[Path, ...] = ()
+    cuda: bool = False
+    flags: tuple[str, ...] = ()
+    cuda_flags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9_]+", self.name):
+            raise ValueError(f"native library name {self.name!r}: expected [a-z0-9_]+")
+        names = [path.name for path in self.sources]
+        for name in names:
+            self._check_source(name)
+        if len(set(names)) < len(names):
+            raise ValueError(f"native library {self.name}: two sources have one file name: {', '.join(sorted(names))}")
+        self._check_flags()
+
+    def _check_source(self, name: str) -> None:
+        allowed = (".cpp", ".cu") if self.cuda else (".cpp",)
+        if Path(name).suffix not in allowed:
+            raise ValueError(f"native library {self.name}: source {name}, expected {' or '.join(allowed)}")
+
+    def _check_flags(self) -> None:
+        for flag in (*self.flags, *self.cuda_flags):
+            if "native" in flag and flag.startswith("-m"):
+                raise ValueError(f"native library {self.name}: flag {flag} binds it to one machine; caches are shared")
+        for flag in self.cuda_flags:
+            if "arch" in flag or "gencode" in flag:
+                raise ValueError(
+                    f"native library {self.name}: flag {flag}; architectures come from TORCH_CUDA_ARCH_LIST"
+                )

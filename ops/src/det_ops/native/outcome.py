@@ -1,0 +1,93 @@
+"""What came of loading or building a library, in words for the user."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Origin = Literal["", "prebuilt", "cache", "build", "process"]
+COST = "torchvision where its definition agrees, else plain PyTorch serves, several to some hundred times slower"
+_warned: set[str] = set()
+
+
+class NativeError(RuntimeError):
+    """A library that is required cannot be loaded."""
+
+
+class CannotBuild(Exception):
+    """Building is impossible here. For use inside this package: `load` turns it into an Outcome."""
+
+    def __init__(self, reason: str, remedy: str, log: str = "") -> None:
+        super().__init__(f"{reason}; {remedy}")
+        self.reason = reason
+        self.remedy = remedy
+        self.log = log
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The state of a library.
+
+    Args:
+        name: of the library.
+        loaded: its operators are registered in this process.
+        path: the library file, where there is one.
+        reason: why it is not loaded, and cannot be; empty where nothing is amiss.
+        remedy: what to do about it.
+        built_seconds: how long building took, if this call built it.
+        origin: where it was found. "process": loaded before, from a path that something else chose.
+        switched_off: the user wants it off, which is nothing to warn of.
+        plan: what would build it, if it is not built yet.
+        log: last lines of the compiler, if it failed.
+        note: something to know that stops nothing.
+    """
+
+    name: str
+    loaded: bool = False
+    path: Path | None = None
+    reason: str = ""
+    remedy: str = ""
+    built_seconds: float | None = None
+    origin: Origin = ""
+    switched_off: bool = False
+    plan: str = ""
+    log: str = ""
+    note: str = ""
+
+    def summary(self) -> str:
+        """One line for a list of libraries."""
+        note = f" ({self.note})" if self.note else ""
+        if self.switched_off:
+            return f"off: {self.reason}"
+        if self.reason:
+            return f"cannot build: {self.reason}; {self.remedy}{note}"
+        if self.path is not None:
+            return f"{'loaded from' if self.loaded else 'built at'} {self.path}{note}"
+        return f"not built yet: would build with {self.plan}{note}"
+
+    def warning_text(self) -> str:
+        """What the one warning says: reason, cost, remedy."""
+        return f"the native library {self.name} is not in use: {self.reason}. Cost: {COST}. Remedy: {self.remedy}."
+
+    def error_text(self) -> str:
+        """What NativeError says where the library is required."""
+        text = f"DET_OPS_NATIVE=require, but the native library {self.name} cannot be loaded: {self.reason}. "
+        text += f"Remedy: {self.remedy}."
+        return f"{text}\nThe compiler's last lines:\n{self.log}" if self.log else text
+
+
+def warn_once(outcome: Outcome) -> None:
+    """Warns, once per process and library, that it is not loaded; says nothing if it is, or was switched off."""
+    if outcome.loaded or outcome.switched_off or outcome.name in _warned:
+        return
+    _warned.add(outcome.name)
+    warnings.warn(outcome.warning_text(), RuntimeWarning, stacklevel=3)
+
+
+def say(text: str) -> None:
+    """One line on stderr, so that output meant for other programs stays clean."""
+    sys.stderr.write(f"det-ops: {text}\n")
+    sys.stderr.flush()

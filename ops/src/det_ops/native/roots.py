@@ -1,0 +1,95 @@
+"""The folders that keep built libraries."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import tempfile
+from pathlib import Path
+
+from det_ops.native.outcome import CannotBuild
+from det_ops.native.settings import Settings
+
+
+def listed(settings: Settings) -> list[Path]:
+    """All candidates, best first; they need not exist."""
+    own = [settings.cache] if settings.cache else []
+    return [*own, *_user_cache(), *_private_temporary()]
+
+
+def searchable(settings: Settings) -> list[Path]:
+    """The folders that may hold libraries, without one in the temporary folder that somebody else could have made."""
+    return [root for root in listed(settings) if root.is_dir() and not refusal(root)]
+
+
+def writable(settings: Settings) -> Path:
+    """The first folder that can be written to, made if need be.
+
+    It is tried rather than asked: permission bits do not tell of read-only file systems, quotas and root.
+
+    Raises:
+        CannotBuild: if there is none, naming what each said.
+    """
+    said = []
+    for root in listed(settings):
+        problem = _try(root)
+        if not problem:
+            return root
+        said.append(f"{root}: {problem}")
+    reason = f"no folder for built libraries can be written to ({'; '.join(said)})"
+    raise CannotBuild(reason, "set DET_OPS_CACHE to a folder that can")
+
+
+def refusal(root: Path) -> str:
+    """Why a folder in the temporary folder is not trusted; empty if it is, or lies elsewhere."""
+    if root not in _private_temporary():
+        return ""
+    try:
+        found = root.lstat()
+    except OSError:
+        return ""  # not there yet
+    if not stat.S_ISDIR(found.st_mode):
+        return "is not a folder"
+    if found.st_uid != _user():
+        return f"belongs to user {found.st_uid}, not to you"
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        return f"is open to other users (mode {stat.S_IMODE(found.st_mode):04o}, expected 0700)"
+    return ""
+
+
+def _try(root: Path) -> str:
+    try:
+        # 0700 matters in the temporary folder; elsewhere the user's umask decides, as caches may be shared
+        if root in _private_temporary():
+            root.mkdir(mode=0o700, exist_ok=True)
+        else:
+            root.mkdir(parents=True, exist_ok=True)
+        problem = refusal(root)
+        if not problem:
+            os.rmdir(tempfile.mkdtemp(prefix=".writable-", dir=root))
+    except OSError as error:
+        return error.strerror or str(error)
+    return problem
+
+
+def _user_cache() -> list[Path]:
+    if sys.platform == "darwin":
+        base = Path("~/Library/Caches")
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    try:
+        path = base.expanduser()
+    except RuntimeError:  # no home
+        return []
+    return [path / "det-ops"] if path.is_absolute() else []
+
+
+def _private_temporary() -> list[Path]:
+    # not tempfile.gettempdir(), which writes a file to choose: a hit must not need anything to be writable
+    path = Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108 - owner and mode are checked
+    return [path / f"det-ops-{_user()}"] if path.is_absolute() else []
+
+
+def _user() -> int:
+    return -1 if sys.platform == "win32" else os.getuid()

@@ -1,0 +1,25 @@
+"""The gradient of a reference, from autograd itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+
+def vjp(function: Callable[..., Tensor], inputs: Sequence[Tensor | None], grad: Tensor) -> list[Tensor | None]:
+    """The product of grad (shape of the function's result) with the Jacobian in each input; None for None inputs.
+
+    Runs inside the kernel of a backward operator, where autograd is switched off for this thread: the guard switches
+    it on again for the detached copies made here.
+    """
+    tls = torch._C
+    nothing = tls._dispatch_tls_local_exclude_set() & tls.DispatchKeySet.from_raw_repr(0)
+    with tls._ForceDispatchKeyGuard(tls._dispatch_tls_local_include_set(), nothing), torch.enable_grad():
+        leaves = [None if x is None else x.detach().requires_grad_() for x in inputs]
+        present = [leaf for leaf in leaves if leaf is not None]
+        result = function(*leaves)
+        found = iter(torch.autograd.grad(result, present, grad.to(result.dtype), allow_unused=True))
+        grads = [None if leaf is None else next(found) for leaf in leaves]
+    return [torch.zeros_like(x) if x is not None and g is None else g for x, g in zip(inputs, grads, strict=True)]
