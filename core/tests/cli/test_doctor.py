@@ -32,8 +32,7 @@ def test_all_sections_report_and_every_warning_has_a_remedy(capsys):
         "torchvision",
         "C++ compiler",
         "ninja",
-        "op nms",
-        "op roi_align",
+        "native operators",
         "plugin core",
         "plugin good",
         "extra tensorboard",
@@ -84,11 +83,23 @@ def test_the_compiler_that_cxx_names(monkeypatch, tmp_path):
 
 def test_operators_that_are_served_slowly(monkeypatch):
     import det_ops
+    from det_ops import native
 
-    slow = det_ops.OpStatus("nms", "reference (plain PyTorch)", "install torchvision")
-    monkeypatch.setattr(det_ops, "status", lambda: [slow])
-    (check,) = doctor._operators()
-    assert check == doctor.Check("op nms", "warn", "served by reference (plain PyTorch)", "install torchvision")
+    reference = "reference (plain PyTorch)"
+    slow = [det_ops.OpStatus(name, reference, "no compiler; install g++") for name in ("nms", "soft_nms")]
+    broken = native.Outcome("det_ops_cpu", reason="no C++ compiler found", remedy="install g++")
+    monkeypatch.setattr(det_ops, "status", lambda device: slow)
+    monkeypatch.setattr(native, "peek", lambda library: broken)
+    library, served = doctor._operators()
+    assert (library.name, library.state, library.remedy) == ("native operators", "warn", "install g++")
+    assert library.found == "cannot build: no C++ compiler found; install g++"
+    assert served == doctor.Check(f"on cpu by {reference}", "warn", "nms, soft_nms", "no compiler; install g++")
+
+
+def test_native_operators_are_one_line_each_for_library_and_operators():
+    checks = list(doctor._operators())
+    assert checks[0].name == "native operators"
+    assert "nms, batched_nms" in checks[1].found
 
 
 def test_plugins_that_fail_or_are_missing_or_off():

@@ -111,8 +111,26 @@ operator(
 
 def check_images(rois: Tensor, images: int) -> None:
     """Raise for a region of rois (K, 5) whose image is not there; only where looking costs no synchronisation."""
-    if rois.device.type == "cpu" and len(rois) and not bool(((rois[:, 0] >= 0) & (rois[:, 0] < images)).all()):
-        raise ValueError(f"rois name an image outside 0..{images - 1}")
+    _check_range("rois name an image outside", rois[:, 0], images)
+
+
+def _check_range(text: str, numbers: Tensor, count: int) -> None:
+    """Raise if any of numbers (K,) is not in 0..count-1, naming the first; only where looking costs no sync."""
+    if numbers.device.type != "cpu":
+        return
+    wrong = (~((numbers >= 0) & (numbers < count))).nonzero().flatten()
+    if len(wrong):
+        row = int(wrong[0])
+        raise ValueError(f"{text} 0..{count - 1}: row {row} has {numbers[row].item():g}")
+
+
+def _ordinary(rois: Tensor, maps: Tensor, scale: float) -> bool:
+    """Whether torchvision can take these regions (K, 5) of maps (B, C, H, W).
+
+    It crashes for one that is not finite or turned inside out, and visits every sample of a huge one.
+    """
+    extent = (rois[:, 3:] - rois[:, 1:3]) * scale
+    return bool(((extent >= 0) & (extent <= 4 * max(maps.shape[2:]) + 64) & rois[:, 1:3].isfinite()).all())
 
 
 @operator(
@@ -130,6 +148,7 @@ def _roi_align(
     mode: str,
 ) -> Tensor:
     check_images(rois, len(features[0]))
+    _check_range("levels name one outside", levels, len(features))
     shape = (size[0], size[1])
     pooled = None
     peer = service.torchvision_ops()
@@ -138,14 +157,11 @@ def _roi_align(
         pooled = features[0].new_zeros((len(rois), features[0].shape[1], *shape))
         for number, (maps, scale) in enumerate(zip(features, scales, strict=True)):
             member = (levels == number).nonzero().flatten()
-            part = peer.roi_align(
-                full(maps),
-                rois[member].to(compute_dtype(maps.dtype)),
-                shape,
-                scale,
-                sampling or -1,
-                alignment == "aligned",
-            )
+            mine = rois[member].to(compute_dtype(maps.dtype))
+            if _ordinary(mine, maps, scale):
+                part = peer.roi_align(full(maps), mine, shape, scale, sampling or -1, alignment == "aligned")
+            else:
+                part = pooling.roi_align([maps], mine, levels[member] * 0, shape, [scale], sampling, alignment, mode)
             pooled.index_copy_(0, member, part.to(pooled.dtype))
     else:
         pooled = pooling.roi_align(features, rois, levels, shape, scales, sampling, alignment, mode)
@@ -389,8 +405,17 @@ def _masked_conv2d(x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None,
 def _sigmoid_focal_loss(
     logits: Tensor, target: Tensor, weight: Tensor | None, gamma: float, alpha: float, summed: bool
 ) -> Tensor:
+    check_target(target, logits.shape[1])
     loss = focal.sigmoid_focal_loss(logits, target, weight, gamma, alpha)
     return loss.sum() if summed else loss.contiguous()
+
+
+def check_target(target: Tensor, classes: int) -> None:
+    """Raise for a target (N,) that is no class, background or ignored; only where looking costs no synchronisation."""
+    if target.device.type == "cpu" and len(target) and int(target.max()) > classes:
+        row = int((target > classes).nonzero()[0])
+        text = f"expected at most {classes} (background), or a negative one to ignore the row"
+        raise ValueError(f"target has {int(target[row])} in row {row}, {text}")
 
 
 @operator(

@@ -145,10 +145,21 @@ def _first_line(arguments: list[str]) -> str:
 
 
 def _operators() -> Iterator[Check]:
-    import det_ops
+    import torch
 
-    for op in det_ops.status():
-        yield Check(f"op {op.name}", "warn" if op.remedy else "ok", f"served by {op.served_by}", op.remedy)
+    import det_ops
+    from det_ops import libraries, native
+
+    outcome = native.peek(libraries.CPU)
+    yield Check("native operators", "warn" if outcome.reason else "ok", outcome.summary(), outcome.remedy)
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    for device in devices:
+        served: dict[tuple[str, str], list[str]] = {}
+        for op in det_ops.status(device):
+            served.setdefault((op.served_by, op.remedy), []).append(op.name)
+        for (by, remedy), names in served.items():
+            slow = bool(remedy) and not by.startswith("native")
+            yield Check(f"on {device} by {by}", "warn" if slow else "ok", ", ".join(names), remedy if slow else "")
 
 
 def _plugins() -> Iterator[Check]:

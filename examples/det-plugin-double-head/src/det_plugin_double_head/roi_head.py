@@ -21,12 +21,7 @@ from torch import Tensor
 
 from det_plugin_double_head.branches import BoxBranch, ClassBranch
 from det_plugin_double_head.config import DoubleHeadConfig
-
-
-def enlarge(boxes: Tensor, factor: float) -> Tensor:
-    """Boxes (n, 4) with sides `factor` times as long about the same centres; they may leave the image."""
-    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) * (factor / 2)
-    return torch.cat([centre - half, centre + half], 1)
+from det_plugin_double_head.windows import enlarge
 
 
 class DoubleHead(RoIHead):

@@ -14,9 +14,13 @@ def vjp(function: Callable[..., Tensor], inputs: Sequence[Tensor | None], grad: 
     Runs inside the kernel of a backward operator, where autograd is switched off for this thread: the guard switches
     it on again for the detached copies made here.
     """
-    tls = torch._C
-    nothing = tls._dispatch_tls_local_exclude_set() & tls.DispatchKeySet.from_raw_repr(0)
-    with tls._ForceDispatchKeyGuard(tls._dispatch_tls_local_include_set(), nothing), torch.enable_grad():
+    tls, key = torch._C, torch._C.DispatchKey
+    off = tls._dispatch_tls_local_exclude_set()
+    for autograd in (key.AutogradFunctionality, key.AutogradOther, key.AutogradNestedTensor, key.ADInplaceOrView):
+        off = off.remove(autograd)
+    for autocast in (key.AutocastCPU, key.AutocastCUDA):  # else matrices would be multiplied in half precision
+        off = off.add(autocast)
+    with tls._ForceDispatchKeyGuard(tls._dispatch_tls_local_include_set(), off), torch.enable_grad():
         leaves = [None if x is None else x.detach().requires_grad_() for x in inputs]
         present = [leaf for leaf in leaves if leaf is not None]
         result = function(*leaves)

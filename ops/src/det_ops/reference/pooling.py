@@ -191,7 +191,9 @@ def deform_psroi_pool(
         y = (y[..., None] + within * step[k, 0] / samples)[..., :, None]  # (channels, h, w, samples, 1)
         x = (x[..., None] + within * step[k, 1] / samples)[..., None, :]
         counts = (y >= -0.5) & (y <= height - 0.5) & (x >= -0.5) & (x <= width - 0.5)
-        y, x = torch.broadcast_tensors(y.clamp(0, height - 1), x.clamp(0, width - 1))
+        y, x = (  # what does not count may not be a number either
+            torch.where(counts, at, torch.zeros_like(at)).clamp(0, limit - 1) for at, limit in ((y, height), (x, width))
+        )
         values = _per_channel(features[int(rois[k, 0])].to(real), source, y, x) * counts
         pooled.append((values.sum((-2, -1)) / counts.sum((-2, -1)).clamp(min=1))[None])
     return torch.cat(pooled).to(features.dtype)

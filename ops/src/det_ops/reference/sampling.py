@@ -34,7 +34,7 @@ class Axis:
 def _inside(start: float, step: float, bins: int, grid: int, limit: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Bin and index in it of every sample that can lie in [-1, limit], with a margin for rounding."""
     numbers, indices = [], []
-    margin = 2 + 1e-5 * abs(start) + 1e-5 * abs(step) * bins
+    margin = 2 + 1e-6 * abs(start) + 1e-6 * abs(step) * bins
     for number in range(bins):
         first = max(0, min(grid, int((-1 - margin - start - number * step) * grid / step)))
         last = max(0, min(grid, int((limit + margin - start - number * step) * grid / step) + 2))

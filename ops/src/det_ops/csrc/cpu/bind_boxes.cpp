@@ -68,7 +68,7 @@ std::vector<int32_t> kept_boxes(const Tensor& boxes, const Tensor& scores, const
   const ScalarType real = real_type(boxes.scalar_type());
   const Tensor b = cast_contiguous(boxes, real), s = cast_contiguous(scores, real_type(scores.scalar_type()));
   const int64_t n = b.size(0);
-  STD_TORCH_CHECK(n < std::numeric_limits<int32_t>::max(), "nms takes fewer than 2^31 boxes, found ", n);
+  expect(n < std::numeric_limits<int32_t>::max(), "nms takes fewer than 2^31 boxes, found ", n);
   const std::vector<int32_t> by_score = s.scalar_type() == ScalarType::Double ? descending(data<double>(s), n)
                                                                              : descending(data<float>(s), n);
   std::vector<int32_t> order = by_score;

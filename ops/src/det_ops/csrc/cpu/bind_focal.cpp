@@ -39,8 +39,6 @@ void visit(const Loss& loss, int64_t begin, int64_t end, const Negatives& negati
   };
   for (int64_t row = begin; row < end; ++row) {
     const int64_t t = loss.target[row], at = (row - begin) * loss.classes;
-    STD_TORCH_CHECK(t <= loss.classes, "target has ", t, " in row ", row, ", expected at most ", loss.classes,
-                    " (background), or a negative one to ignore the row");
     const double mine = t >= 0 && t < loss.classes && loss.weight != nullptr ? loss.weight[t] : 1;
     if (t < 0 || mine != factor) flush(at);
     factor = mine;
@@ -154,6 +152,10 @@ Inputs prepare(const Tensor& logits, const Tensor& target, const std::optional<T
   if (weight.has_value() && weight->numel() > 0) in.weight = cast_contiguous(*weight, ScalarType::Double);
   in.loss = {logits.size(0), logits.size(1), data<int64_t>(in.target),
              in.weight.has_value() ? data<double>(*in.weight) : nullptr, gamma, alpha};
+  for (int64_t row = 0; row < in.loss.rows; ++row) {
+    expect(in.loss.target[row] <= in.loss.classes, "target has ", in.loss.target[row], " in row ", row,
+           ", expected at most ", in.loss.classes, " (background), or a negative one to ignore the row");
+  }
   return in;
 }
 

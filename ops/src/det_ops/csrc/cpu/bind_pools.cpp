@@ -6,15 +6,10 @@
 
 #include "roi_plan.h"
 #include "tensors.h"
+#include "transpose.h"
 
 namespace det {
 namespace {
-
-template <class T>
-void check_image(T image, int64_t images, int64_t row) {
-  STD_TORCH_CHECK(image >= 0 && image < static_cast<T>(images), "rois name an image outside 0..", images - 1,
-                  ": row ", row, " has ", static_cast<double>(image));
-}
 
 // RoIPool: x1 * scale to (x2 + 1) * scale, unrounded; a bin covers whole pixels.
 struct Window {
@@ -30,52 +25,37 @@ Window window_of(Span<T> span, int bin, int64_t bins, int64_t limit) {
   return {clip(low), clip(high)};
 }
 
-template <class T>
-void max_of_window(const T* x, int64_t width, int64_t channels, Window rows, Window columns, T* best, int64_t* at) {
-  bool some = false;
-  for (int64_t y = rows.first; y < rows.end; ++y) {
-    for (int64_t q = columns.first; q < columns.end; ++q) {
-      const T* pixel = x + (y * width + q) * channels;
-      for (int64_t c = 0; c < channels; ++c) {
-        // Strictly greater, so that the first of equals stays; NaN goes through.
-        const bool take = !some || pixel[c] > best[c] || (pixel[c] != pixel[c] && best[c] == best[c]);
-        best[c] = take ? pixel[c] : best[c];
-        at[c] = take ? y * width + q : at[c];
-      }
-      some = true;
-    }
-  }
-  if (some) return;
-  std::fill_n(best, channels, T(0));
-  std::fill_n(at, channels, int64_t{-1});
+// Maps with a number of channels that the kernels take: a multiple of 16.
+Tensor padded(const Tensor& x, ScalarType real) {
+  const int64_t extra = (16 - x.size(1) % 16) % 16;
+  const Tensor y = cast(x, real);
+  return channels_last(extra == 0 ? y : torch::stable::pad(y, {0, 0, 0, 0, 0, extra}), real);
 }
 
 template <class T>
-void pool(const Tensor& features, const Tensor& rois, int64_t h, int64_t w, double scale, T* out, int64_t* positions) {
-  const int64_t channels = features.size(1), height = features.size(2), width = features.size(3);
-  const T *x = data<T>(features), *roi = data<T>(rois);
-  const double work = static_cast<double>(channels * h * w) * 4;
-  parallel(rois.size(0), work, [&](int64_t begin, int64_t end) {
-    Scratch<T> best(channels);
-    Scratch<int64_t> at(channels);
+void pool(const Tensor& maps, const Tensor& rois, int64_t channels, int64_t h, int64_t w, double scale, T* out,
+          int64_t* positions) {
+  const int64_t stride = maps.size(1), height = maps.size(2), width = maps.size(3), bins = h * w;
+  const T *x = data<T>(maps), *roi = data<T>(rois), factor = static_cast<T>(scale);
+  const auto& table = kernels<T>();
+  check_images<T>(rois, maps.size(0));
+  parallel(rois.size(0), static_cast<double>(channels * bins) * 2, [&](int64_t begin, int64_t end) {
+    Scratch<T> best(bins * stride), at(bins * stride), where(channels * bins);
     for (int64_t k = begin; k < end; ++k) {
       const T* r = roi + 5 * k;
-      check_image(r[0], features.size(0), k);
-      const T factor = static_cast<T>(scale);
       const Span<T> ys = {r[2] * factor, (r[4] + 1) * factor - r[2] * factor};
       const Span<T> xs = {r[1] * factor, (r[3] + 1) * factor - r[1] * factor};
       const bool present = ys.size > 0 && xs.size > 0;
-      const T* map = x + static_cast<int64_t>(r[0]) * channels * height * width;
-      for (int64_t bin = 0; bin < h * w; ++bin) {
-        Window rows = window_of(ys, static_cast<int>(bin / w), h, height);
+      const T* map = x + static_cast<int64_t>(r[0]) * stride * height * width;
+      for (int64_t bin = 0; bin < bins; ++bin) {
+        const Window rows = window_of(ys, static_cast<int>(bin / w), h, height);
         const Window columns = window_of(xs, static_cast<int>(bin % w), w, width);
-        if (!present) rows.end = rows.first;
-        max_of_window(map, width, channels, rows, columns, best.get(), at.get());
-        for (int64_t c = 0; c < channels; ++c) {
-          out[(k * channels + c) * h * w + bin] = best[c];
-          positions[(k * channels + c) * h * w + bin] = at[c];
-        }
+        table.pool_maximum(map, stride, width, rows.first, present ? rows.end : rows.first, columns.first, columns.end,
+                           stride, best.get() + bin * stride, at.get() + bin * stride);
       }
+      transpose(best.get(), stride, out + k * channels * bins, bins, channels, bins);
+      transpose(at.get(), stride, where.get(), bins, channels, bins);
+      std::copy_n(where.get(), channels * bins, positions + k * channels * bins);
     }
   });
 }
@@ -87,13 +67,16 @@ Tensor in_layout_of(const Tensor& out, const Tensor& like) {
 
 std::tuple<Tensor, Tensor> roi_pool(const Tensor& features, const Tensor& rois, const std::vector<int64_t>& size,
                                     double scale) {
-  const ScalarType dtype = features.scalar_type(), real = real_type(dtype);
-  const Tensor maps = channels_last(features, real), r = cast_contiguous(rois, real);
+  const ScalarType dtype = features.scalar_type();
+  // Positions are counted in the type of the computation; a float counts 2^24 pixels.
+  const bool huge = features.size(2) * features.size(3) >= (int64_t{1} << 24);
+  const ScalarType real = huge ? ScalarType::Double : real_type(dtype);
+  const Tensor maps = padded(features, real), r = cast_contiguous(cast(rois, real_type(dtype)), real);
   const std::vector<int64_t> shape = {rois.size(0), features.size(1), size[0], size[1]};
   Tensor out = empty(shape, real), positions = empty(shape, ScalarType::Long);
   with_real(real, [&](auto zero) {
     using T = decltype(zero);
-    pool<T>(maps, r, size[0], size[1], scale, mutable_data<T>(out), mutable_data<int64_t>(positions));
+    pool<T>(maps, r, features.size(1), size[0], size[1], scale, mutable_data<T>(out), mutable_data<int64_t>(positions));
     return 0;
   });
   return {in_layout_of(cast(out, dtype), features), in_layout_of(positions, features)};
@@ -107,6 +90,7 @@ Tensor roi_pool_backward(const Tensor& grad, const Tensor& positions, const Tens
   Tensor out = zeros(shape, real);
   with_real(real, [&](auto zero) {
     using T = decltype(zero);
+    check_images<T>(r, shape[0]);
     const int64_t channels = shape[1], plane = shape[2] * shape[3], bins = grad.size(2) * grad.size(3);
     T* to = mutable_data<T>(out);
     // One channel at a time, so that no two threads write to one pixel.
@@ -169,7 +153,6 @@ struct Deform {
 // Calls body(bin number, image, rows, columns, 1 / samples, size) for every bin of region k that has samples.
 template <class T, class F>
 void each_bin(const Deform& d, const T* roi, const T* offset, int64_t k, const F& body) {
-  check_image(roi[0], d.images, k);
   const T scale = static_cast<T>(d.scale), gamma = static_cast<T>(d.gamma);
   const Span<T> ys = span_of(roi[2], roi[4], scale, Alignment::aligned);
   const Span<T> xs = span_of(roi[1], roi[3], scale, Alignment::aligned);
@@ -200,13 +183,6 @@ struct One {
   }
 };
 
-// Maps with a number of channels that the kernels take: a multiple of 16.
-Tensor padded(const Tensor& x, ScalarType real) {
-  const int64_t extra = (16 - x.size(1) % 16) % 16;
-  const Tensor y = cast(x, real);
-  return channels_last(extra == 0 ? y : torch::stable::pad(y, {0, 0, 0, 0, 0, extra}), real);
-}
-
 Tensor deform_roi_pool(const Tensor& features, const Tensor& rois, const std::optional<Tensor>& offset,
                        const std::vector<int64_t>& size, double scale, int64_t sampling, double gamma) {
   const ScalarType dtype = features.scalar_type(), real = real_type(dtype);
@@ -218,6 +194,7 @@ Tensor deform_roi_pool(const Tensor& features, const Tensor& rois, const std::op
   Tensor out = zeros({rois.size(0), d.channels, d.h, d.w}, real);
   with_real(real, [&](auto zero) {
     using T = decltype(zero);
+    check_images<T>(r, d.images);
     T* to = mutable_data<T>(out);
     const T* shifts = offset.has_value() ? data<T>(o) : nullptr;
     parallel(rois.size(0), static_cast<double>(channels * d.h * d.w) * 2, [&](int64_t begin, int64_t end) {
@@ -270,6 +247,7 @@ std::tuple<Tensor, Tensor> deform_roi_pool_backward(const Tensor& grad, const Te
   Tensor offset_grad = offset.has_value() ? zeros({rois.size(0), 2, d.h, d.w}, real) : empty({0}, dtype);
   with_real(real, [&](auto zero) {
     using T = decltype(zero);
+    check_images<T>(r, d.images);
     // In order and on one thread: bins of several regions add to the same pixels.
     Scratch<T> spread(channels);
     std::fill_n(spread.get(), channels, T(0));
@@ -322,6 +300,7 @@ Span<T> whole_pixels(T low, T high, double scale) {
 template <class T, class F>
 int64_t each_point(const Sensitive& s, const T* roi, const T* offset, int64_t k, int64_t channel, int64_t p, int64_t q,
                    const F& body) {
+  if (s.height < 1 || s.width < 1) return 0;
   const T gamma = static_cast<T>(s.gamma);
   const Span<T> xs = whole_pixels(roi[1], roi[3], s.scale), ys = whole_pixels(roi[2], roi[4], s.scale);
   const T step_y = ys.size / static_cast<T>(s.h), step_x = xs.size / static_cast<T>(s.w);
@@ -362,7 +341,6 @@ T value_at(const T* map, const Point<T>& p) {
 template <class T, class F>
 void each_sensitive(const Sensitive& s, const Tensor& rois, int64_t k, const F& body) {
   const T image = data<T>(rois)[5 * k];
-  check_image(image, s.images, k);
   for (int64_t channel = 0; channel < s.channels; ++channel) {
     for (int64_t p = 0; p < s.h; ++p) {
       for (int64_t q = 0; q < s.w; ++q) {
@@ -385,6 +363,7 @@ Tensor deform_psroi_pool(const Tensor& features, const Tensor& rois, const std::
   Tensor out = empty({rois.size(0), channels, s.h, s.w}, real);
   with_real(real, [&](auto zero) {
     using T = decltype(zero);
+    check_images<T>(r, s.images);
     T* to = mutable_data<T>(out);
     const T* shifts = offset.has_value() ? data<T>(o) : nullptr;
     const double work = static_cast<double>(channels * s.h * s.w * samples * samples) * 5;
@@ -443,6 +422,7 @@ std::tuple<Tensor, Tensor> deform_psroi_pool_backward(const Tensor& grad, const 
   Tensor offset_grad = offset.has_value() ? zeros({rois.size(0), 2 * s.classes, part, part}, real) : empty({0}, dtype);
   with_real(real, [&](auto zero) {
     using T = decltype(zero);
+    check_images<T>(r, s.images);
     spread_sensitive<T>(s, maps, r, offset.has_value() ? data<T>(o) : nullptr, data<T>(g), mutable_data<T>(map_grad),
                         offset.has_value() ? mutable_data<T>(offset_grad) : nullptr);
     return 0;

@@ -83,12 +83,11 @@ Plan<T> make_plan(const Call& call, const Tensor& rois, const Tensor& levels) {
   const T* r = data<T>(rois);
   const int64_t* level_of = data<int64_t>(levels);
   Plan<T> plan;
+  check_images<T>(rois, call.images);
   for (int64_t k = 0; k < rois.size(0); ++k, r += 5) {
-    STD_TORCH_CHECK(r[0] >= 0 && r[0] < static_cast<T>(call.images), "rois name an image outside 0..",
-                    call.images - 1, ": row ", k, " has ", static_cast<double>(r[0]));
     const int64_t level = level_of[k];
-    STD_TORCH_CHECK(level >= 0 && level < call.levels, "levels name one outside 0..", call.levels - 1, ": row ", k,
-                    " has ", level);
+    expect(level >= 0 && level < call.levels, "levels name one outside 0..", call.levels - 1, ": row ", k, " has ",
+           level);
     const T scale = static_cast<T>(call.scales[level]);
     const Span<T> y = span_of(r[2], r[4], scale, call.alignment), x = span_of(r[1], r[3], scale, call.alignment);
     const int64_t grid_y = grid_of(y.size, call.h, call.sampling), grid_x = grid_of(x.size, call.w, call.sampling);

@@ -72,8 +72,9 @@ DET_INLINE T overlap1(const Boxes<T>& a, int64_t i, const Boxes<T>& b, int64_t j
   const T left = upper1(a.x1[i], b.x1[j]), right = a.x2[i] < b.x2[j] ? a.x2[i] : b.x2[j];
   const T top = upper1(a.y1[i], b.y1[j]), bottom = a.y2[i] < b.y2[j] ? a.y2[i] : b.y2[j];
   const T inter = upper1(right - left + offset, T(0)) * upper1(bottom - top + offset, T(0));
-  const T both = mode == 1 ? a.area[i] : a.area[i] + b.area[j] - inter;
-  const T iou = inter / upper1(both, T(kEps));
+  T both = a.area[i] + b.area[j] - inter;
+  if (mode == 1) both = b.area[j] == b.area[j] ? a.area[i] : b.area[j];  // that of a box which is not a number: NaN
+  const T iou = inter / upper1(T(kEps), both);  // in this order a NaN goes through
   if (mode != 2) return iou;
   const T width = upper1(a.x2[i], b.x2[j]) - (a.x1[i] < b.x1[j] ? a.x1[i] : b.x1[j]) + offset;
   const T height = upper1(a.y2[i], b.y2[j]) - (a.y1[i] < b.y1[j] ? a.y1[i] : b.y1[j]) + offset;
@@ -103,8 +104,10 @@ void overlaps(Boxes<T> boxes, Boxes<T> others, int64_t begin, int64_t end, int64
     for (; j + W <= m; j += W) {
       const Vec<T> x1 = load(others.x1 + j), y1 = load(others.y1 + j), x2 = load(others.x2 + j), y2 = load(others.y2 + j);
       const Vec<T> inter = intersection(box, x1, y1, x2, y2, shift);
-      const Vec<T> both = mode == 1 ? box.area : box.area + load(others.area + j) - inter;
-      Vec<T> result = inter / upper(both, eps);
+      const Vec<T> area = load(others.area + j);
+      Vec<T> both = box.area + area - inter;
+      if (mode == 1) both = area == area ? box.area : area;
+      Vec<T> result = inter / upper(eps, both);  // in this order a NaN goes through
       if (mode == 2) {
         const Vec<T> width = upper(upper(x2, box.x2) - lower(x1, box.x1) + shift, zero);
         const Vec<T> height = upper(upper(y2, box.y2) - lower(y1, box.y1) + shift, zero);
@@ -124,7 +127,7 @@ DET_INLINE Vec<T> iou_with(const One<T>& object, const Boxes<T>& b, int64_t i, b
   const Vec<T> inter = intersection(object, load(b.x1 + i), load(b.y1 + i), load(b.x2 + i), load(b.y2 + i), zero);
   touches = any_greater(inter, zero);
   if (!touches) return zero;
-  const Vec<T> iou = inter / upper(load(b.area + i) + object.area - inter, splat(T(kEps)));
+  const Vec<T> iou = inter / upper(splat(T(kEps)), load(b.area + i) + object.area - inter);
   return iou == iou ? iou : zero;
 }
 

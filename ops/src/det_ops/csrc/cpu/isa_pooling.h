@@ -75,5 +75,28 @@ void pool_average_backward(T* map, int64_t pixel_stride, int64_t width, const Bi
   }
 }
 
+// The position is counted in T: exact, since the caller makes sure that a map has fewer pixels than T can count.
+template <class T>
+void pool_maximum(const T* map, int64_t pixel_stride, int64_t width, int64_t y1, int64_t y2, int64_t x1, int64_t x2,
+                  int64_t channels, T* best, T* at) {
+  constexpr int W = lanes<T>;
+  const bool some = y1 < y2 && x1 < x2;
+  for (int64_t c = 0; c < channels; c += W) {
+    Vec<T> top = some ? load(map + (y1 * width + x1) * pixel_stride + c) : Vec<T>{};
+    Vec<T> where = splat(some ? T(y1 * width + x1) : T(-1));
+    for (int64_t y = y1; some && y < y2; ++y) {
+      const T* pixel = map + (y * width + x1) * pixel_stride + c;
+      for (int64_t x = x1; x < x2; ++x, pixel += pixel_stride) {
+        const Vec<T> value = load(pixel);
+        const auto take = (value > top) | ((value != value) & (top == top));
+        top = take ? value : top;
+        where = take ? splat(T(y * width + x)) : where;
+      }
+    }
+    store(best + c, top);
+    store(at + c, where);
+  }
+}
+
 }  // namespace
 }  // namespace det

@@ -61,6 +61,10 @@ struct Kernels {
   void (*pool_average_backward)(T* map, int64_t pixel_stride, int64_t width, const Bin* rows, const Bin* columns, int h,
                                 int w, const T* weights, T scale, int64_t channels, const T* grad);
 
+  // Maximum of the pixels of a window (the first of equals; NaN wins) and which pixel y * W + x it was, -1 for none.
+  void (*pool_maximum)(const T* map, int64_t pixel_stride, int64_t width, int64_t y1, int64_t y2, int64_t x1,
+                       int64_t x2, int64_t channels, T* best, T* at);
+
   // columns[c] = sum of four weighted pixels x[at][c], for c in [0, channels).
   void (*sample)(const T* x, int64_t pixel_stride, const Tap<T>* taps, int64_t count, int64_t channels, T* out,
                  int64_t out_stride);

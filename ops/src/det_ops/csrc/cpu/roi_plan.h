@@ -43,7 +43,7 @@ int64_t grid_of(T size, int bins, int64_t sampling) {
 // One sample along an axis: 0 beyond one pixel outside the map (false), the edge's value up to there.
 template <class T>
 bool place(T position, int32_t limit, Sample<T>& sample) {
-  if (!(position >= -1 && position <= static_cast<T>(limit))) return false;
+  if (limit < 1 || !(position >= -1 && position <= static_cast<T>(limit))) return false;
   if (position < 0) position = 0;
   sample.low = static_cast<int32_t>(position);
   if (sample.low >= limit - 1) {

@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <sstream>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -16,6 +18,15 @@ namespace det {
 using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+
+// Raises a ValueError of these words where the condition fails. Never inside `parallel`: the message would not come out.
+template <class... Words>
+void expect(bool condition, const Words&... words) {
+  if (condition) return;
+  std::ostringstream text;
+  (text << ... << words);
+  throw std::invalid_argument(text.str());
+}
 
 // Half precisions are computed in float.
 inline ScalarType real_type(ScalarType dtype) {
@@ -77,6 +88,16 @@ auto with_real(ScalarType dtype, const F& body) {
                   "dtype ", torch::headeronly::toString(dtype),
                   " is not supported: expected float32, float64, float16 or bfloat16");
   return dtype == ScalarType::Double ? body(double{}) : body(float{});
+}
+
+// Every region (image, x1, y1, x2, y2) must name an image that is there.
+template <class T>
+void check_images(const Tensor& rois, int64_t images) {
+  const T* image = data<T>(rois);
+  for (int64_t k = 0; k < rois.size(0); ++k, image += 5) {
+    expect(*image >= 0 && *image < static_cast<T>(images), "rois name an image outside 0..", images - 1, ": row ", k,
+           " has ", *image);
+  }
 }
 
 // Scratch memory, uninitialised, aligned to a cache line.
