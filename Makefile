@@ -12,6 +12,8 @@ PROJECTS := $(addsuffix /pyproject.toml,$(PACKAGES))
 EDITABLE := -e ./ops -e "./core[tensorboard,fast-eval,plots]" $(patsubst %,-e ./%,$(filter plugins/%,$(PACKAGES)))
 DEV := pytest pytest-xdist hypothesis ruff mypy types-PyYAML build setuptools wheel
 DEMO_DIR := runs/demo
+CONSTRAINTS := constraints.txt
+OLDEST := .venv-oldest
 
 # Threads that spin while they wait make training many times slower when anything else wants a core.
 export OMP_WAIT_POLICY ?= passive
@@ -23,15 +25,15 @@ VAL_IMAGES = $$($(BIN)/python -c 'import json; \
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 
-.PHONY: help env demo test lint format wheels clean
+.PHONY: help env demo test test-oldest lint format wheels clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | \
-		while IFS='|' read -r name text; do printf '%-14s %s\n' "$$name" "$$text"; done
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | \
+		while IFS='|' read -r name text; do printf '%-17s %s\n' "$$name" "$$text"; done
 
 env: $(STAMP)  ## make the environment .venv and install everything into it
 
-$(STAMP): $(PROJECTS) constraints.txt Makefile
+$(STAMP): $(PROJECTS) $(CONSTRAINTS) Makefile
 	@if [ -z "$(PYTHON)" ]; then \
 		echo "error: no Python >= 3.11 found (looked for python3, python3.14 ... python3.11);" \
 			"install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; fi
@@ -41,7 +43,7 @@ $(STAMP): $(PROJECTS) constraints.txt Makefile
 		echo "==> making the environment $(VENV) with $$($(PYTHON) --version)"; \
 		$(PYTHON) -m venv $(VENV); fi
 	@echo "==> installing the packages and the tools into $(VENV) (torch is large: minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(EDITABLE) $(DEV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) $(EDITABLE) $(DEV)
 	@touch $@
 
 demo: $(STAMP)  ## train the demo recipe on the bundled sample, evaluate it and draw its predictions
@@ -69,6 +71,18 @@ test: lint  ## check style and types, then run all tests
 	@echo "==> pytest"
 	@$(BIN)/python -m pytest
 
+test-oldest: $(OLDEST)/constraints.txt  ## run all tests on the oldest torch supported, in an environment of its own
+	@$(MAKE) --no-print-directory VENV=$(OLDEST) CONSTRAINTS=$< env
+	@echo "==> pytest with $$($(OLDEST)/bin/python -c 'import torch, torchvision as v; \
+		print("torch", torch.__version__, "and torchvision", v.__version__)')"
+	@$(OLDEST)/bin/python -m pytest
+
+# The versions of constraints.txt, except torch and what old torch wants older.
+$(OLDEST)/constraints.txt: constraints.txt Makefile
+	@mkdir -p $(OLDEST)
+	@{ echo 'torch==2.11.*'; echo 'torchvision==0.26.*'; \
+		sed -E '/^(torch|torchvision|setuptools)==/d' constraints.txt; } >$@
+
 wheels: $(STAMP)  ## build a wheel of every package into dist/
 	@for package in $(PACKAGES); do \
 		echo "==> building the wheel of $$package"; \
@@ -78,5 +92,5 @@ wheels: $(STAMP)  ## build a wheel of every package into dist/
 	@ls -1 dist/*.whl
 
 clean:  ## remove what the targets made, the environment and runs/ included
-	rm -rf $(VENV) runs dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) runs dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -o -name '*.egg-info' -o -name build -type d | grep -v '^./.git/' | xargs rm -rf

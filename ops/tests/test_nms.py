@@ -80,7 +80,7 @@ def test_offset_adds_a_pixel(server):
 @pytest.mark.parametrize("offset", [0, 1])
 @pytest.mark.parametrize("threshold", [0.1, 0.5, 0.9])
 def test_it_does_what_one_would_write_on_paper(server, threshold, offset):
-    crowd, ranks = boxes(150, dtype=torch.float64), scores(150, dtype=torch.float64)
+    crowd, ranks = boxes(150, side=12, dtype=torch.float64).round(), scores(150, dtype=torch.float64)
     expected = in_plain_python(crowd, ranks, threshold, offset)
     assert 0 < len(expected) < 150
     assert serve(server, "nms", crowd, ranks, threshold, offset).tolist() == expected

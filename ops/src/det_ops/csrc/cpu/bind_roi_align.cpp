@@ -269,9 +269,25 @@ double cost(const Plan<T>& plan, const Call& call) {
   return pixels * static_cast<double>(call.channels) * 0.1;
 }
 
+// Writes channels [c, c + count) of one region's bins, pooled[bin][stride], to the output.
 template <class T>
-void forward(const Call& call, const Plan<T>& plan, const std::vector<View<const T>>& maps, T* out) {
-  const auto& table = kernels<T>();
+void put(const Call& call, const T* pooled, int64_t stride, int64_t row, int64_t c, int64_t count, bool last, T* out) {
+  const int64_t bins = call.h * call.w;
+  if (!last) return transpose(pooled, stride, out + (row * call.channels + c) * bins, bins, count, bins);
+  for (int64_t b = 0; b < bins; ++b) std::copy_n(pooled + b * stride, count, out + (row * bins + b) * call.channels + c);
+}
+
+template <class T>
+void average(const Call& call, const Plan<T>& plan, const Region& region, const T* map, int64_t pixel_stride,
+             int64_t width, int64_t channels, T* pooled) {
+  const Bin* rows = plan.bins.data() + region.bins;
+  const T scale = region.count > 0 ? static_cast<T>(1 / region.count) : T(0);
+  kernels<T>().pool_average(map, pixel_stride, width, rows, rows + call.h, static_cast<int>(call.h),
+                            static_cast<int>(call.w), plan.weights.data(), scale, channels, pooled);
+}
+
+template <class T>
+void forward(const Call& call, const Plan<T>& plan, const std::vector<View<const T>>& maps, bool last, T* out) {
   const int64_t bins = call.h * call.w;
   each_task(call, cost(plan, call), [&](int64_t task, int64_t c, int64_t count) {
     const Region* regions = plan.regions.data() + plan.tasks[task];
@@ -280,25 +296,43 @@ void forward(const Call& call, const Plan<T>& plan, const std::vector<View<const
     View<const T> map = maps[task / call.images];
     const int64_t plane = map.height * map.width, stride = round_up(count, 16);
     map.base += task % call.images * call.channels * plane;
-    const bool direct = map.last && count == stride && !call.maximum;
-    Scratch<T> block(direct ? 0 : plane * stride), pooled(bins * stride);
+    Scratch<T> block(plane * stride), pooled(bins * stride);
     Scratch<int64_t> which(stride);
-    if (!direct) gather(map, touched_by(regions, number, map.height), c, count, block.get(), stride);
+    gather(map, touched_by(regions, number, map.height), c, count, block.get(), stride);
     for (int64_t i = 0; i < number; ++i) {
       const Region& region = regions[i];
-      const Bin* rows = plan.bins.data() + region.bins;
       if (call.maximum) {
         for (int64_t b = 0; b < bins; ++b) {
           pool_maximum(block.get(), stride, map.width, plan.samples[region.row], b / call.w, b % call.w,
                        pooled.get() + b * stride, which.get());
         }
       } else {
-        const T scale = region.count > 0 ? static_cast<T>(1 / region.count) : T(0);
-        table.pool_average(direct ? map.base + c : block.get(), direct ? map.channels : stride, map.width, rows,
-                           rows + call.h, static_cast<int>(call.h), static_cast<int>(call.w), plan.weights.data(),
-                           scale, stride, pooled.get());
+        average(call, plan, region, block.get(), stride, map.width, stride, pooled.get());
       }
-      transpose(pooled.get(), stride, out + (region.row * call.channels + c) * bins, bins, count, bins);
+      put(call, pooled.get(), stride, region.row, c, count, last, out);
+    }
+  });
+}
+
+// Whether regions can be averaged from the maps as they lie in memory.
+template <class T>
+bool direct(const Call& call, const std::vector<View<const T>>& maps) {
+  return !call.maximum && call.channels % 16 == 0 &&
+         std::all_of(maps.begin(), maps.end(), [](const View<const T>& map) { return map.last; });
+}
+
+// Channels-last maps need no copy: region by region, all channels at once.
+template <class T>
+void forward_direct(const Call& call, const Plan<T>& plan, const std::vector<View<const T>>& maps, bool last, T* out) {
+  const int64_t number = static_cast<int64_t>(plan.regions.size());
+  parallel(number, cost(plan, call) / static_cast<double>(std::max<int64_t>(1, number)), [&](int64_t begin, int64_t end) {
+    Scratch<T> pooled(call.h * call.w * call.channels);
+    for (int64_t i = begin; i < end; ++i) {
+      const Region& region = plan.regions[i];
+      const View<const T>& map = maps[region.level];
+      average(call, plan, region, map.base + region.image * call.channels * map.height * map.width, call.channels,
+              map.width, call.channels, pooled.get());
+      put(call, pooled.get(), call.channels, region.row, 0, call.channels, last, out);
     }
   });
 }
@@ -394,14 +428,16 @@ Tensor roi_align(const std::vector<Tensor>& features, const Tensor& rois, const 
   const Call call = make_call(shapes_of(features), size[0], size[1], scales, sampling, alignment, mode);
   const std::vector<Tensor> maps = prepared(features, real);
   const Tensor r = cast_contiguous(rois, real), l = cast_contiguous(levels, ScalarType::Long);
-  Tensor out = empty({rois.size(0), call.channels, call.h, call.w}, real);
+  const bool last = is_channels_last(features[0]);
+  Tensor out = empty({rois.size(0), call.channels, call.h, call.w}, real, last);
   with_real(real, [&](auto zero) {
     using T = decltype(zero);
-    forward<T>(call, make_plan<T>(call, r, l), views_of<T>(maps), mutable_data<T>(out));
+    const std::vector<View<const T>> views = views_of<T>(maps);
+    const auto run = direct(call, views) ? forward_direct<T> : forward<T>;
+    run(call, make_plan<T>(call, r, l), views, last, mutable_data<T>(out));
     return 0;
   });
-  out = cast(out, dtype);
-  return is_channels_last(features[0]) ? torch::stable::contiguous(out, MemoryFormat::ChannelsLast) : out;
+  return cast(out, dtype);
 }
 
 std::vector<Tensor> roi_align_backward(const Tensor& grad, const std::vector<Tensor>& features, const Tensor& rois,

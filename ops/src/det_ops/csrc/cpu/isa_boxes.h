@@ -78,7 +78,7 @@ DET_INLINE T overlap1(const Boxes<T>& a, int64_t i, const Boxes<T>& b, int64_t j
   if (mode != 2) return iou;
   const T width = upper1(a.x2[i], b.x2[j]) - (a.x1[i] < b.x1[j] ? a.x1[i] : b.x1[j]) + offset;
   const T height = upper1(a.y2[i], b.y2[j]) - (a.y1[i] < b.y1[j] ? a.y1[i] : b.y1[j]) + offset;
-  const T hull = upper1(upper1(width, T(0)) * upper1(height, T(0)), T(kEps));
+  const T hull = upper1(T(kEps), upper1(T(0), width) * upper1(T(0), height));
   return iou - (hull - both) / hull;
 }
 
@@ -109,9 +109,9 @@ void overlaps(Boxes<T> boxes, Boxes<T> others, int64_t begin, int64_t end, int64
       if (mode == 1) both = area == area ? box.area : area;
       Vec<T> result = inter / upper(eps, both);  // in this order a NaN goes through
       if (mode == 2) {
-        const Vec<T> width = upper(upper(x2, box.x2) - lower(x1, box.x1) + shift, zero);
-        const Vec<T> height = upper(upper(y2, box.y2) - lower(y1, box.y1) + shift, zero);
-        const Vec<T> hull = upper(width * height, eps);
+        const Vec<T> width = upper(zero, upper(x2, box.x2) - lower(x1, box.x1) + shift);
+        const Vec<T> height = upper(zero, upper(y2, box.y2) - lower(y1, box.y1) + shift);
+        const Vec<T> hull = upper(eps, width * height);
         result = result - (hull - both) / hull;
       }
       store(out + i * m + j, result);

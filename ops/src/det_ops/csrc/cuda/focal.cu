@@ -83,9 +83,9 @@ __global__ void focal_partials(FocalArguments a, bool small, real_t<T>* partials
 }
 
 template <class R>
-__global__ void focal_total(const R* partials, R* total) {
+__global__ void focal_total(const R* partials, int64_t number, R* total) {
   R sum = 0;
-  for (int64_t i = threadIdx.x; i < kFocalPartials; i += kThreads) sum += partials[i];
+  for (int64_t i = threadIdx.x; i < number; i += kThreads) sum += partials[i];
   sum = block_sum(sum);
   if (threadIdx.x == 0) *total = sum;
 }
@@ -124,9 +124,10 @@ const char* focal(Dtype dtype, const FocalArguments& a, void* partials, void* lo
     const auto parts = focal_partials<T>;
     const auto sum = focal_total<R>;
     if (partials) {
-      DET_LAUNCH(parts, static_cast<unsigned>(kFocalPartials), kThreads, 0, stream, a, is_small(a),
-                 static_cast<R*>(partials));
-      DET_LAUNCH(sum, 1, kThreads, 0, stream, static_cast<const R*>(partials), static_cast<R*>(loss));
+      const unsigned blocks = smaller(blocks_for(total, kThreads), static_cast<unsigned>(kFocalPartials));
+      if (blocks > 0) DET_LAUNCH(parts, blocks, kThreads, 0, stream, a, is_small(a), static_cast<R*>(partials));
+      DET_LAUNCH(sum, 1, kThreads, 0, stream, static_cast<const R*>(partials), static_cast<int64_t>(blocks),
+                 static_cast<R*>(loss));
     } else if (total > 0) {
       DET_LAUNCH(each, blocks_for(total, kThreads), kThreads, 0, stream, a, is_small(a), static_cast<R*>(loss));
     }

@@ -83,7 +83,7 @@ struct FocalArguments {
 };
 
 constexpr int64_t kFocalPartials = 1024;
-// (N, C) losses; or, with partials (kFocalPartials,), one sum. Both in the type of the computation.
+// (N, C) losses; or, with a workspace partials (kFocalPartials,), one sum. Both in the type of the computation.
 const char* focal(Dtype dtype, const FocalArguments& arguments, void* partials, void* loss, void* stream);
 // grad: one number, or (N, C) where elementwise, in the type of the computation; result (N, C) in that of the logits.
 const char* focal_backward(Dtype dtype, const FocalArguments& arguments, const void* grad, bool elementwise,
