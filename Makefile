@@ -7,10 +7,11 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+NATIVE = $$(git ls-files '*.cpp' '*.cu' '*.cuh' '*.h')
 PACKAGES := ops core $(sort $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)))
 PROJECTS := $(addsuffix /pyproject.toml,$(PACKAGES))
 EDITABLE := -e ./ops -e "./core[tensorboard,fast-eval,plots]" $(patsubst %,-e ./%,$(filter plugins/%,$(PACKAGES)))
-DEV := pytest pytest-xdist hypothesis ruff mypy types-PyYAML build setuptools wheel
+DEV := pytest pytest-xdist hypothesis ruff clang-format mypy types-PyYAML build setuptools wheel
 DEMO_DIR := runs/demo
 CONSTRAINTS := constraints.txt
 OLDEST := .venv-oldest
@@ -60,12 +61,15 @@ lint: $(STAMP)  ## check style and types
 	@$(BIN)/ruff check .
 	@echo "==> ruff format --check"
 	@$(BIN)/ruff format --check .
+	@echo "==> clang-format"
+	@$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 	@echo "==> mypy"
 	@$(BIN)/mypy
 
 format: $(STAMP)  ## let ruff put the sources in order
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+	@$(BIN)/clang-format -i $(NATIVE)
 
 test: lint  ## check style and types, then run all tests
 	@echo "==> pytest"

@@ -24,7 +24,7 @@ def native_library() -> None:
         pytest.skip(f"no native kernels here: {outcome.reason}")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_python() -> Callable[..., str]:
     """Run Python code in a process of its own, without our environment variables but those given: its stdout."""
 

@@ -38,7 +38,11 @@ def overlap(a, b, mode="iou", offset=0):
 def assigned_in_plain_python(ours, objects, positive, negative, least, low_quality, all_ties):
     matrix = [[overlap(a, b) for b in objects] for a in ours]
     best = [max(row, default=0.0) for row in matrix]
-    result = [(row.index(m) + 1 if m >= positive else 0 if m < negative else -1) if row else 0 for row, m in zip(matrix, best, strict=True)]
+    result = []
+    for row, most in zip(matrix, best, strict=True):
+        result.append(-1 if row and most >= negative else 0)
+        if row and most >= positive:
+            result[-1] = row.index(most) + 1
     for j in range(len(objects) if low_quality and ours else 0):
         top = max(row[j] for row in matrix)
         ties = [i for i, row in enumerate(matrix) if row[j] == top and top >= least]

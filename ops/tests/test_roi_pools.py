@@ -119,7 +119,9 @@ def test_roi_pool_does_what_is_on_paper(server, shape, scale):
 
 @pytest.mark.parametrize("server", ["native", "reference"])
 def test_roi_pool_takes_the_first_of_equal_pixels(server):
-    found, positions = serve(server, "roi_pool", torch.ones(1, 20, 6, 6), torch.tensor([[0.0, 2, 1, 4, 4]]), [1, 1], 1.0)
+    found, positions = serve(
+        server, "roi_pool", torch.ones(1, 20, 6, 6), torch.tensor([[0.0, 2, 1, 4, 4]]), [1, 1], 1.0
+    )
     assert (found == 1).all()
     assert (positions == 1 * 6 + 2).all()
 
@@ -216,7 +218,11 @@ def cases(channels, dtype, layout):
         yield "deform_roi_pool", (x, regions, given, [2, 3], *rest), (grad, x, regions, given, *rest)
     for given in (parts, None) if channels else ():
         rest = (2, 2, 3, 0.1)
-        yield "deform_psroi_pool", (x, regions, given, [2, 3], 0.5, channels, *rest), (few, x, regions, given, 0.5, *rest)
+        yield (
+            "deform_psroi_pool",
+            (x, regions, given, [2, 3], 0.5, channels, *rest),
+            (few, x, regions, given, 0.5, *rest),
+        )
 
 
 @pytest.mark.parametrize("dtype", CLOSE)
@@ -253,18 +259,30 @@ def test_shifts_that_lead_nowhere_pool_zeros_and_have_no_gradient(server):
             assert not shift_grad.nan_to_num(0).any()
 
 
-def test_huge_regions_take_bounded_time(native_library):
+@pytest.mark.parametrize("server", ["native", "reference"])
+def test_huge_regions_take_bounded_time(server):
     huge = torch.tensor([[0.0, -1e8, -1e8, 1e8, 1e8], [0, 0, 0, 1e8, 5]])
     x = maps(1, 4, 9, 13)
+    serve(server, "roi_pool", x, huge[:0], [2, 3], 0.5)  # loads what there is to load
     before = time.perf_counter()
     for found in (
-        det_ops.roi_pool(x, huge, (2, 3), 0.5),
-        det_ops.deform_roi_pool(x, huge, None, (2, 3), 0.5),
-        det_ops.deform_psroi_pool(x, huge, None, (2, 3), 0.5, 1, 2),
+        serve(server, "roi_pool", x, huge, [2, 3], 0.5)[0],
+        serve(server, "deform_roi_pool", x, huge, None, [2, 3], 0.5, 0, 0.1),
+        serve(server, "deform_psroi_pool", x, huge, None, [2, 3], 0.5, 1, 2, 2, 4, 0.1),
     ):
         assert found.isfinite().all()
         assert found.any()
     assert time.perf_counter() - before < 2
+
+
+def test_huge_deformed_regions_give_the_same_natively_with_gradients(native_library):
+    huge = torch.tensor([[0.0, -1e3, -1e3, 1e3, 1e3], [0, 0, 0, 1e6, 5], [0, -1e6, 2, 20, 9]], dtype=WIDE)
+    x, shift, grad = maps(1, 3, 9, 13, dtype=WIDE), offsets(3, 2, 2, 3, spread=0.1), maps(3, 3, 2, 3, dtype=WIDE)
+    shift[0, 0, 0, 0] = NAN
+    forward, rest = (x, huge, shift, [2, 3], 0.5, 0, 0.001), (0.5, 0, 0.001)
+    assert_close(native("deform_roi_pool", *forward), reference("deform_roi_pool", *forward), 1e-8)
+    ours, theirs = (call("deform_roi_pool_backward", grad, x, huge, shift, *rest) for call in (native, reference))
+    assert_close(ours, theirs, 1e-8)
 
 
 def test_strides_do_not_matter_and_nothing_gives_nothing():

@@ -33,9 +33,9 @@ def sigmoid_focal_loss(
         matrix of losses where reduced.
 
     Raises:
-        ValueError: for shapes other than these, a negative gamma, an unknown reduction, or (on the CPU) a target
-            above C.
+        ValueError: for shapes other than these, a negative gamma, or an unknown reduction.
         TypeError: for logits that are not floating point, or a target that is not int64.
+        RuntimeError: on the CPU, for a target above C.
     """
     if logits.dim() != 2:
         raise ValueError(f"logits have shape {tuple(logits.shape)}, expected (N, C)")

@@ -121,7 +121,7 @@ def _check_range(text: str, numbers: Tensor, count: int) -> None:
     wrong = (~((numbers >= 0) & (numbers < count))).nonzero().flatten()
     if len(wrong):
         row = int(wrong[0])
-        raise ValueError(f"{text} 0..{count - 1}: row {row} has {numbers[row].item():g}")
+        raise RuntimeError(f"{text} 0..{count - 1}: row {row} has {numbers[row].item():g}")
 
 
 def _ordinary(rois: Tensor, maps: Tensor, scale: float) -> bool:
@@ -415,7 +415,7 @@ def check_target(target: Tensor, classes: int) -> None:
     if target.device.type == "cpu" and len(target) and int(target.max()) > classes:
         row = int((target > classes).nonzero()[0])
         text = f"expected at most {classes} (background), or a negative one to ignore the row"
-        raise ValueError(f"target has {int(target[row])} in row {row}, {text}")
+        raise RuntimeError(f"target has {int(target[row])} in row {row}, {text}")
 
 
 @operator(

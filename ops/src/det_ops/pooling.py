@@ -21,6 +21,8 @@ LevelRule = Literal["mmdet", "mmdet-v1", "detectron2"]
 def _check_features(features: Tensor, name: str = "features") -> None:
     if features.dim() != 4:
         raise ValueError(f"{name} have shape {tuple(features.shape)}, expected (B, C, H, W)")
+    if min(features.shape[2:]) < 1:
+        raise ValueError(f"{name} have shape {tuple(features.shape)}, expected at least one pixel to pool from")
     if not features.is_floating_point():
         raise TypeError(f"{name} have dtype {features.dtype}, expected a floating point one")
 
@@ -65,9 +67,9 @@ def roi_align(
         (K, C, h, w) in the dtype and memory format of the features, differentiable in them only.
 
     Raises:
-        ValueError: for other shapes, a size or scale that is not positive, an unknown alignment or mode, or (on the
-            CPU) an image index outside 0..B-1; on a GPU such a region pools zeros.
+        ValueError: for other shapes, a size or scale that is not positive, or an unknown alignment or mode.
         TypeError: for features or rois that are not floating point.
+        RuntimeError: on the CPU, for an image index outside 0..B-1; on a GPU such a region pools zeros.
     """
     levels = torch.zeros(rois.shape[:1], dtype=torch.int64, device=rois.device)
     return multi_level_roi_align([features], rois, levels, output_size, [scale], sampling, alignment, mode)
@@ -97,8 +99,9 @@ def multi_level_roi_align(
         (K, C, h, w) in the dtype and memory format of the first map, differentiable in the features only.
 
     Raises:
-        ValueError: as `roi_align`; also for maps that do not go together, or (on the CPU) a level outside 0..L-1.
+        ValueError: as `roi_align`; also for maps that do not go together.
         TypeError: for features or rois that are not floating point, maps of several dtypes, or other levels.
+        RuntimeError: on the CPU, for an image index outside 0..B-1 or a level outside 0..L-1.
     """
     if len(features) == 0 or len(features) != len(scales):
         raise ValueError(f"found {len(features)} maps and {len(scales)} scales, expected as many, and at least one")
@@ -171,8 +174,9 @@ def roi_pool(features: Tensor, rois: Tensor, output_size: tuple[int, int], scale
         (K, C, h, w): the maximum of each bin (the first of equals), 0 for an empty one.
 
     Raises:
-        ValueError: for other shapes, a size or scale that is not positive, or an image index outside 0..B-1.
+        ValueError: for other shapes, or a size or scale that is not positive.
         TypeError: for features or rois that are not floating point.
+        RuntimeError: on the CPU, for an image index outside 0..B-1.
     """
     _check_features(features)
     _check_rois(rois)
@@ -208,8 +212,9 @@ def deform_roi_pool(
         (K, C, h, w), differentiable in features and offset.
 
     Raises:
-        ValueError: for other shapes, a size or scale that is not positive, or an image index outside 0..B-1.
+        ValueError: for other shapes, or a size or scale that is not positive.
         TypeError: for features, rois or offset that are not floating point.
+        RuntimeError: on the CPU, for an image index outside 0..B-1.
     """
     _check_features(features)
     _check_rois(rois)
@@ -258,8 +263,9 @@ def deform_psroi_pool(
         (K, channels, h, w), differentiable in features and offset.
 
     Raises:
-        ValueError: for other shapes, a size or scale that is not positive, or an image index outside 0..B-1.
+        ValueError: for other shapes, or a size or scale that is not positive.
         TypeError: for features or rois that are not floating point.
+        RuntimeError: on the CPU, for an image index outside 0..B-1.
     """
     _check_features(features)
     _check_rois(rois)

@@ -72,29 +72,23 @@ void make_fibers() {
   slots.resize(2 * fibers.size());
 }
 
-// Lets go on whom all have reached: a warp first, else the block. False if nobody waits.
-bool release() {
-  bool waiting = false, released = false;
-  for (unsigned first = 0; first < threads; first += 32) {
-    const unsigned last = first + 32 < threads ? first + 32 : threads;
-    unsigned at_warp = 0;
-    for (unsigned i = first; i < last; ++i) {
-      at_warp += fibers[i]->state == State::kWaitsForWarp;
-      waiting |= fibers[i]->state != State::kDone;
+// Runs one warp until its threads have ended or wait for the block.
+void run_warp(unsigned first, bool forward) {
+  const unsigned lanes = first + 32 < threads ? 32 : threads - first;
+  unsigned waiting;
+  do {
+    for (unsigned turn = 0; turn < lanes; ++turn) {
+      const unsigned i = first + (forward ? turn : lanes - 1 - turn);
+      if (fibers[i]->state != State::kReady) continue;
+      current = i;
+      threadIdx = fibers[i]->index;
+      enter(*fibers[i]);
     }
-    if (at_warp == 0) continue;
-    if (at_warp != last - first) continue;  // some wait for the block, or have left: never, unless these move
-    for (unsigned i = first; i < last; ++i) fibers[i]->state = State::kReady;
-    released = true;
-  }
-  if (released || !waiting) return released;
-  for (unsigned i = 0; i < threads; ++i) {
-    if (fibers[i]->state == State::kWaitsForWarp) fail("a warp waits for lanes that have left it");
-  }
-  for (unsigned i = 0; i < threads; ++i) {
-    if (fibers[i]->state == State::kWaitsForBlock) fibers[i]->state = State::kReady;
-  }
-  return true;
+    waiting = 0;
+    for (unsigned i = first; i < first + lanes; ++i) waiting += fibers[i]->state == State::kWaitsForWarp;
+    if (waiting != 0 && waiting != lanes) fail("a warp waits for lanes that have left it");
+    for (unsigned i = first; i < first + lanes && waiting != 0; ++i) fibers[i]->state = State::kReady;
+  } while (waiting != 0);
 }
 
 void run_block() {
@@ -102,14 +96,20 @@ void run_block() {
     fibers[i]->state = State::kReady;
     fibers[i]->index = dim3(i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y);
   }
-  do {
+  // Between barriers any order is allowed. To find barriers that are missing, each warp runs as far as it can before
+  // another begins, and the first and the last one take turns in going first.
+  bool forward = blockIdx.x % 2 == 0, waiting = true;
+  while (waiting) {
+    const unsigned warps = (threads + 31) / 32;
+    for (unsigned turn = 0; turn < warps; ++turn) run_warp(32 * (forward ? turn : warps - 1 - turn), forward);
+    forward = !forward;
+    waiting = false;
     for (unsigned i = 0; i < threads; ++i) {
-      if (fibers[i]->state != State::kReady) continue;
-      current = i;
-      threadIdx = fibers[i]->index;
-      enter(*fibers[i]);
+      if (fibers[i]->state != State::kWaitsForBlock) continue;
+      fibers[i]->state = State::kReady;
+      waiting = true;
     }
-  } while (release());
+  }
 }
 
 }  // namespace

@@ -90,5 +90,7 @@ def _sample(image: Tensor, y: Tensor, x: Tensor) -> Tensor:
 def masked_conv2d(x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[int]) -> Tensor:
     """(B, O, h, w), 0 where mask (B, h, w) is not positive; see `det_ops.masked_conv2d`."""
     real = compute_dtype(x.dtype)
+    if x.shape[1] == 0:  # torch's convolution of no channels has no output channels either
+        x, weight = F.pad(x, (0, 0, 0, 0, 0, 1)), F.pad(weight, (0, 0, 0, 0, 0, 1))
     result = F.conv2d(x.to(real), weight.to(real), None if bias is None else bias.to(real), padding=list(padding))
     return torch.where((mask > 0)[:, None], result, result.new_zeros(())).to(x.dtype)

@@ -24,6 +24,9 @@ def vjp(function: Callable[..., Tensor], inputs: Sequence[Tensor | None], grad: 
         leaves = [None if x is None else x.detach().requires_grad_() for x in inputs]
         present = [leaf for leaf in leaves if leaf is not None]
         result = function(*leaves)
-        found = iter(torch.autograd.grad(result, present, grad.to(result.dtype), allow_unused=True))
-        grads = [None if leaf is None else next(found) for leaf in leaves]
+        found: tuple[Tensor | None, ...] = (None,) * len(present)
+        if result.requires_grad:  # not of no images: nothing was computed from the inputs
+            found = torch.autograd.grad(result, present, grad.to(result.dtype), allow_unused=True)
+        each = iter(found)
+        grads = [None if leaf is None else next(each) for leaf in leaves]
     return [torch.zeros_like(x) if x is not None and g is None else g for x, g in zip(inputs, grads, strict=True)]

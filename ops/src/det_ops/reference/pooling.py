@@ -5,6 +5,7 @@ Regions are (K, 5): image index, x1, y1, x2, y2 in input pixels.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -129,6 +130,11 @@ def deform_roi_pool(
         if gh == 0 or gw == 0:
             pooled.append(features.new_zeros((features.shape[1], *size), dtype=real))
             continue
+        image = features[int(rois[k, 0])].to(real)
+        if gh * size[0] > 4 * image.shape[1] + 64 or gw * size[1] > 4 * image.shape[2] + 64:
+            shift = None if offset is None else gamma * extents[k, :, None, None] * offset[k].to(real).flip(0)
+            pooled.append(_deform_large(image, start[k], step[k], (gh, gw), shift, size))
+            continue
         y = _positions(start[k, 0], step[k, 0], size[0], gh)[:, None, :].expand(-1, size[1], -1)  # (h, w, gh)
         x = _positions(start[k, 1], step[k, 1], size[1], gw)[None].expand(size[0], -1, -1)  # (h, w, gw)
         if offset is not None:
@@ -136,11 +142,32 @@ def deform_roi_pool(
             y = y + (gamma * extents[k, 0] * shift[1])[:, :, None]
             x = x + (gamma * extents[k, 1] * shift[0])[:, :, None]
         y, x = torch.broadcast_tensors(y[..., :, None], x[..., None, :])  # (h, w, gh, gw)
-        values = bilinear_points(features[int(rois[k, 0])].to(real), y, x)
-        pooled.append(values.mean((-2, -1)))
+        pooled.append(bilinear_points(image, y, x).mean((-2, -1)))
     if not pooled:
         return features.new_zeros((0, features.shape[1], *size))
     return torch.stack(pooled).to(features.dtype)
+
+
+def _deform_large(
+    image: Tensor, start: Tensor, step: Tensor, grid: tuple[int, int], shift: Tensor | None, size: tuple[int, int]
+) -> Tensor:
+    """(C, h, w) of one very large region on image (C, H, W), bin by bin, without the samples outside the map.
+
+    start, step (2,), grid and shift (2, h, w) are as (y, x).
+    """
+    cells = []
+    for bins in itertools.product(range(size[0]), range(size[1])):
+        y, x = (
+            Axis(
+                (start[i] + bins[i] * step[i] + (0 if shift is None else shift[(i, *bins)]))[None],
+                *(step[i][None], 1, grid[i], image.shape[1 + i]),
+                clip=True,
+            ).position[0]
+            for i in (0, 1)
+        )
+        points = torch.broadcast_tensors(y[:, None], x[None])
+        cells.append(bilinear_points(image, *points).sum((-2, -1)) / (grid[0] * float(grid[1])))
+    return torch.stack(cells, 1).unflatten(1, size)
 
 
 def _positions(start: Tensor, step: Tensor, bins: int, grid: int) -> Tensor:

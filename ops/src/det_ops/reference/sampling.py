@@ -5,6 +5,8 @@ Letters: K regions, C channels, H W map size, h w bins, s samples per bin along 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -25,7 +27,7 @@ class Axis:
             self.position = (first + inside * step / grid).flatten(1)  # (K, bins * grid)
             self.bin = number.repeat_interleave(grid)
         else:
-            self.bin, index = _inside(float(start), float(step), bins, grid, limit, start.device)
+            self.bin, index = _inside(float(start.detach()), float(step), bins, grid, limit, start.device)
             position = start + self.bin.to(start.dtype) * step + (index.to(start.dtype) + 0.5) * step / grid
             self.position = position[None]
         self.low, self.high, self.fraction, self.counts = corners(self.position, limit)
@@ -33,6 +35,8 @@ class Axis:
 
 def _inside(start: float, step: float, bins: int, grid: int, limit: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Bin and index in it of every sample that can lie in [-1, limit], with a margin for rounding."""
+    if not math.isfinite(start):
+        bins = 0
     numbers, indices = [], []
     margin = 2 + 1e-6 * abs(start) + 1e-6 * abs(step) * bins
     for number in range(bins):
@@ -41,7 +45,8 @@ def _inside(start: float, step: float, bins: int, grid: int, limit: int, device:
         found = torch.arange(first, max(first, last), device=device)
         indices.append(found)
         numbers.append(torch.full_like(found, number))
-    return torch.cat(numbers), torch.cat(indices)
+    none = torch.zeros(0, dtype=torch.int64, device=device)
+    return torch.cat([none, *numbers]), torch.cat([none, *indices])
 
 
 def corners(position: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

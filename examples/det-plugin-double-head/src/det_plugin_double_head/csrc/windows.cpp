@@ -22,7 +22,8 @@ Tensor enlarge(const Tensor& boxes, double factor) {
   const Tensor in = torch::stable::contiguous(boxes);
   Tensor out = torch::stable::empty_like(in);
   const bool wide = in.scalar_type() == torch::headeronly::ScalarType::Double;
-  STD_TORCH_CHECK(wide || in.scalar_type() == torch::headeronly::ScalarType::Float, "expected float32 or float64 boxes");
+  STD_TORCH_CHECK(wide || in.scalar_type() == torch::headeronly::ScalarType::Float,
+                  "expected float32 or float64 boxes");
   if (wide) {
     enlarge_to(static_cast<const double*>(in.const_data_ptr()), in.size(0), factor,
                static_cast<double*>(out.mutable_data_ptr()));

@@ -42,8 +42,7 @@ T rounded(double threshold) {
 
 // Kept flags of boxes in the order given, group by group.
 template <class T>
-std::vector<uint8_t> sweep(const Columns<T>& columns, const std::vector<int64_t>& starts, double threshold,
-                           T offset) {
+std::vector<uint8_t> sweep(const Columns<T>& columns, const std::vector<int64_t>& starts, double threshold, T offset) {
   const int64_t n = starts.back(), groups = static_cast<int64_t>(starts.size()) - 1;
   std::vector<uint8_t> keep(n);
   double work = 0;
@@ -69,8 +68,8 @@ std::vector<int32_t> kept_boxes(const Tensor& boxes, const Tensor& scores, const
   const Tensor b = cast_contiguous(boxes, real), s = cast_contiguous(scores, real_type(scores.scalar_type()));
   const int64_t n = b.size(0);
   expect(n < std::numeric_limits<int32_t>::max(), "nms takes fewer than 2^31 boxes, found ", n);
-  const std::vector<int32_t> by_score = s.scalar_type() == ScalarType::Double ? descending(data<double>(s), n)
-                                                                             : descending(data<float>(s), n);
+  const std::vector<int32_t> by_score =
+      s.scalar_type() == ScalarType::Double ? descending(data<double>(s), n) : descending(data<float>(s), n);
   std::vector<int32_t> order = by_score;
   std::vector<int64_t> starts = {0, n};
   if (groups != nullptr) {
@@ -105,8 +104,8 @@ Tensor batched_nms(const Tensor& boxes, const Tensor& scores, const Tensor& grou
   return to_tensor(kept_boxes(boxes, scores, &groups, threshold, 0));
 }
 
-std::tuple<Tensor, Tensor> nms_padded(const Tensor& boxes, const Tensor& scores, const Tensor& groups,
-                                      double threshold, int64_t max_out) {
+std::tuple<Tensor, Tensor> nms_padded(const Tensor& boxes, const Tensor& scores, const Tensor& groups, double threshold,
+                                      int64_t max_out) {
   std::vector<int32_t> kept = kept_boxes(boxes, scores, &groups, threshold, 0);
   const int64_t count = std::min<int64_t>(max_out, static_cast<int64_t>(kept.size()));
   kept.resize(max_out, -1);
@@ -171,8 +170,7 @@ std::tuple<Tensor, Tensor> soft_nms(const Tensor& boxes, const Tensor& scores, d
   return {kept, cast(decayed, scores.scalar_type())};
 }
 
-Tensor box_overlaps(const Tensor& boxes, const Tensor& others, const std::string& mode, bool aligned,
-                    int64_t offset) {
+Tensor box_overlaps(const Tensor& boxes, const Tensor& others, const std::string& mode, bool aligned, int64_t offset) {
   const ScalarType real = real_type(boxes.scalar_type());
   const Tensor b = cast_contiguous(boxes, real), o = cast_contiguous(others, real);
   const int64_t n = b.size(0), m = o.size(0);

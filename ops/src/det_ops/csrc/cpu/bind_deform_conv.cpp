@@ -45,8 +45,8 @@ struct Shape {
 // The bilinear tap of one output pixel, with what its gradient needs.
 template <class T>
 struct Place {
-  Tap<T> tap;       // weights times mask
-  int64_t at[4];    // pixel of each corner, -1 where it is not on the map
+  Tap<T> tap;     // weights times mask
+  int64_t at[4];  // pixel of each corner, -1 where it is not on the map
   T fy, fx, mask;
   bool inside;
 };
@@ -140,8 +140,8 @@ Tensor reordered(const Tensor& weight, const Shape& s, ScalarType real) {
 Shape shape_of(const Tensor& x, const Tensor& offset, const Tensor& weight, const std::vector<int64_t>& stride,
                const std::vector<int64_t>& padding, const std::vector<int64_t>& dilation, int64_t groups,
                int64_t offset_groups) {
-  return {x.size(0), x.size(1), x.size(2),      x.size(3), weight.size(0), weight.size(2), weight.size(3),
-          offset.size(2), offset.size(3), stride, padding, dilation, groups, offset_groups};
+  return {x.size(0),      x.size(1),      x.size(2), x.size(3), weight.size(0), weight.size(2), weight.size(3),
+          offset.size(2), offset.size(3), stride,    padding,   dilation,       groups,         offset_groups};
 }
 
 template <class T>
@@ -264,7 +264,8 @@ void backward(const Shape& s, const T* grad, const T* x, const T* offset, const 
   Scratch<T> columns(block * s.taps() * s.channels);
   const T* filters = data<T>(weight);
   for (int64_t image = 0; image < s.images; ++image) {
-    const int64_t masks = image * s.offset_groups * s.taps() * s.pixels(), maps = image * s.channels * s.height * s.width;
+    const int64_t masks = image * s.offset_groups * s.taps() * s.pixels(),
+                  maps = image * s.channels * s.height * s.width;
     const T* m = mask == nullptr ? nullptr : mask + masks;
     const T* o = offset + 2 * masks;
     for (int64_t first = 0; first < s.pixels(); first += block) {
@@ -300,17 +301,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
   const Tensor w = reordered(weight, s, real), m = mask.has_value() ? cast_contiguous(*mask, real) : o;
   Tensor x_grad = zeros({s.images, s.channels, s.height, s.width}, real, true);
   Tensor offset_grad = empty({s.images, s.offset_groups * s.taps() * 2, s.h, s.w}, real);
-  Tensor mask_grad = mask.has_value() ? empty({s.images, s.offset_groups * s.taps(), s.h, s.w}, real) : empty({0}, real);
-  Tensor ordered = zeros({s.outputs, s.depth()}, real), weight_grad = empty(
-      {s.outputs, s.per_group(), s.kernel_h, s.kernel_w}, real);
+  Tensor mask_grad =
+      mask.has_value() ? empty({s.images, s.offset_groups * s.taps(), s.h, s.w}, real) : empty({0}, real);
+  Tensor ordered = zeros({s.outputs, s.depth()}, real),
+         weight_grad = empty({s.outputs, s.per_group(), s.kernel_h, s.kernel_w}, real);
   with_real(real, [&](auto zero) {
     using T = decltype(zero);
     const Gradients<T> grads{mutable_data<T>(x_grad), mutable_data<T>(offset_grad), mutable_data<T>(ordered),
                              mask.has_value() ? mutable_data<T>(mask_grad) : nullptr};
     backward<T>(s, data<T>(g), data<T>(maps), data<T>(o), mask.has_value() ? data<T>(m) : nullptr, w, grads);
     for (int64_t k = 0; k < s.outputs; ++k) {
-      transpose(data<T>(ordered) + k * s.depth(), s.per_group(), mutable_data<T>(weight_grad) + k * s.depth(),
-                s.taps(), s.per_group(), s.taps());
+      transpose(data<T>(ordered) + k * s.depth(), s.per_group(), mutable_data<T>(weight_grad) + k * s.depth(), s.taps(),
+                s.per_group(), s.taps());
     }
     return 0;
   });
@@ -320,10 +322,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
           cast(mask_grad, mask.has_value() ? mask->scalar_type() : x.scalar_type())};
 }
 
-// Masked convolution ---------------------------------------------------------------------------------------------------
+// Masked convolution
+// ---------------------------------------------------------------------------------------------------
 
 template <class T>
-void masked(const Shape& s, const T* x, const std::vector<int64_t>& wanted, const Tensor& weight, const T* bias, T* out) {
+void masked(const Shape& s, const T* x, const std::vector<int64_t>& wanted, const Tensor& weight, const T* bias,
+            T* out) {
   const int64_t block = block_rows<T>(s), number = static_cast<int64_t>(wanted.size()), depth = s.depth();
   Scratch<T> columns(block * depth), values(block * s.outputs);
   for (int64_t first = 0; first < number; first += block) {
@@ -358,8 +362,20 @@ void masked(const Shape& s, const T* x, const std::vector<int64_t>& wanted, cons
 Tensor masked_conv2d(const Tensor& x, const Tensor& mask, const Tensor& weight, const std::optional<Tensor>& bias,
                      const std::vector<int64_t>& padding) {
   const ScalarType dtype = x.scalar_type(), real = real_type(dtype);
-  const Shape s{x.size(0), x.size(1), x.size(2), x.size(3), weight.size(0), weight.size(2), weight.size(3),
-                mask.size(1), mask.size(2), {1, 1}, padding, {1, 1}, 1, 1};
+  const Shape s{x.size(0),
+                x.size(1),
+                x.size(2),
+                x.size(3),
+                weight.size(0),
+                weight.size(2),
+                weight.size(3),
+                mask.size(1),
+                mask.size(2),
+                {1, 1},
+                padding,
+                {1, 1},
+                1,
+                1};
   const Tensor positive = cast_contiguous(mask, real_type(mask.scalar_type()));
   std::vector<int64_t> wanted;
   with_real(positive.scalar_type(), [&](auto zero) {

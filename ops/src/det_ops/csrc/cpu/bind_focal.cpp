@@ -150,8 +150,12 @@ Inputs prepare(const Tensor& logits, const Tensor& target, const std::optional<T
                double alpha) {
   Inputs in{torch::stable::contiguous(logits), cast_contiguous(target, ScalarType::Long), std::nullopt, {}};
   if (weight.has_value() && weight->numel() > 0) in.weight = cast_contiguous(*weight, ScalarType::Double);
-  in.loss = {logits.size(0), logits.size(1), data<int64_t>(in.target),
-             in.weight.has_value() ? data<double>(*in.weight) : nullptr, gamma, alpha};
+  in.loss = {logits.size(0),
+             logits.size(1),
+             data<int64_t>(in.target),
+             in.weight.has_value() ? data<double>(*in.weight) : nullptr,
+             gamma,
+             alpha};
   for (int64_t row = 0; row < in.loss.rows; ++row) {
     expect(in.loss.target[row] <= in.loss.classes, "target has ", in.loss.target[row], " in row ", row,
            ", expected at most ", in.loss.classes, " (background), or a negative one to ignore the row");
@@ -159,8 +163,8 @@ Inputs prepare(const Tensor& logits, const Tensor& target, const std::optional<T
   return in;
 }
 
-Tensor sigmoid_focal_loss(const Tensor& logits, const Tensor& target, const std::optional<Tensor>& weight,
-                          double gamma, double alpha, bool summed) {
+Tensor sigmoid_focal_loss(const Tensor& logits, const Tensor& target, const std::optional<Tensor>& weight, double gamma,
+                          double alpha, bool summed) {
   const Inputs in = prepare(logits, target, weight, gamma, alpha);
   const ScalarType real = real_type(logits.scalar_type());
   Tensor out = summed ? empty({}, real) : empty({in.loss.rows, in.loss.classes}, real);

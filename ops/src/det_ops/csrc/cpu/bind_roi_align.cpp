@@ -8,121 +8,12 @@
 #include <algorithm>
 #include <array>
 
-#include "roi_plan.h"
+#include "align_plan.h"
 #include "tensors.h"
 #include "transpose.h"
 
 namespace det {
 namespace {
-
-// What one sample of the maximum reads along one axis, of all bins; `starts` gives the first of each bin.
-template <class T>
-struct Samples {
-  std::vector<Sample<T>> all;
-  std::vector<int64_t> starts;
-  std::vector<bool> complete;  // whether every sample of the bin lies on the map; the others count 0
-};
-
-struct Region {
-  int64_t row;            // of rois and output
-  int32_t level, image;
-  int64_t bins;           // the first of its h + w bins
-  int32_t y1, y2, x1, x2; // the pixels it touches
-  double count;           // samples per bin
-};
-
-template <class T>
-struct Plan {
-  std::vector<Region> regions;   // by level, image and height, so that neighbours share the cache
-  std::vector<int64_t> tasks;    // where the regions of (level, image) start
-  std::vector<Bin> bins;
-  std::vector<T> weights;
-  std::vector<std::array<Samples<T>, 2>> samples;  // of each region, for the maximum alone
-};
-
-struct Call {
-  int64_t levels, images, channels, h, w, sampling;
-  std::vector<double> scales;
-  std::vector<int64_t> heights, widths;
-  Alignment alignment;
-  bool maximum;
-};
-
-Alignment alignment_of(const std::string& name) {
-  return name == "aligned" ? Alignment::aligned : name == "v1" ? Alignment::v1 : Alignment::unaligned;
-}
-
-template <class T>
-Samples<T> samples_of(Span<T> span, int64_t bins, int64_t grid, int32_t limit) {
-  Samples<T> result;
-  for (int b = 0; b < bins; ++b) {
-    result.starts.push_back(static_cast<int64_t>(result.all.size()));
-    each_sample(span.start, span.size / static_cast<T>(bins), b, grid, limit, [&](int64_t, T position) {
-      Sample<T> sample;
-      if (place(position, limit, sample)) result.all.push_back(sample);
-    });
-    result.complete.push_back(static_cast<int64_t>(result.all.size()) - result.starts.back() == grid);
-  }
-  result.starts.push_back(static_cast<int64_t>(result.all.size()));
-  return result;
-}
-
-// The smallest range of pixels that holds all bins.
-void cover(const Bin* bins, int64_t count, int32_t& first, int32_t& end) {
-  first = std::numeric_limits<int32_t>::max(), end = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    if (bins[i].count == 0) continue;
-    first = std::min(first, bins[i].first);
-    end = std::max(end, bins[i].first + bins[i].count);
-  }
-  first = std::min(first, end);
-}
-
-template <class T>
-Plan<T> make_plan(const Call& call, const Tensor& rois, const Tensor& levels) {
-  const T* r = data<T>(rois);
-  const int64_t* level_of = data<int64_t>(levels);
-  Plan<T> plan;
-  check_images<T>(rois, call.images);
-  for (int64_t k = 0; k < rois.size(0); ++k, r += 5) {
-    const int64_t level = level_of[k];
-    expect(level >= 0 && level < call.levels, "levels name one outside 0..", call.levels - 1, ": row ", k, " has ",
-           level);
-    const T scale = static_cast<T>(call.scales[level]);
-    const Span<T> y = span_of(r[2], r[4], scale, call.alignment), x = span_of(r[1], r[3], scale, call.alignment);
-    const int64_t grid_y = grid_of(y.size, call.h, call.sampling), grid_x = grid_of(x.size, call.w, call.sampling);
-    const int32_t height = static_cast<int32_t>(call.heights[level]), width = static_cast<int32_t>(call.widths[level]);
-    Region region{k, static_cast<int32_t>(level), static_cast<int32_t>(r[0]), static_cast<int64_t>(plan.bins.size()),
-                  0, 0, 0, 0, static_cast<double>(grid_y) * static_cast<double>(grid_x)};
-    plan.bins.resize(plan.bins.size() + call.h + call.w, Bin{0, 0, 0});
-    Bin* bins = plan.bins.data() + region.bins;
-    if (grid_y > 0 && grid_x > 0) {
-      weigh(y.start, y.size / static_cast<T>(call.h), call.h, grid_y, height, bins, plan.weights);
-      weigh(x.start, x.size / static_cast<T>(call.w), call.w, grid_x, width, bins + call.h, plan.weights);
-    }
-    cover(bins, call.h, region.y1, region.y2);
-    cover(bins + call.h, call.w, region.x1, region.x2);
-    plan.regions.push_back(region);
-    if (call.maximum) {
-      const bool some = grid_y > 0 && grid_x > 0;
-      plan.samples.push_back({samples_of(y, call.h, some ? grid_y : 0, height),
-                              samples_of(x, call.w, some ? grid_x : 0, width)});
-    }
-  }
-  std::stable_sort(plan.regions.begin(), plan.regions.end(), [](const Region& a, const Region& b) {
-    return std::make_tuple(a.level, a.image, a.y1) < std::make_tuple(b.level, b.image, b.y1);
-  });
-  size_t next = 0;
-  for (int64_t task = 0; task < call.levels * call.images; ++task) {
-    plan.tasks.push_back(static_cast<int64_t>(next));
-    while (next < plan.regions.size() &&
-           plan.regions[next].level * call.images + plan.regions[next].image == task) {
-      ++next;
-    }
-  }
-  plan.tasks.push_back(static_cast<int64_t>(next));
-  return plan;
-}
 
 // One map of one image, C planes or channels-last, and the part of it that a task works on.
 template <class T>
@@ -246,16 +137,27 @@ int64_t block_size(const Call& call) {
   return round_up(block, 16);
 }
 
-// Calls body(task, first channel, channels) for every (block, level, image).
-template <class F>
-void each_task(const Call& call, double work, const F& body) {
+// Memory of one thread, used by one task after the other: fresh pages cost more than the work on them.
+template <class T>
+struct Workspace {
+  Scratch<T> block, pooled, features;
+  Scratch<int64_t> which;
+};
+
+// Calls body(task, first channel, channels, workspace) for every (block, level, image).
+template <class T, class F>
+void each_task(const Call& call, double work, bool features, const F& body) {
   const int64_t block = block_size(call), blocks = (call.channels + block - 1) / block;
   const int64_t tasks = call.levels * call.images;
+  int64_t pixels = 0;
+  for (int64_t i = 0; i < call.levels; ++i) pixels = std::max(pixels, call.heights[i] * call.widths[i]);
   parallel(blocks * tasks, work / static_cast<double>(std::max<int64_t>(1, blocks * tasks)),
            [&](int64_t begin, int64_t end) {
+             const Workspace<T> space{Scratch<T>(pixels * block), Scratch<T>(call.h * call.w * block),
+                                      Scratch<T>(features ? pixels * block : 0), Scratch<int64_t>(block)};
              for (int64_t i = begin; i < end; ++i) {
                const int64_t c = i / tasks * block;
-               body(i % tasks, c, std::min(block, call.channels - c));
+               body(i % tasks, c, std::min(block, call.channels - c), space);
              }
            });
 }
@@ -274,7 +176,8 @@ template <class T>
 void put(const Call& call, const T* pooled, int64_t stride, int64_t row, int64_t c, int64_t count, bool last, T* out) {
   const int64_t bins = call.h * call.w;
   if (!last) return transpose(pooled, stride, out + (row * call.channels + c) * bins, bins, count, bins);
-  for (int64_t b = 0; b < bins; ++b) std::copy_n(pooled + b * stride, count, out + (row * bins + b) * call.channels + c);
+  for (int64_t b = 0; b < bins; ++b)
+    std::copy_n(pooled + b * stride, count, out + (row * bins + b) * call.channels + c);
 }
 
 template <class T>
@@ -289,27 +192,25 @@ void average(const Call& call, const Plan<T>& plan, const Region& region, const 
 template <class T>
 void forward(const Call& call, const Plan<T>& plan, const std::vector<View<const T>>& maps, bool last, T* out) {
   const int64_t bins = call.h * call.w;
-  each_task(call, cost(plan, call), [&](int64_t task, int64_t c, int64_t count) {
+  each_task<T>(call, cost(plan, call), false, [&](int64_t task, int64_t c, int64_t count, const Workspace<T>& space) {
     const Region* regions = plan.regions.data() + plan.tasks[task];
     const int64_t number = plan.tasks[task + 1] - plan.tasks[task];
     if (number == 0) return;
     View<const T> map = maps[task / call.images];
     const int64_t plane = map.height * map.width, stride = round_up(count, 16);
     map.base += task % call.images * call.channels * plane;
-    Scratch<T> block(plane * stride), pooled(bins * stride);
-    Scratch<int64_t> which(stride);
-    gather(map, touched_by(regions, number, map.height), c, count, block.get(), stride);
+    gather(map, touched_by(regions, number, map.height), c, count, space.block.get(), stride);
     for (int64_t i = 0; i < number; ++i) {
       const Region& region = regions[i];
       if (call.maximum) {
         for (int64_t b = 0; b < bins; ++b) {
-          pool_maximum(block.get(), stride, map.width, plan.samples[region.row], b / call.w, b % call.w,
-                       pooled.get() + b * stride, which.get());
+          pool_maximum(space.block.get(), stride, map.width, plan.samples[region.row], b / call.w, b % call.w,
+                       space.pooled.get() + b * stride, space.which.get());
         }
       } else {
-        average(call, plan, region, block.get(), stride, map.width, stride, pooled.get());
+        average(call, plan, region, space.block.get(), stride, map.width, stride, space.pooled.get());
       }
-      put(call, pooled.get(), stride, region.row, c, count, last, out);
+      put(call, space.pooled.get(), stride, region.row, c, count, last, out);
     }
   });
 }
@@ -325,16 +226,17 @@ bool direct(const Call& call, const std::vector<View<const T>>& maps) {
 template <class T>
 void forward_direct(const Call& call, const Plan<T>& plan, const std::vector<View<const T>>& maps, bool last, T* out) {
   const int64_t number = static_cast<int64_t>(plan.regions.size());
-  parallel(number, cost(plan, call) / static_cast<double>(std::max<int64_t>(1, number)), [&](int64_t begin, int64_t end) {
-    Scratch<T> pooled(call.h * call.w * call.channels);
-    for (int64_t i = begin; i < end; ++i) {
-      const Region& region = plan.regions[i];
-      const View<const T>& map = maps[region.level];
-      average(call, plan, region, map.base + region.image * call.channels * map.height * map.width, call.channels,
-              map.width, call.channels, pooled.get());
-      put(call, pooled.get(), call.channels, region.row, 0, call.channels, last, out);
-    }
-  });
+  parallel(number, cost(plan, call) / static_cast<double>(std::max<int64_t>(1, number)),
+           [&](int64_t begin, int64_t end) {
+             Scratch<T> pooled(call.h * call.w * call.channels);
+             for (int64_t i = begin; i < end; ++i) {
+               const Region& region = plan.regions[i];
+               const View<const T>& map = maps[region.level];
+               average(call, plan, region, map.base + region.image * call.channels * map.height * map.width,
+                       call.channels, map.width, call.channels, pooled.get());
+               put(call, pooled.get(), call.channels, region.row, 0, call.channels, last, out);
+             }
+           });
 }
 
 template <class T>
@@ -342,51 +244,59 @@ void backward(const Call& call, const Plan<T>& plan, const std::vector<View<cons
               const std::vector<View<T>>& grads) {
   const auto& table = kernels<T>();
   const int64_t bins = call.h * call.w;
-  each_task(call, 2 * cost(plan, call) + 1e6, [&](int64_t task, int64_t c, int64_t count) {
+  const double work = 2 * cost(plan, call) + 1e6;
+  each_task<T>(call, work, call.maximum, [&](int64_t task, int64_t c, int64_t count, const Workspace<T>& space) {
     const Region* regions = plan.regions.data() + plan.tasks[task];
     const int64_t number = plan.tasks[task + 1] - plan.tasks[task];
     View<T> map = grads[task / call.images];
     const int64_t plane = map.height * map.width, stride = round_up(count, 16);
     map.base += task % call.images * call.channels * plane;
     const Touched touched = touched_by(regions, number, map.height);
-    Scratch<T> block(plane * stride), spread(bins * stride), features(call.maximum ? plane * stride : 0),
-        best(stride);
-    Scratch<int64_t> which(stride);
+    T *block = space.block.get(), *spread = space.pooled.get(), *features = space.features.get();
+    Scratch<T> best(stride);
     for (int64_t y = 0; y < map.height; ++y) {
-      std::fill(block.get() + (y * map.width + touched.first[y]) * stride,
-                block.get() + (y * map.width + touched.end[y]) * stride, T(0));
+      std::fill(block + (y * map.width + touched.first[y]) * stride, block + (y * map.width + touched.end[y]) * stride,
+                T(0));
     }
     if (call.maximum) {
       View<const T> source = maps[task / call.images];
       source.base += task % call.images * call.channels * plane;
-      gather(source, touched, c, count, features.get(), stride);
+      gather(source, touched, c, count, features, stride);
     }
-    std::fill_n(spread.get(), bins * stride, T(0));
+    std::fill_n(spread, bins * stride, T(0));
     for (int64_t i = 0; i < number; ++i) {
       const Region& region = regions[i];
       const Bin* rows = plan.bins.data() + region.bins;
-      transpose(grad + (region.row * call.channels + c) * bins, bins, spread.get(), stride, bins, count);
+      transpose(grad + (region.row * call.channels + c) * bins, bins, spread, stride, bins, count);
       if (call.maximum) {
         for (int64_t b = 0; b < bins; ++b) {
-          pool_maximum(features.get(), stride, map.width, plan.samples[region.row], b / call.w, b % call.w, best.get(),
-                       which.get());
-          spread_maximum(block.get(), stride, map.width, plan.samples[region.row], which.get(),
-                         spread.get() + b * stride);
+          pool_maximum(features, stride, map.width, plan.samples[region.row], b / call.w, b % call.w, best.get(),
+                       space.which.get());
+          spread_maximum(block, stride, map.width, plan.samples[region.row], space.which.get(), spread + b * stride);
         }
       } else {
         const T scale = region.count > 0 ? static_cast<T>(1 / region.count) : T(0);
-        table.pool_average_backward(block.get(), stride, map.width, rows, rows + call.h, static_cast<int>(call.h),
-                                    static_cast<int>(call.w), plan.weights.data(), scale, stride, spread.get());
+        table.pool_average_backward(block, stride, map.width, rows, rows + call.h, static_cast<int>(call.h),
+                                    static_cast<int>(call.w), plan.weights.data(), scale, stride, spread);
       }
     }
-    scatter(map, touched, c, count, block.get(), stride);
+    scatter(map, touched, c, count, block, stride);
   });
 }
 
 Call make_call(const std::vector<int64_t>& shapes, int64_t h, int64_t w, const std::vector<double>& scales,
                int64_t sampling, const std::string& alignment, const std::string& mode) {
-  Call call{static_cast<int64_t>(scales.size()), shapes[0], shapes[1], h, w, sampling, scales, {}, {},
-            alignment_of(alignment), mode == "max"};
+  Call call{static_cast<int64_t>(scales.size()),
+            shapes[0],
+            shapes[1],
+            h,
+            w,
+            sampling,
+            scales,
+            {},
+            {},
+            alignment_of(alignment),
+            mode == "max"};
   for (size_t i = 0; i < shapes.size(); i += 4) {
     call.heights.push_back(shapes[i + 2]);
     call.widths.push_back(shapes[i + 3]);

@@ -7,9 +7,9 @@
 
 #define DET_ISA 2
 #define DET_TABLE avx2_kernels
-#include "kernels.h"
-
 #include <immintrin.h>
+
+#include "kernels.h"
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)

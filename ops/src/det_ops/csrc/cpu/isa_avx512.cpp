@@ -7,12 +7,13 @@
 
 #define DET_ISA 512
 #define DET_TABLE avx512_kernels
-#include "kernels.h"
-
 #include <immintrin.h>
 
+#include "kernels.h"
+
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,fma,avx2"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,fma,avx2"))), \
+                             apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,fma,avx2")

@@ -74,7 +74,7 @@ DET_INLINE T overlap1(const Boxes<T>& a, int64_t i, const Boxes<T>& b, int64_t j
   const T inter = upper1(right - left + offset, T(0)) * upper1(bottom - top + offset, T(0));
   T both = a.area[i] + b.area[j] - inter;
   if (mode == 1) both = b.area[j] == b.area[j] ? a.area[i] : b.area[j];  // that of a box which is not a number: NaN
-  const T iou = inter / upper1(T(kEps), both);  // in this order a NaN goes through
+  const T iou = inter / upper1(T(kEps), both);                           // in this order a NaN goes through
   if (mode != 2) return iou;
   const T width = upper1(a.x2[i], b.x2[j]) - (a.x1[i] < b.x1[j] ? a.x1[i] : b.x1[j]) + offset;
   const T height = upper1(a.y2[i], b.y2[j]) - (a.y1[i] < b.y1[j] ? a.y1[i] : b.y1[j]) + offset;
@@ -102,7 +102,8 @@ void overlaps(Boxes<T> boxes, Boxes<T> others, int64_t begin, int64_t end, int64
     const One<T> box(boxes, i);
     int64_t j = 0;
     for (; j + W <= m; j += W) {
-      const Vec<T> x1 = load(others.x1 + j), y1 = load(others.y1 + j), x2 = load(others.x2 + j), y2 = load(others.y2 + j);
+      const Vec<T> x1 = load(others.x1 + j), y1 = load(others.y1 + j), x2 = load(others.x2 + j),
+                   y2 = load(others.y2 + j);
       const Vec<T> inter = intersection(box, x1, y1, x2, y2, shift);
       const Vec<T> area = load(others.area + j);
       Vec<T> both = box.area + area - inter;

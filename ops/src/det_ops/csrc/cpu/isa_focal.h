@@ -13,7 +13,8 @@ namespace {
 typedef int32_t IntVec __attribute__((vector_size(kVectorBytes)));
 using FloatVec = Vec<float>;
 
-// exp(x) for x in [-87, 0], within 2 ulp, and exp(-87) = 1.6e-38 below: 2^n * e^r with |r| <= ln(2) / 2 and a polynomial of degree 6.
+// exp(x) for x in [-87, 0], within 2 ulp, and exp(-87) = 1.6e-38 below: 2^n * e^r with |r| <= ln(2) / 2 and a
+// polynomial of degree 6.
 DET_INLINE FloatVec exp_negative(FloatVec x) {
   const FloatVec clamped = upper(x, splat(-87.0f));
   const FloatVec magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
@@ -64,8 +65,7 @@ DET_INLINE Sigmoid<FloatVec> sigmoid_of(FloatVec x) {
 
 DET_INLINE Sigmoid<double> sigmoid_of(double x) {
   const double e = std::exp(-std::fabs(x)), log_part = std::log1p(e), large = 1 / (1 + e), small = e * large;
-  return {x >= 0 ? large : small, x >= 0 ? small : large, (0 > x ? 0 : x) + log_part,
-          -((0 > -x ? 0 : -x) + log_part)};
+  return {x >= 0 ? large : small, x >= 0 ? small : large, (0 > x ? 0 : x) + log_part, -((0 > -x ? 0 : -x) + log_part)};
 }
 
 DET_INLINE FloatVec power_of(const Sigmoid<FloatVec>& s, float gamma) {

@@ -11,9 +11,20 @@ namespace det {
 template <class T>
 const Kernels<T>& DET_TABLE() {
   static constexpr Kernels<T> table = {
-      suppress<T>,        decay<T>,       overlaps<T>,        assign_best<T>, assign_ties<T>,
-      pool_average<T>,    pool_average_backward<T>, pool_maximum<T>, sample<T>, sample_backward<T>, sample_dots<T>,
-      focal_sum<T>,       focal_loss<T>,  focal_grad<T>,
+      suppress<T>,
+      decay<T>,
+      overlaps<T>,
+      assign_best<T>,
+      assign_ties<T>,
+      pool_average<T>,
+      pool_average_backward<T>,
+      pool_maximum<T>,
+      sample<T>,
+      sample_backward<T>,
+      sample_dots<T>,
+      focal_sum<T>,
+      focal_loss<T>,
+      focal_grad<T>,
   };
   return table;
 }

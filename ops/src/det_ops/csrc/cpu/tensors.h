@@ -19,7 +19,8 @@ using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// Raises a ValueError of these words where the condition fails. Never inside `parallel`: the message would not come out.
+// Raises an error of these words (a RuntimeError in Python) where the condition fails, without the place in the source
+// that torch's own macro would put before them. Never inside `parallel`: older torch loses the message there.
 template <class... Words>
 void expect(bool condition, const Words&... words) {
   if (condition) return;
@@ -83,10 +84,10 @@ T* mutable_data(Tensor& x) {
 // Calls body(T{}) with T = float or double, in which a tensor of this type is computed.
 template <class F>
 auto with_real(ScalarType dtype, const F& body) {
-  STD_TORCH_CHECK(dtype == ScalarType::Double || dtype == ScalarType::Float || dtype == ScalarType::Half ||
-                      dtype == ScalarType::BFloat16,
-                  "dtype ", torch::headeronly::toString(dtype),
-                  " is not supported: expected float32, float64, float16 or bfloat16");
+  expect(dtype == ScalarType::Double || dtype == ScalarType::Float || dtype == ScalarType::Half ||
+             dtype == ScalarType::BFloat16,
+         "dtype ", torch::headeronly::toString(dtype),
+         " is not supported: expected float32, float64, float16 or bfloat16");
   return dtype == ScalarType::Double ? body(double{}) : body(float{});
 }
 
@@ -98,6 +99,19 @@ void check_images(const Tensor& rois, int64_t images) {
     expect(*image >= 0 && *image < static_cast<T>(images), "rois name an image outside 0..", images - 1, ": row ", k,
            " has ", *image);
   }
+}
+
+// Maps with a number of channels that the kernels take: a multiple of 16.
+inline Tensor padded(const Tensor& x, ScalarType real) {
+  const int64_t extra = (16 - x.size(1) % 16) % 16;
+  const Tensor y = cast(x, real);
+  return channels_last(extra == 0 ? y : torch::stable::pad(y, {0, 0, 0, 0, 0, extra}), real);
+}
+
+// A result in the memory format of the maps it was made from.
+inline Tensor in_layout_of(const Tensor& out, const Tensor& like) {
+  return is_channels_last(like) ? torch::stable::contiguous(out, MemoryFormat::ChannelsLast)
+                                : torch::stable::contiguous(out);
 }
 
 // Scratch memory, uninitialised, aligned to a cache line.

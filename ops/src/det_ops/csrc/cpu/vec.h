@@ -87,51 +87,51 @@ DET_INLINE bool any_not_less(V a, V b) {
 }
 
 #if DET_ISA == 512
-#define DET_X86_VECTOR(T, R, P)                                                                             \
-  template <>                                                                                               \
-  DET_INLINE Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) {                                                     \
-    return (Vec<T>)_mm512_fmadd_##P((R)a, (R)b, (R)c);                                                      \
-  }                                                                                                         \
-  template <>                                                                                               \
-  DET_INLINE Vec<T> lower(Vec<T> a, Vec<T> b) {                                                             \
-    return (Vec<T>)_mm512_min_##P((R)a, (R)b);                                                              \
-  }                                                                                                         \
-  template <>                                                                                               \
-  DET_INLINE Vec<T> upper(Vec<T> a, Vec<T> b) {                                                             \
-    return (Vec<T>)_mm512_max_##P((R)a, (R)b);                                                              \
-  }                                                                                                         \
-  template <>                                                                                               \
-  DET_INLINE bool any_greater(Vec<T> a, Vec<T> b) {                                                         \
-    return _mm512_cmp_##P##_mask((R)a, (R)b, _CMP_GT_OQ) != 0;                                              \
-  }                                                                                                         \
-  template <>                                                                                               \
-  DET_INLINE bool any_not_less(Vec<T> a, Vec<T> b) {                                                        \
-    return _mm512_cmp_##P##_mask((R)a, (R)b, _CMP_GE_OQ) != 0;                                              \
+#define DET_X86_VECTOR(T, R, P)                                \
+  template <>                                                  \
+  DET_INLINE Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) {        \
+    return (Vec<T>)_mm512_fmadd_##P((R)a, (R)b, (R)c);         \
+  }                                                            \
+  template <>                                                  \
+  DET_INLINE Vec<T> lower(Vec<T> a, Vec<T> b) {                \
+    return (Vec<T>)_mm512_min_##P((R)a, (R)b);                 \
+  }                                                            \
+  template <>                                                  \
+  DET_INLINE Vec<T> upper(Vec<T> a, Vec<T> b) {                \
+    return (Vec<T>)_mm512_max_##P((R)a, (R)b);                 \
+  }                                                            \
+  template <>                                                  \
+  DET_INLINE bool any_greater(Vec<T> a, Vec<T> b) {            \
+    return _mm512_cmp_##P##_mask((R)a, (R)b, _CMP_GT_OQ) != 0; \
+  }                                                            \
+  template <>                                                  \
+  DET_INLINE bool any_not_less(Vec<T> a, Vec<T> b) {           \
+    return _mm512_cmp_##P##_mask((R)a, (R)b, _CMP_GE_OQ) != 0; \
   }
 DET_X86_VECTOR(float, __m512, ps)
 DET_X86_VECTOR(double, __m512d, pd)
 #undef DET_X86_VECTOR
 #elif DET_ISA == 2
-#define DET_X86_VECTOR(T, R, P)                                                                             \
-  template <>                                                                                               \
-  DET_INLINE Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) {                                                     \
-    return (Vec<T>)_mm256_fmadd_##P((R)a, (R)b, (R)c);                                                      \
-  }                                                                                                         \
-  template <>                                                                                               \
-  DET_INLINE Vec<T> lower(Vec<T> a, Vec<T> b) {                                                             \
-    return (Vec<T>)_mm256_min_##P((R)a, (R)b);                                                              \
-  }                                                                                                         \
-  template <>                                                                                               \
-  DET_INLINE Vec<T> upper(Vec<T> a, Vec<T> b) {                                                             \
-    return (Vec<T>)_mm256_max_##P((R)a, (R)b);                                                              \
-  }                                                                                                         \
-  template <>                                                                                               \
-  DET_INLINE bool any_greater(Vec<T> a, Vec<T> b) {                                                         \
-    return _mm256_movemask_##P(_mm256_cmp_##P((R)a, (R)b, _CMP_GT_OQ)) != 0;                                \
-  }                                                                                                         \
-  template <>                                                                                               \
-  DET_INLINE bool any_not_less(Vec<T> a, Vec<T> b) {                                                        \
-    return _mm256_movemask_##P(_mm256_cmp_##P((R)a, (R)b, _CMP_GE_OQ)) != 0;                                \
+#define DET_X86_VECTOR(T, R, P)                                              \
+  template <>                                                                \
+  DET_INLINE Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) {                      \
+    return (Vec<T>)_mm256_fmadd_##P((R)a, (R)b, (R)c);                       \
+  }                                                                          \
+  template <>                                                                \
+  DET_INLINE Vec<T> lower(Vec<T> a, Vec<T> b) {                              \
+    return (Vec<T>)_mm256_min_##P((R)a, (R)b);                               \
+  }                                                                          \
+  template <>                                                                \
+  DET_INLINE Vec<T> upper(Vec<T> a, Vec<T> b) {                              \
+    return (Vec<T>)_mm256_max_##P((R)a, (R)b);                               \
+  }                                                                          \
+  template <>                                                                \
+  DET_INLINE bool any_greater(Vec<T> a, Vec<T> b) {                          \
+    return _mm256_movemask_##P(_mm256_cmp_##P((R)a, (R)b, _CMP_GT_OQ)) != 0; \
+  }                                                                          \
+  template <>                                                                \
+  DET_INLINE bool any_not_less(Vec<T> a, Vec<T> b) {                         \
+    return _mm256_movemask_##P(_mm256_cmp_##P((R)a, (R)b, _CMP_GE_OQ)) != 0; \
   }
 DET_X86_VECTOR(float, __m256, ps)
 DET_X86_VECTOR(double, __m256d, pd)

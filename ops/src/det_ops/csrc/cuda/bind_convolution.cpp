@@ -78,7 +78,7 @@ Tensor deform_conv_op(Tensor x, Tensor offset, Tensor weight, Optional mask, Opt
 // The gradient of the weight (O, C / groups, kh, kw) from its parts, which lie as (part, O, kh, kw, C / groups).
 Tensor weight_grad_of(const Tensor& parts, ScalarType dtype) {
   const Tensor sum = torch::stable::sum(parts, Shape{0});
-  return plain(torch::stable::permute(to(sum, dtype), Shape{0, 3, 1, 2}));
+  return plain(call("aten::permute", "", std::array{from(to(sum, dtype)), from(Shape{0, 3, 1, 2})}));
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv_backward_op(
@@ -102,9 +102,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv_backward_op(
   call.arguments.offset_grad = data(offset_grad);
   call.arguments.mask_grad = mask ? data(mask_grad) : nullptr;
   call.arguments.weight_grad = data(parts);
-  if (out.numel() == 0) {
-    Tensor none = parts;
-    torch::stable::zero_(none);
+  if (out.numel() == 0 || x.numel() == 0) {
+    for (Tensor none : {parts, offset_grad, mask_grad}) torch::stable::zero_(none);
   } else {
     check(deform_conv_backward(dtype_of(x), call.arguments, place.stream()), "deform_conv2d_backward");
   }

@@ -102,7 +102,7 @@ __host__ __device__ int unit_of(const ConvShape& s) {
     a = b;
     b = rest;
   }
-  return a;
+  return larger(a, 1);
 }
 
 __host__ __device__ int tiles_of_unit(const ConvShape& s) { return static_cast<int>(ceil_div(unit_of(s), kTile)); }

@@ -6,13 +6,16 @@
 // where they begin, only the device knows.
 #include "boxes.cuh"
 
+#ifndef DET_NMS_PANEL_BYTES
+#define DET_NMS_PANEL_BYTES (int64_t{64} << 20)  // one panel for up to 23,000 boxes; tests have smaller ones
+#endif
+
 namespace det::cuda {
 namespace {
 
 using Word = unsigned long long;
 constexpr int kBits = 64;
 constexpr int kScanThreads = 256;
-constexpr int64_t kPanelBytes = int64_t{64} << 20;
 
 // Boxes in the order of the walk, all of them alive, and no group known yet.
 template <class R>
@@ -174,7 +177,7 @@ __global__ void nms_compact(const int64_t* order, const uint8_t* keep, int64_t c
 int64_t nms_words(int64_t count) { return ceil_div(count, kBits); }
 
 int64_t nms_panel_rows(int64_t count) {
-  const int64_t rows = kPanelBytes / 8 / larger<int64_t>(nms_words(count), 1) / kBits * kBits;
+  const int64_t rows = DET_NMS_PANEL_BYTES / 8 / larger<int64_t>(nms_words(count), 1) / kBits * kBits;
   return smaller(larger<int64_t>(rows, kBits), nms_words(count) * kBits);
 }
 

@@ -119,7 +119,13 @@ inline bool is_channels_last(const Tensor& maps) {
   return true;
 }
 // A result that is stored channels last, in the format wanted.
-inline Tensor formatted(const Tensor& maps, bool last) { return last ? maps : plain(maps); }
+inline Tensor formatted(const Tensor& maps, bool last) {
+  if (last) return maps;
+  if (maps.numel() > 0) return plain(maps);
+  // Without numbers any strides count as contiguous, so these would stay as they are.
+  const auto sizes = maps.sizes();
+  return empty(Shape(sizes.begin(), sizes.end()), maps.scalar_type(), maps);
+}
 
 inline Tensor shaped(const Tensor& tensor, const Shape& shape) { return torch::stable::view(tensor, shape); }
 

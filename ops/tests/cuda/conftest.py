@@ -1,0 +1,31 @@
+"""What the tests of the CUDA kernels share: `emulated` beside this file, which runs them where there is no GPU."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def cuda(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Calls an operator's CUDA implementation by name, emulated on the host."""
+    from emulated import Emulated
+
+    folder = tmp_path_factory.getbasetemp()
+    # The workers of one run share what one of them builds.
+    return Emulated(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The references are many small operations, which several threads would only slow down."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
