@@ -5,22 +5,47 @@ A second derivative of none of them is defined: asking for one raises.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from det_ops import service
 from det_ops.operators import LIBRARY, layout_of
 
 Context = Any
+
+# CUDA kernels that add with atomics, so that the order of their sums is not fixed.
+UNORDERED = ("roi_pool", "deform_roi_pool", "deform_psroi_pool", "deform_conv2d")
+
+
+def alert_unordered(name: str, device: str) -> None:
+    """Say that a gradient is not reproducible, as torch does for its own: an error, or a warning if that is asked for.
+
+    Only where a native CUDA kernel serves; the reference is made of torch's operators, which speak for themselves.
+    """
+    if device != "cuda" or not torch.are_deterministic_algorithms_enabled():
+        return
+    if not service.native_ready(f"{name}_backward", device):
+        return
+    message = f"the CUDA kernel of det_ops.{name}'s gradient is not deterministic; unset DET_OPS_CUDA for the reference"
+    if not torch.is_deterministic_algorithms_warn_only_enabled():
+        raise RuntimeError(message)
+    warnings.warn(message, UserWarning, stacklevel=3)
 
 
 def _differentiable(name: str, setup: Callable[..., None]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Registers the decorated function as the backward of `det::<name>`, and that `<name>_backward` has none."""
 
     def register(backward: Callable[..., Any]) -> Callable[..., Any]:
-        torch.library.register_autograd(f"det::{name}", backward, setup_context=setup, lib=LIBRARY)
+        def once(context: Context, *grads: Tensor) -> Any:
+            if name in UNORDERED:
+                alert_unordered(name, grads[0].device.type)
+            return backward(context, *grads)
+
+        torch.library.register_autograd(f"det::{name}", once, setup_context=setup, lib=LIBRARY)
 
         def twice(context: Context, *grads: Tensor) -> None:
             raise NotImplementedError(f"det_ops.{name} has no second derivative; differentiate it once")

@@ -14,10 +14,10 @@ def sigmoid_focal_loss(logits: Tensor, target: Tensor, weight: Tensor | None, ga
     logits = full(logits)
     classes = torch.arange(logits.shape[1], device=logits.device)
     positive = target[:, None] == classes
-    # log p_t = -softplus(-x) for positives, -softplus(x) for negatives: exact where a clamped log saturates.
+    # log p_t = logsigmoid(x) for positives, logsigmoid(-x) for negatives: exact where a clamped log saturates.
     signed = torch.where(positive, logits, -logits)
-    share = torch.where(positive, alpha, 1 - alpha).to(logits.dtype)
-    loss = share * torch.sigmoid(-signed) ** gamma * F.softplus(-signed)
+    share = torch.where(positive, logits.new_tensor(alpha), logits.new_tensor(1 - alpha))
+    loss = share * torch.sigmoid(-signed) ** gamma * -F.logsigmoid(signed)
     return loss * _row_weight(target, weight, logits)[:, None]
 
 
