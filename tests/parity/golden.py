@@ -40,6 +40,10 @@ RECIPES = {
     "rpn_r50_fpn": "rpn/r50-fpn-1x",
     "faster_rcnn_r50_fpn": "faster-rcnn/r50-fpn-1x",
     "mask_rcnn_r50_fpn": "mask-rcnn/r50-fpn-1x",
+    "faster_rcnn_x101_32x4d_fpn": "faster-rcnn/x101-32x4d-fpn-1x",
+    "rpn_r50_caffe_c4": "rpn/r50-caffe-c4-1x",
+    "faster_rcnn_r50_caffe_c4": "faster-rcnn/r50-caffe-c4-1x",
+    "fast_rcnn_r50_fpn": "fast-rcnn/r50-fpn-1x",
     "pipeline_faster_rcnn_r50_fpn": "faster-rcnn/r50-fpn-1x",
     "pipeline_mask_rcnn_r50_fpn": "mask-rcnn/r50-fpn-1x",
 }
@@ -78,7 +82,11 @@ def detector_config(recipe: str, facts: dict[str, Any]) -> DetectorConfig:
     """The recipe's detector with deterministic sampling, the case's thresholds and preprocessing."""
     config = load_recipe(recipe).detector
     if config.dense_head is not None:
-        config = evolve(config, dense_head=_sample_everything(config.dense_head))
+        head = _sample_everything(config.dense_head)
+        for limits, option in (("train_limits", "train_cfg.rpn_proposal"), ("test_limits", "test_cfg.rpn")):
+            if count := facts["options"].get(f"model.{option}.max_per_img"):
+                head = evolve(head, **{limits: evolve(getattr(head, limits), after_nms=count)})
+        config = evolve(config, dense_head=head)
     if config.roi_head is not None:
         head = _sample_everything(config.roi_head)
         if "model.test_cfg.rcnn.score_thr" in facts["options"]:
@@ -103,7 +111,10 @@ def synthetic_batch(case: Case) -> Batch:
     """The case's normalised images, unscaled."""
     dtype = case.detector.preprocess.mean.dtype
     infos = tuple(ImageInfo(size=(h, w), original_size=(h, w)) for h, w in case.facts["sizes"])
-    return Batch(images=torch.from_numpy(generate.image_batch(case.facts)).to(dtype), infos=infos)
+    given = None
+    if case.facts["proposals"]:
+        given = tuple(torch.from_numpy(generate.proposals(case.facts, i)).to(dtype) for i in range(len(infos)))
+    return Batch(images=torch.from_numpy(generate.image_batch(case.facts)).to(dtype), infos=infos, proposals=given)
 
 
 def synthetic_targets(case: Case) -> list[Targets]:

@@ -120,6 +120,7 @@ class Published:
     modern_memory_gb: float | None = field(default=None, metadata=doc("peak memory per GPU in training, re-run"))
     dataset: str = field(default="coco", metadata=doc("data set of the figures"))
     source: str = field(default="mmdetection model zoo, 2019 (modern: 3.3.0)", metadata=doc("who published them"))
+    note: str = field(default="", metadata=doc("what to know about the figures"))
 
 
 @frozen(kw_only=True)

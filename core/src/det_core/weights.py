@@ -190,18 +190,19 @@ def _unreadable(error: Exception) -> str:
     return sentence or type(error).__name__
 
 
-def load_initial(module: nn.Module, spec: str, *, ignore: tuple[str, ...] = ("fc.",)) -> None:
+def load_initial(module: nn.Module, spec: str, *, ignore: tuple[str, ...] = ("fc.",), only: str = "") -> None:
     """Fill a backbone with ImageNet weights: `torchvision:NAME` (downloaded once by torchvision) or a local file.
 
-    Names must be torchvision's; those that begin with `ignore` (the classifier) are left out. Raises WeightsError
-    for an unknown name, no network, a damaged file, or weights that do not fit.
+    Names must be torchvision's; those that begin with `ignore` (the classifier) are left out, and those that do not
+    begin with `only` (the stage of a backbone that `module` is). Raises WeightsError for an unknown name, no network,
+    a damaged file, or weights that do not fit.
     """
     state = (
         _torchvision_weights(spec.removeprefix("torchvision:"))
         if spec.startswith("torchvision:")
         else (read_state_dict(Path(spec).expanduser()))
     )
-    state = {k: v for k, v in state.items() if not k.startswith(ignore)}
+    state = {k: v for k, v in state.items() if not k.startswith(ignore) and k.startswith(only)}
     missing, unexpected = (
         [k for k in module.state_dict() if k not in state and not k.endswith("num_batches_tracked")],
         [k for k in state if k not in module.state_dict()],

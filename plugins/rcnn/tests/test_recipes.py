@@ -125,7 +125,9 @@ def test_second_stage(recipe):
         assert recipe.detector.roi_head is None
         return
     masks = model(recipe) == "mask-rcnn"
-    pool = RoIAlignConfig(size=7, strides=(4, 8, 16, 32), sampling=0, alignment="aligned", finest_scale=56.0, mode="avg")
+    pool = RoIAlignConfig(
+        size=7, strides=(4, 8, 16, 32), sampling=0, alignment="aligned", finest_scale=56.0, mode="avg"
+    )
     assert recipe.detector.roi_head == RCNNHeadConfig(
         roi_pool=pool,
         trunk=None,

@@ -1,19 +1,24 @@
-"""What this plugin adds: the ResNet backbone, and how mmdet's checkpoints name its weights."""
+"""What this plugin adds: ResNet as a backbone, its stages as trunks, and how mmdet's checkpoints name its weights."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from det_core.config.base import BackboneConfig
+from det_core.config.base import BackboneConfig, Component
 from det_core.hookspecs import hookimpl
 from det_core.weights import WeightMap
-from det_plugin_resnet.config import ResNetConfig
+from det_plugin_resnet.config import ResNetConfig, ResNetStageConfig
 from det_plugin_resnet.weights import WEIGHT_MAPS
 
 
 @hookimpl
 def det_backbones() -> Sequence[type[BackboneConfig]]:
     return [ResNetConfig]
+
+
+@hookimpl
+def det_heads() -> Sequence[type[Component]]:
+    return [ResNetStageConfig]
 
 
 @hookimpl

@@ -1,0 +1,91 @@
+"""Residual blocks and stages (He et al., Deep Residual Learning, 2016, table 1; Xie et al., ResNeXt, 2017).
+
+Letters: C channels. Names of layers are torchvision's.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from det_core.config.base import ConvConfig, NormConfig
+from det_core.model.layers import kaiming_init
+from det_plugin_resnet.config import STAGE_BLOCKS, STAGE_PLANES, BlockSettings, expansion
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    def __init__(self, channels: int, planes: int, stride: int, settings: BlockSettings) -> None:
+        super().__init__()
+        conv, norm = settings.conv, settings.norm
+        self.conv1 = conv.build(channels, planes, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = norm.build(planes)
+        self.conv2 = conv.build(planes, planes, 3, padding=1, bias=False)
+        self.bn2 = norm.build(planes)
+        self.downsample = _shortcut(channels, planes, stride, conv, norm)
+
+    @property
+    def last_norm(self) -> nn.Module:
+        return self.bn2
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.bn1(self.conv1(x)).relu_()
+        out = self.bn2(self.conv2(out))
+        out += x if self.downsample is None else self.downsample(x)
+        return out.relu_()
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (in groups, in ResNeXt), 1x1 convolutions and a shortcut."""
+
+    def __init__(self, channels: int, planes: int, stride: int, settings: BlockSettings) -> None:
+        super().__init__()
+        conv, norm, out = settings.conv, settings.norm, planes * expansion(settings.depth)
+        width = planes * settings.base_width // 64 * settings.groups
+        first, second = (1, stride) if settings.style == "pytorch" else (stride, 1)
+        self.conv1 = conv.build(channels, width, 1, stride=first, bias=False)
+        self.bn1 = norm.build(width)
+        self.conv2 = conv.build(width, width, 3, stride=second, padding=1, groups=settings.groups, bias=False)
+        self.bn2 = norm.build(width)
+        self.conv3 = conv.build(width, out, 1, bias=False)
+        self.bn3 = norm.build(out)
+        self.downsample = _shortcut(channels, out, stride, conv, norm)
+
+    @property
+    def last_norm(self) -> nn.Module:
+        return self.bn3
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.bn1(self.conv1(x)).relu_()
+        out = self.bn2(self.conv2(out)).relu_()
+        out = self.bn3(self.conv3(out))
+        out += x if self.downsample is None else self.downsample(x)
+        return out.relu_()
+
+
+def _shortcut(channels: int, out: int, stride: int, conv: ConvConfig, norm: NormConfig) -> nn.Sequential | None:
+    """A 1x1 convolution where size or channels change, else nothing."""
+    if stride == 1 and channels == out:
+        return None
+    return nn.Sequential(conv.build(channels, out, 1, stride=stride, bias=False), norm.build(out))
+
+
+def make_stage(number: int, stride: int, settings: BlockSettings) -> nn.Sequential:
+    """Stage 1..4 of a ResNet; the first block has the stride."""
+    block = Bottleneck if expansion(settings.depth) == 4 else BasicBlock
+    planes = STAGE_PLANES[number - 1]
+    channels = 64 if number == 1 else STAGE_PLANES[number - 2] * expansion(settings.depth)
+    layers = []
+    for i in range(STAGE_BLOCKS[settings.depth][number - 1]):
+        layers.append(block(channels, planes, stride if i == 0 else 1, settings))
+        channels = planes * expansion(settings.depth)
+    return nn.Sequential(*layers)
+
+
+def initialise(module: nn.Module, zero_residual: bool) -> None:
+    """Fresh weights of all blocks in a module; with zero_residual their branches begin at zero."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            kaiming_init(part)
+        elif isinstance(part, (BasicBlock, Bottleneck)) and zero_residual:
+            nn.init.zeros_(part.last_norm.weight)  # type: ignore[arg-type]
