@@ -1,6 +1,6 @@
 """Every operator against its peer, in one run: time, ratio, and how far it is from the floor of the machine.
 
-    python benchmarks/ops.py [--device cpu|cuda] [--threads 1 2] [--only nms roi_align] [--seconds 2] [--small] [--json F]
+    python benchmarks/ops.py [--device cpu|cuda] [--threads 1 2] [--only nms roi_align] [--seconds 2] [--small]
 
 The peer is torchvision's operator where it has one, else the plain PyTorch reference of det_ops (named in the table).
 Ours and the peer's run in turn, and the best round of each counts. The floor is the larger of the bytes that must be
