@@ -10,9 +10,7 @@ namespace {
 constexpr int kThreads = 256;  // also how many objects lie in shared memory at a time
 
 // Overlaps are never negative, and such numbers order as their bits do.
-__device__ void raise_to(float* at, float value) {
-  atomicMax(reinterpret_cast<unsigned*>(at), __float_as_uint(value));
-}
+__device__ void raise_to(float* at, float value) { atomicMax(reinterpret_cast<unsigned*>(at), __float_as_uint(value)); }
 __device__ void raise_to(double* at, double value) {
   atomicMax(reinterpret_cast<unsigned long long*>(at), static_cast<unsigned long long>(__double_as_longlong(value)));
 }
@@ -118,8 +116,8 @@ const char* max_iou_assign(Dtype dtype, const AssignArguments& a, void* stream) 
     const unsigned blocks = blocks_for(a.count, kThreads);
     DET_LAUNCH(prepare, blocks_for(a.object_count, kThreads), kThreads, 0, stream, a.object_count, best_of_object,
                a.first_box);
-    DET_LAUNCH(choose, blocks, kThreads, 0, stream, boxes, objects, a.count, a.object_count,
-               static_cast<R>(a.positive), static_cast<R>(a.negative), best_of_object, a.assigned, best);
+    DET_LAUNCH(choose, blocks, kThreads, 0, stream, boxes, objects, a.count, a.object_count, static_cast<R>(a.positive),
+               static_cast<R>(a.negative), best_of_object, a.assigned, best);
     if (!a.low_quality) return nullptr;
     DET_LAUNCH(ties, blocks, kThreads, 0, stream, boxes, objects, a.count, a.object_count,
                static_cast<R>(a.min_positive), best_of_object, a.all_ties, a.first_box, a.assigned);

@@ -32,13 +32,10 @@ struct DeformConv {
   Optional mask, bias;
   DeformConvArguments arguments{};
 
-  DeformConv(const Place& place, const Tensor& x_, const Tensor& offset_, const Tensor& weight_,
-             const Optional& mask_, const Optional& bias_, const std::vector<int64_t>& stride,
-             const std::vector<int64_t>& padding, const std::vector<int64_t>& dilation, int64_t groups,
-             int64_t offset_groups)
-      : x(channels_last(x_)),
-        offset(plain(offset_, real(x_))),
-        weight(channels_last(to(weight_, x_.scalar_type()))) {
+  DeformConv(const Place& place, const Tensor& x_, const Tensor& offset_, const Tensor& weight_, const Optional& mask_,
+             const Optional& bias_, const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
+             const std::vector<int64_t>& dilation, int64_t groups, int64_t offset_groups)
+      : x(channels_last(x_)), offset(plain(offset_, real(x_))), weight(channels_last(to(weight_, x_.scalar_type()))) {
     place.check(offset, "offset");
     place.check(weight, "weight");
     if (mask_) {
@@ -63,9 +60,9 @@ struct DeformConv {
   }
 };
 
-Tensor deform_conv_op(Tensor x, Tensor offset, Tensor weight, Optional mask, Optional bias,
-                      std::vector<int64_t> stride, std::vector<int64_t> padding, std::vector<int64_t> dilation,
-                      int64_t groups, int64_t offset_groups) {
+Tensor deform_conv_op(Tensor x, Tensor offset, Tensor weight, Optional mask, Optional bias, std::vector<int64_t> stride,
+                      std::vector<int64_t> padding, std::vector<int64_t> dilation, int64_t groups,
+                      int64_t offset_groups) {
   const Place place(x);
   DeformConv call(place, x, offset, weight, mask, bias, stride, padding, dilation, groups, offset_groups);
   const ConvShape& s = call.arguments.shape;
@@ -81,9 +78,11 @@ Tensor weight_grad_of(const Tensor& parts, ScalarType dtype) {
   return plain(call("aten::permute", "", std::array{from(to(sum, dtype)), from(Shape{0, 3, 1, 2})}));
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv_backward_op(
-    Tensor grad, Tensor x, Tensor offset, Tensor weight, Optional mask, std::vector<int64_t> stride,
-    std::vector<int64_t> padding, std::vector<int64_t> dilation, int64_t groups, int64_t offset_groups) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv_backward_op(Tensor grad, Tensor x, Tensor offset, Tensor weight,
+                                                                   Optional mask, std::vector<int64_t> stride,
+                                                                   std::vector<int64_t> padding,
+                                                                   std::vector<int64_t> dilation, int64_t groups,
+                                                                   int64_t offset_groups) {
   const Place place(grad);
   place.check(x, "x");
   DeformConv call(place, x, offset, weight, mask, std::nullopt, stride, padding, dilation, groups, offset_groups);
@@ -95,8 +94,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv_backward_op(
   const Tensor offset_grad = empty(offset_shape, dtype, x);
   const Shape mask_shape{offset_shape[0], offset_shape[1] / 2, offset_shape[2], offset_shape[3]};
   const Tensor mask_grad = empty(mask ? mask_shape : Shape{0}, dtype, x);
-  const Tensor parts = empty({deform_conv_parts(s), s.out_channels, s.kernel_height, s.kernel_width, weight.size(1)},
-                             dtype, x);
+  const Tensor parts =
+      empty({deform_conv_parts(s), s.out_channels, s.kernel_height, s.kernel_width, weight.size(1)}, dtype, x);
   call.arguments.out = data(out);
   call.arguments.x_grad = data(x_grad);
   call.arguments.offset_grad = data(offset_grad);

@@ -10,8 +10,8 @@ struct DeformPooling {
   Optional shifts;
   DeformRoiPoolArguments arguments{};
 
-  DeformPooling(const Place& place, const Tensor& features, const Tensor& rois, const Optional& offset,
-                int64_t height, int64_t width, double scale, double gamma)
+  DeformPooling(const Place& place, const Tensor& features, const Tensor& rois, const Optional& offset, int64_t height,
+                int64_t width, double scale, double gamma)
       : maps(channels_last(features)), regions(plain(rois, real(features))) {
     place.check(regions, "rois");
     if (offset) {
@@ -64,9 +64,9 @@ struct Gradients {
   Gradients(const DeformPooling& call)
       : maps(zero_maps({call.maps.size(0), call.maps.size(1), call.maps.size(2), call.maps.size(3)}, real(call.maps),
                        call.maps)),
-        offset(zeros(call.shifts ? Shape{call.shifts->size(0), call.shifts->size(1), call.shifts->size(2),
-                                         call.shifts->size(3)}
-                                 : Shape{0},
+        offset(zeros(call.shifts
+                         ? Shape{call.shifts->size(0), call.shifts->size(1), call.shifts->size(2), call.shifts->size(3)}
+                         : Shape{0},
                      real(call.maps), call.maps)) {}
 
   void set(DeformRoiPoolArguments& a, const DeformPooling& call, const Tensor& pooled) const {

@@ -67,8 +67,7 @@ const char* deform_conv(Dtype dtype, const DeformConvArguments& a, void* stream)
   return by_dtype(dtype, [&](auto zero) -> const char* {
     const auto run = deform_conv_kernel<decltype(zero)>;
     const dim3 grid(static_cast<unsigned>(ceil_div(pixels, kTile)),
-                    static_cast<unsigned>(ceil_div(s.out_channels / s.groups, kTile)),
-                    static_cast<unsigned>(s.groups));
+                    static_cast<unsigned>(ceil_div(s.out_channels / s.groups, kTile)), static_cast<unsigned>(s.groups));
     DET_LAUNCH(run, grid, kTileThreads, 0, stream, a);
     return nullptr;
   });

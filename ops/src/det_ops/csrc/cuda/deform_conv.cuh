@@ -27,9 +27,7 @@ struct Tap {
   bool known[4];
   R fy, fx, mask;
 
-  __device__ R weight(int corner) const {
-    return (corner / 2 ? fy : 1 - fy) * (corner % 2 ? fx : 1 - fx);
-  }
+  __device__ R weight(int corner) const { return (corner / 2 ? fy : 1 - fy) * (corner % 2 ? fx : 1 - fx); }
 };
 
 // Index of a tap in mask (B, G, K, h, w); in offset (B, G, K, 2, h, w) its y has twice the planes before it.

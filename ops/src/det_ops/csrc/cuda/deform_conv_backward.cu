@@ -57,9 +57,9 @@ __global__ void __launch_bounds__(kTileThreads) deform_conv_columns(DeformConvAr
       T run[kRun];
       const int row = threadIdx.x / 4, column = threadIdx.x % 4 * kRun;
       const int outs = larger(0, smaller(kRun, out_per_group - out - column));
-      load_run(static_cast<const T*>(a.out) + (first_pixel + row) * s.out_channels + group * out_per_group + out +
-                   column,
-               first_pixel + row < pixels ? outs : 0, run);
+      load_run(
+          static_cast<const T*>(a.out) + (first_pixel + row) * s.out_channels + group * out_per_group + out + column,
+          first_pixel + row < pixels ? outs : 0, run);
       put_row(product.a(), row, column, run);
       const int mine = out + threadIdx.x / 8, channel = threadIdx.x % 8 * kRun;
       const int channels = larger(0, smaller(kRun, last - first - channel));

@@ -114,14 +114,14 @@ __global__ void deform_psroi_pool_kernel(DeformPsroiPoolArguments p) {
     R sum = 0;
     int counted = 0;
     if (c.image >= 0) {
-      const T* map = static_cast<const T*>(a.features) +
-                     c.image * a.map_height * a.map_width * p.map_channels + c.source;
+      const T* map =
+          static_cast<const T*>(a.features) + c.image * a.map_height * a.map_width * p.map_channels + c.source;
       const auto value = [&](int y, int x) {
         return widen(map[(static_cast<int64_t>(y) * a.map_width + x) * p.map_channels]);
       };
       counted = each_sample(p, c, [&](const Point<R>& y, const Point<R>& x) {
-        sum += blend(value(y.low, x.low), value(y.low, x.high), value(y.high, x.low), value(y.high, x.high),
-                     y.fraction, x.fraction);
+        sum += blend(value(y.low, x.low), value(y.low, x.high), value(y.high, x.low), value(y.high, x.high), y.fraction,
+                     x.fraction);
       });
     }
     static_cast<T*>(a.pooled)[number] = narrow<T>(sum / R(larger(counted, 1)));

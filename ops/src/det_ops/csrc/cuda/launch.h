@@ -18,38 +18,38 @@ enum class Alignment { kAligned, kUnaligned, kV1 };
 // Boxes -----------------------------------------------------------------------------------------------------------
 
 struct NmsArguments {
-  const void* boxes;       // (N, 4) float or double, as given
-  const int64_t* order;    // (N,) which box is walked at each place: by group, then by score
-  const int64_t* groups;   // (N,) ascending, in the order of the walk; nullptr where all are one
-  const int64_t* rank;     // (N,) the place of each in the order of scores; nullptr where it is the same
-  int64_t count;           // N
+  const void* boxes;      // (N, 4) float or double, as given
+  const int64_t* order;   // (N,) which box is walked at each place: by group, then by score
+  const int64_t* groups;  // (N,) ascending, in the order of the walk; nullptr where all are one
+  const int64_t* rank;    // (N,) the place of each in the order of scores; nullptr where it is the same
+  int64_t count;          // N
   double threshold;
   int64_t offset;
-  int64_t panel_rows;      // how many rows of bits there is memory for, a multiple of 64
-  void* sorted;            // workspace (N, 4) of the boxes' type
-  int64_t* bits;           // workspace (panel_rows, nms_words(N))
-  int64_t* starts;         // workspace (N,), unless groups is nullptr
-  int64_t* group_count;    // workspace (1,)
-  uint8_t* alive;          // workspace (N,)
-  uint8_t* keep;           // result (N,) in the order of scores
+  int64_t panel_rows;    // how many rows of bits there is memory for, a multiple of 64
+  void* sorted;          // workspace (N, 4) of the boxes' type
+  int64_t* bits;         // workspace (panel_rows, nms_words(N))
+  int64_t* starts;       // workspace (N,), unless groups is nullptr
+  int64_t* group_count;  // workspace (1,)
+  uint8_t* alive;        // workspace (N,)
+  uint8_t* keep;         // result (N,) in the order of scores
 };
 
 int64_t nms_words(int64_t count);
 int64_t nms_panel_rows(int64_t count);  // a choice that bounds the memory
 const char* nms(Dtype dtype, const NmsArguments& arguments, void* stream);
 // The first max_out of `order` (N,) whose keep is set, filled up with -1, and how many there are.
-const char* nms_compact_kept(const int64_t* order, const uint8_t* keep, int64_t count, int64_t max_out,
-                             int64_t* result, int64_t* kept, void* stream);
+const char* nms_compact_kept(const int64_t* order, const uint8_t* keep, int64_t count, int64_t max_out, int64_t* result,
+                             int64_t* kept, void* stream);
 
 struct SoftNmsArguments {
-  const void* boxes;   // (N, 4)
-  void* left;          // (N,) scores, which decay in place; of their own type
+  const void* boxes;  // (N, 4)
+  void* left;         // (N,) scores, which decay in place; of their own type
   int64_t count;
   double threshold, sigma, min_score;
   SoftMethod method;
-  int64_t* picked;     // (N,) indices in the order picked
-  void* scores;        // (N,) their scores
-  int64_t* number;     // (1,) how many
+  int64_t* picked;  // (N,) indices in the order picked
+  void* scores;     // (N,) their scores
+  int64_t* number;  // (1,) how many
 };
 
 const char* soft_nms(Dtype box_dtype, Dtype score_dtype, const SoftNmsArguments& arguments, void* stream);
@@ -59,8 +59,8 @@ const char* box_overlaps(Dtype dtype, const void* boxes, const void* others, int
                          Overlap mode, bool aligned, int64_t offset, void* result, void* stream);
 
 struct AssignArguments {
-  const void* boxes;     // (N, 4)
-  const void* objects;   // (M, 4)
+  const void* boxes;    // (N, 4)
+  const void* objects;  // (M, 4)
   int64_t count, object_count;
   double positive, negative, min_positive;
   bool low_quality, all_ties;
@@ -75,9 +75,9 @@ const char* max_iou_assign(Dtype dtype, const AssignArguments& arguments, void* 
 // Loss ------------------------------------------------------------------------------------------------------------
 
 struct FocalArguments {
-  const void* logits;      // (N, C)
-  const int64_t* target;   // (N,)
-  const void* weight;      // (C,) in the type of the computation, or nullptr
+  const void* logits;     // (N, C)
+  const int64_t* target;  // (N,)
+  const void* weight;     // (C,) in the type of the computation, or nullptr
   int64_t rows, classes;
   double gamma, alpha;
 };
@@ -107,12 +107,12 @@ struct RoiAlignArguments {
   const void* rois;         // (K, 5) in the type of the computation
   const int64_t* level_of;  // (K,)
   int64_t regions, images, channels;
-  int height, width;        // h, w
+  int height, width;  // h, w
   int sampling;
   Alignment alignment;
   bool maximum;
-  void* pooled;             // (K, h, w, C): written forward, backward the gradient
-  void* peaks;              // backward of the maximum only: workspace (K, h, w, C, 2) in the type of the computation
+  void* pooled;  // (K, h, w, C): written forward, backward the gradient
+  void* peaks;   // backward of the maximum only: workspace (K, h, w, C, 2) in the type of the computation
 };
 
 const char* roi_align(Dtype dtype, const RoiAlignArguments& arguments, void* stream);
@@ -124,8 +124,8 @@ struct RoiPoolArguments {
   int64_t regions, images, channels;
   int map_height, map_width, height, width;
   double scale;
-  void* pooled;          // (K, h, w, C)
-  int64_t* positions;    // (K, h, w, C)
+  void* pooled;        // (K, h, w, C)
+  int64_t* positions;  // (K, h, w, C)
 };
 
 const char* roi_pool(Dtype dtype, const RoiPoolArguments& arguments, void* stream);
@@ -135,16 +135,16 @@ const char* roi_pool_backward(Dtype dtype, const void* grad, const int64_t* posi
                               void* result, void* stream);
 
 struct DeformRoiPoolArguments {
-  const void* features;   // (B, H, W, C)
-  const void* rois;       // (K, 5) in the type of the computation, as the offsets
-  const void* offset;     // (K, 2, h, w) as (x, y), or nullptr
+  const void* features;  // (B, H, W, C)
+  const void* rois;      // (K, 5) in the type of the computation, as the offsets
+  const void* offset;    // (K, 2, h, w) as (x, y), or nullptr
   int64_t regions, images, channels;
   int map_height, map_width, height, width;
   double scale, gamma;
   int sampling;
-  void* pooled;           // (K, h, w, C): written forward, backward the gradient
-  void* features_grad;    // backward: (B, H, W, C) in the type of the computation, zeros before
-  void* offset_grad;      // backward: as offset, or nullptr
+  void* pooled;         // (K, h, w, C): written forward, backward the gradient
+  void* features_grad;  // backward: (B, H, W, C) in the type of the computation, zeros before
+  void* offset_grad;    // backward: as offset, or nullptr
 };
 
 const char* deform_roi_pool(Dtype dtype, const DeformRoiPoolArguments& arguments, void* stream);
@@ -163,25 +163,25 @@ const char* deform_psroi_pool_backward(Dtype dtype, const DeformPsroiPoolArgumen
 
 struct ConvShape {
   int64_t images;
-  int channels, height, width;                  // of x
+  int channels, height, width;  // of x
   int out_channels, out_height, out_width;
   int kernel_height, kernel_width;
-  int stride[2], padding[2], dilation[2];       // (y, x)
+  int stride[2], padding[2], dilation[2];  // (y, x)
   int groups, offset_groups;
 };
 
 struct DeformConvArguments {
   ConvShape shape;
-  const void* x;          // (B, H, W, C)
-  const void* offset;     // (B, G * kh * kw * 2, h, w) in the type of the computation
-  const void* mask;       // (B, G * kh * kw, h, w) likewise, or nullptr
-  const void* weight;     // (O, kh, kw, C / groups)
-  const void* bias;       // (O,) in the type of the computation, or nullptr
-  void* out;              // (B, h, w, O): written forward, backward the gradient
-  void* x_grad;           // backward, all in the type of the computation: (B, H, W, C), zeros before
-  void* offset_grad;      // as offset
-  void* mask_grad;        // as mask, or nullptr
-  void* weight_grad;      // (deform_conv_parts, O, kh, kw, C / groups), parts to be added up
+  const void* x;       // (B, H, W, C)
+  const void* offset;  // (B, G * kh * kw * 2, h, w) in the type of the computation
+  const void* mask;    // (B, G * kh * kw, h, w) likewise, or nullptr
+  const void* weight;  // (O, kh, kw, C / groups)
+  const void* bias;    // (O,) in the type of the computation, or nullptr
+  void* out;           // (B, h, w, O): written forward, backward the gradient
+  void* x_grad;        // backward, all in the type of the computation: (B, H, W, C), zeros before
+  void* offset_grad;   // as offset
+  void* mask_grad;     // as mask, or nullptr
+  void* weight_grad;   // (deform_conv_parts, O, kh, kw, C / groups), parts to be added up
 };
 
 const char* deform_conv(Dtype dtype, const DeformConvArguments& arguments, void* stream);

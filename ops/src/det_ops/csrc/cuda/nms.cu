@@ -211,8 +211,8 @@ const char* nms(Dtype dtype, const NmsArguments& a, void* stream) {
   });
 }
 
-const char* nms_compact_kept(const int64_t* order, const uint8_t* keep, int64_t count, int64_t max_out,
-                             int64_t* result, int64_t* kept, void* stream) {
+const char* nms_compact_kept(const int64_t* order, const uint8_t* keep, int64_t count, int64_t max_out, int64_t* result,
+                             int64_t* kept, void* stream) {
   DET_LAUNCH(nms_compact, 1, 1024, 0, stream, order, keep, count, max_out, result, kept);
   return nullptr;
 }

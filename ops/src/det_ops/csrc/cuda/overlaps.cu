@@ -15,8 +15,8 @@ __device__ R overlap(const Box<R>& a, const Box<R>& b, Overlap mode, R offset) {
 }
 
 template <class R>
-__global__ void overlaps_kernel(const R* boxes, const R* others, int64_t pairs, int64_t per_box, Overlap mode,
-                                R offset, R* result) {
+__global__ void overlaps_kernel(const R* boxes, const R* others, int64_t pairs, int64_t per_box, Overlap mode, R offset,
+                                R* result) {
   for (int64_t i = thread_number(); i < pairs; i += thread_count()) {
     // per_box is 0 where box i meets other i alone.
     const int64_t left = per_box ? i / per_box : i, right = per_box ? i % per_box : i;
@@ -33,9 +33,8 @@ const char* box_overlaps(Dtype dtype, const void* boxes, const void* others, int
   return by_real(dtype, [&](auto zero) -> const char* {
     using R = decltype(zero);
     const auto run = overlaps_kernel<R>;
-    DET_LAUNCH(run, blocks_for(pairs, 256), 256, 0, stream, static_cast<const R*>(boxes),
-               static_cast<const R*>(others), pairs, aligned ? int64_t{0} : other_count, mode, static_cast<R>(offset),
-               static_cast<R*>(result));
+    DET_LAUNCH(run, blocks_for(pairs, 256), 256, 0, stream, static_cast<const R*>(boxes), static_cast<const R*>(others),
+               pairs, aligned ? int64_t{0} : other_count, mode, static_cast<R>(offset), static_cast<R*>(result));
     return nullptr;
   });
 }

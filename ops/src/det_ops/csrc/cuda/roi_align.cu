@@ -43,8 +43,8 @@ __device__ Pack<T, V> pool(const RoiAlignArguments& a, const Region<real_t<T>>& 
       if (y.counts && x.counts) {
         const Pack<T, V> p = at(y.low, x.low), q = at(y.low, x.high), r = at(y.high, x.low), s = at(y.high, x.high);
         for (int v = 0; v < V; ++v) {
-          value[v] = blend(widen(p.value[v]), widen(q.value[v]), widen(r.value[v]), widen(s.value[v]), y.fraction,
-                           x.fraction);
+          value[v] =
+              blend(widen(p.value[v]), widen(q.value[v]), widen(r.value[v]), widen(s.value[v]), y.fraction, x.fraction);
         }
       }
       for (int v = 0; v < V; ++v) {

@@ -8,9 +8,9 @@
 namespace det::cuda {
 namespace {
 
-constexpr int kTile = 8;     // pixels along each side; a warp has a row of them
+constexpr int kTile = 8;  // pixels along each side; a warp has a row of them
 constexpr int kThreads = kTile * kWarp;
-constexpr int kBins = 16;    // bins along each axis whose weights lie in shared memory at a time
+constexpr int kBins = 16;  // bins along each axis whose weights lie in shared memory at a time
 
 // One level of the call.
 struct Level {
@@ -165,12 +165,11 @@ __global__ void roi_align_peaks(RoiAlignArguments a) {
     R* peak = static_cast<R*>(a.peaks) + 2 * number;
     peak[0] = peak[1] = R(NAN);
     if (level < 0 || level >= a.features.count) continue;
-    const Level at{static_cast<int>(level), a.features.height[level], a.features.width[level],
-                   a.features.scale[level]};
+    const Level at{static_cast<int>(level), a.features.height[level], a.features.width[level], a.features.scale[level]};
     const Region<R> region = region_of<R>(a, at, k);
     if (region.image < 0 || region.y.grid == 0 || region.x.grid == 0) continue;
-    const T* map = static_cast<const T*>(a.features.maps[level]) +
-                   region.image * at.height * at.width * a.channels + channel;
+    const T* map =
+        static_cast<const T*>(a.features.maps[level]) + region.image * at.height * at.width * a.channels + channel;
     const auto value_at = [&](int y, int x) {
       return widen(map[(static_cast<int64_t>(y) * at.width + x) * a.channels]);
     };

@@ -33,8 +33,8 @@ __global__ void roi_pool_kernel(RoiPoolArguments a) {
       const int bottom = edge(ceil(bin_edge(region.y, row + 1)), a.map_height);
       const int left = edge(floor(bin_edge(region.x, column)), a.map_width);
       const int right = edge(ceil(bin_edge(region.x, column + 1)), a.map_width);
-      const T* map = static_cast<const T*>(a.features) +
-                     region.image * a.map_height * a.map_width * a.channels + channel;
+      const T* map =
+          static_cast<const T*>(a.features) + region.image * a.map_height * a.map_width * a.channels + channel;
       for (int y = top; y < bottom; ++y) {
         for (int x = left; x < right; ++x) {
           const int64_t at = static_cast<int64_t>(y) * a.map_width + x;

@@ -87,9 +87,7 @@ inline Tensor to(const Tensor& tensor, ScalarType dtype) {
 
 inline Tensor plain(const Tensor& tensor) { return torch::stable::contiguous(tensor); }
 inline Tensor plain(const Tensor& tensor, ScalarType dtype) { return plain(to(tensor, dtype)); }
-inline Tensor channels_last(const Tensor& maps) {
-  return torch::stable::contiguous(maps, MemoryFormat::ChannelsLast);
-}
+inline Tensor channels_last(const Tensor& maps) { return torch::stable::contiguous(maps, MemoryFormat::ChannelsLast); }
 
 inline Tensor empty(const Shape& shape, ScalarType dtype, const Tensor& like) {
   return torch::stable::empty(shape, dtype, std::nullopt, like.device());

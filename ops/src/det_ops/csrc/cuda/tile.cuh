@@ -14,9 +14,9 @@
 
 namespace det::cuda {
 
-constexpr int kTile = 64;           // rows and columns of C
-constexpr int kDepth = 32;          // columns of A and B
-constexpr int kTileThreads = 256;   // that work on it
+constexpr int kTile = 64;          // rows and columns of C
+constexpr int kDepth = 32;         // columns of A and B
+constexpr int kTileThreads = 256;  // that work on it
 
 // Plain multiply-adds: each thread has 4 x 4 sums, 16 rows and columns apart, so that no two lanes read one bank.
 template <class T>
