@@ -11,7 +11,8 @@ from det_core.config.base import ConfigError, FeatureSpec
 from det_core.model.layer_config import BatchNormConfig, FrozenBatchNormConfig, GroupNormConfig
 from det_core.testing import contracts
 from det_core.weights import translate
-from det_plugin_resnet.backbone import BasicBlock, Bottleneck, ResNet
+from det_plugin_resnet.backbone import ResNet
+from det_plugin_resnet.blocks import BasicBlock, Bottleneck
 from det_plugin_resnet.config import ResNetConfig
 
 TINY = ResNetConfig(depth=18, frozen_stages=-1)

@@ -108,6 +108,9 @@ class Trunk(nn.Module, ABC):
 
     out: RegionSpec
 
+    def load_initial_weights(self) -> None:
+        """Load the weights that the configuration names, if any; called once before training from scratch."""
+
     @abstractmethod
     def forward(self, regions: Tensor) -> Tensor:
         """(R, C, h, w) to (R, C', h', w')."""

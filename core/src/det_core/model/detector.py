@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from det_core.config.base import DetError, TransformConfig
 from det_core.data.config import ResizeConfig
-from det_core.model.contracts import Backbone, DenseHead, Head, Neck, ProposalHead, RoIHead
+from det_core.model.contracts import Backbone, DenseHead, Head, Neck, ProposalHead, RoIHead, Trunk
 from det_core.model.detector_config import DetectorConfig, PreprocessConfig
 from det_core.structures import Batch, Classes, Detections, ImageInfo, LossTerm, Targets
 
@@ -131,8 +131,11 @@ class Detector(nn.Module):
         return self.predict(batch) if targets is None else self.losses(batch, targets)
 
     def load_initial_weights(self) -> None:
-        """Load the backbone's initial weights, if its configuration names any; called before training."""
+        """Load the initial weights that the backbone and RoI trunks name, if any; called before training."""
         self.backbone.load_initial_weights()
+        for module in self.modules():
+            if isinstance(module, Trunk):
+                module.load_initial_weights()
 
     def class_dependent(self) -> list[str]:
         """Names of all parameters and buffers whose shape hangs on the classes, as the heads declare them."""
