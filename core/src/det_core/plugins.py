@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # Types and distributions of this project, so that a missing one can be named with what installs it.
 KNOWN = {
-    "det-plugin-resnet": ("plugins/resnet", {"backbone": ("resnet",)}),
+    "det-plugin-resnet": ("plugins/resnet", {"backbone": ("resnet",), "trunk": ("resnet_stage",)}),
     "det-plugin-fpn": ("plugins/fpn", {"neck": ("fpn",)}),
     "det-plugin-rcnn": (
         "plugins/rcnn",
