@@ -278,6 +278,32 @@ def test_predictions_are_pictures_and_json(run_folder: Path, folder: Path, tmp_p
             assert found["class"] == list(TWO.values())[found["label"]]
 
 
+def test_views_and_limits_of_detections(run_folder: Path, folder: Path, tmp_path: Path) -> None:
+    image = folder / "images" / "val" / "22.jpg"
+
+    def detections(*options: object) -> list[dict]:
+        works("predict", "--checkpoint", run_folder, "--out", tmp_path, "--device", "cpu", *options, image)
+        (record,) = json.loads((tmp_path / "predictions.json").read_text(encoding="utf8"))
+        return record["detections"]
+
+    plain = detections("--score-threshold", 0)
+    assert detections("--score-threshold", 0, "--max-detections", 2) == plain[:2]
+    threshold = plain[2]["score"]
+    assert detections("--score-threshold", threshold) == plain[:2]
+    views = detections("--score-threshold", 0, "--flip", "--scale", "64x64", "--scale", "96x64")
+    assert views != plain
+    assert 0 < len(views) <= 100
+    assert [d["score"] for d in views] == sorted((d["score"] for d in views), reverse=True)
+    tested = ("test", "--checkpoint", run_folder, "--device", "cpu", "--set", "data.workers=0", "--flip")
+    assert "AP50" in works(*tested, "--scale", "64x64", "--max-detections", 10)
+
+
+@pytest.mark.parametrize("scale", ["64", "64x96", "axb", "0x0"])
+def test_a_scale_that_is_none(run_folder: Path, folder: Path, scale: str) -> None:
+    out = refused("predict", "--checkpoint", run_folder, "--scale", scale, folder / "images" / "val" / "22.jpg")
+    assert f"--scale {scale}: expected LONGxSHORT in pixels, the long edge first, such as 1333x800" in out
+
+
 def test_proposals_are_objects_of_no_class(folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "rpn.yaml"
     text = SMALL.replace("faster-rcnn/", "rpn/").replace("  roi_head: {box_head: {fc_channels: 32}}\n", "")
@@ -289,6 +315,8 @@ def test_proposals_are_objects_of_no_class(folder: Path, tmp_path: Path) -> None
     works("predict", "--checkpoint", tmp_path / "run", "--device", "cpu", "--out", tmp_path / "out", image)
     (record,) = json.loads((tmp_path / "out" / "predictions.json").read_text(encoding="utf8"))
     assert {found["class"] for found in record["detections"]} == {"object"}
+    out = refused("predict", "--checkpoint", tmp_path / "run", "--score-threshold", 0.5, image)
+    assert "--score-threshold: dense_head 'rpn' of this checkpoint has no score_threshold; leave the option out" in out
 
 
 # Fine-tuning

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import click
@@ -11,6 +12,11 @@ import click
 from det_core.config.base import DetError
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from det_core.engine.augment import Augmentation
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def choose_recipe(
@@ -57,3 +63,58 @@ def amp(recipe: Recipe) -> Recipe:
     if recipe.schedule.precision != "fp32":
         return recipe
     return attrs.evolve(recipe, schedule=attrs.evolve(recipe.schedule, precision="bf16"))
+
+
+def detection_options(command: Command) -> Command:
+    """The options of commands that detect: thresholds, and test-time augmentation."""
+    for option in (
+        click.option("--flip", is_flag=True, help="See each image mirrored, too, and merge the detections."),
+        click.option(
+            "--scale",
+            "scales",
+            multiple=True,
+            metavar="LONGxSHORT",
+            help="See each image at this scale (bounds of its edges in pixels), such as 1333x800; may be repeated.",
+        ),
+        click.option("--score-threshold", type=click.FloatRange(0, 1), help="Keep detections above this score."),
+        click.option("--max-detections", type=click.IntRange(min=1), help="Keep at most so many of each image."),
+    ):
+        command = option(command)
+    return command
+
+
+def with_limits(recipe: Recipe, score_threshold: float | None, max_detections: int | None) -> Recipe:
+    """The recipe whose last head keeps what `--score-threshold` and `--max-detections` say.
+
+    Raises DetError where that head has no such setting.
+    """
+    place = "roi_head" if recipe.detector.roi_head is not None else "dense_head"
+    head = getattr(recipe.detector, place)
+    for name, value in (("score_threshold", score_threshold), ("max_detections", max_detections)):
+        if value is None:
+            continue
+        if not hasattr(head, name):
+            option = f"--{name.replace('_', '-')}"
+            raise DetError(f"{option}: {place} {head.type!r} of this checkpoint has no {name}; leave the option out")
+        head = attrs.evolve(head, **{name: value})
+    return attrs.evolve(recipe, detector=attrs.evolve(recipe.detector, **{place: head}))
+
+
+def augmentation(recipe: Recipe, scales: Sequence[str], flip: bool) -> Augmentation:
+    """The views that `--scale` and `--flip` ask for, merged as the recipe's last head suppresses."""
+    from det_core.engine.augment import Augmentation
+
+    head = recipe.detector.roi_head or recipe.detector.dense_head
+    return Augmentation(
+        scales=tuple(_scale(text) for text in scales),
+        flip=flip,
+        nms_threshold=getattr(head, "nms_threshold", 0.5),
+        max_detections=getattr(head, "max_detections", 100),
+    )
+
+
+def _scale(text: str) -> tuple[int, int]:
+    long, _, short = text.partition("x")
+    if not (long.isdigit() and short.isdigit() and int(short) > 0 and int(long) >= int(short)):
+        raise DetError(f"--scale {text}: expected LONGxSHORT in pixels, the long edge first, such as 1333x800")
+    return int(long), int(short)

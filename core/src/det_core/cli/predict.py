@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from det_core.cli.choose import augmentation, detection_options, with_limits
 from det_core.config.base import DetError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 @click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--device", help="cpu, cuda, cuda:N or mps; by default the GPU if there is one.")
 @click.option("--amp", "use_amp", is_flag=True, help="Mixed precision.")
+@detection_options
 def command(
     checkpoint: str,
     images: tuple[str, ...],
@@ -38,6 +40,10 @@ def command(
     batch_size: int,
     device: str | None,
     use_amp: bool,
+    flip: bool,
+    scales: tuple[str, ...],
+    score_threshold: float | None,
+    max_detections: int | None,
 ) -> None:
     """Detect objects in IMAGES (files or folders): a picture of each, and all detections as JSON.
 
@@ -46,11 +52,15 @@ def command(
     files = find_images(images)
     from det_core.data.dataset import read_image
     from det_core.drawing import draw, picture_names, save_png
-    from det_core.engine.checkpoint import load_detector, write_text
+    from det_core.engine.checkpoint import load_detector, read_header, weights_file, write_text
     from det_core.engine.distributed import choose_device
     from det_core.engine.predict import predict
 
-    detector = load_detector(checkpoint, choose_device(device))
+    file = weights_file(checkpoint)
+    recipe = with_limits(read_header(file).recipe, score_threshold, max_detections)
+    detector = load_detector(file, choose_device(device), recipe=recipe)
+    precision = "bf16" if use_amp else "fp32"
+    views = augmentation(recipe, scales, flip)
     classes = detector.found_classes
     names = picture_names(files)
     folder = Path(out)
@@ -58,9 +68,8 @@ def command(
     for start in range(0, len(files), batch_size):
         part = files[start : start + batch_size]
         pixels = [read_image(file) for file in part]
-        for file, image, found in zip(
-            part, pixels, predict(detector, pixels, batch_size=batch_size, precision="bf16" if use_amp else "fp32")
-        ):
+        detections = predict(detector, pixels, batch_size=batch_size, precision=precision, augmentation=views)
+        for file, image, found in zip(part, pixels, detections):
             save_png(draw(image, found, classes, threshold), folder / names[file])
             records.append({"file": str(file), "picture": names[file], "detections": _plain(found, classes)})
             drawn = int((found.scores >= threshold).sum())

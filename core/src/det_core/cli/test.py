@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from det_core.cli.choose import amp, with_bad_samples
+from det_core.cli.choose import amp, augmentation, detection_options, with_bad_samples, with_limits
 
 
 @click.command(name="test")
@@ -19,6 +19,7 @@ from det_core.cli.choose import amp, with_bad_samples
 @click.option("--device", help="cpu, cuda, cuda:N or mps; by default the GPU if there is one.")
 @click.option("--amp", "use_amp", is_flag=True, help="Mixed precision.")
 @click.option("--on-bad-sample", type=click.Choice(["error", "skip"]), help="Stop at bad data, or leave it out.")
+@detection_options
 def command(
     checkpoint: str,
     data: str | None,
@@ -27,6 +28,10 @@ def command(
     device: str | None,
     use_amp: bool,
     on_bad_sample: str | None,
+    flip: bool,
+    scales: tuple[str, ...],
+    score_threshold: float | None,
+    max_detections: int | None,
 ) -> None:
     """Evaluate a checkpoint on its validation data: the metrics as a table, and as JSON."""
     from det_core.config.overrides import apply_overrides
@@ -41,7 +46,7 @@ def command(
     changed = apply_overrides(header.recipe.to_plain(), with_bad_samples(overrides, on_bad_sample))
     recipe = Recipe.from_plain(changed, str(file))
     recipe = recipe if data is None else recipe.with_data(data)
-    recipe = amp(recipe) if use_amp else recipe
+    recipe = with_limits(amp(recipe) if use_amp else recipe, score_threshold, max_detections)
     world = join(device)
     try:
         terminal = Terminal(quiet=not world.main)
@@ -56,6 +61,7 @@ def command(
             transforms=recipe.data.test_transforms,
             workers=recipe.data.workers,
             precision=recipe.schedule.precision,
+            augmentation=augmentation(recipe, scales, flip),
             world=world,
             progress=lambda done, total: terminal.advance(done),
         )

@@ -10,6 +10,7 @@ from attrs import frozen
 from det_core.config.base import DetError, EvaluatorConfig, TransformConfig
 from det_core.data.dataset import DetectionDataset
 from det_core.data.loader import TestLoader, test_loader
+from det_core.engine.augment import Augmentation, merge, unflip
 from det_core.engine.distributed import World, gather
 from det_core.engine.predict import autocast, to_batch
 from det_core.evaluation.base import Evaluator
@@ -41,6 +42,7 @@ def evaluate(
     transforms: Sequence[TransformConfig] | None = None,
     workers: int = 0,
     precision: str = "fp32",
+    augmentation: Augmentation | None = None,
     world: World | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -54,6 +56,7 @@ def evaluate(
         transforms: from file to input; by default the detector's own.
         workers: loader processes of this rank.
         precision: `fp32`, `bf16` or `fp16`.
+        augmentation: views of each image whose detections are merged; by default one.
         world: the ranks that share the work; by default this process alone.
         progress: called with images done and to do on this rank.
         should_stop: asked after every image.
@@ -67,14 +70,20 @@ def evaluate(
         evaluators = (CocoEvaluatorConfig(kinds=("box", "mask") if detector.needs_masks else ("box",)),)
     world = world or World(0, 1, detector.preprocess.mean.device)
     judges = [config.build(dataset) for config in evaluators]
-    steps = [t.build() for t in (detector.test_transforms if transforms is None else transforms)]
-    loader = test_loader(dataset, steps, workers, world.rank, world.size)
+    augmentation = augmentation or Augmentation()
+    loaders, mirrored = [], []
+    for view, mirror in augmentation.views(detector.test_transforms if transforms is None else transforms):
+        loaders.append(test_loader(dataset, [t.build() for t in view], workers, world.rank, world.size))
+        mirrored.append(mirror)
     records: list[Records] = [[] for _ in judges]
     stopped = False
-    for done, (image_id, detections) in enumerate(_detections(detector, loader, precision), 1):
+    seen = [_detections(detector, *view, precision) for view in zip(loaders, mirrored, strict=True)]
+    for done, views in enumerate(zip(*seen, strict=True), 1):
+        image_id = views[0][0]
+        detections = views[0][1] if len(views) == 1 else merge([found for _, found in views], augmentation)
         for judge, rows in zip(judges, records, strict=True):
             rows += judge.encode(image_id, detections)
-        progress(done, len(loader))
+        progress(done, len(loaders[0]))
         if should_stop():
             stopped = True
             break
@@ -84,13 +93,15 @@ def evaluate(
     return _judged(judges, [[row for _, r in everyone for row in r[i]] for i in range(len(judges))])
 
 
-def _detections(detector: Detector, loader: TestLoader, precision: str) -> Iterator[tuple[int, Detections]]:
-    """Image id and detections of each image of this rank."""
+def _detections(
+    detector: Detector, loader: TestLoader, mirrored: bool, precision: str
+) -> Iterator[tuple[int, Detections]]:
+    """Image id and detections of each image of this rank, as they lie in the image itself."""
     detector.eval()
     for image in loader:
         with autocast(detector.preprocess.mean.device, precision):
             found = detector.predict(to_batch(detector, [image]))[0].to("cpu")
-        yield image.info.image_id, found
+        yield image.info.image_id, unflip(found, image.info.original_size[1]) if mirrored else found
 
 
 def _judged(judges: Sequence[Evaluator], records: Sequence[Records]) -> Evaluation:

@@ -15,6 +15,8 @@ from torch import Tensor
 from det_core.config.base import DetError
 from det_core.data.dataset import Sample, read_image
 from det_core.data.loader import LoadedImage, prepare
+from det_core.data.transforms import Transform
+from det_core.engine.augment import Augmentation, merge, unflip
 from det_core.model.detector import Detector
 from det_core.structures import Batch, Detections, Key, Targets
 
@@ -44,33 +46,52 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 
 def predict(
-    detector: Detector, images: Sequence[str | Path | Tensor], *, batch_size: int = 1, precision: str = "fp32"
+    detector: Detector,
+    images: Sequence[str | Path | Tensor | Sample],
+    *,
+    batch_size: int = 1,
+    precision: str = "fp32",
+    augmentation: Augmentation | None = None,
 ) -> list[Detections]:
     """Detections of each image, best first, in pixels of the original image, on the CPU.
 
     Args:
         detector: as loaded or composed; it is put into evaluation mode and stays on its device.
-        images: files, or (3, h, w) uint8 RGB tensors.
+        images: files, (3, h, w) uint8 RGB tensors, or samples of a data set: these bring the proposals that a detector
+            without a proposal head needs.
         batch_size: images that go through the network together.
         precision: `fp32`, `bf16` or `fp16`.
+        augmentation: views of each image whose detections are merged; by default one.
 
     Raises:
-        DataError: for a file that cannot be read. DetError: for a tensor of another form.
+        DataError: for a file that cannot be read. DetError: for a tensor of another form, or where a detector that
+            proposes no boxes itself gets no proposals.
     """
-    transforms = [t.build() for t in detector.test_transforms]
+    augmentation = augmentation or Augmentation()
+    views = [([t.build() for t in view], mirror) for view, mirror in augmentation.views(detector.test_transforms)]
     detector.eval()
-    device = detector.preprocess.mean.device
     found: list[Detections] = []
     for start in range(0, len(images), batch_size):
         samples = [_sample(image) for image in images[start : start + batch_size]]
-        loaded = [prepare(sample, transforms, Key()) for sample in samples]
-        with autocast(device, precision):
-            found += [d.to("cpu") for d in detector.predict(to_batch(detector, loaded))]
+        seen = [_view(detector, samples, *view, precision) for view in views]
+        found += seen[0] if len(seen) == 1 else [merge(views, augmentation) for views in zip(*seen, strict=True)]
     return found
 
 
-def _sample(image: str | Path | Tensor) -> Sample:
-    """An image without annotations."""
+def _view(
+    detector: Detector, samples: Sequence[Sample], transforms: Sequence[Transform], mirrored: bool, precision: str
+) -> list[Detections]:
+    """Detections of one view of each image, as they lie in the image itself, on the CPU."""
+    loaded = [prepare(sample, transforms, Key()) for sample in samples]
+    with autocast(detector.preprocess.mean.device, precision):
+        found = [d.to("cpu") for d in detector.predict(to_batch(detector, loaded))]
+    return [unflip(d, s.size[1]) for d, s in zip(found, samples, strict=True)] if mirrored else found
+
+
+def _sample(image: str | Path | Tensor | Sample) -> Sample:
+    """An image without annotations, or a sample as it is."""
+    if isinstance(image, Sample):
+        return image
     if isinstance(image, Tensor):
         if image.dim() != 3 or image.shape[0] != 3 or image.dtype != torch.uint8:
             raise DetError(f"an image is {tuple(image.shape)} {image.dtype}, expected (3, h, w) torch.uint8 in RGB")
