@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from det_core.model.layer_config import SoftNMSConfig
 from det_core.model.postprocess import Chosen, class_wise_nms, to_original
 from det_core.structures import ImageInfo
 
@@ -66,3 +67,40 @@ def test_nothing_above_the_threshold_and_nothing_at_all():
         assert found.boxes.shape == (0, 4)
         assert found.scores.shape == found.labels.shape == found.rows.shape == (0,)
         assert found.labels.dtype == found.rows.dtype == torch.int64
+
+
+def test_without_classes_a_box_suppresses_all_that_overlap():
+    found = class_wise_nms(
+        BOXES,
+        torch.tensor([[0.9, 0.1], [0.8, 0.7], [0.3, 0.0]]),
+        score_threshold=0.05,
+        nms_threshold=0.5,
+        max_detections=100,
+        class_agnostic=True,
+    )
+    assert (found.rows.tolist(), found.labels.tolist()) == ([0, 2], [0, 0])
+
+
+def test_soft_nms_lowers_scores_inside_each_class():
+    soft = SoftNMSConfig(min_score=0.05)
+    scores = torch.tensor([[0.9, 0.0], [0.8, 0.7], [0.3, 0.0]])
+    found = class_wise_nms(BOXES, scores, score_threshold=0.05, nms_threshold=0.5, max_detections=100, soft=soft)
+    # Row 1 of class 0 overlaps row 0 by 0.9, so 0.1 of its score is left; in class 1 it stands alone.
+    assert (found.rows.tolist(), found.labels.tolist()) == ([0, 1, 2, 1], [0, 1, 0, 0])
+    torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.7, 0.3, 0.08]))
+    few = class_wise_nms(BOXES, scores, score_threshold=0.05, nms_threshold=0.5, max_detections=2, soft=soft)
+    assert few.rows.tolist() == [0, 1]
+
+
+def test_soft_nms_drops_what_decays_below_its_least_score():
+    scores = torch.tensor([[0.9], [0.8], [0.3]])
+    for soft, rows in (
+        (SoftNMSConfig(min_score=0.1), [0, 2]),
+        (SoftNMSConfig(method="gaussian", min_score=0.1), [0, 2, 1]),
+    ):
+        found = class_wise_nms(BOXES, scores, score_threshold=0.05, nms_threshold=0.5, max_detections=100, soft=soft)
+        assert found.rows.tolist() == rows
+    nothing = class_wise_nms(
+        BOXES, scores, score_threshold=0.95, nms_threshold=0.5, max_detections=9, soft=SoftNMSConfig()
+    )
+    assert len(nothing.rows) == 0

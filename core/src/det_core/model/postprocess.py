@@ -5,10 +5,12 @@ Letters: R regions or anchors, K foreground classes, n detections. Boxes are xyx
 
 from __future__ import annotations
 
+import torch
 from attrs import frozen
 from torch import Tensor
 
 import det_ops
+from det_core.model.layer_config import SoftNMSConfig
 from det_core.structures import ImageInfo
 
 
@@ -29,16 +31,48 @@ class Chosen:
 
 
 def class_wise_nms(
-    boxes: Tensor, scores: Tensor, *, score_threshold: float, nms_threshold: float, max_detections: int
+    boxes: Tensor,
+    scores: Tensor,
+    *,
+    score_threshold: float,
+    nms_threshold: float,
+    max_detections: int,
+    soft: SoftNMSConfig | None = None,
+    class_agnostic: bool = False,
 ) -> Chosen:
     """Score threshold over (region, class) pairs, NMS inside each class, the best of all.
 
     Args:
         boxes: (R, K, 4), or (R, 4) where all classes share one box.
         scores: (R, K) probabilities.
+        soft: decay scores instead of removing detections; the scores handed on are the decayed ones.
+        class_agnostic: detections of different classes suppress each other, too.
     """
     rows, labels = (scores > score_threshold).nonzero(as_tuple=True)
     pair_scores = scores[rows, labels]
     pair_boxes = boxes[rows, labels] if boxes.dim() == 3 else boxes[rows]
-    keep = det_ops.batched_nms(pair_boxes, pair_scores, labels, nms_threshold)[:max_detections]
-    return Chosen(pair_boxes[keep], pair_scores[keep], labels[keep], rows[keep])
+    groups = torch.zeros_like(labels) if class_agnostic else labels
+    if soft is None:
+        keep = det_ops.batched_nms(pair_boxes, pair_scores, groups, nms_threshold)[:max_detections]
+        kept_scores = pair_scores[keep]
+    else:
+        keep, kept_scores = _soft_nms(pair_boxes, pair_scores, groups, nms_threshold, soft)
+        keep, kept_scores = keep[:max_detections], kept_scores[:max_detections]
+    return Chosen(pair_boxes[keep], kept_scores, labels[keep], rows[keep])
+
+
+def _soft_nms(
+    boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, soft: SoftNMSConfig
+) -> tuple[Tensor, Tensor]:
+    """(n,) indices and (n,) decayed scores of boxes (N, 4) with scores (N,), inside each group (N,), best first."""
+    kept, decayed = [groups[:0]], [scores[:0]]
+    for group in groups.unique():
+        member = (groups == group).nonzero().flatten()
+        found, left = det_ops.soft_nms(
+            boxes[member], scores[member], threshold, soft.sigma, soft.min_score, soft.method
+        )
+        kept.append(member[found])
+        decayed.append(left)
+    all_kept, all_scores = torch.cat(kept), torch.cat(decayed)
+    order = all_scores.argsort(descending=True, stable=True)
+    return all_kept[order], all_scores[order]
