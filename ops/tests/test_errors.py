@@ -71,7 +71,10 @@ VALUES = [
     (lambda: levels([X, X[:, :3]]), "features of level 1 have shape (2, 3, 8, 8), level 0 (2, 4, 8, 8)"),
     (lambda: levels(at=LEVELS[:2]), "levels have shape (2,), expected (3,) to match rois"),
     (lambda: det_ops.roi_levels(R[0], 4), "rois have shape (5,), expected (K, 5)"),
-    (lambda: det_ops.roi_levels(R, 4, rule="fpn"), "rule is 'fpn', expected 'mmdet', 'mmdet-v1' or 'detectron2'"),
+    (
+        lambda: det_ops.roi_levels(R, 4, rule="fpn"),
+        "rule is 'fpn', expected 'mmdet', 'mmdet-v1', 'detectron2' or 'torchvision'",
+    ),
     (lambda: det_ops.roi_pool(X[0], R, (2, 2), 1.0), "features have shape (4, 8, 8), expected (B, C, H, W)"),
     (lambda: det_ops.roi_pool(X, R, (2, 2), -1.0), "scale is -1.0, expected a positive number"),
     (lambda: det_ops.deform_roi_pool(X, R, None, (2, 0), 1.0), "output_size is (2, 0), expected at least 1 each"),

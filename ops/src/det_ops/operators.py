@@ -127,8 +127,11 @@ def _check_range(text: str, numbers: Tensor, count: int) -> None:
 def _ordinary(rois: Tensor, maps: Tensor, scale: float) -> bool:
     """Whether torchvision can take these regions (K, 5) of maps (B, C, H, W).
 
-    It crashes for one that is not finite or turned inside out, and visits every sample of a huge one.
+    On a CPU it crashes for one that is not finite or turned inside out, and visits every sample of a huge one; on a GPU
+    it does not crash, and looking would make the host wait.
     """
+    if rois.device.type != "cpu":
+        return True
     extent = (rois[:, 3:] - rois[:, 1:3]) * scale
     return bool(((extent >= 0) & (extent <= 4 * max(maps.shape[2:]) + 64) & rois[:, 1:3].isfinite()).all())
 
@@ -191,9 +194,23 @@ def _roi_align_backward(
     def forward(*maps: Tensor) -> Tensor:
         return pooling.roi_align(maps, rois, levels, size, scales, sampling, alignment, mode)
 
-    layout = torch.channels_last if channels_last else torch.contiguous_format
+    found: list[Tensor | None] = []
+    if service.torchvision_ops() is not None and mode == "avg" and alignment != "v1":
+        for number, (like, scale) in enumerate(zip(maps, scales, strict=True)):
+            member = (levels == number).nonzero().flatten()
+            mine = rois[member].to(compute_dtype(grad.dtype))
+            if not _ordinary(mine, like, scale):
+                found = []
+                break
+            aligned = alignment == "aligned"
+            found.append(
+                torch.ops.torchvision._roi_align_backward(
+                    full(grad)[member].contiguous(), mine, scale, *size, *like.shape, sampling or -1, aligned
+                )
+            )
     # In full precision, so that sums are rounded once.
-    found = vjp(forward, [full(m) for m in maps], grad)
+    found = found or vjp(forward, [full(m) for m in maps], grad)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
     return [g.to(grad.dtype).contiguous(memory_format=layout) for g in found if g is not None]
 
 
@@ -333,8 +350,7 @@ def _deform_conv2d(
     groups: int,
     offset_groups: int,
 ) -> Tensor:
-    peer = service.torchvision_ops()
-    if peer is not None and x.device.type in ("cpu", "cuda") and len(x) and torch.isfinite(offset).all():
+    if service.torchvision_ops() is not None and _finite(offset, x):
         real = compute_dtype(x.dtype)
         result: Tensor = torch.ops.torchvision.deform_conv2d(
             x.to(real),
@@ -373,14 +389,15 @@ def _deform_conv2d_backward(
     groups: int,
     offset_groups: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    # Always the reference: where a tap lies exactly on the line around the image torchvision's slope is another.
-    def forward(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None) -> Tensor:
-        return convolution.deform_conv2d(
-            x, offset, weight, mask, None, stride, padding, dilation, groups, offset_groups
-        )
+    geometry = (stride, padding, dilation, groups, offset_groups)
+    if service.torchvision_ops() is not None and _finite(offset, x):
+        grads = _torchvision_deform_gradients(grad, x, offset, weight, mask, *geometry)
+    else:
 
-    inputs = [full(x), full(offset), full(weight), None if mask is None else full(mask)]
-    grads = vjp(forward, inputs, grad)
+        def forward(x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None) -> Tensor:
+            return convolution.deform_conv2d(x, offset, weight, mask, None, *geometry)
+
+        grads = vjp(forward, [full(x), full(offset), full(weight), None if mask is None else full(mask)], grad)
     x_grad, offset_grad, weight_grad = (
         g.to(like.dtype) for g, like in zip(grads, (x, offset, weight), strict=False) if g is not None
     )
@@ -388,6 +405,49 @@ def _deform_conv2d_backward(
     mask_grad = x.new_empty(0) if mask is None or last is None else last.to(mask.dtype).contiguous()
     x_grad = x_grad.contiguous(memory_format=layout_of(x))
     return x_grad, offset_grad.contiguous(), weight_grad.contiguous(), mask_grad
+
+
+def _finite(offset: Tensor, x: Tensor) -> bool:
+    """Whether torchvision can take these offsets (B, G * K * 2, h, w): on a CPU it crashes for what is no number.
+
+    On a GPU it does not, and looking would make the host wait. It knows no other device, and no batch without images.
+    """
+    if x.device.type not in ("cpu", "cuda") or len(x) == 0:
+        return False
+    return x.device.type == "cuda" or bool(torch.isfinite(offset).all())
+
+
+def _torchvision_deform_gradients(
+    grad: Tensor,
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    mask: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    offset_groups: int,
+) -> list[Tensor | None]:
+    """Gradients of x (B, C, H, W), offset, weight and mask, with ours where a tap lies on the line around the image."""
+    shift, kernel = full(offset), (weight.shape[2], weight.shape[3])
+    factor = grad.new_zeros((len(x), 1), dtype=shift.dtype) if mask is None else full(mask)
+    x_grad, weight_grad, offset_grad, mask_grad, _ = torch.ops.torchvision._deform_conv2d_backward(
+        full(grad).contiguous(),
+        full(x).contiguous(),
+        full(weight).contiguous(),
+        shift.contiguous(),
+        factor.contiguous(),
+        full(weight).new_zeros(len(weight)),
+        *stride,
+        *padding,
+        *dilation,
+        groups,
+        offset_groups,
+        mask is not None,
+    )
+    inside = convolution.taps_inside(x.shape[2:], shift, kernel, stride, padding, dilation, offset_groups)
+    return [x_grad, torch.where(inside, offset_grad, 0.0), weight_grad, None if mask is None else mask_grad]
 
 
 @operator("masked_conv2d(Tensor x, Tensor mask, Tensor weight, Tensor? bias, int[] padding) -> Tensor")

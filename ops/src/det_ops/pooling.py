@@ -15,7 +15,7 @@ from torch import Tensor
 
 PoolMode = Literal["avg", "max"]
 Alignment = Literal["aligned", "unaligned", "v1"]
-LevelRule = Literal["mmdet", "mmdet-v1", "detectron2"]
+LevelRule = Literal["mmdet", "mmdet-v1", "detectron2", "torchvision"]
 
 
 def _check_features(features: Tensor, name: str = "features") -> None:
@@ -138,7 +138,8 @@ def roi_levels(rois: Tensor, count: int, finest_scale: float = 56.0, rule: Level
         count: how many levels there are, finest first.
         finest_scale: side below twice which a region goes to the finest level.
         rule: "mmdet" is floor(log2(sqrt(w h) / finest_scale + 1e-6)); "mmdet-v1" has w + 1 and h + 1 (2019);
-            "detectron2" is floor(2 + log2(sqrt(w h) / (4 finest_scale) + 1e-8)).
+            "detectron2" is floor(2 + log2(sqrt(w h) / (4 finest_scale) + 1e-8)); "torchvision" is
+            floor(4 + log2(sqrt(w h) / (4 finest_scale)) + 1e-6) - 2.
 
     Returns:
         (K,) int64 in 0..count-1.
@@ -153,8 +154,10 @@ def roi_levels(rois: Tensor, count: int, finest_scale: float = 56.0, rule: Level
         level = torch.log2(side / finest_scale + 1e-6).floor()
     elif rule == "detectron2":
         level = (2 + torch.log2(side / (4 * finest_scale) + 1e-8)).floor()
+    elif rule == "torchvision":
+        level = (4 + torch.log2(side / (4 * finest_scale)) + 1e-6).floor() - 2
     else:
-        raise ValueError(f"rule is {rule!r}, expected 'mmdet', 'mmdet-v1' or 'detectron2'")
+        raise ValueError(f"rule is {rule!r}, expected 'mmdet', 'mmdet-v1', 'detectron2' or 'torchvision'")
     return level.nan_to_num(0).clamp(0, count - 1).long()
 
 

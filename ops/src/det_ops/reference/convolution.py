@@ -68,6 +68,24 @@ def _base(
     return y, x
 
 
+def taps_inside(
+    image_size: Sequence[int],
+    offset: Tensor,
+    kernel: tuple[int, int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    offset_groups: int,
+) -> Tensor:
+    """(B, G * K * 2, h, w) bool, twice for each tap of offset (B, G * K * 2, h, w): within one pixel of the image."""
+    taps, size = kernel[0] * kernel[1], (offset.shape[2], offset.shape[3])
+    base_y, base_x = _base(kernel, size, stride, padding, dilation, offset.dtype, offset.device)
+    shift = offset.unflatten(1, (offset_groups, taps, 2))
+    y, x = base_y + shift[:, :, :, 0], base_x + shift[:, :, :, 1]
+    inside = (y > -1) & (y < image_size[0]) & (x > -1) & (x < image_size[1])
+    return inside[:, :, :, None].expand_as(shift).flatten(1, 3)
+
+
 def _sample(image: Tensor, y: Tensor, x: Tensor) -> Tensor:
     """(G, C / G, K, h, w) of an image (G, C / G, H, W) at y and x (G, K, h, w); 0 outside and on the line around it."""
     height, width = image.shape[-2:]
