@@ -146,21 +146,47 @@ class Recipe:
         return structure(plain, cls, source)
 
     def open_train(self) -> DetectionDataset:
-        """Its training data, with masks if the detector learns them; DataError for what is wrong with them."""
+        """Its training data, with masks if the detector learns them; DetError for what is wrong with them."""
+        self._check_proposals("train", self.data.train)
         masks = self.detector.needs_masks()
         return self.data.train.build(self.data.root, masks=masks, on_bad_sample=self.data.on_bad_sample)
 
     def open_val(self) -> DetectionDataset:
-        """Its validation data, with masks if an evaluator wants them; DataError for what is wrong with them."""
+        """Its validation data, with masks if an evaluator wants them; DetError for what is wrong with them."""
+        self._check_proposals("val", self.data.val)
         masks = any(e.needs_masks() for e in self.evaluation.evaluators)
         return self.data.val.build(self.data.root, masks=masks, on_bad_sample=self.data.on_bad_sample)
+
+    def _check_proposals(self, split: str, config: DatasetConfig) -> None:
+        """ConfigError unless the data bring proposals where, and only where, the detector takes them.
+
+        A data set of a plugin's that has no setting `proposals` is trusted to bring them by its own means.
+        """
+        detector = self.detector
+        wanted = detector.roi_head is not None and detector.dense_head is None
+        given = getattr(config, "proposals", None) is not None
+        path = f"data.{split}.proposals"
+        if given and not wanted:
+            why = "has no roi_head" if detector.roi_head is None else "has a dense_head that proposes boxes itself"
+            message = f"is set, but the detector {why}, so it would not be used; leave it out (null)"
+            raise ConfigError.at(path, message, self.name)
+        if wanted and not given and hasattr(config, "proposals"):
+            data = f" --data {self.data.root}" if self.data.root else ""
+            message = (
+                "is not set, but the detector has a roi_head and no dense_head that proposes boxes; make the file from "
+                f"an RPN with `det-core proposals --checkpoint RPN_RUN{data} --split {split} -o {split}.safetensors` "
+                f"and give it with `--set {path}=FILE`, or use a proposal head (dense_head: type: rpn)"
+            )
+            raise ConfigError.at(path, message, self.name)
 
     def with_data(self, root: str | Path) -> Recipe:
         """The same recipe on the data below `root`; where it used the bundled sample, on a COCO-format folder."""
         data = attrs.evolve(self.data, root=str(root))
         for split in ("train", "val"):
-            if isinstance(getattr(data, split), SampleConfig):
-                data = attrs.evolve(data, **{split: CocoConfig(split=split)})  # type: ignore[arg-type]
+            sample = getattr(data, split)
+            if isinstance(sample, SampleConfig):
+                coco = CocoConfig(split=split, proposals=sample.proposals, max_proposals=sample.max_proposals)
+                data = attrs.evolve(data, **{split: coco})  # type: ignore[arg-type]
         return attrs.evolve(self, data=data)
 
     def to_yaml(self) -> str:

@@ -117,3 +117,20 @@ def test_as_many_sizes_as_strides_are_needed():
 def test_settings_that_make_no_anchors_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         GridAnchorsConfig(**settings)
+
+
+def test_rounded_anchors_have_whole_corners():
+    (level,) = GridAnchorsConfig(rounded=True).build((4,))([(1, 1)], torch.device("cpu"))
+    assert level.boxes.tolist() == [[-23, -11, 23, 11], [-16, -16, 16, 16], [-11, -23, 11, 23]]
+
+
+def test_cells_spread_over_the_image():
+    """A map of 3 rows on an image of 160 has them 53 apart, not the stride's 64; 4 columns of 256 are 64 apart."""
+    config = GridAnchorsConfig(ratios=(1.0,), spacing="image")
+    fine, coarse = config.build((32, 64))([(5, 8), (3, 4)], torch.device("cpu"))
+    assert torch.equal(
+        fine.boxes, GridAnchorsConfig(ratios=(1.0,)).build((32,))([(5, 8)], torch.device("cpu"))[0].boxes
+    )
+    centres = (coarse.boxes[:, :2] + coarse.boxes[:, 2:]) / 2
+    assert centres[:, 0].unique().tolist() == [0, 64, 128, 192]
+    assert centres[:, 1].unique().tolist() == [0, 53, 106]

@@ -118,3 +118,12 @@ def test_encode_works_in_the_precision_of_the_boxes():
 def test_settings_that_cannot_be_decoded_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         DeltaCoderConfig(**settings)
+
+
+def test_shrinking_may_go_unclipped():
+    anchor, deltas = torch.tensor([[0.0, 0.0, 1000.0, 1000.0]]), torch.tensor([[0.0, 0.0, -10.0, 10.0]])
+    both = DeltaCoderConfig().build().decode(anchor, deltas)
+    grown = DeltaCoderConfig(clip_shrinking=False).build().decode(anchor, deltas)
+    assert (both[0, 2] - both[0, 0]).item() == pytest.approx(16.0, rel=1e-4)
+    assert (grown[0, 2] - grown[0, 0]).item() == pytest.approx(1000 * math.exp(-10), abs=1e-3)
+    assert (grown[0, 3] - grown[0, 1]).item() == pytest.approx(62500.0, rel=1e-4)

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from det_core.data.resize import resize_image
+from det_core.data.transforms import keep_ratio_size
 
 
 def test_twice_the_width_by_hand():
@@ -37,3 +38,14 @@ def test_never_more_than_a_level_from_floating_point(size):
 def test_another_type_is_refused():
     with pytest.raises(ValueError, match=r"image is \(3, 4, 4\) torch.float32, expected \(C, H, W\) torch.uint8"):
         resize_image(torch.zeros(3, 4, 4), (2, 2))
+
+
+def test_floating_point_keeps_fractions():
+    image = torch.tensor([[[0, 1]]], dtype=torch.uint8)
+    assert resize_image(image, (1, 4), "float").tolist() == [[[0, 0.25, 0.75, 1]]]
+    assert resize_image(image.double(), (1, 4), "float").dtype == torch.float64
+
+
+@pytest.mark.parametrize(("rounding", "size"), [("nearest", (160, 238)), ("down", (160, 237))])
+def test_rounding_of_a_new_side(rounding, size):
+    assert keep_ratio_size((101, 150), (250, 160), rounding) == size  # 150 * 160 / 101 = 237.6

@@ -14,6 +14,7 @@ import torch
 from attrs import evolve
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from torchvision.ops import box_iou
 
 from det_core.config.base import DetError
 from det_core.data.config import SampleConfig
@@ -162,6 +163,57 @@ def test_proposals_are_cut_at_their_limits() -> None:
     values = metrics(evaluator("proposal"), {2: found(*other, (0, [0, 0, 50, 50], 0.01))})
     assert values["ar100"] == pytest.approx(0.0)
     assert values["ar300"] == pytest.approx(1 / 3)
+
+
+def crowded(seed: int) -> tuple[Made, dict[int, Detections]]:
+    """Two images with objects of three classes and a crowd, and 1200 proposals each, near objects and anywhere."""
+    random = np.random.default_rng(seed)
+
+    def boxes(count: int) -> list[list[float]]:
+        corner, size = random.uniform(0, 150, (count, 2)), random.uniform(8, 50, (count, 2))
+        return np.concatenate([corner, corner + size], 1).tolist()
+
+    data = Made({i: [(k % 3, box, int(k == 0)) for k, box in enumerate(boxes(12))] for i in (1, 2)})
+    proposals = {}
+    for number, objects in data.boxes.items():
+        near = np.array([o[1] for o in objects] * 8) + random.normal(0, 3, (96, 4))
+        near[:, 2:] = np.maximum(near[:, 2:], near[:, :2] + 1)
+        given = torch.from_numpy(np.concatenate([near, boxes(1200 - len(near))]))
+        proposals[number] = Detections(
+            boxes=given, scores=torch.from_numpy(random.permutation(1200) / 1200), labels=torch.zeros(1200).long()
+        )
+    return data, proposals
+
+
+def direct_recall(data: Made, proposals: dict[int, Detections], limit: int) -> float:
+    """Mean over IoU thresholds of the share of objects found: each box, best first, takes the best object left."""
+    shares = []
+    for threshold in np.linspace(0.5, 0.95, 10):
+        taken = total = 0
+        for number, found_here in proposals.items():
+            objects = torch.tensor([box for _, box, crowd in data.boxes[number] if not crowd], dtype=torch.float64)
+            best = found_here.boxes[found_here.scores.argsort(descending=True)[:limit]]
+            overlaps = box_iou(best, objects)
+            for row in overlaps:
+                value, at = row.max(0)
+                if value >= threshold:
+                    overlaps[:, at] = -1
+                    taken += 1
+            total += len(objects)
+        shares.append(taken / total)
+    return float(np.mean(shares))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_recall_of_proposals_is_that_of_a_direct_computation(backend: str, seed: int) -> None:
+    if backend == "faster-coco-eval":
+        pytest.importorskip("faster_coco_eval")
+    data, proposals = crowded(seed)
+    values = metrics(evaluator("proposal", data=data, backend=backend), proposals)
+    expected = {limit: direct_recall(data, proposals, limit) for limit in (100, 300, 1000)}
+    assert len(set(expected.values())) == 3
+    assert {limit: values[f"ar{limit}"] for limit in expected} == pytest.approx(expected, abs=1e-12)
 
 
 def test_max_detections() -> None:

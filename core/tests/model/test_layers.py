@@ -80,7 +80,7 @@ def test_groups_that_do_not_divide_the_channels_are_refused():
     ("config", "settings", "message"),
     [
         (BatchNormConfig, {"eps": 0.0}, "'eps' must be > 0"),
-        (FrozenBatchNormConfig, {"eps": -1.0}, "'eps' must be > 0"),
+        (FrozenBatchNormConfig, {"eps": -1.0}, "'eps' must be >= 0"),
         (GroupNormConfig, {"groups": 0}, "'groups' must be >= 1"),
     ],
 )

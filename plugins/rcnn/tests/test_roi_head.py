@@ -346,6 +346,43 @@ def test_nms_is_in_original_pixels_and_all_axes_alike():
     assert len(fixed(rows, nms_threshold=0.4).predict([], proposals, one_image(scale=(0.5, 0.25)))[0]) == 1
 
 
+def test_small_detections_may_go():
+    rows = {x: ([math.log(0.8), math.log(1e-6), math.log(0.2)], [0.0] * 8) for x in (0.0, 40.0)}
+    proposals = [torch.tensor([[0.0, 0.0, 10.0, 8.0], [40.0, 0.0, 41.0, 8.0]])]
+    assert len(fixed(rows).predict([], proposals, one_image())[0]) == 2
+    assert len(fixed(rows, min_size=1.0).predict([], proposals, one_image())[0]) == 2
+    found = fixed(rows, min_size=1.5).predict([], proposals, one_image(scale=(0.5, 0.25)))[0]
+    assert found.boxes.tolist() == [[0, 0, 40, 16]]  # 1 pixel of the network's input is too few, though 4 of the image
+    one_for_all = {x: (logits, deltas[:4]) for x, (logits, deltas) in rows.items()}
+    assert len(fixed(one_for_all, agnostic=True, min_size=1.5).predict([], proposals, one_image())[0]) == 1
+
+
+def test_nms_in_network_pixels_finds_the_same_boxes():
+    """Overlaps do not depend on the scale of an axis, so only rounding can differ."""
+    rows = {x: ([math.log(s), math.log(1e-6), math.log(1 - s)], [0.0] * 8) for x, s in ((0.0, 0.8), (4.0, 0.7))}
+    proposals = [torch.tensor([[0.0, 0.0, 10.0, 8.0], [4.0, 0.0, 14.0, 8.0]])]
+    for threshold in (0.4, 0.5):
+        before, after = (
+            fixed(rows, nms_threshold=threshold, nms_in=where, mask=FixedMasks(3.0)).predict(
+                [], proposals, one_image(scale=(0.5, 0.25))
+            )[0]
+            for where in ("network", "original")
+        )
+        assert before.boxes.tolist() == after.boxes.tolist()
+        assert before.scores.tolist() == after.scores.tolist()
+        assert before.masks is not None
+        assert torch.equal(before.masks, after.masks)
+
+
+def test_masks_resized_to_whole_pixels():
+    rows = {8.0: ([0.0, 5.0, 0.0], [0.0] * 8)}
+    proposals = [torch.tensor([[8.0, 8.0, 24.0, 24.0]])]
+    found = fixed(rows, mask=FixedMasks(3.0), mask_paste="resized").predict([], proposals, one_image())[0]
+    assert found.masks is not None
+    columns = found.masks[0].any(0).nonzero().flatten()
+    assert (columns.min().item(), columns.max().item()) == (17, 24)  # of 25 columns for 6 cells
+
+
 def test_the_mask_of_the_predicted_class_is_pasted_into_the_original_image():
     rows = {8.0: ([0.0, 5.0, 0.0], [0.0] * 8)}
     head = fixed(rows, mask=FixedMasks(3.0))
@@ -482,6 +519,9 @@ def test_features_that_a_pooling_cannot_take_are_refused(config):
         ({"nms_threshold": -0.1}, "'nms_threshold' must be >= 0"),
         ({"mask_threshold": 2.0}, "'mask_threshold' must be <= 1"),
         ({"max_detections": 0}, "'max_detections' must be >= 1"),
+        ({"min_size": -1.0}, "'min_size' must be >= 0"),
+        ({"nms_in": "feet"}, "'nms_in' must be in"),
+        ({"mask_paste": "glued"}, "'mask_paste' must be in"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):

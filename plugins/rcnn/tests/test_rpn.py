@@ -219,6 +219,16 @@ def test_boxes_that_clipping_leaves_without_area_are_no_proposals():
     assert (found.boxes.shape, found.scores.shape, found.labels.shape) == ((0, 4), (0,), (0,))
 
 
+def test_proposals_must_be_larger_than_the_least_size():
+    outputs = outputs_of(
+        RPNConfig(channels=8, anchors=ONE_ANCHOR).build(ONE_LEVEL, 1), torch.zeros(1, 2, 1), torch.zeros(1, 2, 1, 4)
+    )
+    side = float(outputs.anchors[0].boxes[0, 2] - outputs.anchors[0].boxes[0, 0])
+    for least, count in ((0.0, 2), (side, 0)):
+        head = RPNConfig(channels=8, anchors=ONE_ANCHOR, min_size=least).build(ONE_LEVEL, 1)
+        assert len(head.proposals(outputs, one_image(32, 32), ProposalLimits())[0]) == count
+
+
 def test_under_autocast_boxes_and_losses_are_float32(tiny):
     head = tiny.rpn.build(tiny.levels, 1)
     batch = tiny.batch()

@@ -45,10 +45,12 @@ class GridAnchors(AnchorGenerator):
 
     A base anchor of scale s and ratio r on stride b has width b*s/sqrt(r) and height b*s*sqrt(r); the order in a cell
     is ratio-major. All arithmetic is float32, whatever the network's precision: assignments hang on it.
+    `rounded` and `spacing: image` are what torchvision's detectors do.
     """
 
     def __init__(self, config: GridAnchorsConfig, strides: tuple[int, ...]) -> None:
         self.strides = strides
+        self.spread = config.spacing == "image"
         self.per_cell = config.anchors_per_cell()
         self.base = [self._base(config, stride) for stride in strides]
 
@@ -58,18 +60,28 @@ class GridAnchors(AnchorGenerator):
         root = torch.sqrt(ratios)[:, None]
         width = (stride * (1 / root) * scales).flatten()
         height = (stride * root * scales).flatten()
-        return torch.stack([-0.5 * width, -0.5 * height, 0.5 * width, 0.5 * height], 1)
+        base = torch.stack([-0.5 * width, -0.5 * height, 0.5 * width, 0.5 * height], 1)
+        return base.round() if config.rounded else base
 
     def __call__(self, sizes: Sequence[tuple[int, int]], device: torch.device) -> list[LevelAnchors]:
         return [
-            self._level(base.to(device), stride, size, device)
-            for base, stride, size in zip(self.base, self.strides, sizes, strict=True)
+            self._level(base.to(device), spacing, size, device)
+            for base, spacing, size in zip(self.base, self._spacing(sizes), sizes, strict=True)
         ]
 
-    def _level(self, base: Tensor, stride: int, size: tuple[int, int], device: torch.device) -> LevelAnchors:
+    def _spacing(self, sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Pixels between rows and between columns of each level. The finest level tells the padded image's size."""
+        if not self.spread:
+            return [(stride, stride) for stride in self.strides]
+        height, width = (side * self.strides[0] for side in sizes[0])
+        return [(height // rows, width // columns) for rows, columns in sizes]
+
+    def _level(
+        self, base: Tensor, spacing: tuple[int, int], size: tuple[int, int], device: torch.device
+    ) -> LevelAnchors:
         rows, columns = (torch.arange(n, device=device) for n in size)
         row, column = (g.flatten() for g in torch.meshgrid(rows, columns, indexing="ij"))
-        x, y = column.float() * stride, row.float() * stride
+        x, y = column.float() * spacing[1], row.float() * spacing[0]
         boxes = torch.stack([x, y, x, y], 1)[:, None] + base  # (h*w, A, 4)
         cells = torch.stack([row, column], 1).repeat_interleave(self.per_cell, 0)
         return LevelAnchors(boxes.reshape(-1, 4), cells)

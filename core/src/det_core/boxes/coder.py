@@ -32,6 +32,7 @@ class DeltaCoder(BoxCoder):
     def __init__(self, config: DeltaCoderConfig) -> None:
         self.means, self.stds = config.means, config.stds
         self.limit = abs(math.log(config.max_ratio))
+        self.least = -self.limit if config.clip_shrinking else None
 
     def encode(self, anchors: Tensor, boxes: Tensor) -> Tensor:
         anchors = anchors.to(boxes.dtype)
@@ -49,8 +50,8 @@ class DeltaCoder(BoxCoder):
         px, py, pw, ph = _centre_form(anchors)
         dx, dy, dw, dh = deltas.unbind(-1)
         x, y = px + pw * dx, py + ph * dy
-        w = pw * dw.clamp(-self.limit, self.limit).exp()
-        h = ph * dh.clamp(-self.limit, self.limit).exp()
+        w = pw * dw.clamp(self.least, self.limit).exp()
+        h = ph * dh.clamp(self.least, self.limit).exp()
         boxes = torch.stack([x - w * 0.5, y - h * 0.5, x + w * 0.5, y + h * 0.5], -1)
         return boxes if size is None else clip(boxes, size)
 

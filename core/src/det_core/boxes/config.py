@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from attrs import field, frozen, validators
 
@@ -33,6 +33,15 @@ class GridAnchorsConfig(AnchorConfig):
         validator=[validators.min_len(1), validators.deep_iterable(validators.gt(0))],
         metadata=doc("height over width"),
     )
+    rounded: bool = field(default=False, metadata=doc("corners of an anchor around its centre are whole pixels"))
+    spacing: Literal["stride", "image"] = field(
+        default="stride",
+        validator=validators.in_(("stride", "image")),
+        metadata=doc(
+            "pixels between cells: the level's stride, or the padded image's side over the cells, rounded down "
+            "(differs on levels whose stride does not divide the side)"
+        ),
+    )
 
     def anchors_per_cell(self) -> int:
         return len(self.scales) * len(self.ratios)
@@ -57,6 +66,9 @@ class DeltaCoderConfig(CoderConfig):
         default=16 / 1000,
         validator=[validators.gt(0.0), validators.lt(1.0)],
         metadata=doc("decoding clips dw and dh to +-|log(max_ratio)|"),
+    )
+    clip_shrinking: bool = field(
+        default=True, metadata=doc("clip dw and dh on both sides; false clips only what makes a box larger")
     )
 
     def build(self) -> DeltaCoder:

@@ -22,6 +22,8 @@ VERBS = {
     "train": "Train a detector: a recipe, a plugin's own, or yours.",
     "test": "Evaluate a checkpoint on a data set.",
     "predict": "Detect objects in images: pictures and JSON.",
+    "proposals": "Write an RPN's proposals, for Fast R-CNN to train on.",
+    "import-weights": "Convert a checkpoint of mmdet, torchvision or detectron2.",
     "recipes": "List recipes, show one whole, print their schema.",
     "plugins": "List what is installed and what it adds; write a new plugin.",
     "data": "Report on a data set before anything trains on it.",

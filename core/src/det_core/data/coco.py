@@ -31,6 +31,7 @@ from det_core.data.dataset import (
     summary,
 )
 from det_core.data.masks import SegmentationBuilder, Segmentations, segmentation_problem
+from det_core.data.proposals import read_proposals
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,8 @@ class CocoDataset(DetectionDataset):
     `masks` reads segmentations and requires them. `semantic` is a folder of PNG class maps. `filter_empty` leaves out
     images without any annotation, `min_size` those whose shorter side is below it. `dropped` counts annotations that
     are in order but left out of training by COCO's usual rules (no area, less than a pixel wide or high, ignored),
-    `filtered` the images that `filter_empty` and `min_size` leave out.
+    `filtered` the images that `filter_empty` and `min_size` leave out. `proposals` is a proposals file; of each image's
+    boxes the best `max_proposals` are taken. DataError if it cannot be used, or lacks images of this data set.
     """
 
     def __init__(
@@ -98,6 +100,8 @@ class CocoDataset(DetectionDataset):
         filter_empty: bool = False,
         min_size: int = 0,
         name: str = "",
+        proposals: str | Path | None = None,
+        max_proposals: int | None = None,
     ) -> None:
         check_on_bad_sample(on_bad_sample)
         self.annotation_file, self.folder = Path(annotations), Path(images)
@@ -121,6 +125,9 @@ class CocoDataset(DetectionDataset):
         self.table = _table(records, self.image_ids, masks)
         self.dropped = int((~self.table.trained).sum())
         self.filtered = len(records.images) - len(kept)
+        self.proposals = None if proposals is None else read_proposals(proposals)
+        self.max_proposals = max_proposals
+        self._proposal_rows = None if self.proposals is None else self.proposals.rows_of(self)
 
     def _judge(self, bad: list[BadSample]) -> None:
         if bad and self.on_bad_sample == "error":
@@ -153,6 +160,7 @@ class CocoDataset(DetectionDataset):
             ignored=torch.from_numpy(self.table.crowd[chosen]),
             masks=self._masks(chosen, height, width),
             semantic=self._semantic(index, height, width),
+            proposals=self._proposals(index),
             file=file,
             image_id=image_id,
         )
@@ -167,6 +175,11 @@ class CocoDataset(DetectionDataset):
             return None
         path = (self.semantic / self._names[index]).with_suffix(".png")
         return read_class_map(path, (height, width), int(self.image_ids[index]))
+
+    def _proposals(self, index: int) -> Tensor | None:
+        if self.proposals is None or self._proposal_rows is None:
+            return None
+        return self.proposals.of_row(int(self._proposal_rows[index]), self.max_proposals)
 
     def ground_truth(self) -> dict[str, Any]:
         names = zip(self.classes.ids, self.classes.names, strict=True)

@@ -9,6 +9,8 @@ from attrs import field, frozen, validators
 from det_core.config.base import DatasetConfig, TransformConfig, doc
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from attrs import Attribute
 
     from det_core.data.dataset import DetectionDataset
@@ -17,6 +19,12 @@ if TYPE_CHECKING:
 Split = Literal["train", "val"]
 SPLITS = ("train", "val")
 Scales = tuple[tuple[int, int], ...]
+
+PROPOSALS = doc(
+    "proposals file (`det-core proposals` writes it) for a detector without a proposal head; relative to the data "
+    "folder (the sample: to the working folder), or absolute; null = none"
+)
+MAX_PROPOSALS = doc("best proposals of an image that are taken; null = all of the file")
 
 PROBABILITY = [validators.ge(0.0), validators.le(1.0)]
 
@@ -42,6 +50,10 @@ class CocoConfig(DatasetConfig):
     min_size: int = field(
         default=0, validator=validators.ge(0), metadata=doc("leave out images whose shorter side is below this")
     )
+    proposals: str | None = field(default=None, metadata=PROPOSALS)
+    max_proposals: int | None = field(
+        default=None, validator=validators.optional(validators.ge(1)), metadata=MAX_PROPOSALS
+    )
 
     def build(self, root: str, *, masks: bool = False, on_bad_sample: str = "error") -> DetectionDataset:
         """Open and check the data set; DataError (also LayoutError) with what is wrong."""
@@ -57,7 +69,16 @@ class CocoConfig(DatasetConfig):
             on_bad_sample=on_bad_sample,
             filter_empty=self.filter_empty,
             min_size=self.min_size,
+            proposals=_proposals(root, self.proposals),
+            max_proposals=self.max_proposals,
         )
+
+
+def _proposals(root: str, name: str | None) -> Path | None:
+    """The proposals file that a configuration names; DataError if it is not there."""
+    from det_core.data.proposals import proposals_path
+
+    return None if name is None else proposals_path(root, name)
 
 
 @frozen(kw_only=True)
@@ -67,6 +88,10 @@ class SampleConfig(DatasetConfig):
     type: ClassVar[str] = "sample"
 
     split: Split = field(validator=validators.in_(SPLITS), metadata=doc("17 images to train on, or 7 to evaluate"))
+    proposals: str | None = field(default=None, metadata=PROPOSALS)
+    max_proposals: int | None = field(
+        default=None, validator=validators.optional(validators.ge(1)), metadata=MAX_PROPOSALS
+    )
 
     def build(self, root: str = "", *, masks: bool = False, on_bad_sample: str = "error") -> DetectionDataset:
         """Open the sample; `root` plays no part."""
@@ -80,6 +105,8 @@ class SampleConfig(DatasetConfig):
             masks=masks,
             on_bad_sample=on_bad_sample,
             name=f"sample ({self.split})",
+            proposals=_proposals("", self.proposals),
+            max_proposals=self.max_proposals,
         )
 
 
@@ -93,7 +120,8 @@ class ResizeConfig(TransformConfig):
     """Resize to a scale, bilinear without antialiasing; masks take the nearest pixel.
 
     With `keep_ratio` a scale is (long edge, short edge), upper bounds both; the factor is
-    min(long / max(h, w), short / min(h, w)) and the new size int(side * factor + 0.5). Without, it is (width, height).
+    min(long / max(h, w), short / min(h, w)) and the new size int(side * factor + 0.5), or int(side * factor) with
+    `rounding: down`. Without, it is (width, height).
     """
 
     type: ClassVar[str] = "resize"
@@ -108,6 +136,17 @@ class ResizeConfig(TransformConfig):
         default="choice",
         validator=validators.in_(("choice", "range")),
         metadata=doc("draw one of the scales, or each edge uniformly between the two given"),
+    )
+
+    rounding: Literal["nearest", "down"] = field(
+        default="nearest",
+        validator=validators.in_(("nearest", "down")),
+        metadata=doc("of a new side to whole pixels, with keep_ratio; down is torchvision's detectors' way"),
+    )
+    arithmetic: Literal["fixed_point", "float"] = field(
+        default="fixed_point",
+        validator=validators.in_(("fixed_point", "float")),
+        metadata=doc("of pixels: OpenCV's, to 8 bits, or torch's, which keeps fractions (torchvision's detectors)"),
     )
 
     def __attrs_post_init__(self) -> None:

@@ -1,30 +1,39 @@
 """Bilinear resizing of 8-bit images in fixed point, to the last bit what old checkpoints were trained and tested on.
 
-The arithmetic is that of OpenCV's 8-bit bilinear resize, which the reference used: weights of 11 bits, the horizontal
-sum shortened by 4 bits, each vertical product by 16, rounded once at the end. Floating point with one rounding differs
-by a level in every tenth pixel, which is enough to move detections near a threshold.
+Fixed point is the default; its arithmetic is that of OpenCV's 8-bit bilinear resize, which the reference used: weights
+of 11 bits, the horizontal sum shortened by 4 bits, each vertical product by 16, rounded once at the end. Floating point
+with one rounding differs by a level in every tenth pixel, which is enough to move detections near a threshold.
+torchvision's detectors resize in floating point and keep the fractions: that is the arithmetic `float`.
 
 Letters: C channels, H W old size, h w new size.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+Arithmetic = Literal["fixed_point", "float"]
 WEIGHT_ONE = 2048  # 11 bits
 
 
-def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_image(image: Tensor, size: tuple[int, int], arithmetic: Arithmetic = "fixed_point") -> Tensor:
     """An image at another size: bilinear at pixel centres, without antialiasing.
 
     Args:
-        image: (C, H, W) uint8.
+        image: (C, H, W) uint8; floating point too where the arithmetic is `float`.
         size: (h, w).
+        arithmetic: see above.
 
     Returns:
-        (C, h, w) uint8.
+        (C, h, w) uint8, or where the arithmetic is `float` float32 in 0..255, or the image's floating point.
     """
+    if arithmetic == "float":
+        pixels = image if image.is_floating_point() else image.float()
+        return F.interpolate(pixels[None], size, mode="bilinear", align_corners=False)[0]
     if image.dtype != torch.uint8 or image.dim() != 3:
         raise ValueError(f"image is {tuple(image.shape)} {image.dtype}, expected (C, H, W) torch.uint8")
     left, right, left_weight, right_weight = _taps(size[1], image.shape[2], edge_takes_all=True)

@@ -7,7 +7,7 @@ any v2 transform. Letters: n annotations, p proposals, H W the size of an image.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import attrs
 import torch
@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import functional as F
 
 from det_core.data.config import ColorJitterConfig, FlipConfig, ResizeConfig
 from det_core.data.dataset import Sample
-from det_core.data.resize import resize_image
+from det_core.data.resize import Arithmetic, resize_image
 from det_core.structures import Key
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class Resize:
 
     def __call__(self, sample: Sample, /) -> Sample:
         size = self.target(sample.size, self.draw())
-        return sample if size == sample.size else resize(sample, size)
+        return sample if size == sample.size else resize(sample, size, self.config.arithmetic)
 
     def draw(self) -> tuple[int, int]:
         """One of the scales, or one between the two; drawn from torch's global generator if there is a choice."""
@@ -158,16 +158,19 @@ class Resize:
         """The (height, width) that an image of `size` (height, width) takes at a scale."""
         if not self.config.keep_ratio:
             return scale[1], scale[0]
-        return keep_ratio_size(size, scale)
+        return keep_ratio_size(size, scale, self.config.rounding)
 
     def __repr__(self) -> str:
         return f"Resize({self.config!r})"
 
 
-def keep_ratio_size(size: tuple[int, int], scale: tuple[int, int]) -> tuple[int, int]:
+def keep_ratio_size(
+    size: tuple[int, int], scale: tuple[int, int], rounding: Literal["nearest", "down"] = "nearest"
+) -> tuple[int, int]:
     """The (height, width) of an image of `size` fitted into (long edge, short edge) bounds."""
     factor = min(max(scale) / max(size), min(scale) / min(size))
-    return max(int(size[0] * factor + 0.5), 1), max(int(size[1] * factor + 0.5), 1)
+    extra = 0.5 if rounding == "nearest" else 0.0
+    return max(int(size[0] * factor + extra), 1), max(int(size[1] * factor + extra), 1)
 
 
 def _between(a: int, b: int) -> int:
@@ -175,7 +178,7 @@ def _between(a: int, b: int) -> int:
     return int(torch.randint(min(a, b), max(a, b) + 1, ()))
 
 
-def resize(sample: Sample, size: tuple[int, int]) -> Sample:
+def resize(sample: Sample, size: tuple[int, int], arithmetic: Arithmetic = "fixed_point") -> Sample:
     """A sample at (height, width): bilinear without antialiasing, masks and class maps by the nearest pixel.
 
     Boxes and proposals are multiplied by new / old of each axis.
@@ -184,7 +187,7 @@ def resize(sample: Sample, size: tuple[int, int]) -> Sample:
     factors = torch.tensor([size[1] / width, size[0] / height] * 2, dtype=torch.float32)
     return attrs.evolve(
         sample,
-        image=resize_image(sample.image, size),
+        image=resize_image(sample.image, size, arithmetic),
         boxes=sample.boxes * factors,
         masks=_resize_masks(sample.masks, size),
         semantic=_resize_masks(sample.semantic, size),

@@ -27,10 +27,10 @@ def leave_pictures(run: Path, detector: Detector, dataset: DetectionDataset, row
     names = picture_names(files)
     for index, file in enumerate(files):
         try:
-            image = dataset.load(index).image
+            sample = dataset.load(index)
         except BadImage as error:
             notes.append(f"no picture: {error}")
             continue
-        found = predict(detector, [image])[0]
-        save_png(draw(image, found, detector.found_classes), folder / names[file])
+        found = predict(detector, [sample])[0]
+        save_png(draw(sample.image, found, detector.found_classes), folder / names[file])
     return notes

@@ -46,7 +46,11 @@ class FrozenBatchNormConfig(NormConfig):
 
     type: ClassVar[str] = "frozen_batch_norm"
 
-    eps: float = field(default=1e-5, validator=validators.gt(0), metadata=doc("added to the variance"))
+    eps: float = field(
+        default=1e-5,
+        validator=validators.ge(0),
+        metadata=doc("added to the variance; torchvision's first COCO weights want 0"),
+    )
 
     def build(self, channels: int) -> nn.Module:
         from det_core.model.layers import BatchNorm
@@ -122,6 +126,11 @@ class RoIAlignConfig(RoIPoolConfig):
     finest_scale: float = field(
         default=56.0, validator=validators.gt(0), metadata=doc("regions below twice this side use the finest level")
     )
+    level_rule: Literal["mmdet", "mmdet-v1", "detectron2", "torchvision"] = field(
+        default="mmdet",
+        validator=validators.in_(("mmdet", "mmdet-v1", "detectron2", "torchvision")),
+        metadata=doc("whose rounding decides a region's level; they differ at the exact borders between levels"),
+    )
     mode: Literal["avg", "max"] = field(
         default="avg", validator=validators.in_(("avg", "max")), metadata=doc("how a bin's samples are combined")
     )
@@ -135,3 +144,18 @@ class RoIAlignConfig(RoIPoolConfig):
         from det_core.model.roi_pool import RoIAlign
 
         return RoIAlign(self, inputs)
+
+
+@frozen(kw_only=True)
+class SoftNMSConfig:
+    """Soft-NMS (Bodla et al., 2017): overlapping detections lose score instead of going."""
+
+    method: Literal["linear", "gaussian"] = field(
+        default="linear",
+        validator=validators.in_(("linear", "gaussian")),
+        metadata=doc("linear: times 1 - IoU above the NMS threshold; gaussian: exp(-IoU^2 / sigma) always"),
+    )
+    sigma: float = field(default=0.5, validator=validators.gt(0), metadata=doc("width of the Gaussian"))
+    min_score: float = field(
+        default=0.05, validator=[validators.ge(0), validators.le(1)], metadata=doc("detections that decay below it go")
+    )

@@ -69,3 +69,31 @@ def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: 
         sampled = F.grid_sample(masks[i][None, None], grid, align_corners=False)[0, 0]
         out[i, top:bottom, left:right] = sampled >= threshold
     return out
+
+
+def paste_resized_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float = 0.5) -> Tensor:
+    """Masks of regions laid into the image, as Detectron and torchvision do.
+
+    The mask gets a border of zeros and its box grows with it; the box's corners are cut to whole pixels (towards
+    zero), both included; the mask is resized to that many pixels and compared with >.
+
+    Args, returns: as `paste_masks`.
+    """
+    height, width = size
+    side = masks.shape[-1]
+    out = torch.zeros((len(masks), height, width), dtype=torch.bool, device=masks.device)
+    middle, half = (boxes[:, :2] + boxes[:, 2:]) * 0.5, (boxes[:, 2:] - boxes[:, :2]) * (0.5 * ((side + 2) / side))
+    corners = torch.cat([middle - half, middle + half], 1).long().tolist()
+    padded = F.pad(masks, (1, 1, 1, 1))
+    for i, (x1, y1, x2, y2) in enumerate(corners):
+        cells = (max(y2 - y1 + 1, 1), max(x2 - x1 + 1, 1))
+        left, right = max(x1, 0), min(x2 + 1, width)
+        top, bottom = max(y1, 0), min(y2 + 1, height)
+        if left >= right or top >= bottom:
+            continue
+        resized = F.interpolate(padded[i][None, None], cells, mode="bilinear", align_corners=False)[0, 0]
+        out[i, top:bottom, left:right] = resized[top - y1 : bottom - y1, left - x1 : right - x1] > threshold
+    return out
+
+
+PASTE = {"sampled": paste_masks, "resized": paste_resized_masks}

@@ -18,7 +18,8 @@ from det_core.model.layer_config import RoIAlignConfig
 class RoIAlign(RoIPool):
     """Pools each region from one level by its size (Lin et al., FPN, 2017, equation 1).
 
-    level = clamp(floor(log2(sqrt(w * h) / finest_scale + 1e-6)), 0, levels - 1), counted from the finest.
+    level = clamp(floor(log2(sqrt(w * h) / finest_scale + 1e-6)), 0, levels - 1), counted from the finest; see
+    `det_ops.roi_levels` for other rules.
     """
 
     def __init__(self, config: RoIAlignConfig, inputs: FeatureSpec) -> None:
@@ -29,7 +30,7 @@ class RoIAlign(RoIPool):
 
     def level_of(self, rois: Tensor) -> Tensor:
         """(R,) int64 index into the pooled levels."""
-        return det_ops.roi_levels(rois, len(self.levels), self.config.finest_scale)
+        return det_ops.roi_levels(rois, len(self.levels), self.config.finest_scale, self.config.level_rule)
 
     def forward(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
         """(R, C, h, w) from L maps and (R, 5) rois (image index, x1, y1, x2, y2) in input pixels."""

@@ -17,4 +17,16 @@ def _mmdet(config: FPNConfig) -> Names:
     )
 
 
-WEIGHT_MAPS = (WeightMap("mmdet", FPNConfig, _mmdet),)
+def _torchvision(config: FPNConfig) -> Names:
+    # Each is a sequence of the convolution and its norm.
+    return Names(
+        rules=(
+            (r"lateral\.(\d+)\.conv", r"inner_blocks.\1.0"),
+            (r"lateral\.(\d+)\.norm", r"inner_blocks.\1.1"),
+            (r"output\.(\d+)\.conv", r"layer_blocks.\1.0"),
+            (r"output\.(\d+)\.norm", r"layer_blocks.\1.1"),
+        )
+    )
+
+
+WEIGHT_MAPS = (WeightMap("mmdet", FPNConfig, _mmdet), WeightMap("torchvision", FPNConfig, _torchvision))

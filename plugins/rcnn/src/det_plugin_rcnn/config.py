@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from attrs import field, frozen, validators
 
@@ -27,7 +27,7 @@ from det_core.config.base import (
     TrunkConfig,
     doc,
 )
-from det_core.model.layer_config import Conv2dConfig, RoIAlignConfig
+from det_core.model.layer_config import Conv2dConfig, RoIAlignConfig, SoftNMSConfig
 from det_core.model.loss_config import BinaryCrossEntropyConfig, CrossEntropyConfig, L1Config
 
 if TYPE_CHECKING:
@@ -63,6 +63,11 @@ class RPNConfig(ProposalHeadConfig):
         metadata=doc("anchors further than this many pixels outside the image do not train; -1 = all do"),
     )
     nms_threshold: float = field(default=0.7, validator=FRACTION, metadata=doc("IoU above which a proposal goes"))
+    min_size: float = field(
+        default=0.0,
+        validator=validators.ge(0.0),
+        metadata=doc("a proposal whose width or height is not above this goes"),
+    )
     conv: ConvConfig = field(default=Conv2dConfig(), metadata=doc("the shared convolution"))
 
     def check(self, features: FeatureSpec) -> None:
@@ -138,8 +143,27 @@ class RCNNHeadConfig(RoIHeadConfig):
     mask_loss: LossConfig = field(default=BinaryCrossEntropyConfig(), metadata=doc("masks, per pixel"))
     score_threshold: float = field(default=0.05, validator=FRACTION, metadata=doc("detections above it are kept"))
     nms_threshold: float = field(default=0.5, validator=FRACTION, metadata=doc("IoU above which a detection goes"))
+    soft_nms: SoftNMSConfig | None = field(default=None, metadata=doc("decay overlapping detections instead"))
+    class_agnostic_nms: bool = field(
+        default=False, metadata=doc("detections of different classes suppress each other, too")
+    )
     max_detections: int = field(default=100, validator=AT_LEAST_1, metadata=doc("best per image"))
+    min_size: float = field(
+        default=0.0,
+        validator=validators.ge(0.0),
+        metadata=doc("a detection narrower or lower than this many pixels of the network's input goes"),
+    )
+    nms_in: Literal["original", "network"] = field(
+        default="original",
+        validator=validators.in_(("original", "network")),
+        metadata=doc("in whose pixels detections are compared: after or before boxes are scaled back"),
+    )
     mask_threshold: float = field(default=0.5, validator=FRACTION, metadata=doc("probability of a mask's pixels"))
+    mask_paste: Literal["sampled", "resized"] = field(
+        default="sampled",
+        validator=validators.in_(("sampled", "resized")),
+        metadata=doc("into the image: sampled at its pixel centres, or resized to whole pixels (torchvision)"),
+    )
 
     def __attrs_post_init__(self) -> None:
         if self.mask_roi_pool is not None and self.mask_head is None:

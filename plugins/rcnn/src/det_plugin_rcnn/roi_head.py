@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from attrs import evolve
 from torch import Tensor
 
 from det_core.config.base import FeatureSpec
 from det_core.model.contracts import BoxHead, Losses, MaskHead, RoIHead, RoIPool, Trunk
 from det_core.model.layers import to_rois
 from det_core.model.losses import box_loss, full_precision
-from det_core.model.masks import mask_targets, paste_masks
+from det_core.model.masks import PASTE, mask_targets
 from det_core.model.postprocess import Chosen, class_wise_nms, to_original
 from det_core.model.regions import SampledRegions, sample_regions
 from det_core.structures import Batch, Detections, ImageInfo, LossTerm, Targets
@@ -121,7 +122,7 @@ class RCNNHead(RoIHead):
         return masks[torch.arange(len(labels), device=masks.device), labels]
 
     def predict(self, features: Sequence[Tensor], proposals: Sequence[Tensor], batch: Batch) -> list[Detections]:
-        """Softmax scores, decoded boxes, NMS inside each class in original pixels, then masks of what is left."""
+        """Softmax scores, decoded boxes, NMS inside each class, then masks of what is left."""
         outputs = self.box_head(self.box_regions(features, to_rois(list(proposals))))
         sizes = [len(p) for p in proposals]
         scores = full_precision(outputs.scores).softmax(-1)[:, :-1].split(sizes)
@@ -144,13 +145,20 @@ class RCNNHead(RoIHead):
         config = self.config
         agnostic = self.box_head.class_agnostic
         boxes = self.coder.decode(proposals, deltas if agnostic else deltas.unflatten(1, (-1, 4)), info.size)
+        if config.min_size:
+            large = ((boxes[..., 2:] - boxes[..., :2]) >= config.min_size).all(-1)  # (R,) or (R, K)
+            scores = scores.where(large[:, None] if agnostic else large, scores.new_tensor(-1.0))
         chosen = class_wise_nms(
-            to_original(boxes, info),
+            boxes if config.nms_in == "network" else to_original(boxes, info),
             scores,
             score_threshold=config.score_threshold,
             nms_threshold=config.nms_threshold,
             max_detections=config.max_detections,
+            soft=config.soft_nms,
+            class_agnostic=config.class_agnostic_nms,
         )
+        if config.nms_in == "network":
+            return chosen.boxes, evolve(chosen, boxes=to_original(chosen.boxes, info))
         return boxes[chosen.rows] if agnostic else boxes[chosen.rows, chosen.labels], chosen
 
     def _predict_masks(
@@ -162,8 +170,9 @@ class RCNNHead(RoIHead):
         regions = self.box_regions(features, rois) if self.mask_roi_pool is None else self.mask_roi_pool(features, rois)
         logits = self._of_class(self.mask_head(regions), torch.cat([c.labels for c in chosen]))
         probabilities = full_precision(logits).sigmoid().split([len(b) for b in boxes])
+        paste = PASTE[self.config.mask_paste]
         return [
-            paste_masks(p, c.boxes, info.original_size, self.config.mask_threshold)
+            paste(p, c.boxes, info.original_size, self.config.mask_threshold)
             for p, c, info in zip(probabilities, chosen, infos, strict=True)
         ]
 

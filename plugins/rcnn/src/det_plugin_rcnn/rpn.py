@@ -125,7 +125,7 @@ class RPN(ProposalHead):
             boxes.append(self.coder.decode(anchors.boxes[best.indices], deltas, info.size))
             levels.append(torch.full_like(best.indices, level))
         all_scores, all_boxes, all_levels = torch.cat(scores), torch.cat(boxes), torch.cat(levels)
-        real = ((all_boxes[:, 2] > all_boxes[:, 0]) & (all_boxes[:, 3] > all_boxes[:, 1])).nonzero().flatten()
+        real = ((all_boxes[:, 2:] - all_boxes[:, :2]) > self.config.min_size).all(1).nonzero().flatten()
         kept = det_ops.batched_nms(all_boxes[real], all_scores[real], all_levels[real], self.config.nms_threshold)
         kept = real[kept[: limits.after_nms]]
         return ScoredBoxes(all_boxes[kept], all_scores[kept])

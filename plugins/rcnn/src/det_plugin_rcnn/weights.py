@@ -1,7 +1,7 @@
 """How other projects name the weights of the R-CNN family's heads."""
 
 from det_core.config.base import NormConfig
-from det_core.weights import Names, Part, WeightMap
+from det_core.weights import Change, Names, Part, WeightMap
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig, RPNConfig
 
 
@@ -44,9 +44,54 @@ def _roi_head(config: RCNNHeadConfig) -> Names:
     return Names(parts=parts)
 
 
+# torchvision's detectors have background as class 0: in front of the scores, and as unused boxes and masks.
+BACKGROUND_LAST = Change("background moved from the first place to the last", lambda value: value.roll(-1, 0))
+NO_BACKGROUND_BOX = Change("background's box dropped", lambda value: value[4:])
+NO_BACKGROUND_MASK = Change("background's mask dropped", lambda value: value[1:])
+
+
+def _torchvision_rpn(config: RPNConfig) -> Names:
+    return Names(rules=((r"conv\.", "conv.0.0."), (r"scores\.", "cls_logits."), (r"deltas\.", "bbox_pred.")))
+
+
+def _torchvision_box_head(config: FCBoxHeadConfig) -> Names:
+    rules = [(r"scores\.", "box_predictor.cls_score."), (r"deltas\.", "box_predictor.bbox_pred.")]
+    if config.num_convs:  # a sequence of convolutions, a flattening, and pairs of layer and ReLU
+        rules += [(r"convs\.(\d+)\.conv", r"box_head.\1.0"), (r"convs\.(\d+)\.norm", r"box_head.\1.1")]
+        rules += [(rf"fcs\.{i}\.", f"box_head.{config.num_convs + 1 + 2 * i}.") for i in range(config.num_fcs)]
+    else:
+        rules += [(rf"fcs\.{i}\.", f"box_head.fc{6 + i}.") for i in range(config.num_fcs)]
+    changes = [(r"scores\.", BACKGROUND_LAST)]
+    if not config.class_agnostic:
+        changes.append((r"deltas\.", NO_BACKGROUND_BOX))
+    return Names(rules=tuple(rules), changes=tuple(changes))
+
+
+def _torchvision_mask_head(config: ConvMaskHeadConfig) -> Names:
+    rules = (
+        (r"convs\.(\d+)\.conv", r"mask_head.\1.0"),
+        (r"convs\.(\d+)\.norm", r"mask_head.\1.1"),
+        (r"upsample\.", "mask_predictor.conv5_mask."),
+        (r"logits\.", "mask_predictor.mask_fcn_logits."),
+    )
+    changes = () if config.class_agnostic else ((r"logits\.", NO_BACKGROUND_MASK),)
+    return Names(rules=rules, changes=changes)
+
+
+def _torchvision_roi_head(config: RCNNHeadConfig) -> Names:
+    parts = {"box_head": Part(config.box_head, "")}
+    if config.mask_head is not None:
+        parts["mask_head"] = Part(config.mask_head, "")
+    return Names(parts=parts)
+
+
 WEIGHT_MAPS = (
     WeightMap("mmdet", RPNConfig, _rpn),
     WeightMap("mmdet", FCBoxHeadConfig, _box_head),
     WeightMap("mmdet", ConvMaskHeadConfig, _mask_head),
     WeightMap("mmdet", RCNNHeadConfig, _roi_head),
+    WeightMap("torchvision", RPNConfig, _torchvision_rpn),
+    WeightMap("torchvision", FCBoxHeadConfig, _torchvision_box_head),
+    WeightMap("torchvision", ConvMaskHeadConfig, _torchvision_mask_head),
+    WeightMap("torchvision", RCNNHeadConfig, _torchvision_roi_head),
 )

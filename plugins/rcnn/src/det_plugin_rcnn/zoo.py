@@ -35,6 +35,11 @@ class Row:
         return f"{self.model}/{self.network}-{self.kind}-{self.schedule}"
 
     @property
+    def fast(self) -> bool:
+        """Whether it works on given proposals."""
+        return self.model.startswith("fast-")
+
+    @property
     def caffe(self) -> bool:
         """Whether the backbone is of caffe style: strides, weights and colours as in the original release."""
         return self.network.endswith("-caffe")
@@ -48,6 +53,8 @@ COCO = DataConfig(
     train_transforms=(RESIZE, FlipConfig()),
     test_transforms=(RESIZE,),
 )
+# Fast R-CNN trains on the best 2000 given boxes of an image, and is tested on all of them (2019: 1000 in both).
+COCO_WITH_PROPOSALS = evolve(COCO, train=CocoConfig(split="train", filter_empty=True, min_size=32, max_proposals=2000))
 
 # Caffe-style weights want BGR with means alone, and their norms do not train.
 CAFFE = PreprocessConfig(order="bgr", mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0))
@@ -81,7 +88,7 @@ MODELS = tuple(SUMMARIES)
 
 def _proposals(row: Row) -> RPNConfig | None:
     """The first stage; Fast R-CNN has none."""
-    if row.model.startswith("fast-"):
+    if row.fast:
         return None
     if row.kind == "fpn":
         # The table of published settings has 1000 per level for the RPN alone; the reference results show 2000.
@@ -136,7 +143,7 @@ def zoo_recipe(row: Row) -> Recipe:
             dense_head=_proposals(row),
             roi_head=_second_stage(row),
         ),
-        data=COCO,
+        data=COCO_WITH_PROPOSALS if row.fast else COCO,
         optimizer=OptimizerConfig(lr=0.02, lr_batch=16),
         schedule=SCHEDULES[row.schedule],
         evaluation=EVALUATIONS[row.model],

@@ -51,7 +51,8 @@ class ResNet(Backbone):
 
     def load_initial_weights(self) -> None:
         if self.config.pretrained is not None:
-            load_initial(self, self.config.pretrained)
+            unbuilt = [f"layer{number}." for number in range(max(self.config.stages) + 1, 5)]
+            load_initial(self, self.config.pretrained, ignore=("fc.", *unbuilt))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, 3, H, W) to one map per named stage, (N, C, H / stride, W / stride)."""

@@ -1,4 +1,4 @@
-"""How other projects name ResNet's weights: as torchvision does, and so do we."""
+"""How other projects name ResNet's weights: as torchvision does, and so do we; detectron2 has names of its own."""
 
 from det_core.weights import Names, WeightMap
 from det_plugin_resnet.config import ResNetConfig, ResNetStageConfig
@@ -8,4 +8,25 @@ def _same_names(config: ResNetConfig | ResNetStageConfig) -> Names:
     return Names()
 
 
-WEIGHT_MAPS = (WeightMap("mmdet", ResNetConfig, _same_names), WeightMap("mmdet", ResNetStageConfig, _same_names))
+def _detectron2(config: ResNetConfig | ResNetStageConfig) -> Names:
+    stem = ((r"conv1\.", "stem.conv1."), (r"bn1\.", "stem.conv1.norm."))
+    stages: list[tuple[str, str]] = []
+    for number in (1, 2, 3, 4):
+        block, theirs = rf"layer{number}\.(\d+)\.", rf"res{number + 1}.\1."
+        stages += [
+            (rf"{block}conv(\d)\.", rf"{theirs}conv\2."),
+            (rf"{block}bn(\d)\.", rf"{theirs}conv\2.norm."),
+            (rf"{block}downsample\.0\.", rf"{theirs}shortcut."),
+            (rf"{block}downsample\.1\.", rf"{theirs}shortcut.norm."),
+        ]
+    return Names(rules=(*stem, *stages))
+
+
+WEIGHT_MAPS = (
+    WeightMap("mmdet", ResNetConfig, _same_names),
+    WeightMap("mmdet", ResNetStageConfig, _same_names),
+    WeightMap("torchvision", ResNetConfig, _same_names),
+    WeightMap("torchvision", ResNetStageConfig, _same_names),
+    WeightMap("detectron2", ResNetConfig, _detectron2),
+    WeightMap("detectron2", ResNetStageConfig, _detectron2),
+)

@@ -1,0 +1,142 @@
+"""`det-core import-weights`: other projects' checkpoints as checkpoints of this one."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from det_core.config.base import DetError
+from det_core.plugins import plugin_manager
+from det_core.recipe import Recipe, load_recipe
+from det_core.weights import (
+    SOURCES,
+    ImportReport,
+    SourceFile,
+    class_count,
+    holds_detector,
+    import_backbone,
+    import_weights,
+    read_source,
+)
+from det_core.weights.fill import refuse_legacy
+from det_core.weights.initial import how_to_set
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from det_core.structures import Classes
+
+SUFFIX = ".safetensors"
+
+
+@click.command(name="import-weights")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--from", "source", type=click.Choice(SOURCES), required=True, help="The project that saved FILE.")
+@click.option("--recipe", required=True, help="The recipe of the same model (`det-core recipes` lists them).")
+@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change a setting of the recipe.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), required=True, help="Where to write, a .safetensors file."
+)
+def command(file: Path, source: str, recipe: str, overrides: tuple[str, ...], out: Path) -> None:
+    """Convert FILE, a checkpoint of another project, and say what became of its weights.
+
+    A whole detector becomes a checkpoint for predict, test and train --init; its number of classes is read from FILE.
+    An ImageNet model becomes initial weights for the backbone of the recipe.
+
+    Nothing that FILE brings is run.
+    """
+    if out.suffix != SUFFIX:
+        raise DetError(f"-o {out}: weights are written as {SUFFIX}; give a name with this ending")
+    chosen = load_recipe(recipe, list(overrides))
+    read = read_source(file)
+    refuse_legacy(source, read.state, chosen.detector, read.version)
+    whole = holds_detector(source, read.state)
+    (_import_detector if whole else _import_backbone)(read, source, chosen, out)
+
+
+def _import_detector(file: SourceFile, source: str, recipe: Recipe, out: Path) -> None:
+    from det_core.engine.checkpoint import Header
+
+    count = class_count(file.state, source=source, config=recipe.detector)
+    classes = _classes(file, source, count)
+    detector = recipe.detector.build(classes=classes)
+    report = import_weights(file.state, source=source, detector=detector)
+    header = Header(recipe=recipe, classes=classes, plugins=plugin_manager().versions())
+    _write(out, detector.state_dict(), header.to_metadata())
+    click.echo(f"{file.path}: a detector of {source}, {_plural(len(classes), 'class', 'es')} ({_shown(classes)})")
+    _tell(report)
+    click.echo(f"wrote {out} (recipe {recipe.name}): det-core predict --checkpoint {out} IMAGES")
+
+
+def _import_backbone(file: SourceFile, source: str, recipe: Recipe, out: Path) -> None:
+    detector = recipe.detector.build(num_classes=1)
+    values, report = import_backbone(file.state, source=source, detector=detector)
+    _write(out, values, {"format": "det initial weights 1"})
+    click.echo(f"{file.path}: an ImageNet model of {source}")
+    _tell(report)
+    click.echo(f"wrote {out}; train from it with {how_to_set(str(out))}")
+
+
+def _classes(file: SourceFile, source: str, count: int | None) -> Classes:
+    """The file's classes by name where it says them, COCO's for torchvision's own, else numbered ones."""
+    from det_core.structures import Classes
+
+    names = file.class_names
+    if count is None:
+        count = len(names) if names else 1
+    if names is not None and len(names) == count:
+        return Classes(names=names, ids=tuple(range(1, count + 1)))
+    if source == "torchvision":
+        coco = _torchvision_names()
+        if len(coco) == count:
+            return Classes(names=coco, ids=tuple(range(1, count + 1)))
+    return Classes.numbered(count)
+
+
+def _torchvision_names() -> tuple[str, ...]:
+    """Names of labels 1..90 of torchvision's COCO detectors, whose labels are COCO's ids; ten ids have no class."""
+    from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights as Weights
+
+    found = Weights.COCO_V1.meta["categories"][1:]
+    return tuple(f"unused {i}" if name == "N/A" else str(name) for i, name in enumerate(found, 1))
+
+
+def _shown(classes: Classes, limit: int = 4) -> str:
+    names = list(classes.names)
+    return ", ".join(names[:limit] + (["..."] if len(names) > limit else []))
+
+
+def _plural(count: int, noun: str, ending: str = "s") -> str:
+    return f"{count} {noun}{'' if count == 1 else ending}"
+
+
+def _tell(report: ImportReport) -> None:
+    """What became of every weight."""
+    click.echo(f"{_plural(len(report.filled), 'weight')} filled, none missing")
+    for note, number in Counter(report.changed.values()).items():
+        click.echo(f"  {note} ({_plural(number, 'weight')})")
+    if report.derived:
+        click.echo(f"  statistics of folded norms set to those of no change ({_plural(len(report.derived), 'weight')})")
+    counters = [name for name in report.ignored if name.endswith("num_batches_tracked")]
+    others = [name for name in report.ignored if name not in counters]
+    if counters:
+        click.echo(f"  left out, carries nothing: {_plural(len(counters), 'counter')} of batch norm")
+    for name in others:
+        click.echo(f"  left out, the model has no such part: {name}")
+
+
+def _write(out: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a weights file aside, then rename it into place."""
+    from safetensors.torch import save_file
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".writing-{os.getpid()}-{out.name}")
+    try:
+        save_file({k: v.detach().clone().contiguous() for k, v in weights.items()}, temporary, metadata=metadata)
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)

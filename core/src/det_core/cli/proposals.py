@@ -1,0 +1,123 @@
+"""`det-core proposals`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from det_core.cli.choose import amp, with_bad_samples
+from det_core.config.base import DetError, ProposalHeadConfig
+
+if TYPE_CHECKING:
+    from det_core.data.proposals import ImageProposals
+    from det_core.recipe import Recipe
+
+SUFFIX = ".safetensors"
+
+
+@click.command(name="proposals")
+@click.option("--checkpoint", required=True, help="A run folder (its best checkpoint), a checkpoint, or .safetensors.")
+@click.option("--data", help="Root folder of the data set; by default the one it was trained on.")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "val"]),
+    default="train",
+    show_default=True,
+    help="The images: those of the recipe's training or validation data.",
+)
+@click.option("-o", "--out", required=True, help=f"The file to write (NAME{SUFFIX}).")
+@click.option(
+    "--max-per-image", type=click.IntRange(min=1), help="Best boxes that are kept; by default what its recipe says."
+)
+@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change one setting; may be repeated.")
+@click.option("--device", help="cpu, cuda, cuda:N or mps; by default the GPU if there is one.")
+@click.option("--amp", "use_amp", is_flag=True, help="Mixed precision.")
+@click.option("--on-bad-sample", type=click.Choice(["error", "skip"]), help="Stop at bad data, or leave it out.")
+def command(
+    checkpoint: str,
+    data: str | None,
+    split: str,
+    out: str,
+    max_per_image: int | None,
+    overrides: tuple[str, ...],
+    device: str | None,
+    use_amp: bool,
+    on_bad_sample: str | None,
+) -> None:
+    """Write the proposals of an RPN (alone or in a two-stage detector) for the images of a data set.
+
+    A detector without a proposal head, such as Fast R-CNN, trains on such a file and is tested on another: --set
+    data.train.proposals=FILE --set data.val.proposals=FILE.
+    """
+    if Path(out).suffix != SUFFIX:
+        raise DetError(f"--out {out}: a proposals file is in the safetensors format; name it {Path(out).stem}{SUFFIX}")
+    from det_core.config.overrides import apply_overrides
+    from det_core.data.proposals import write_proposals
+    from det_core.engine.checkpoint import load_detector, read_header, weights_file
+    from det_core.engine.distributed import join, leave
+    from det_core.engine.loggers import Terminal
+    from det_core.engine.propose import propose
+    from det_core.recipe import Recipe
+
+    file = weights_file(checkpoint)
+    header = read_header(file)
+    _check_head(header.recipe, file)
+    limit = [] if max_per_image is None else [f"detector.dense_head.test_limits.after_nms={max_per_image}"]
+    changed = apply_overrides(header.recipe.to_plain(), with_bad_samples([*overrides, *limit], on_bad_sample))
+    recipe = Recipe.from_plain(changed, str(file))
+    _check_head(recipe, file)
+    recipe = recipe if data is None else recipe.with_data(data)
+    recipe = amp(recipe) if use_amp else recipe
+    part = recipe.data.train if split == "train" else recipe.data.val
+    world = join(device)
+    try:
+        terminal = Terminal(quiet=not world.main)
+        dataset = part.build(recipe.data.root, on_bad_sample=recipe.data.on_bad_sample)
+        detector = load_detector(file, world.device, recipe=recipe)
+        terminal.say(f"{file} (step {header.step}) on {len(dataset)} images of {dataset.name}")
+        terminal.start("proposing", -(-len(dataset) // world.size))
+        found = propose(
+            detector,
+            dataset,
+            workers=recipe.data.workers,
+            precision=recipe.schedule.precision,
+            world=world,
+            progress=lambda done, total: terminal.advance(done),
+        )
+        terminal.stop()
+        if world.main:
+            facts = {
+                "recipe": recipe.name,
+                "checkpoint": str(file.resolve()),
+                "step": header.step,
+                "dataset": dataset.name,
+                "split": split,
+                "images": len(found),
+                "proposals": sum(len(image.boxes) for image in found),
+            }
+            write_proposals(out, found, facts)
+        for bad in dataset.skipped:
+            terminal.say(f"left out: {bad}")
+        terminal.say(f"{_counts(found)} -> {out}")
+        terminal.say(f"to use them: --set data.{split}.proposals={Path(out).resolve()}")
+    finally:
+        leave()
+
+
+def _check_head(recipe: Recipe, file: Path) -> None:
+    """DetError unless the recipe's detector proposes boxes."""
+    head = recipe.detector.dense_head
+    if not isinstance(head, ProposalHeadConfig):
+        kind = "no dense_head" if head is None else f"a dense_head of type {head.type!r}, which proposes no boxes"
+        raise DetError(
+            f"{file}: recipe {recipe.name} has {kind}; give a checkpoint of an RPN, or of a two-stage detector"
+        )
+
+
+def _counts(found: list[ImageProposals]) -> str:
+    """How many there are, of how many images."""
+    counts = [len(image.boxes) for image in found]
+    each = f", {sum(counts) / len(counts):.1f} per image ({min(counts)} to {max(counts)})" if counts else ""
+    return f"{len(counts)} images, {sum(counts)} proposals{each}"

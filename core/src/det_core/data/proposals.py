@@ -1,0 +1,281 @@
+"""Proposals files: the boxes that an RPN found on a data set, for detectors that do not propose themselves.
+
+A file is safetensors, so that reading one runs no code and takes from the disk only what is asked for. Letters: N
+images, P boxes of all of them. Boxes are float32 xyxy in pixels of the original images, best first in each image.
+
+    image_ids (N,) int64, unique    sizes (N, 2) int64 (height, width)    names uint8, UTF-8, a line per image
+    offsets (N + 1,) int64          boxes (P, 4) float32                  scores (P,) float32
+
+The boxes of image i are offsets[i]..offsets[i + 1]. Names are those of the image files, without folder and suffix. The
+header holds `format` and, as JSON, `facts`: what the boxes come from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from attrs import field, frozen
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from det_core.data.dataset import DataError, DetectionDataset
+
+FORMAT = "det proposals 1"
+SUFFIX = ".safetensors"
+CHUNK = 1 << 20  # boxes that are checked at a time
+SLACK = 0.01  # pixels that rounding may carry a box over its image's border
+SHOWN = 5
+MAKE = "make the file with `det-core proposals`"
+
+DTYPES = {
+    "image_ids": torch.int64,
+    "sizes": torch.int64,
+    "names": torch.uint8,
+    "offsets": torch.int64,
+    "boxes": torch.float32,
+    "scores": torch.float32,
+}
+
+
+@frozen(eq=False)
+class ImageProposals:
+    """One image's boxes (p, 4) and scores (p,), best first; xyxy in pixels of the original, size (height, width).
+
+    file: path of the image, of which the name is kept.
+    """
+
+    image_id: int
+    file: str
+    size: tuple[int, int]
+    boxes: Tensor
+    scores: Tensor
+
+
+@frozen(eq=False, kw_only=True)
+class Proposals:
+    """A proposals file, opened and checked; its arrays are as the module says."""
+
+    file: Path
+    image_ids: Tensor
+    sizes: Tensor
+    names: Tensor = field(repr=False)
+    offsets: Tensor
+    boxes: Tensor = field(repr=False)
+    scores: Tensor = field(repr=False)
+    facts: dict[str, Any] = field(factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def of_row(self, row: int, limit: int | None = None) -> Tensor:
+        """The best boxes (p, 4) of the image in this row, at most `limit` of them; a copy."""
+        start, end = int(self.offsets[row]), int(self.offsets[row + 1])
+        return self.boxes[start : end if limit is None else min(end, start + limit)].clone()
+
+    def rows_of(self, dataset: DetectionDataset) -> NDArray[np.int64]:
+        """The row of each image of a data set; DataError if some are not in the file, or are other images."""
+        place = {number: row for row, number in enumerate(self.image_ids.tolist())}
+        missing = [number for number in dataset.image_ids.tolist() if number not in place]
+        if missing:
+            raise DataError(
+                f"{self.file}: has no proposals for {len(missing)} of {len(dataset)} images of {dataset.name} (image "
+                f"ids {_some(missing)}); {self._origin()}; {MAKE} --data and --split of this data set, with the same "
+                "filter_empty and min_size"
+            )
+        rows = np.array([place[number] for number in dataset.image_ids.tolist()], np.int64)
+        ours = [_described(_name(dataset.file(i)), dataset.sizes[i].tolist()) for i in range(len(dataset))]
+        names, sizes = _lines(self.names), self.sizes.tolist()
+        theirs = [_described(names[row], sizes[row]) for row in rows]
+        other = [index for index in range(len(ours)) if ours[index] != theirs[index]]
+        if other:
+            raise DataError(
+                f"{self.file}: was made on other images: image id {int(dataset.image_ids[other[0]])} is "
+                f"{theirs[other[0]]} in it, but {ours[other[0]]} in {dataset.name} ({len(other)} of {len(dataset)} "
+                f"differ); {self._origin()}; {MAKE} of this data set"
+            )
+        return rows
+
+    def _origin(self) -> str:
+        known = [f"{key} {self.facts[key]}" for key in ("dataset", "split", "checkpoint") if key in self.facts]
+        return f"the file is of {', '.join(known)}" if known else "the file does not say what it is of"
+
+
+def write_proposals(path: str | Path, found: Sequence[ImageProposals], facts: Mapping[str, object]) -> None:
+    """Write a proposals file aside, then rename it into place; what is read from it is checked here already.
+
+    Args:
+        path: where to; its folder is made if need be.
+        found: the images, in any order; they are kept by ascending id.
+        facts: what the boxes come from, in JSON's types.
+
+    Raises:
+        DataError: for boxes that no reader would take.
+    """
+    path = Path(path)
+    ordered = sorted(found, key=lambda image: image.image_id)
+    counts = [len(image.boxes) for image in ordered]
+    arrays = {
+        "image_ids": torch.tensor([image.image_id for image in ordered], dtype=torch.int64),
+        "sizes": torch.tensor([image.size for image in ordered], dtype=torch.int64).reshape(-1, 2),
+        "names": torch.tensor([*"\n".join(_name(image.file) for image in ordered).encode()], dtype=torch.uint8),
+        "offsets": torch.tensor([0, *counts], dtype=torch.int64).cumsum(0),
+        "boxes": torch.cat([torch.zeros(0, 4), *(image.boxes.float().cpu() for image in ordered)]),
+        "scores": torch.cat([torch.zeros(0), *(image.scores.float().cpu() for image in ordered)]),
+    }
+    _check(path, arrays)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
+    try:
+        save_file(arrays, temporary, metadata={"format": FORMAT, "facts": json.dumps(dict(facts))})
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_proposals(path: str | Path) -> Proposals:
+    """Open a proposals file and check all of it; the boxes stay on the disk until they are used.
+
+    Raises:
+        DataError: for a file that is not there, is something else, or is damaged, with what to do.
+    """
+    path = Path(path)
+    _check_kind(path)
+    try:
+        with safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            names = set(opened.keys())
+            arrays = {name: opened.get_tensor(name) for name in DTYPES if name in names}
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path}: not a proposals file, or one cut short ({error}); {MAKE}") from None
+    if metadata.get("format") != FORMAT:
+        what = "weights of a detector" if "recipe" in metadata else f"format {metadata.get('format')!r}"
+        raise DataError(f"{path}: holds {what}, expected {FORMAT!r}; {MAKE} from a checkpoint of an RPN")
+    missing = sorted(set(DTYPES) - names)
+    if missing:
+        raise DataError(f"{path}: damaged: no {', '.join(missing)} in it; {MAKE}")
+    _check(path, arrays)
+    return Proposals(file=path, facts=_facts(path, metadata), **arrays)
+
+
+def proposals_path(root: str | Path, name: str) -> Path:
+    """The file that a data set's `proposals` means: below `root`, or absolute; DataError if it is not there."""
+    given = Path(name).expanduser()
+    path = Path(root).expanduser() / given
+    if path.is_file():
+        return path
+    here = given.resolve()
+    remedy = f"there is {here}: give that path" if str(root) and here.is_file() else f"correct the path, or {MAKE}"
+    where = f" (relative paths are below the data folder {root})" if str(root) and not given.is_absolute() else ""
+    raise DataError(f"{path}: no such proposals file{where}; {remedy}")
+
+
+def _name(file: str) -> str:
+    """The name of an image file as proposals files keep it."""
+    return Path(file).stem.replace("\n", " ")
+
+
+def _described(name: str, size: Sequence[int]) -> str:
+    return f"{name} of {size[1]}x{size[0]} pixels"
+
+
+def _lines(text: Tensor) -> list[str]:
+    """Lines of UTF-8, what is none replaced."""
+    return text.numpy().tobytes().decode(errors="replace").split("\n")
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse by its name what is surely something else."""
+    if path.suffix in (".pkl", ".pickle"):
+        raise DataError(
+            f"{path}: a pickle can run code when it is read, so proposals in pickles are not taken; {MAKE} from a "
+            f"checkpoint of the RPN (the result is a {SUFFIX} file)"
+        )
+    if not path.is_file():
+        raise DataError(f"{path}: no such proposals file; {MAKE}")
+
+
+def _facts(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        facts = json.loads(metadata.get("facts", "{}"))
+    except ValueError:
+        facts = None
+    if not isinstance(facts, dict):
+        raise DataError(f"{path}: damaged: the facts in its header are no JSON object; {MAKE}")
+    return facts
+
+
+def _check(path: Path, arrays: Mapping[str, Tensor]) -> None:
+    """DataError unless the arrays are as the module says."""
+    for name, dtype in DTYPES.items():
+        if arrays[name].dtype != dtype:
+            raise DataError(f"{path}: damaged: {name} are {arrays[name].dtype}, expected {dtype}; {MAKE}")
+    images, boxes = len(arrays["image_ids"]), len(arrays["boxes"])
+    names = arrays["names"].reshape(-1)
+    if images and len(_lines(names)) != images:
+        raise DataError(f"{path}: damaged: names of {len(_lines(names))} images, expected {images}; {MAKE}")
+    shapes = {
+        "image_ids": (images,),
+        "names": tuple(names.shape),
+        "sizes": (images, 2),
+        "offsets": (images + 1,),
+        "boxes": (boxes, 4),
+    }
+    for name, shape in {**shapes, "scores": (boxes,)}.items():
+        if tuple(arrays[name].shape) != shape:
+            raise DataError(f"{path}: damaged: {name} are {tuple(arrays[name].shape)}, expected {shape}; {MAKE}")
+    _check_images(path, arrays)
+    _check_boxes(path, arrays)
+
+
+def _check_images(path: Path, arrays: Mapping[str, Tensor]) -> None:
+    ids, counts = arrays["image_ids"].unique(return_counts=True)
+    if bool((counts > 1).any()):
+        raise DataError(f"{path}: damaged: image ids {_some(ids[counts > 1].tolist())} are there twice; {MAKE}")
+    offsets = arrays["offsets"]
+    if int(offsets[0]) != 0 or int(offsets[-1]) != len(arrays["boxes"]) or bool((offsets.diff() < 0).any()):
+        raise DataError(f"{path}: damaged: offsets do not ascend from 0 to {len(arrays['boxes'])} boxes; {MAKE}")
+
+
+def _check_boxes(path: Path, arrays: Mapping[str, Tensor]) -> None:
+    """All boxes finite, in order, within their image; scores finite and descending. A part of the file at a time."""
+    total = len(arrays["boxes"])
+    for start in range(0, total, CHUNK):
+        first = max(start - 1, 0)  # scores are also compared with the last of the part before
+        part = slice(first, min(start + CHUNK, total))
+        images = torch.searchsorted(arrays["offsets"], torch.arange(first, part.stop), right=True) - 1
+        boxes, scores = arrays["boxes"][part], arrays["scores"][part]
+        limits = (arrays["sizes"][images].flip(1) + SLACK).repeat(1, 2)
+        outside = ~((boxes >= -SLACK) & (boxes <= limits)).all(1) | (boxes[:, :2] > boxes[:, 2:]).any(1)
+        _raise_first(path, arrays, images, first, outside, "reaches outside its image, or is not x1 <= x2, y1 <= y2")
+        wrong = ~scores.isfinite()
+        wrong[1:] |= (images[1:] == images[:-1]) & (scores.diff() > 0)
+        _raise_first(path, arrays, images, first, wrong, "has no finite score, or a better one than the box before it")
+
+
+def _raise_first(path: Path, arrays: Mapping[str, Tensor], images: Tensor, start: int, bad: Tensor, what: str) -> None:
+    """DataError about the first bad box of a part of the file; the part begins at `start`, `images` are its rows."""
+    if not bool(bad.any()):
+        return
+    at = int(bad.nonzero()[0])
+    image = int(images[at])
+    height, width = arrays["sizes"][image].tolist()
+    box = [round(x, 2) for x in arrays["boxes"][start + at].tolist()]
+    raise DataError(
+        f"{path}: image id {int(arrays['image_ids'][image])} ({width}x{height} pixels): box {box} with score "
+        f"{float(arrays['scores'][start + at]):.4g} {what}; boxes are x1, y1, x2, y2 in pixels of the original image, "
+        f"best first; {MAKE}"
+    )
+
+
+def _some(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values[:SHOWN])) + (", ..." if len(values) > SHOWN else "")

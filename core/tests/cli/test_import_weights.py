@@ -1,0 +1,42 @@
+"""`det-core import-weights`: what it asks for. What it does with files is in tests/test_checkpoint_files.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from det_core.cli.main import run
+from det_core.structures import Classes
+from det_core.weights import SOURCES
+
+
+def test_every_source_is_offered(capsys):
+    assert run(["import-weights", "--help"]) == 0
+    assert f"[{'|'.join(SOURCES)}]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("missing", ["--from", "--recipe", "--out"])
+def test_what_is_required(missing, capsys):
+    given = {"--from": "mmdet", "--recipe": "x", "--out": "y.safetensors"}
+    del given[missing]
+    assert run(["import-weights", "file.pth", *(part for pair in given.items() for part in pair)]) == 2
+    assert f"Missing option '{missing}'" in capsys.readouterr().err.replace("'-o' / ", "")
+
+
+def test_a_source_that_is_not_known(capsys):
+    assert run(["import-weights", "file.pth", "--from", "yolo", "--recipe", "x", "-o", "y.safetensors"]) == 2
+    assert "'yolo' is not one of 'mmdet', 'torchvision', 'detectron2'" in capsys.readouterr().err
+
+
+def test_torchvisions_own_classes_have_names():
+    from det_core.cli.import_weights import _classes
+    from det_core.weights import SourceFile
+
+    file = SourceFile(path=None, state={})  # type: ignore[arg-type]
+    coco = _classes(file, "torchvision", 90)
+    assert coco.names[0] == "person"
+    assert coco.ids == tuple(range(1, 91))
+    assert coco.names[11] == "unused 12"
+    assert len(set(coco.names)) == 90
+    assert _classes(file, "torchvision", 3) == Classes.numbered(3)
+    assert _classes(file, "mmdet", 90) == Classes.numbered(90)
+    assert _classes(file, "mmdet", None) == Classes.numbered(1)

@@ -1,0 +1,399 @@
+"""Other people's checkpoint files: what they carry beside weights, what they claim to be and are not, the command."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import os
+import pickle
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from det_core.cli.main import run
+from det_core.config.base import DetError
+from det_core.engine.checkpoint import load_detector
+from det_core.recipe import load_recipe
+from det_core.weights import (
+    WeightsError,
+    class_count,
+    holds_detector,
+    import_backbone,
+    import_weights,
+    load_initial,
+    read_source,
+    read_state_dict,
+)
+from det_core.weights.files import STAND_INS, Inert
+from det_core.weights.names import detector_names, locate
+
+RECIPE = "faster-rcnn/r18-fpn-demo"
+CLASSES = 5
+
+
+def mmdet_state(recipe: str = RECIPE, classes: int = CLASSES) -> dict[str, Tensor]:
+    """A detector's weights under mmdet's names, as a checkpoint of it has them."""
+    torch.manual_seed(0)
+    config = load_recipe(recipe).detector
+    names = detector_names("mmdet", config, [])
+    state = config.build(num_classes=classes).state_dict()
+    return {locate("mmdet", names, key).name: value for key, value in state.items()}
+
+
+class HistoryBuffer:
+    """What mmengine keeps its logs in: arrays, and its own methods by name."""
+
+    def __init__(self) -> None:
+        self._log_history = np.arange(3.0)
+        self._count_history = np.ones(3, dtype=np.int64)
+        self._last = np.float64(0.5)
+        self._statistics_methods = collections.OrderedDict(mean=HistoryBuffer.mean)
+
+    def mean(self) -> float:
+        raise AssertionError("nothing of a file is run")
+
+    def __setstate__(self, state: object) -> None:
+        raise AssertionError("nothing of a file is run")
+
+
+@pytest.fixture
+def mmengine(monkeypatch) -> type:
+    """A module of the name that mmengine has, for the time of writing a file."""
+    module = types.ModuleType("mmengine.logging.history_buffer")
+    monkeypatch.setattr(HistoryBuffer, "__module__", module.__name__)
+    module.HistoryBuffer = HistoryBuffer  # type: ignore[attr-defined]
+    for name in ("mmengine", "mmengine.logging"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return HistoryBuffer
+
+
+def checkpoint_3x(state: dict[str, Tensor]) -> dict[str, object]:
+    return {
+        "meta": {"mmdet_version": "3.3.0", "dataset_meta": {"CLASSES": tuple("abcde"), "palette": [(1, 2)]}},
+        "state_dict": state,
+        "message_hub": {"log_scalars": {"train/loss": HistoryBuffer()}, "best": np.float64(0.3)},
+        "args": argparse.Namespace(lr=0.02, out=Path("x")),
+    }
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_checkpoint_with_log_objects(tmp_path, mmengine, zipped, monkeypatch):
+    state = mmdet_state()
+    torch.save(checkpoint_3x(state), tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
+    for name in ("mmengine", "mmengine.logging", "mmengine.logging.history_buffer"):
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / "x.pth", weights_only=True)
+    file = read_source(tmp_path / "x.pth")
+    assert file.state.keys() == state.keys()
+    assert file.class_names == tuple("abcde")
+    assert file.version == "3.3.0"
+    assert read_state_dict(tmp_path / "x.pth").keys() == state.keys()
+    assert "mmengine" not in sys.modules
+
+
+def test_a_stand_in_is_nothing():
+    thing = Inert(1, a=2)
+    thing.__setstate__({"a": 1})
+    assert vars(thing) == {}
+    assert not any(name.startswith(("os.", "posix.", "subprocess.", "torch.")) for name in STAND_INS)
+    assert not any(name.endswith((".eval", ".exec", ".__import__", ".system")) for name in STAND_INS)
+
+
+def test_getattr_in_a_file_gets_nothing(tmp_path):
+    """A pickle may ask for `getattr(x, name)(...)`: it gets a stand-in, which cannot be called as a function."""
+
+    class Sneaky:
+        def __reduce__(self) -> tuple[object, tuple[object, str]]:
+            return getattr, (np.ndarray, "tofile")
+
+    torch.save({"state_dict": {"a": torch.ones(1)}, "x": Sneaky()}, tmp_path / "x.pth")
+    assert list(read_source(tmp_path / "x.pth").state) == ["a"]
+
+
+@pytest.mark.parametrize("meta", [{"CLASSES": ("a", "b")}, {"dataset_meta": {"classes": ["a", "b"]}}])
+def test_where_class_names_are(tmp_path, meta):
+    torch.save({"state_dict": {"a": torch.ones(1)}, "meta": meta}, tmp_path / "x.pth")
+    assert read_source(tmp_path / "x.pth").class_names == ("a", "b")
+
+
+@pytest.mark.parametrize("meta", [{}, {"CLASSES": None}, {"CLASSES": (1, 2)}, {"dataset_meta": 3}, "text"])
+def test_class_names_that_are_not_there(tmp_path, meta):
+    torch.save({"state_dict": {"a": torch.ones(1)}, "meta": meta}, tmp_path / "x.pth")
+    assert read_source(tmp_path / "x.pth").class_names is None
+
+
+# the command
+
+
+def importing(file: Path, out: Path, source: str = "mmdet", recipe: str = RECIPE) -> list[str]:
+    return ["import-weights", str(file), "--from", source, "--recipe", recipe, "-o", str(out)]
+
+
+def test_a_detector_of_mmdet(tmp_path, mmengine, capsys):
+    state = mmdet_state()
+    state["backbone.bn1.num_batches_tracked"] = torch.tensor(3)
+    torch.save(checkpoint_3x(state), tmp_path / "x.pth")
+    out = tmp_path / "folder" / "x.safetensors"
+    assert run(importing(tmp_path / "x.pth", out)) == 0
+    said = capsys.readouterr().out
+    assert f"{tmp_path / 'x.pth'}: a detector of mmdet, 5 classes (a, b, c, d, ...)\n" in said
+    assert "weights filled, none missing\n" in said
+    assert "left out, carries nothing: 1 counter of batch norm\n" in said
+    assert f"wrote {out} (recipe {RECIPE}): det-core predict --checkpoint {out} IMAGES\n" in said
+    detector = load_detector(out)
+    assert detector.classes.names == tuple("abcde")
+    expected = state["roi_head.bbox_head.fc_cls.weight"]
+    assert torch.equal(detector.state_dict()["roi_head.box_head.scores.weight"], expected)
+    assert list(out.parent.iterdir()) == [out]
+
+
+def failing(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert run(arguments) == 1
+    return capsys.readouterr().err
+
+
+def test_the_ending_of_the_output(tmp_path, capsys):
+    said = failing(importing(tmp_path / "x.pth", tmp_path / "y.pth"), capsys)
+    assert said == (
+        f"error: -o {tmp_path / 'y.pth'}: weights are written as .safetensors; give a name with this ending\n"
+    )
+
+
+def test_files_that_are_not_what_they_claim(tmp_path, capsys):
+    out = tmp_path / "out.safetensors"
+    assert failing(importing(tmp_path / "no.pth", out), capsys) == f"error: {tmp_path / 'no.pth'}: no such file\n"
+    torch.save({"state_dict": mmdet_state()}, tmp_path / "x.pth")
+    content = (tmp_path / "x.pth").read_bytes()
+    (tmp_path / "half.pth").write_bytes(content[: len(content) // 2])
+    assert "half.pth: not a readable checkpoint (" in failing(importing(tmp_path / "half.pth", out), capsys)
+    said = failing(importing(tmp_path / "x.pth", out, recipe="faster-rcnn/r50-fpn-1x"), capsys)
+    assert "shapes differ: " in said or "the number of classes cannot be read" in said
+    said = failing(importing(tmp_path / "x.pth", out, source="detectron2"), capsys)
+    assert said == (
+        "error: of detectron2 only backbones are imported, and these are the weights of a whole detector; give a file "
+        "of its ImageNet models such as MSRA/R-50.pkl\n"
+    )
+    assert not out.exists()
+
+
+LEGACY = (
+    "which are not supported: they have background as class 0 and boxes that include their last pixel (+1), so they "
+    "would load and be wrong; take a 2.x or 3.x checkpoint of the same model"
+)
+
+
+def test_weights_of_mmdet_1_are_recognised_by_the_version(tmp_path, capsys):
+    torch.save({"state_dict": mmdet_state(), "meta": {"mmdet_version": "1.2.0"}}, tmp_path / "x.pth")
+    said = failing(importing(tmp_path / "x.pth", tmp_path / "out.safetensors"), capsys)
+    assert said == f"error: these are weights of mmdet 1.x (its file says version 1.2.0), {LEGACY}\n"
+
+
+def test_weights_of_mmdet_1_are_recognised_by_their_names():
+    state = {key.replace("roi_head.bbox_head.", "bbox_head."): value for key, value in mmdet_state().items()}
+    config = load_recipe(RECIPE).detector
+    with pytest.raises(WeightsError) as caught:
+        import_weights(state, source="mmdet", detector=config.build(num_classes=CLASSES))
+    assert str(caught.value) == (
+        f"these are weights of mmdet 1.x (its RoI head is called bbox_head, not roi_head), {LEGACY}"
+    )
+    with pytest.raises(WeightsError, match=r"mmdet 1\.x"):
+        class_count(state, source="mmdet", config=config)
+
+
+def test_weights_of_several_gpus():
+    state = {f"module.{key}": value for key, value in mmdet_state().items()}
+    detector = load_recipe(RECIPE).detector.build(num_classes=CLASSES)
+    report = import_weights(state, source="mmdet", detector=detector)
+    assert set(report.filled.values()) == set(state)
+
+
+# backbones
+
+CAFFE = "faster-rcnn/r50-caffe-fpn-1x"
+C4 = "faster-rcnn/r50-caffe-c4-1x"
+
+
+def msra() -> dict[str, np.ndarray]:
+    """A ResNet-50 as detectron2 has it: its own names, norms folded into factor and shift."""
+    generator = np.random.default_rng(0)
+    arrays: dict[str, np.ndarray] = {"stem.fc.weight": np.zeros((1000, 2048), np.float32)}
+
+    def conv(name: str, shape: tuple[int, ...]) -> None:
+        arrays[f"{name}.weight"] = generator.standard_normal(shape).astype(np.float32)
+        for part in ("weight", "bias"):
+            arrays[f"{name}.norm.{part}"] = generator.standard_normal(shape[0]).astype(np.float32)
+
+    conv("stem.conv1", (64, 3, 7, 7))
+    channels = 64
+    for stage, (blocks, width) in enumerate(zip((3, 4, 6, 3), (64, 128, 256, 512), strict=True), 2):
+        for block in range(blocks):
+            name = f"res{stage}.{block}"
+            conv(f"{name}.conv1", (width, channels, 1, 1))
+            conv(f"{name}.conv2", (width, width, 3, 3))
+            conv(f"{name}.conv3", (4 * width, width, 1, 1))
+            if block == 0:
+                conv(f"{name}.shortcut", (4 * width, channels, 1, 1))
+            channels = 4 * width
+    return arrays
+
+
+@pytest.fixture(scope="module")
+def msra_file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("msra") / "R-50.pkl"
+    path.write_bytes(pickle.dumps({"model": msra(), "__author__": "MSRA", "matching_heuristics": True}, protocol=2))
+    return path
+
+
+@pytest.mark.parametrize("recipe", [CAFFE, C4])
+def test_a_backbone_of_detectron2(msra_file, tmp_path, capsys, recipe):
+    out = tmp_path / "r50.safetensors"
+    assert run(importing(msra_file, out, "detectron2", recipe)) == 0
+    said = capsys.readouterr().out
+    assert f"{msra_file}: an ImageNet model of detectron2\n" in said
+    assert "159 weights filled, none missing\n" in said
+    assert "statistics of folded norms set to those of no change (106 weights)\n" in said
+    assert "left out, the model has no such part: stem.fc.weight\n" in said
+    assert f"train from it with --set detector.backbone.pretrained={out} (and, where the RoI head has a trunk" in said
+    saved, there = load_file(out), msra()
+    assert np.array_equal(saved["layer1.0.conv2.weight"].numpy(), there["res2.0.conv2.weight"])
+    assert np.array_equal(saved["layer4.0.downsample.1.bias"].numpy(), there["res5.0.shortcut.norm.bias"])
+    sets = [f"detector.backbone.pretrained={out}"]
+    sets += [f"detector.roi_head.trunk.pretrained={out}"] if recipe == C4 else []
+    detector = load_recipe(recipe, sets).detector.build(num_classes=3)
+    detector.load_initial_weights()
+    stem = detector.backbone.bn1.eval()  # type: ignore[union-attr, operator]
+    x = torch.randn(1, 64, 2, 2)
+    weight, bias = (torch.from_numpy(there[f"stem.conv1.norm.{k}"]).view(1, -1, 1, 1) for k in ("weight", "bias"))
+    torch.testing.assert_close(stem(x), x * weight + bias)
+    with safe_open(out, framework="pt") as opened:
+        assert "recipe" not in opened.metadata()
+
+
+def test_an_imagenet_model_of_torchvision_leaves_out_later_stages(capsys):
+    import torchvision
+
+    state = torchvision.models.resnet50().state_dict()
+    detector = load_recipe("rpn/r50-c4-1x").detector.build(num_classes=1)
+    values, report = import_backbone(state, source="torchvision", detector=detector)
+    assert not any(key.startswith(("layer4.", "fc.")) for key in values)
+    left = [key for key in report.ignored if not key.endswith("num_batches_tracked")]
+    assert {key.partition(".")[0] for key in left} == {"layer4", "fc"}
+    assert set(report.filled.values()) | set(report.ignored) == set(state)
+
+
+def test_an_imagenet_model_of_another_depth_is_refused():
+    import torchvision
+
+    detector = load_recipe("rpn/r50-c4-1x").detector.build(num_classes=1)
+    with pytest.raises(
+        WeightsError, match=r"do not fit this backbone: .*\n  left over in the source: layer3\.6\.conv1"
+    ):
+        import_backbone(torchvision.models.resnet101().state_dict(), source="torchvision", detector=detector)
+
+
+class Evil:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_pickle_of_more_than_arrays_runs_nothing(tmp_path, protocol):
+    mark = tmp_path / "mark"
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"model": {"a": Evil(mark)}}, protocol=protocol))
+    with pytest.raises(WeightsError) as caught:
+        read_source(tmp_path / "x.pkl")
+    assert str(caught.value) == (
+        f"{tmp_path / 'x.pkl'}: not a readable pickle of arrays (it holds a {os.name}.mkdir, and only arrays and plain "
+        "values are loaded)"
+    )
+    assert not mark.exists()
+
+
+def test_pickles_that_are_no_pickles_of_arrays(tmp_path, msra_file):
+    with pytest.raises(WeightsError, match=r"nowhere\.pkl: no such file$"):
+        read_source(tmp_path / "nowhere.pkl")
+    path = tmp_path / "x.pkl"
+    for content in (b"", b"<html>404</html>", msra_file.read_bytes()[:100_000]):
+        path.write_bytes(content)
+        with pytest.raises(WeightsError, match=r"x\.pkl: not a readable pickle of arrays \(damaged\)$"):
+            read_source(path)
+    path.write_bytes(pickle.dumps({"model": {"a": "text"}}))
+    with pytest.raises(WeightsError, match=r"x\.pkl: holds no state dict"):
+        read_source(path)
+    path.write_bytes(pickle.dumps([1]))
+    with pytest.raises(WeightsError, match=r"x\.pkl: holds no state dict"):
+        read_source(path)
+
+
+@pytest.mark.parametrize("encoding", ["rot13", "utf-8"])
+def test_text_is_encoded_for_bytes_alone(tmp_path, encoding):
+    class Coded:
+        def __reduce__(self) -> tuple[object, tuple[str, str]]:
+            import _codecs
+
+            return _codecs.encode, ("abc", encoding)
+
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"model": {"a": Coded()}}, protocol=2))
+    with pytest.raises(WeightsError, match=f"it holds a _codecs.encode to {encoding}, and only arrays"):
+        read_source(tmp_path / "x.pkl")
+
+
+# initial weights by name
+
+
+def test_names_of_other_projects_say_where_the_file_is():
+    module = load_recipe(CAFFE).detector.backbone.build()
+    with pytest.raises(WeightsError) as caught:
+        load_initial(module, "detectron2:R-50")
+    assert str(caught.value) == (
+        "initial weights 'detectron2:R-50' are a file of another project, which is not downloaded by itself: fetch "
+        "https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/MSRA/R-50.pkl, convert it with det-core "
+        "import-weights R-50.pkl --from detectron2 --recipe RECIPE -o backbone.safetensors, and give it with "
+        "--set detector.backbone.pretrained=backbone.safetensors (and, where the RoI head has a trunk, as in the C4 "
+        "models, --set detector.roi_head.trunk.pretrained=backbone.safetensors); null in place of the path trains from "
+        "random weights"
+    )
+    with pytest.raises(WeightsError, match=r"resnext101_32x4d-a5af3160\.pth, convert it with .* --from mmdet "):
+        load_initial(module, "mmdet:resnext101_32x4d")
+    with pytest.raises(WeightsError) as caught:
+        load_initial(module, "detectron2:R-5O")
+    assert str(caught.value) == (
+        "no initial weights are known by the name 'detectron2:R-5O'; known: detectron2:R-50, detectron2:R-101, "
+        "mmdet:resnext101_32x4d, torchvision:NAME, or a file's path"
+    )
+
+
+def test_an_unconverted_pickle_says_how_to_convert_it(msra_file):
+    module = load_recipe(CAFFE).detector.backbone.build()
+    with pytest.raises(WeightsError) as caught:
+        load_initial(module, str(msra_file))
+    assert str(caught.value).startswith(
+        f"{msra_file}: a pickle of another project is converted first: det-core import-weights {msra_file} --from "
+        "detectron2 --recipe RECIPE -o backbone.safetensors, then --set detector.backbone.pretrained="
+    )
+
+
+def test_every_name_in_a_recipe_is_known():
+    from det_core.plugins import plugin_manager
+    from det_core.weights.initial import ELSEWHERE
+
+    for entry in plugin_manager().recipes().values():
+        name = getattr(load_recipe(entry.name).detector.backbone, "pretrained", None)
+        assert name is None or name in ELSEWHERE or name.startswith("torchvision:"), entry.name
+
+
+def test_an_unknown_source():
+    with pytest.raises(DetError, match="^unknown source 'yolo'; allowed: mmdet, torchvision, detectron2$"):
+        holds_detector("yolo", [])
