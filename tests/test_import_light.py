@@ -32,6 +32,8 @@ COMMANDS = (
     ["test", "--help"],
     ["predict", "--help"],
     ["data", "--help"],
+    ["proposals", "--help"],
+    ["import-weights", "--help"],
     ["doctor", "--help"],
 )
 

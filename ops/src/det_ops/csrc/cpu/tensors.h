@@ -26,7 +26,7 @@ void expect(bool condition, const Words&... words) {
   if (condition) return;
   std::ostringstream text;
   (text << ... << words);
-  throw std::invalid_argument(text.str());
+  throw std::runtime_error(text.str());
 }
 
 // Half precisions are computed in float.
