@@ -55,7 +55,8 @@ class FrozenBatchNormConfig(NormConfig):
     def build(self, channels: int) -> nn.Module:
         from det_core.model.layers import BatchNorm
 
-        norm = BatchNorm(channels, eps=self.eps, frozen_statistics=True)
+        # Old torch refuses 0; this vanishes beside any variance.
+        norm = BatchNorm(channels, eps=max(self.eps, 1e-30), frozen_statistics=True)
         norm.requires_grad_(False)
         return norm
 
