@@ -294,8 +294,9 @@ def timed(call: Call, device: str) -> float:
 
 def best_times(work: Work, device: str, seconds: float) -> tuple[float, float]:
     """The best round of ours and of the peer's, in turn, until the time is used up; at least three of each."""
-    ours, peer = [timed(work.ours, device)], [timed(work.peer, device)]
-    ours, peer = [], []
+    timed(work.ours, device), timed(work.peer, device)  # the first call of each loads and allocates
+    ours: list[float] = []
+    peer: list[float] = []
     end = time.perf_counter() + seconds
     while len(peer) < 3 or time.perf_counter() < end:
         ours.append(min(timed(work.ours, device) for _ in range(3)))
