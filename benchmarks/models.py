@@ -1,139 +1,120 @@
-"""Whole detectors side by side with torchvision's, in one run: inference and one training step.
+"""Whole detectors beside torchvision's in one run: same weights, same input, inference and training.
 
-    python benchmarks/models.py [--model faster-rcnn mask-rcnn] [--size 480 640] [--images 2] [--rounds 3] [--threads N]
+    python benchmarks/models.py [--models faster-rcnn mask-rcnn] [--size 800 1333] [--images 1] [--rounds 5]
+                                [--what inference training] [--modes eager compile] [--threads N] [--json FILE]
 
-Both sides are built with random weights from the same seed, ResNet-50-FPN, first stage frozen, batch-norm statistics
-frozen, float32, on the same images and ground truth; the best of several interleaved rounds counts. The two are not the
-same function: torchvision also freezes the affine part of batch norm, takes 2 samples per RoIAlign bin where these
-recipes take as many as a bin is long, and random weights give both 1000 proposals but hardly any final detections.
-Read the ratio, not the times: they are those of a shared machine.
+ResNet-50-FPN, float32, stem and first stage frozen, batch norms frozen whole, 1000 proposals at test and 2000 in
+training, about `--candidates` scores above the threshold per image; images come resized and normalised, so that only
+the detectors count, from the padded batch to boxes (and masks) in the original image. A training step is losses,
+gradients and SGD. Least time of several rounds, taken in turns.
+
+`floor` is the time of the convolutions and matrix products of our detector alone, called again with the same
+arguments: nothing that computes the same layers the same way is faster. `same` counts detections of torchvision that
+ours has, too (same class, IoU above .99, score within 1e-3). Peak memory is what a call adds to what was there.
+Read the ratios, not the times: they are those of a shared machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
+import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
-from attrs import evolve
+from attrs import asdict, frozen
+from measure import Call, heavy_calls, in_turns, peak
+from peers import MAKERS, Pair, make_inputs, make_pair
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
-from torchvision.models.detection import FasterRCNN, MaskRCNN
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-from torchvision.ops import FrozenBatchNorm2d
-
-from det_core import Batch, Targets, load_recipe
-from det_core.structures import ImageInfo
-
-PEERS = {"faster-rcnn": FasterRCNN, "mask-rcnn": MaskRCNN}
-OBJECTS = 8
-CLASSES = 80
+from torchvision.ops import box_iou
 
 
-def ground_truth(size: tuple[int, int], count: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Boxes (n, 4), labels (n,) in 0..K-1 and masks (n, h, w) of each image."""
-    rng = torch.Generator().manual_seed(0)
-    height, width = size
-    images = []
-    for _ in range(count):
-        low = torch.rand(OBJECTS, 2, generator=rng) * torch.tensor([width * 0.6, height * 0.6])
-        side = 30 + torch.rand(OBJECTS, 2, generator=rng) * torch.tensor([width * 0.3, height * 0.3])
-        boxes = torch.cat([low, low + side], 1)
-        masks = torch.zeros(OBJECTS, height, width, dtype=torch.uint8)
-        for mask, (x1, y1, x2, y2) in zip(masks, boxes.long().tolist(), strict=True):
-            mask[y1:y2, x1:x2] = 1
-        images.append((boxes, torch.randint(0, CLASSES, (OBJECTS,), generator=rng), masks))
-    return images
+@frozen
+class Row:
+    """One line: milliseconds per image or step, megabytes."""
+
+    model: str
+    what: str
+    mode: str
+    ours_ms: float
+    peer_ms: float
+    floor_ms: float
+    ours_mb: float
+    peer_mb: float
+
+    def cells(self) -> list[str]:
+        """As the table shows it."""
+        times = [f"{self.ours_ms:.0f}", f"{self.peer_ms:.0f}", f"{self.peer_ms / self.ours_ms:.2f}x"]
+        floor = [f"{self.floor_ms:.0f}", f"{self.ours_ms / self.floor_ms:.2f}"]
+        return [self.model, self.what, self.mode, *times, *floor, f"{self.ours_mb:.0f}", f"{self.peer_mb:.0f}"]
 
 
-def ours(model: str, images: Tensor) -> tuple[nn.Module, Callable[[], None], Callable[[], None]]:
-    """Our detector, one inference and one training step of it."""
-    torch.manual_seed(0)
-    config = load_recipe(f"{model}/r50-fpn-1x").detector
-    detector = evolve(config, backbone=evolve(config.backbone, pretrained=None)).build(num_classes=CLASSES)
-    size = (int(images.shape[2]), int(images.shape[3]))
-    batch = Batch(images=images, infos=tuple(ImageInfo(size=size, original_size=size) for _ in images))
-    targets = [Targets(boxes=b, labels=c, masks=m) for b, c, m in ground_truth(size, len(images))]
-
-    def infer() -> None:
-        detector.eval()
-        detector.predict(batch)
-
-    def step() -> None:
-        detector.train()
-        detector.zero_grad()
-        sum(term.value() for term in detector.losses(batch, targets).values()).backward()
-
-    return detector, infer, step
+COLUMNS = ("model", "what", "mode", "det ms", "torchvision ms", "ratio", "floor ms", "x floor", "det MB", "its MB")
 
 
-def peer(model: str, images: Tensor) -> tuple[nn.Module, Callable[[], None], Callable[[], None]]:
-    """torchvision's detector, one inference and one training step of it, resizing switched off."""
-    torch.manual_seed(0)
-    size = (int(images.shape[2]), int(images.shape[3]))
-    backbone = resnet_fpn_backbone(
-        backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=3
-    )
-    detector = PEERS[model](backbone, CLASSES + 1, min_size=min(size), max_size=max(size))
-    listed = list(images)
-    targets = [{"boxes": b, "labels": c + 1, "masks": m} for b, c, m in ground_truth(size, len(images))]
-
-    @torch.no_grad()
-    def infer() -> None:
-        detector.eval()
-        detector(listed)
-
-    def step() -> None:
-        detector.train()
-        detector.zero_grad()
-        sum(detector(listed, targets).values()).backward()
-
-    return detector, infer, step
+def agreement(pair: Pair) -> str:
+    """How many of torchvision's detections ours has, too."""
+    same = total = 0
+    for ours, theirs in zip(pair.infer_ours(), pair.infer_theirs(), strict=True):
+        total += len(theirs["boxes"])
+        close = box_iou(theirs["boxes"], ours.boxes) > 0.99
+        close &= (theirs["labels"] - 1)[:, None] == ours.labels
+        close &= (theirs["scores"][:, None] - ours.scores).abs() < 1e-3
+        same += int(close.any(1).sum())
+    return f"{same} of {total} detections the same"
 
 
-def best(calls: list[Callable[[], None]], rounds: int) -> list[float]:
-    """Least seconds of each call, taken in turns so that a busy moment hits all alike."""
-    for call in calls:
-        call()
-    times = [[0.0] * rounds for _ in calls]
-    for turn in range(rounds):
-        for row, call in zip(times, calls, strict=True):
-            started = time.perf_counter()
-            call()
-            row[turn] = time.perf_counter() - started
-    return [min(row) for row in times]
+def rows(model: str, pair: Pair, options: argparse.Namespace) -> Iterator[Row]:
+    """Each kind of work in each mode; the floor, of eager calls, is timed in the same turns."""
+    for what in options.what:
+        scale = 1e3 / (options.images if what == "inference" else 1)
+        calls: list[Call] = [pair.infer_ours, pair.infer_theirs]
+        if what == "training":
+            calls = [pair.trainer_ours(), pair.trainer_theirs()]
+        floor = heavy_calls(calls[0])
+        for mode in options.modes:
+            if mode == "compile":
+                pair.ours.compile()
+                pair.theirs.compile()
+                for call in calls * 2:
+                    call()
+            memory = [peak(call, options.device) for call in calls]
+            times = in_turns([*calls, floor.replay], options.rounds, options.device)
+            yield Row(model, what, mode, *(scale * t for t in times), *memory)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", nargs="+", choices=list(PEERS), default=list(PEERS))
-    parser.add_argument("--size", nargs=2, type=int, default=[480, 640], metavar=("H", "W"))
-    parser.add_argument("--images", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--models", nargs="+", choices=list(MAKERS), default=list(MAKERS))
+    parser.add_argument("--what", nargs="+", choices=["inference", "training"], default=["inference", "training"])
+    parser.add_argument("--modes", nargs="+", choices=["eager", "compile"], default=["eager"])
+    parser.add_argument("--size", nargs=2, type=int, default=[800, 1333], metavar=("H", "W"))
+    parser.add_argument("--images", type=int, default=1)
+    parser.add_argument("--candidates", type=int, default=1000, help="scores above the threshold, per image")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    images = torch.randn(options.images, 3, *options.size, generator=torch.Generator().manual_seed(1))
-    table = Table(
-        "model",
-        "what",
-        "det s",
-        "torchvision s",
-        "ratio",
-        title=(
-            f"{options.images} images of {options.size[0]}x{options.size[1]}, {options.threads} threads, "
-            f"torch {torch.__version__}"
-        ),
+    console = Console()
+    title = (
+        f"{options.images} of {options.size[0]}x{options.size[1]}, {options.threads} threads, torch {torch.__version__}"
     )
-    for model in options.model:
-        _, infer, step = ours(model, images)
-        _, peer_infer, peer_step = peer(model, images)
-        for what, pair in (("inference", [infer, peer_infer]), ("training step", [step, peer_step])):
-            mine, theirs = best(pair, options.rounds)
-            table.add_row(model, what, f"{mine:.2f}", f"{theirs:.2f}", f"{theirs / mine:.2f}x")
-    Console().print(table)
+    table = Table(*COLUMNS, title=title)
+    found: list[Row] = []
+    inputs = make_inputs(tuple(options.size), options.images)
+    for model in options.models:
+        pair = make_pair(model, inputs, options.candidates)
+        console.print(f"{model}: {agreement(pair)}")
+        for row in rows(model, pair, options):
+            found.append(row)
+            table.add_row(*row.cells())
+            console.print(*row.cells())
+    console.print(table)
+    if options.json is not None:
+        options.json.write_text(json.dumps([asdict(row) for row in found], indent=2) + "\n", encoding="utf8")
 
 
 if __name__ == "__main__":

@@ -12,10 +12,7 @@ must not cost anything. Read ratios, not times: they are those of a shared machi
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
-import re
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -23,6 +20,7 @@ from pathlib import Path
 
 import torch
 import torchvision.ops as tv
+from measure import peak
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -302,29 +300,6 @@ def best_times(work: Work, device: str, seconds: float) -> tuple[float, float]:
         ours.append(min(timed(work.ours, device) for _ in range(3)))
         peer.append(timed(work.peer, device))
     return min(ours), min(peer)
-
-
-def peak(call: Call, device: str) -> float:
-    """Megabytes that a call holds at its peak on top of what was there."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        call()
-        return (torch.cuda.max_memory_allocated() - before) / 1e6
-    if sys.platform != "linux":
-        return float("nan")
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    before = _resident("VmRSS")
-    call()
-    return (_resident("VmHWM") - before) / 1e3
-
-
-def _resident(name: str) -> float:
-    """Kilobytes, as Linux counts them."""
-    found = re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())
-    return float(found.group(1)) if found else float("nan")
 
 
 def machine(device: str) -> tuple[float, float]:

@@ -86,6 +86,11 @@ class Detector(nn.Module):
         return self.roi_head is not None and self.roi_head.needs_masks
 
     @property
+    def needs_semantic(self) -> bool:
+        """Whether training needs semantic maps."""
+        return self.roi_head is not None and self.roi_head.needs_semantic
+
+    @property
     def found_classes(self) -> Classes:
         """What labels of its detections mean: its classes, or one `object` where it only proposes regions."""
         if self.roi_head is None and isinstance(self.dense_head, ProposalHead):
@@ -94,7 +99,8 @@ class Detector(nn.Module):
 
     def features(self, batch: Batch) -> list[Tensor]:
         """The feature maps that the heads get, finest first."""
-        maps: list[Tensor] = self.backbone(batch.images)
+        # Channels-last is the layout that convolutions on CPUs and tensor cores work in; maps keep it from here on.
+        maps: list[Tensor] = self.backbone(batch.images.contiguous(memory_format=torch.channels_last))
         return maps if self.neck is None else self.neck(maps)
 
     def losses(self, batch: Batch, targets: Sequence[Targets]) -> dict[str, LossTerm]:

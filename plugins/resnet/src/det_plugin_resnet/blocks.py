@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from det_core.config.base import ConvConfig, NormConfig
-from det_core.model.layers import kaiming_init
+from det_core.model.layers import conv_norm, kaiming_init
 from det_plugin_resnet.config import STAGE_BLOCKS, STAGE_PLANES, BlockSettings, expansion
 
 
@@ -29,9 +29,9 @@ class BasicBlock(nn.Module):
         return self.bn2
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.bn1(self.conv1(x)).relu_()
-        out = self.bn2(self.conv2(out))
-        out += x if self.downsample is None else self.downsample(x)
+        out = conv_norm(self.conv1, self.bn1, x).relu_()
+        out = conv_norm(self.conv2, self.bn2, out)
+        out += x if self.downsample is None else conv_norm(self.downsample[0], self.downsample[1], x)
         return out.relu_()
 
 
@@ -56,10 +56,10 @@ class Bottleneck(nn.Module):
         return self.bn3
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.bn1(self.conv1(x)).relu_()
-        out = self.bn2(self.conv2(out)).relu_()
-        out = self.bn3(self.conv3(out))
-        out += x if self.downsample is None else self.downsample(x)
+        out = conv_norm(self.conv1, self.bn1, x).relu_()
+        out = conv_norm(self.conv2, self.bn2, out).relu_()
+        out = conv_norm(self.conv3, self.bn3, out)
+        out += x if self.downsample is None else conv_norm(self.downsample[0], self.downsample[1], x)
         return out.relu_()
 
 
