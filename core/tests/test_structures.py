@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from det_core.structures import Batch, Classes, Detections, ImageInfo, Key, LossTerm, Targets
+from det_core.structures import Batch, Classes, Detections, ImageInfo, Key, LossTerm, Targets, semantic_batch
 
 NUMBER_OF_NO_KEY = 7789326580081199562
 NUMBER_OF_1_2_3_4 = 7160806516853227302
@@ -129,6 +129,27 @@ def test_targets_go_to_a_device_and_their_boxes_to_a_precision():
     kept = attrs.evolve(some_targets(), masks=None, semantic=None).to("cpu")
     assert kept.boxes.dtype == torch.float32
     assert (kept.masks, kept.ignored, kept.semantic) == (None, None, None)
+
+
+def test_class_ids_are_widened_when_targets_move():
+    given = attrs.evolve(some_targets(), semantic=torch.tensor([[0, 200, 255]], dtype=torch.uint8))
+    moved = given.to("cpu").semantic
+    assert moved is not None
+    assert moved.dtype == torch.int64
+    assert moved.tolist() == [[0, 200, 255]]
+
+
+def test_the_maps_of_a_batch_are_padded_to_the_right_and_below_with_unlabelled():
+    maps = [torch.zeros(2, 3, dtype=torch.uint8), torch.full((3, 1), 181)]
+    padded = semantic_batch([attrs.evolve(some_targets(), semantic=m) for m in maps], (3, 4))
+    assert padded.dtype == torch.int64
+    assert padded[0].tolist() == [[0, 0, 0, 255], [0, 0, 0, 255], [255] * 4]
+    assert padded[1].tolist() == [[181, 255, 255, 255]] * 3
+
+
+def test_an_image_without_a_map_is_named():
+    with pytest.raises(ValueError, match="image 1 of the batch has no semantic map; the data set brings them where"):
+        semantic_batch([some_targets(), attrs.evolve(some_targets(), semantic=None)], (5, 7))
 
 
 @pytest.mark.parametrize(

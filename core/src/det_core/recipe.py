@@ -146,16 +146,40 @@ class Recipe:
         return structure(plain, cls, source)
 
     def open_train(self) -> DetectionDataset:
-        """Its training data, with masks if the detector learns them; DetError for what is wrong with them."""
+        """Its training data, with the masks and maps that the detector learns; DetError for what is wrong with them."""
         self._check_proposals("train", self.data.train)
-        masks = self.detector.needs_masks()
-        return self.data.train.build(self.data.root, masks=masks, on_bad_sample=self.data.on_bad_sample)
+        data = self.data.train.build(
+            self.data.root,
+            masks=self.detector.needs_masks(),
+            semantic=self.detector.needs_semantic(),
+            on_bad_sample=self.data.on_bad_sample,
+        )
+        self._check_semantic(data)
+        return data
 
     def open_val(self) -> DetectionDataset:
         """Its validation data, with masks if an evaluator wants them; DetError for what is wrong with them."""
         self._check_proposals("val", self.data.val)
         masks = any(e.needs_masks() for e in self.evaluation.evaluators)
         return self.data.val.build(self.data.root, masks=masks, on_bad_sample=self.data.on_bad_sample)
+
+    def _check_semantic(self, data: DetectionDataset) -> None:
+        """ConfigError unless the training data bring semantic maps whose ids the detector has classes for."""
+        head = self.detector.roi_head
+        if head is None or not head.needs_semantic():
+            return
+        path, known = "data.train", head.semantic_classes()
+        if not data.semantic_classes:
+            kind = f"{self.data.train.type!r}"
+            message = f"roi_head {head.type!r} trains on semantic maps, but {data.name} ({kind}) brings none; "
+            raise ConfigError.at(path, message + "use a data set that does, or a head without them", self.name)
+        if known < data.semantic_classes:
+            message = (
+                f"the semantic maps of {data.name} may hold ids 0..{data.semantic_classes - 1}, but roi_head "
+                f"{head.type!r} tells {known} apart; lower `semantic_classes` of the data set where its maps hold "
+                "fewer, or raise the head's"
+            )
+            raise ConfigError.at(path, message, self.name)
 
     def _check_proposals(self, split: str, config: DatasetConfig) -> None:
         """ConfigError unless the data bring proposals where, and only where, the detector takes them.

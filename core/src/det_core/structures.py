@@ -7,6 +7,7 @@ Boxes are xyxy. Sizes are `(height, width)`. Torch is needed to make these value
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -15,6 +16,8 @@ from attrs import frozen
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+UNLABELLED = 255  # the id of semantic maps' pixels that nothing is learned from
 
 
 @frozen
@@ -82,8 +85,9 @@ class Targets:
     """Ground truth of one image, in network pixels.
 
     boxes (n, 4) float xyxy; labels (n,) int64 in 0..K-1; masks (n, h, w) uint8 or None; ignored (n,) bool: crowd
-    regions and difficult objects, which are neither objects nor background to learn from; semantic (h, w) int64
-    class ids with 255 ignored, or None.
+    regions and difficult objects, which are neither objects nor background to learn from; semantic (h, w) class ids
+    with `UNLABELLED` ignored, or None: of the valid part of the input, since whoever takes it pads it to the batch
+    (`semantic_batch`). It is int64 where a head gets it, and uint8 as loaded.
     """
 
     boxes: Tensor
@@ -96,17 +100,19 @@ class Targets:
         return int(self.boxes.shape[0])
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Targets:
-        """The same targets on another device, boxes in another precision if given."""
+        """The same targets on another device, boxes in another precision if given, the class ids as int64."""
 
         def move(x: Tensor | None) -> Tensor | None:
             return None if x is None else x.to(device, non_blocking=True)
+
+        semantic = move(self.semantic)
 
         return Targets(
             boxes=self.boxes.to(device, dtype or self.boxes.dtype),
             labels=self.labels.to(device),
             masks=move(self.masks),
             ignored=move(self.ignored),
-            semantic=move(self.semantic),
+            semantic=None if semantic is None else semantic.long(),
         )
 
     def objects(self) -> Targets:
@@ -116,6 +122,27 @@ class Targets:
         keep = ~self.ignored
         masks = None if self.masks is None else self.masks[keep]
         return Targets(boxes=self.boxes[keep], labels=self.labels[keep], masks=masks, semantic=self.semantic)
+
+
+def semantic_batch(targets: Sequence[Targets], size: tuple[int, int]) -> Tensor:
+    """The class maps of a batch's images at its padded (H, W): (N, H, W) int64, `UNLABELLED` where there is padding.
+
+    Raises:
+        ValueError: where an image has no map.
+    """
+    import torch
+
+    padded = []
+    for row, target in enumerate(targets):
+        if target.semantic is None:
+            raise ValueError(
+                f"image {row} of the batch has no semantic map; the data set brings them where the RoI head's "
+                "configuration says that it needs them (semantic_classes)"
+            )
+        ids = target.semantic.long()
+        below, right = size[0] - ids.shape[0], size[1] - ids.shape[1]
+        padded.append(torch.nn.functional.pad(ids, (0, right, 0, below), value=UNLABELLED))
+    return torch.stack(padded)
 
 
 @frozen(eq=False, kw_only=True)

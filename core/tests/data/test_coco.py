@@ -14,7 +14,6 @@ from PIL import Image
 
 from det_core.config.base import DetError
 from det_core.data.coco import CocoDataset
-from det_core.data.config import CocoConfig
 from det_core.data.dataset import BadImage, BadSamplesError, DataError, check_same_categories, read_image
 
 MakeCoco = Callable[..., Path]
@@ -331,29 +330,6 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     image = read_image(tmp_path / "x.png")
     assert image.shape == (3, 6, 4)
     assert image[0, 0, 3] == 255
-
-
-def test_semantic_maps(make_coco: MakeCoco) -> None:
-    root = make_coco()
-    (root / "maps").mkdir()
-    for image_id, (w, h) in {10: (60, 40), 20: (30, 50), 30: (5, 5)}.items():
-        Image.fromarray(np.full((h, w), image_id, np.uint8)).save(root / "maps" / f"{image_id}.png")
-    data = CocoConfig(split="train", semantic="maps").build(str(root))
-    semantic = data.load(0).semantic
-    assert semantic is not None
-    assert semantic.dtype == torch.int64
-    assert semantic.shape == (40, 60)
-    assert semantic.unique().tolist() == [10]
-    with pytest.raises(BadImage, match="the class map is 5x5 pixels, but the image 64x48"):
-        data.load(2)
-    with pytest.raises(BadImage, match="the class map does not exist"):
-        data.load(3)
-    Image.new("RGB", (32, 32)).save(root / "maps" / "40.png")
-    with pytest.raises(BadImage, match="one 8-bit id per pixel, but this is RGB"):
-        data.load(3)
-    (root / "maps" / "40.png").write_text("no image")
-    with pytest.raises(BadImage, match="class map cannot be decoded"):
-        data.load(3)
 
 
 def test_same_categories(make_coco: MakeCoco) -> None:

@@ -101,7 +101,10 @@ def test_nothing_found_lists_what_was_tried(tmp_path: Path) -> None:
         (lambda r: find_layout(r, "train", "sub"), r"sub: not a file; correct `annotations`"),
         (lambda r: find_layout(r, "train", None, "no"), r"images folder .*no: does not exist; correct `images`"),
         (lambda r: find_layout(r, "train", None, "train.json"), "not a folder"),
-        (lambda r: find_layout(r, "train", None, None, "no"), "semantic folder .* does not exist"),
+        (
+            lambda r: find_layout(r, "train", None, None, "no"),
+            "semantic_dir folder .*no: does not exist; correct `semantic_dir` of the data set",
+        ),
         (lambda r: find_layout(r, "val"), r"no image folder for it; looked for\n.*val2017"),
     ],
 )

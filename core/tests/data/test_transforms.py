@@ -29,7 +29,7 @@ def sample(height: int = 40, width: int = 60, **more: Any) -> Sample:
         "labels": torch.tensor([4, 2]),
         "ignored": torch.tensor([False, True]),
         "masks": masks,
-        "semantic": masks[0].long() * 255,
+        "semantic": masks[0] * 255,
         "proposals": boxes[:1] + 1,
         "file": "a.png",
         "image_id": 5,
@@ -77,8 +77,8 @@ def test_resize_scales_everything_by_new_over_old() -> None:
     columns = ((torch.arange(91) * 60 / 91).floor() >= 6) & ((torch.arange(91) * 60 / 91).floor() < 30)
     assert torch.equal(done.masks[0], (rows[:, None] & columns).to(torch.uint8))
     assert done.semantic is not None
-    assert done.semantic.dtype == torch.int64
-    assert torch.equal(done.semantic, done.masks[0].long() * 255)
+    assert done.semantic.dtype == torch.uint8
+    assert torch.equal(done.semantic, done.masks[0] * 255)
     assert done.labels.tolist() == [4, 2]
     assert (done.file, done.image_id) == ("a.png", 5)
 

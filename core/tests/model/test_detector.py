@@ -295,6 +295,14 @@ def test_needs_masks_is_the_roi_heads():
     assert not detector(Proposer(2)).needs_masks
 
 
+def test_needs_semantic_is_the_roi_heads(monkeypatch):
+    x = detector(Proposer(2), Second(2))
+    assert not x.needs_semantic
+    monkeypatch.setattr(Second, "needs_semantic", True)
+    assert x.needs_semantic
+    assert not detector(Proposer(2)).needs_semantic
+
+
 def test_initial_weights_are_the_backbones():
     x = detector(Dense(2))
     x.load_initial_weights()

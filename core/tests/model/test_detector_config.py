@@ -60,9 +60,13 @@ class Second(RoIHeadConfig):
 
     stride: int = field(default=8)
     masks: bool = field(default=False)
+    stuff: int = field(default=0)
 
     def needs_masks(self) -> bool:
         return self.masks
+
+    def semantic_classes(self) -> int:
+        return self.stuff
 
     def check(self, features: FeatureSpec) -> None:
         try:
@@ -129,6 +133,12 @@ def test_needs_masks_is_the_roi_heads():
     assert not DetectorConfig(backbone=Tower(), dense_head=Proposer()).needs_masks()
     assert not DetectorConfig(backbone=Tower(), roi_head=Second()).needs_masks()
     assert DetectorConfig(backbone=Tower(), roi_head=Second(masks=True)).needs_masks()
+
+
+def test_needs_semantic_where_the_roi_head_tells_classes_apart():
+    assert not DetectorConfig(backbone=Tower(), dense_head=Proposer()).needs_semantic()
+    assert not DetectorConfig(backbone=Tower(), roi_head=Second()).needs_semantic()
+    assert DetectorConfig(backbone=Tower(), roi_head=Second(stuff=2)).needs_semantic()
 
 
 def test_preprocess_defaults_are_imagenets_in_rgb():

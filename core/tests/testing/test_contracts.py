@@ -376,10 +376,20 @@ def test_a_roi_head_that_cannot_train_without_proposals_is_found(monkeypatch):
         contracts.check_roi_head(TinyRoIHeadConfig())
 
 
-def test_a_roi_head_and_its_configuration_agree_about_masks(monkeypatch):
-    monkeypatch.setattr(TinyRoIHead, "needs_masks", True)
-    with pytest.raises(AssertionError, match="roi_head 'tiny': needs_masks is True, expected False"):
+@pytest.mark.parametrize("name", ["needs_masks", "needs_semantic"])
+def test_a_roi_head_and_its_configuration_agree_about_what_it_needs(monkeypatch, name):
+    monkeypatch.setattr(TinyRoIHead, name, True)
+    with pytest.raises(AssertionError, match=f"roi_head 'tiny': {name} is True, expected False"):
         contracts.check_roi_head(TinyRoIHeadConfig())
+
+
+def test_targets_of_a_batch_without_objects_are_unlabelled_throughout():
+    batch = contracts.make_batch()
+    for targets in (contracts.make_targets(batch, 2), contracts.make_targets(batch, 2, empty=True)):
+        for target, info in zip(targets, batch.infos, strict=True):
+            assert target.semantic is not None
+            assert target.semantic.shape == info.size
+            assert set(target.semantic.unique().tolist()) == ({0, 255} if len(target) else {255})
 
 
 def test_a_configuration_that_can_be_changed_is_found():

@@ -10,7 +10,13 @@ from det_core.boxes.config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAss
 from det_core.config.base import FeatureSpec, ProposalLimits
 from det_core.data.config import CocoConfig, FlipConfig, ResizeConfig, SampleConfig
 from det_core.evaluation.config import CocoEvaluatorConfig
-from det_core.model.layer_config import BatchNormConfig, Conv2dConfig, FrozenBatchNormConfig, RoIAlignConfig
+from det_core.model.layer_config import (
+    BatchNormConfig,
+    Conv2dConfig,
+    FrozenBatchNormConfig,
+    GroupNormConfig,
+    RoIAlignConfig,
+)
 from det_core.model.loss_config import BinaryCrossEntropyConfig, CrossEntropyConfig, L1Config
 from det_core.recipe import Published, Recipe, load_recipe
 from det_core.testing import contracts
@@ -42,7 +48,8 @@ ZOO = [
     for network, schedules in networks.items()
     for schedule in schedules
 ]
-DEMOS = [f"{model}/r18-fpn-demo" for model in ("rpn", "fast-rcnn", "faster-rcnn", "mask-rcnn")]
+C4_DEMO = "faster-rcnn/r18-c4-demo"
+DEMOS = [*(f"{model}/r18-fpn-demo" for model in ("rpn", "fast-rcnn", "faster-rcnn", "mask-rcnn")), C4_DEMO]
 
 # Rows of the 2019 zoo (AP or AR, memory in GB, s/iter, images/s), and of their modern re-runs.
 PUBLISHED = {
@@ -390,6 +397,18 @@ def test_the_demos_train_a_small_model_on_the_bundled_sample(name: str) -> None:
     assert sum(p.numel() for p in detector.parameters()) < 20e6
     assert all(p.requires_grad for p in detector.parameters())
     assert getattr(recipe.detector.backbone, "pretrained", "") is None  # nothing is downloaded
+
+
+def test_the_c4_demo_is_c4() -> None:
+    recipe = load_recipe(C4_DEMO)
+    features, head = recipe.detector.feature_spec(), recipe.detector.roi_head
+    assert (features.channels, features.strides) == ((256,), (16,))
+    assert recipe.detector.neck is None
+    assert isinstance(head, RCNNHeadConfig)
+    assert head.trunk == ResNetStageConfig(depth=18, norm=GroupNormConfig(groups=16))
+    regions = head.box_regions(features)
+    assert (regions.channels, regions.size) == (512, (3, 3))
+    assert recipe.data.train_transforms[0] == recipe.data.test_transforms[0]
 
 
 def test_the_contract_of_the_plugin() -> None:

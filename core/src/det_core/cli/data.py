@@ -122,9 +122,10 @@ def _any_recipe(overrides: tuple[str, ...]) -> Recipe:
 
 
 def _open(recipe: Recipe, split: str, masks: bool) -> DetectionDataset:
-    """A split with what is wrong collected rather than raised."""
+    """A split with what is wrong collected rather than raised; semantic maps where the recipe trains on them."""
     config = recipe.data.train if split == "train" else recipe.data.val
-    return config.build(recipe.data.root, masks=masks, on_bad_sample="skip")
+    semantic = split == "train" and recipe.detector.needs_semantic()
+    return config.build(recipe.data.root, masks=masks, semantic=semantic, on_bad_sample="skip")
 
 
 def _resize(recipe: Recipe) -> ResizeConfig | None:

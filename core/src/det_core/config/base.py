@@ -205,6 +205,14 @@ class RoIHeadConfig(Component):
         """Whether training needs instance masks."""
         return False
 
+    def semantic_classes(self) -> int:
+        """How many ids of semantic maps training tells apart (0..n-1); 0 where it takes no maps."""
+        return 0
+
+    def needs_semantic(self) -> bool:
+        """Whether training needs semantic maps (`Targets.semantic`); tests never do."""
+        return self.semantic_classes() > 0
+
     def check(self, features: FeatureSpec) -> None:
         """ConfigError if the head cannot take these features; pure, without torch."""
 
@@ -353,8 +361,13 @@ class DatasetConfig(Component):
 
     slot: ClassVar[str] = "dataset"
 
-    def build(self, root: str, *, masks: bool = False, on_bad_sample: str = "error") -> DetectionDataset:
-        """Open the data set; relative paths are below `root`. `masks` asks for instance masks."""
+    def build(
+        self, root: str, *, masks: bool = False, semantic: bool = False, on_bad_sample: str = "error"
+    ) -> DetectionDataset:
+        """Open the data set; relative paths are below `root`.
+
+        `masks` asks for instance masks, `semantic` for semantic maps; DataError where it cannot bring what is asked.
+        """
         raise NotImplementedError(f"{type(self).__name__} defines no build()")
 
 

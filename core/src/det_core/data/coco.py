@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from attrs import frozen
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from det_core.data.coco_json import CocoRecords, Record, area_of, dropped_by_rule, read_coco
@@ -32,6 +31,7 @@ from det_core.data.dataset import (
 )
 from det_core.data.masks import SegmentationBuilder, Segmentations, segmentation_problem
 from det_core.data.proposals import read_proposals
+from det_core.data.semantic import SemanticFolder, map_of_masks
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +82,10 @@ class CocoDataset(DetectionDataset):
 
     Raises BadSamplesError (on_bad_sample="error") listing what is wrong with images and annotations, or leaves these
     out and lists them in `skipped` ("skip"). Raises DataError if the file cannot be used at all.
-    `masks` reads segmentations and requires them. `semantic` is a folder of PNG class maps. `filter_empty` leaves out
-    images without any annotation, `min_size` those whose shorter side is below it. `dropped` counts annotations that
+    `masks` reads segmentations and requires them. `semantic` brings semantic maps: a folder of them, of which each
+    image must have one, or "masks" makes them of the segmentations, where the id of a thing is its label and the one
+    after the last label is all else. `filter_empty` leaves out images without any annotation, `min_size` those whose
+    shorter side is below it. `dropped` counts annotations that
     are in order but left out of training by COCO's usual rules (no area, less than a pixel wide or high, ignored),
     `filtered` the images that `filter_empty` and `min_size` leave out. `proposals` is a proposals file; of each image's
     boxes the best `max_proposals` are taken. DataError if it cannot be used, or lacks images of this data set.
@@ -95,7 +97,7 @@ class CocoDataset(DetectionDataset):
         images: str | Path,
         *,
         masks: bool = False,
-        semantic: str | Path | None = None,
+        semantic: SemanticFolder | Literal["masks"] | None = None,
         on_bad_sample: str = "error",
         filter_empty: bool = False,
         min_size: int = 0,
@@ -105,13 +107,17 @@ class CocoDataset(DetectionDataset):
     ) -> None:
         check_on_bad_sample(on_bad_sample)
         self.annotation_file, self.folder = Path(annotations), Path(images)
-        self.semantic = None if semantic is None else Path(semantic)
+        self.semantic = semantic
         self.name = name or str(self.annotation_file)
         self.on_bad_sample = on_bad_sample
         self.has_masks = masks
-        records = read_coco(self.annotation_file, self.folder, masks)
+        maps = semantic.folder if isinstance(semantic, SemanticFolder) else None
+        masks = masks or semantic == "masks"
+        records = read_coco(self.annotation_file, self.folder, masks, maps)
         self._judge(records.bad)
         self.classes = records.classes
+        if semantic is not None:
+            self.semantic_classes = semantic.classes if isinstance(semantic, SemanticFolder) else len(self.classes) + 1
         self.skipped = list(records.bad)
         kept = _kept_images(records, filter_empty, min_size)
         if not kept:
@@ -153,13 +159,21 @@ class CocoDataset(DetectionDataset):
                 ),
             )
         chosen = self.table.of_image(index)
+        labels = torch.from_numpy(self.table.labels[chosen])
+        ignored = torch.from_numpy(self.table.crowd[chosen])
+        masks = self._masks(chosen, height, width)
+        semantic = None
+        if isinstance(self.semantic, SemanticFolder):
+            semantic = self.semantic.load(self._names[index], (height, width), image_id)
+        elif masks is not None and self.semantic == "masks":
+            semantic = map_of_masks(masks, labels, ignored, stuff=len(self.classes))
         return Sample(
             image=image,
             boxes=_corners(self.table.boxes[chosen], height, width),
-            labels=torch.from_numpy(self.table.labels[chosen]),
-            ignored=torch.from_numpy(self.table.crowd[chosen]),
-            masks=self._masks(chosen, height, width),
-            semantic=self._semantic(index, height, width),
+            labels=labels,
+            ignored=ignored,
+            masks=masks if self.has_masks else None,
+            semantic=semantic,
             proposals=self._proposals(index),
             file=file,
             image_id=image_id,
@@ -169,12 +183,6 @@ class CocoDataset(DetectionDataset):
         if self.table.segmentations is None:
             return None
         return torch.from_numpy(self.table.segmentations.decode(chosen, height, width))
-
-    def _semantic(self, index: int, height: int, width: int) -> Tensor | None:
-        if self.semantic is None:
-            return None
-        path = (self.semantic / self._names[index]).with_suffix(".png")
-        return read_class_map(path, (height, width), int(self.image_ids[index]))
 
     def _proposals(self, index: int) -> Tensor | None:
         if self.proposals is None or self._proposal_rows is None:
@@ -267,23 +275,3 @@ def _corners(boxes: NDArray[np.float64], height: int, width: int) -> Tensor:
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     limits = np.array([width, height, width, height], np.float64)
     return torch.from_numpy(np.clip(corners, 0, limits).astype(np.float32))
-
-
-def read_class_map(path: Path, size: tuple[int, int], image_id: int) -> Tensor:
-    """A PNG of class ids as (H, W) int64; BadImage if it is missing, unreadable, or of another size."""
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("L", "P"):
-                raise bad_image(path, image_id, f"a class map holds one 8-bit id per pixel, but this is {image.mode}")
-            array = np.array(image)
-    except FileNotFoundError:
-        raise bad_image(path, image_id, "the class map does not exist") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise bad_image(path, image_id, f"the class map cannot be decoded: {error}") from None
-    if array.shape != size:
-        raise bad_image(
-            path,
-            image_id,
-            f"the class map is {array.shape[1]}x{array.shape[0]} pixels, but the image {size[1]}x{size[0]}",
-        )
-    return torch.from_numpy(array.astype(np.int64))

@@ -17,6 +17,7 @@ from attrs import field, frozen
 
 from det_core.data.dataset import BadSample, DataError
 from det_core.data.masks import segmentation_problem
+from det_core.data.semantic import map_name
 from det_core.structures import Classes
 
 TOLERANCE = 1.0  # pixels by which a box may reach outside its image: rounding of tools that write whole numbers
@@ -35,14 +36,15 @@ class CocoRecords:
     bad: list[BadSample] = field(factory=list)
 
 
-def read_coco(path: Path, image_folder: Path, masks: bool) -> CocoRecords:
-    """The usable records of an annotation file; with `masks`, annotations must have a usable segmentation.
+def read_coco(path: Path, image_folder: Path, masks: bool, maps: Path | None = None) -> CocoRecords:
+    """The usable records of an annotation file.
 
+    With `masks`, annotations must have a usable segmentation; with `maps`, images a semantic map in this folder.
     Raises DataError if the file as a whole cannot be used.
     """
     sections = _sections(path, _read_json(path))
     records = CocoRecords(classes=_classes(path, sections["categories"]))
-    refused = _take_images(path, image_folder, sections["images"], records)
+    refused = _take_images(path, image_folder, maps, sections["images"], records)
     _take_annotations(path, sections["annotations"], records, refused, masks)
     return records
 
@@ -105,11 +107,12 @@ def _classes(path: Path, categories: list[Any]) -> Classes:
     return Classes(names=tuple(names[i] for i in ids), ids=ids)
 
 
-def _take_images(path: Path, folder: Path, images: list[Any], records: CocoRecords) -> set[int]:
+def _take_images(path: Path, folder: Path, maps: Path | None, images: list[Any], records: CocoRecords) -> set[int]:
     """Move the usable image records to `records`; the ids of the others."""
     seen: set[int] = set()
     refused: set[int] = set()
     exists = _Folder(folder)
+    map_exists = None if maps is None else _Folder(maps)
     for index, record in enumerate(images):
         problem = _image_problem(record)
         number = record["id"] if isinstance(record, dict) and _is_int(record.get("id")) else None
@@ -121,6 +124,11 @@ def _take_images(path: Path, folder: Path, images: list[Any], records: CocoRecor
         elif record["file_name"] not in exists:
             file = str(folder / record["file_name"])
             records.bad.append(BadSample(f"image id {number}: the image file does not exist", file, number))
+            problem = "missing"
+        elif map_exists is not None and map_name(record["file_name"]) not in map_exists:
+            file = str(map_exists.root / map_name(record["file_name"]))
+            what = f"the semantic map does not exist; the image's ({record['file_name']}) is to be there as a PNG"
+            records.bad.append(BadSample(f"image id {number}: {what}", file, number))
             problem = "missing"
         else:
             records.images.append(record)
@@ -147,13 +155,13 @@ class _Folder:
     """Whether files exist below a folder, at the price of one listing per folder."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
         self._listings: dict[str, set[str]] = {}
 
     def __contains__(self, name: str) -> bool:
         folder, _, file = name.rpartition("/")
         if folder not in self._listings:
-            self._listings[folder] = self._list(self._root / folder if folder else self._root)
+            self._listings[folder] = self._list(self.root / folder if folder else self.root)
         return file in self._listings[folder]
 
     @staticmethod

@@ -42,9 +42,17 @@ class CocoConfig(DatasetConfig):
     images: str | None = field(
         default=None, metadata=doc("image folder below the root; null = found by the usual layouts")
     )
-    semantic: str | None = field(
+    semantic_dir: str | None = field(
         default=None,
-        metadata=doc("folder below the root of class maps (PNG, 255 = ignored) named like the images; null = none"),
+        metadata=doc(
+            "folder below the root of semantic maps for a detector that trains on them: single-channel PNGs of class "
+            "ids, named like the images, 255 = unlabelled; null = none"
+        ),
+    )
+    semantic_classes: int = field(
+        default=182,
+        validator=[validators.ge(1), validators.le(255)],
+        metadata=doc("ids that semantic maps may hold are 0..n-1, and 255; 182 of COCO-Stuff, things and stuff"),
     )
     filter_empty: bool = field(default=False, metadata=doc("leave out images without any annotation"))
     min_size: int = field(
@@ -55,17 +63,28 @@ class CocoConfig(DatasetConfig):
         default=None, validator=validators.optional(validators.ge(1)), metadata=MAX_PROPOSALS
     )
 
-    def build(self, root: str, *, masks: bool = False, on_bad_sample: str = "error") -> DetectionDataset:
+    def build(
+        self, root: str, *, masks: bool = False, semantic: bool = False, on_bad_sample: str = "error"
+    ) -> DetectionDataset:
         """Open and check the data set; DataError (also LayoutError) with what is wrong."""
         from det_core.data.coco import CocoDataset
+        from det_core.data.dataset import DataError
         from det_core.data.layout import find_layout
+        from det_core.data.semantic import SemanticFolder
 
-        layout = find_layout(root, self.split, self.annotations, self.images, self.semantic)
+        if semantic and self.semantic_dir is None:
+            raise DataError(
+                "the detector trains on semantic maps, but `data.train.semantic_dir` is not set; name a folder below "
+                "the data root with a single-channel PNG for each image, such as COCO-Stuff's stuffthingmaps/train2017 "
+                "(--set data.train.semantic_dir=FOLDER), or take a detector without a semantic branch"
+            )
+        layout = find_layout(root, self.split, self.annotations, self.images, self.semantic_dir if semantic else None)
+        maps = None if layout.semantic is None else SemanticFolder(layout.semantic, self.semantic_classes)
         return CocoDataset(
             layout.annotations,
             layout.images,
             masks=masks,
-            semantic=layout.semantic,
+            semantic=maps,
             on_bad_sample=on_bad_sample,
             filter_empty=self.filter_empty,
             min_size=self.min_size,
@@ -83,7 +102,10 @@ def _proposals(root: str, name: str | None) -> Path | None:
 
 @frozen(kw_only=True)
 class SampleConfig(DatasetConfig):
-    """The bundled sample: 24 microscope images of cell nuclei with masks."""
+    """The bundled sample: 24 microscope images of cell nuclei with masks.
+
+    Semantic maps are made of the masks: id 0 is nucleus, as its label is, and id 1 all else.
+    """
 
     type: ClassVar[str] = "sample"
 
@@ -93,7 +115,9 @@ class SampleConfig(DatasetConfig):
         default=None, validator=validators.optional(validators.ge(1)), metadata=MAX_PROPOSALS
     )
 
-    def build(self, root: str = "", *, masks: bool = False, on_bad_sample: str = "error") -> DetectionDataset:
+    def build(
+        self, root: str = "", *, masks: bool = False, semantic: bool = False, on_bad_sample: str = "error"
+    ) -> DetectionDataset:
         """Open the sample; `root` plays no part."""
         from det_core.data.coco import CocoDataset
         from det_core.data.sample_files import sample_folder
@@ -103,6 +127,7 @@ class SampleConfig(DatasetConfig):
             folder / f"instances_{self.split}.json",
             folder / "images",
             masks=masks,
+            semantic="masks" if semantic else None,
             on_bad_sample=on_bad_sample,
             name=f"sample ({self.split})",
             proposals=_proposals("", self.proposals),
@@ -117,7 +142,7 @@ def _positive_pairs(_: object, attribute: Attribute[Scales], value: Scales) -> N
 
 @frozen(kw_only=True)
 class ResizeConfig(TransformConfig):
-    """Resize to a scale, bilinear without antialiasing; masks take the nearest pixel.
+    """Resize to a scale, bilinear without antialiasing; masks and semantic maps take the nearest pixel.
 
     With `keep_ratio` a scale is (long edge, short edge), upper bounds both; the factor is
     min(long / max(h, w), short / min(h, w)) and the new size int(side * factor + 0.5), or int(side * factor) with
@@ -161,7 +186,7 @@ class ResizeConfig(TransformConfig):
 
 @frozen(kw_only=True)
 class FlipConfig(TransformConfig):
-    """Mirror the image with its boxes and masks."""
+    """Mirror the image with its boxes, masks and semantic map."""
 
     type: ClassVar[str] = "flip"
 

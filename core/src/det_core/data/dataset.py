@@ -89,7 +89,7 @@ class Sample:
     """One image with its annotations.
 
     image: (3, H, W) uint8 RGB. boxes: (n, 4) float32 xyxy. labels: (n,) int64 in 0..K-1. ignored: (n,) bool, crowd
-    regions and difficult objects. masks: (n, H, W) uint8 of 0 and 1, or None. semantic: (H, W) int64 class ids with
+    regions and difficult objects. masks: (n, H, W) uint8 of 0 and 1, or None. semantic: (H, W) uint8 class ids with
     255 ignored, or None. proposals: (p, 4) float32 xyxy, best first, or None.
     """
 
@@ -119,7 +119,8 @@ class DetectionDataset(ABC):
     """Images with boxes (and masks), held so that loader processes share them.
 
     name: for messages. classes: names of labels 0..K-1 and their ids in the annotation file. sizes: (N, 2) int64
-    (height, width). image_ids: (N,) int64, unique. has_masks: whether samples carry masks. skipped: what was left out
+    (height, width). image_ids: (N,) int64, unique. has_masks: whether samples carry masks. semantic_classes: the ids
+    0..n-1 that the samples' semantic maps may hold beside 255; 0 where they carry none. skipped: what was left out
     because it is bad. on_bad_sample: "error" or "skip", also for what shows itself only at loading. dropped: how many
     annotations are in order, but left out of training by the data set's rules. filtered: how many images its settings
     leave out.
@@ -130,6 +131,7 @@ class DetectionDataset(ABC):
     sizes: NDArray[np.int64]
     image_ids: NDArray[np.int64]
     has_masks: bool = False
+    semantic_classes: int = 0
     on_bad_sample: str = "error"
     dropped: int = 0
     filtered: int = 0

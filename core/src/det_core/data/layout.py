@@ -49,7 +49,7 @@ def find_layout(
         if images
         else _image_folder(folder, found, guesses or _guesses(folder, found, split))
     )
-    semantic_folder = _explicit_folder(folder, semantic, "semantic") if semantic else None
+    semantic_folder = _explicit_folder(folder, semantic, "semantic_dir") if semantic else None
     return Layout(annotations=found, images=image_folder, semantic=semantic_folder)
 
 

@@ -62,7 +62,10 @@ class AnchorFit:
 
 @frozen(kw_only=True)
 class Report:
-    """Counts and sizes of a data set, and what is wrong with it. Fractions are of 1, lengths in pixels."""
+    """Counts and sizes of a data set, and what is wrong with it. Fractions are of 1, lengths in pixels.
+
+    semantic_classes: ids that the semantic maps may hold; 0 where no maps were asked for.
+    """
 
     name: str
     images: int
@@ -70,6 +73,7 @@ class Report:
     crowd: int
     dropped: int
     filtered: int
+    semantic_classes: int
     empty_images: int
     objects_per_image: dict[str, float]
     image_sizes: dict[str, int]
@@ -127,6 +131,7 @@ def data_report(
         crowd=len(truth["annotations"]) - len(objects),
         dropped=dataset.dropped,
         filtered=dataset.filtered,
+        semantic_classes=dataset.semantic_classes,
         empty_images=int((counts == 0).sum()),
         objects_per_image=_spread(counts),
         image_sizes=_image_sizes(dataset),
@@ -294,6 +299,8 @@ def _overview(report: Report) -> str:
         )
     if report.filtered:
         lines.append(f"  {report.filtered} images are left out by the settings filter_empty and min_size")
+    if report.semantic_classes:
+        lines.append(f"  a semantic map for every image, of ids 0..{report.semantic_classes - 1} and 255 (unlabelled)")
     return "\n".join(lines)
 
 

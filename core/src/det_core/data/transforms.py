@@ -91,7 +91,9 @@ class V2:
     """A v2 transform (or any function of a dict of tv_tensors) as a transform of samples.
 
     It must keep the order and number of boxes; leave those it removes empty, as v2's own crops do. Given proposals come
-    as a second set of boxes, which a transform that decides by the boxes (RandomIoUCrop) does not take.
+    as a second set of boxes, which a transform that decides by the boxes (RandomIoUCrop) does not take. The semantic
+    map comes as a mask of ids + 1 with 0 for unlabelled pixels, so what a transform fills is unlabelled where it fills
+    masks with 0, as v2 does unless told otherwise (`fill={Image: 127, "others": 0}`, not `fill=127`).
     """
 
     def __init__(self, transform: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
@@ -115,7 +117,7 @@ def to_tv_tensors(sample: Sample) -> dict[str, Any]:
     if sample.masks is not None:
         parts["masks"] = tv_tensors.Mask(sample.masks)
     if sample.semantic is not None:
-        parts["semantic"] = tv_tensors.Mask(sample.semantic)
+        parts["semantic"] = tv_tensors.Mask(sample.semantic.to(torch.uint8) + 1)  # uint8 wraps: 255 becomes 0
     if sample.proposals is not None:
         parts["proposals"] = _boxes(sample.proposals, sample.size)
     return parts
@@ -128,6 +130,8 @@ def _boxes(boxes: Tensor, size: tuple[int, int]) -> tv_tensors.BoundingBoxes:
 def from_tv_tensors(sample: Sample, parts: dict[str, Any]) -> Sample:
     """`sample` with these parts in place of its own, as plain tensors."""
     plain = {name: part.as_subclass(Tensor) for name, part in parts.items()}
+    if "semantic" in plain:
+        plain["semantic"] = plain["semantic"] - 1  # uint8 wraps: 0 becomes 255
     counts = {name: len(plain[name]) for name in ("boxes", "labels", "ignored", "masks") if name in plain}
     if len(set(counts.values())) > 1:
         raise ValueError(
@@ -179,7 +183,7 @@ def _between(a: int, b: int) -> int:
 
 
 def resize(sample: Sample, size: tuple[int, int], arithmetic: Arithmetic = "fixed_point") -> Sample:
-    """A sample at (height, width): bilinear without antialiasing, masks and class maps by the nearest pixel.
+    """A sample at (height, width): bilinear without antialiasing, masks and semantic maps by the nearest pixel.
 
     Boxes and proposals are multiplied by new / old of each axis.
     """

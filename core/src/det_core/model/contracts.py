@@ -81,6 +81,7 @@ class RoIHead(Head, ABC):
     """Works on proposals."""
 
     needs_masks: bool = False
+    needs_semantic: bool = False
 
     @abstractmethod
     def losses(
@@ -145,3 +146,20 @@ class MaskHead(Head, ABC):
     @abstractmethod
     def forward(self, regions: Tensor) -> Tensor:
         """(R, C, h, w) to (R, K, height, width) logits, K = 1 where class-agnostic."""
+
+
+class HiddenMaskHead(MaskHead):
+    """A mask head that shows its features, so that another stage's head can build on them (HTC's information flow)."""
+
+    hidden_channels: int
+
+    @abstractmethod
+    def hidden(self, regions: Tensor) -> Tensor:
+        """(R, C, h, w) to features (R, hidden_channels, h, w)."""
+
+    @abstractmethod
+    def logits_of(self, hidden: Tensor) -> Tensor:
+        """Features (R, hidden_channels, h, w) to logits (R, K, height, width)."""
+
+    def forward(self, regions: Tensor) -> Tensor:
+        return self.logits_of(self.hidden(regions))

@@ -83,6 +83,10 @@ class DetectorConfig:
         """Whether training needs instance masks."""
         return self.roi_head is not None and self.roi_head.needs_masks()
 
+    def needs_semantic(self) -> bool:
+        """Whether training needs semantic maps."""
+        return self.roi_head is not None and self.roi_head.needs_semantic()
+
     def feature_spec(self) -> FeatureSpec:
         """The features that the heads get."""
         features = self.backbone.feature_spec()

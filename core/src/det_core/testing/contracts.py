@@ -47,7 +47,7 @@ from det_core.model.detector import Detector
 from det_core.model.detector_config import DetectorConfig
 from det_core.plugins import PluginState, plugin_manager
 from det_core.recipe import Recipe, RecipeEntry
-from det_core.structures import Batch, Detections, ImageInfo, Key, LossTerm, Targets
+from det_core.structures import UNLABELLED, Batch, Detections, ImageInfo, Key, LossTerm, Targets
 
 CLASS_COUNTS = (3, 5)
 IMAGE_SIZE = (96, 128)
@@ -72,7 +72,7 @@ def make_batch(count: int = 2, size: tuple[int, int] = IMAGE_SIZE) -> Batch:
 
 
 def make_targets(batch: Batch, num_classes: int, *, empty: bool = False) -> list[Targets]:
-    """Two objects in every image of the batch, with masks; or none (`empty`)."""
+    """Two objects in every image of the batch, with masks and a semantic map of id 0; or none (`empty`)."""
     targets = []
     for row, info in enumerate(batch.infos):
         h, w = info.size
@@ -81,7 +81,8 @@ def make_targets(batch: Batch, num_classes: int, *, empty: bool = False) -> list
         masks = torch.zeros(2, h, w, dtype=torch.uint8)
         for mask, (x1, y1, x2, y2) in zip(masks, boxes.round().int().tolist(), strict=True):
             mask[y1:y2, x1:x2] = 1
-        semantic = torch.full((h, w), 255, dtype=torch.int64)
+        semantic = torch.full((h, w), UNLABELLED, dtype=torch.int64)
+        semantic[: 0 if empty else h // 2] = 0
         keep = slice(0, 0 if empty else 2)
         targets.append(Targets(boxes=boxes[keep], labels=labels[keep], masks=masks[keep], semantic=semantic))
     return targets
@@ -243,6 +244,7 @@ def check_roi_head(config: RoIHeadConfig, inputs: FeatureSpec = PYRAMID) -> None
     for k in CLASS_COUNTS:
         head: RoIHead = _built(partial(config.build, inputs, k))
         _equal(config, "needs_masks", head.needs_masks, config.needs_masks())
+        _equal(config, "needs_semantic", head.needs_semantic, config.needs_semantic())
 
         def losses(empty: bool, head: RoIHead = head, k: int = k) -> Losses:
             targets = make_targets(batch, k, empty=empty)

@@ -12,8 +12,9 @@ from det_core.model.layer_config import GroupNormConfig, RoIAlignConfig
 from det_core.recipe import DataConfig, OptimizerConfig, Recipe, ScheduleConfig
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig, RPNConfig
-from det_plugin_rcnn.zoo import Row, zoo_recipe
+from det_plugin_rcnn.zoo import zoo_recipe
 from det_plugin_resnet.config import ResNetConfig, ResNetStageConfig
+from det_plugin_resnet.zoo import Row
 
 DEMO_RPN = RPNConfig(
     channels=64,
@@ -64,11 +65,12 @@ def demo_recipe(model: str) -> Recipe:
 def c4_demo() -> Recipe:
     """Faster R-CNN on one map at stride 16, with the last stage shared by all regions.
 
-    The nuclei are small for such a map, so the images are twice as large as in the other demos.
+    The nuclei are small for such a map, so the images are larger than in the other demos. A step is one image, to have
+    many steps in few epochs.
     """
     norm = GroupNormConfig(groups=16)
     recipe = demo_recipe("faster-rcnn")
-    resize = ResizeConfig(scales=((640, 640),))
+    resize = ResizeConfig(scales=((512, 512),))
     return evolve(
         recipe,
         name="faster-rcnn/r18-c4-demo",
@@ -76,15 +78,18 @@ def c4_demo() -> Recipe:
             recipe.data,
             train_transforms=(resize, FlipConfig(vertical_probability=0.5)),
             test_transforms=(resize,),
+            images_per_rank=1,
         ),
         detector=DetectorConfig(
             backbone=ResNetConfig(depth=18, stages=(3,), norm=norm, frozen_stages=-1),
             dense_head=evolve(DEMO_RPN, channels=128, anchors=GridAnchorsConfig(scales=(1.0, 2.0, 4.0))),
             roi_head=RCNNHeadConfig(
-                roi_pool=RoIAlignConfig(size=8, strides=(16,)),
+                roi_pool=RoIAlignConfig(size=6, strides=(16,)),
                 trunk=ResNetStageConfig(depth=18, norm=norm),
                 box_head=FCBoxHeadConfig(num_fcs=0),
                 sampler=RandomSamplerConfig(count=64, positive_fraction=0.25),
             ),
         ),
+        optimizer=OptimizerConfig(kind="adamw", lr=5e-4, lr_batch=0, weight_decay=0.01),
+        schedule=evolve(recipe.schedule, epochs=20, milestones=(16, 19)),
     )
