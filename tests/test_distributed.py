@@ -23,8 +23,8 @@ def batches(self, epoch):  # rank 0 gets the images with objects (even), rank 1 
     return [[Key(self.seed, epoch, 0, 2 * step + self.rank)] for step in range(3)]
 
 TrainSampler.batches = batches
-work_dir, data, *settings = sys.argv[1:]
-recipe = load_recipe("mask-rcnn/r18-fpn-demo", settings)
+name, work_dir, data, *settings = sys.argv[1:]
+recipe = load_recipe(name, settings)
 result = train(recipe, work_dir=work_dir, data=data, log_every=1, max_steps=3)
 assert result.step == 3
 """
@@ -93,15 +93,25 @@ def test_two_ranks_with_half_the_batch_follow_one_with_the_whole(tmp_path, argum
 
 @pytest.mark.slow
 @pytest.mark.distributed
-def test_a_rank_without_objects_trains_along(tmp_path, tiny_settings):
+@pytest.mark.parametrize(
+    ("recipe", "mask_losses"),
+    [
+        ("mask-rcnn/r18-fpn-demo", ("roi_mask",)),
+        ("cascade-mask-rcnn/r18-fpn-demo", ("stage1_mask", "stage2_mask", "stage3_mask")),
+    ],
+)
+def test_a_rank_without_objects_trains_along(tmp_path, tiny_settings, recipe, mask_losses):
+    sampler = "detector.roi_head.sampler."
+    settings = [s for s in tiny_settings if not (s.startswith(sampler) and recipe.startswith("cascade-"))]
     data = write_data(tmp_path / "data", 6, every_second_empty=True)
     worker = tmp_path / "worker.py"
     worker.write_text(WORKER)
-    torchrun(str(worker), str(tmp_path / "run"), str(data), *tiny_settings, "data.images_per_rank=1")
+    torchrun(str(worker), recipe, str(tmp_path / "run"), str(data), *settings, "data.images_per_rank=1")
     rows = losses(tmp_path / "run")
     assert len(rows) == 3
     assert all(np.isfinite(list(r.values())).all() for r in rows)
-    assert all(r["loss/roi_mask"] > 0 for r in rows)  # of rank 0's objects, over the counts of both
+    # of rank 0's objects, over the counts of both
+    assert all(r[f"loss/{name}"] > 0 for r in rows for name in mask_losses)
 
 
 @pytest.mark.slow

@@ -68,9 +68,11 @@ def test_command_is_quick(arguments):
         "det_plugin_resnet.hooks",
         "det_plugin_fpn.hooks",
         "det_plugin_rcnn.hooks",
+        "det_plugin_cascade.hooks",
         "det_plugin_resnet",
         "det_plugin_fpn",
         "det_plugin_rcnn",
+        "det_plugin_cascade",
     ],
 )
 def test_module_is_light(module):

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from det_core.boxes.config import RandomSamplerConfig
 from det_core.boxes.overlaps import box_iou
+from det_core.config.base import ProposalHeadConfig
 from det_core.data.config import ResizeConfig
 from det_core.data.dataset import Sample, read_image
 from det_core.data.loader import prepare
@@ -44,8 +45,13 @@ RECIPES = {
     "rpn_r50_caffe_c4": "rpn/r50-caffe-c4-1x",
     "faster_rcnn_r50_caffe_c4": "faster-rcnn/r50-caffe-c4-1x",
     "fast_rcnn_r50_fpn": "fast-rcnn/r50-fpn-1x",
+    "cascade_rcnn_r50_fpn": "cascade-rcnn/r50-fpn-1x",
+    "cascade_mask_rcnn_r50_fpn": "cascade-mask-rcnn/r50-fpn-1x",
+    "htc_r50_fpn": "htc/r50-fpn-1x",
+    "retinanet_r50_fpn": "retinanet/r50-fpn-1x",
     "pipeline_faster_rcnn_r50_fpn": "faster-rcnn/r50-fpn-1x",
     "pipeline_mask_rcnn_r50_fpn": "mask-rcnn/r50-fpn-1x",
+    "pipeline_retinanet_r50_caffe_fpn": "retinanet/r50-caffe-fpn-1x",
 }
 # Its losses to ours.
 LOSSES = {
@@ -54,7 +60,14 @@ LOSSES = {
     "loss_cls": "roi_cls",
     "loss_bbox": "roi_box",
     "loss_mask": "roi_mask",
+    "loss_semantic_seg": "semantic",
+    **{
+        f"s{stage}.loss_{theirs}": f"stage{stage + 1}_{ours}"
+        for stage in range(3)
+        for theirs, ours in (("cls", "cls"), ("bbox", "box"), ("mask", "mask"))
+    },
 }
+ONE_STAGE = {"retinanet": "retina", "ssd": "ssd"}
 EVERYTHING = 1_000_000  # sample every candidate, so that no random number matters
 
 
@@ -78,11 +91,23 @@ def load_case(name: str, dtype: torch.dtype = torch.float64) -> Case:
     return Case(name, facts, golden, detector.to(dtype), report)
 
 
+def loss_names(case: Case) -> dict[str, str]:
+    """The reference's losses to ours; those of a model of one stage are named after it."""
+    one_stage = ONE_STAGE.get(RECIPES[case.name].partition("/")[0])
+    if one_stage is None:
+        return LOSSES
+    return {"loss_cls": f"{one_stage}_cls", "loss_bbox": f"{one_stage}_box"}
+
+
 def detector_config(recipe: str, facts: dict[str, Any]) -> DetectorConfig:
     """The recipe's detector with deterministic sampling, the case's thresholds and preprocessing."""
     config = load_recipe(recipe).detector
     if config.dense_head is not None:
-        head = _sample_everything(config.dense_head)
+        head = config.dense_head
+        if isinstance(head, ProposalHeadConfig):
+            head = _sample_everything(head)
+        if "model.test_cfg.score_thr" in facts["options"]:
+            head = evolve(head, score_threshold=facts["options"]["model.test_cfg.score_thr"])
         for limits, option in (("train_limits", "train_cfg.rpn_proposal"), ("test_limits", "test_cfg.rpn")):
             if count := facts["options"].get(f"model.{option}.max_per_img"):
                 head = evolve(head, **{limits: evolve(getattr(head, limits), after_nms=count)})
@@ -91,6 +116,8 @@ def detector_config(recipe: str, facts: dict[str, Any]) -> DetectorConfig:
         head = _sample_everything(config.roi_head)
         if "model.test_cfg.rcnn.score_thr" in facts["options"]:
             head = evolve(head, score_threshold=facts["options"]["model.test_cfg.rcnn.score_thr"])
+        if hasattr(head, "masks_of"):  # mmdet 3.x shows HTC's last masks alone, the 2019 release the mean of all
+            head = evolve(head, masks_of="last")
         config = evolve(config, roi_head=head)
     if "preprocess" in facts:
         wanted = facts["preprocess"]
@@ -103,6 +130,8 @@ def detector_config(recipe: str, facts: dict[str, Any]) -> DetectorConfig:
 
 
 def _sample_everything(head: Any) -> Any:
+    if hasattr(head, "stages"):
+        return evolve(head, stages=tuple(_sample_everything(stage) for stage in head.stages))
     sampler = RandomSamplerConfig(count=EVERYTHING, positive_fraction=head.sampler.positive_fraction)
     return evolve(head, sampler=sampler)
 
@@ -128,6 +157,7 @@ def synthetic_targets(case: Case) -> list[Targets]:
                 boxes=torch.from_numpy(boxes).to(dtype),
                 labels=torch.from_numpy(labels).long(),
                 masks=torch.from_numpy(masks.astype(np.uint8)),
+                semantic=torch.from_numpy(generate.semantic_map(case.facts, i)) if case.facts["semantic"] else None,
             )
         )
     return targets

@@ -33,6 +33,9 @@ KNOWN = {
         "plugins/rcnn",
         {"dense_head": ("rpn",), "roi_head": ("rcnn",), "box_head": ("fc_box_head",), "mask_head": ("conv_mask_head",)},
     ),
+    "det-plugin-cascade": ("plugins/cascade", {"roi_head": ("cascade",)}),
+    "det-plugin-htc": ("plugins/htc", {"roi_head": ("htc",)}),
+    "det-plugin-retinanet": ("plugins/retinanet", {"dense_head": ("retinanet",)}),
 }
 
 EntryPoint = tuple[str, str, str, Callable[[], object]]  # name, distribution, version, load

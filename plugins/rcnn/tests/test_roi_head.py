@@ -99,7 +99,7 @@ def test_300_objects_are_at_most_128_positives_of_512(tiny):
     batch = tiny.batch(1)
     target = tiny.targets(batch, (300,))[0]
     corner = torch.rand(900, 2, generator=torch.Generator().manual_seed(0)) * 60
-    found = head._sample(torch.cat([corner, corner + 1.5], 1), target, batch.infos[0])
+    (found,) = head.stage.sample([torch.cat([corner, corner + 1.5], 1)], [target], batch.infos)
     assert len(found.positive) == 128
     assert len(found.boxes) == len(found.labels) == 512
     assert (found.labels[:128] == target.labels[found.objects]).all()
@@ -280,7 +280,7 @@ def test_regions_carry_the_index_of_their_image():
 
 def test_proposals_become_as_precise_as_the_objects():
     head = fixed(ROWS)
-    found = head._sample(PROPOSALS[0].double(), target(OBJECT, labels=[1]), one_image().infos[0])
+    (found,) = head.stage.sample([PROPOSALS[0].double()], [target(OBJECT, labels=[1])], one_image().infos)
     assert found.boxes.dtype == torch.float32
 
 
@@ -289,12 +289,14 @@ def test_the_sampling_hangs_on_the_key_of_the_image_alone():
     head = fixed({}, **settings)
     corner = torch.rand(200, 2, generator=torch.Generator().manual_seed(0)) * 40
     boxes = torch.cat([corner, corner + 5], 1)
-    info = one_image().infos[0]
-    first = head._sample(boxes, target(OBJECT, labels=[1]), info)
+    info, objects = one_image().infos[0], [target(OBJECT, labels=[1])]
+    (first,) = head.stage.sample([boxes], objects, [info])
     torch.manual_seed(77)
-    assert torch.equal(head._sample(boxes, target(OBJECT, labels=[1]), info).boxes, first.boxes)
-    other = head._sample(boxes, target(OBJECT, labels=[1]), evolve(info, key=Key(index=5)))
-    assert not torch.equal(other.boxes, first.boxes)
+    (again,) = head.stage.sample([boxes], objects, [info])
+    assert torch.equal(again.boxes, first.boxes)
+    for other, consumer in ((evolve(info, key=Key(index=5)), "roi"), (info, "another stage")):
+        (found,) = head.stage.sample([boxes], objects, [other], consumer)
+        assert not torch.equal(found.boxes, first.boxes)
 
 
 def test_the_mask_loss_by_hand():

@@ -12,11 +12,12 @@ from torch import Tensor
 from det_core.boxes.config import GridAnchorsConfig
 from det_core.boxes.overlaps import box_iou
 from det_core.config.base import ConfigError, FeatureSpec, ProposalLimits
+from det_core.model.dense import DenseOutputs, match_anchors
 from det_core.structures import Batch, ImageInfo, Key, Targets
 from det_core.testing import contracts
 from det_core.weights import translate
 from det_plugin_rcnn.config import RPNConfig
-from det_plugin_rcnn.rpn import RPN, RPNOutputs
+from det_plugin_rcnn.rpn import RPN
 
 ONE_LEVEL = FeatureSpec(channels=(4,), strides=(16,))
 ONE_ANCHOR = GridAnchorsConfig(scales=(1.0,), ratios=(1.0,))  # 16 x 16 around (16 x, 16 y)
@@ -31,10 +32,10 @@ def objects(*boxes: tuple[float, float, float, float]) -> Targets:
     return Targets(boxes=torch.tensor(boxes).float().view(-1, 4), labels=torch.zeros(len(boxes), dtype=torch.int64))
 
 
-def outputs_of(head: RPN, scores: Tensor, deltas: Tensor) -> RPNOutputs:
+def outputs_of(head: RPN, scores: Tensor, deltas: Tensor) -> DenseOutputs:
     """Outputs for one image of one level: scores (h, w, A), deltas (h, w, A, 4)."""
     anchors = head.anchors([(int(scores.shape[0]), int(scores.shape[1]))], scores.device)
-    return RPNOutputs([scores.flatten()[None]], [deltas.reshape(1, -1, 4)], anchors)
+    return DenseOutputs([scores.flatten()[None, :, None]], [deltas.reshape(1, -1, 4)], anchors)
 
 
 def test_at_step_0_the_classification_loss_is_ln_2(tiny):
@@ -66,12 +67,12 @@ def test_scores_and_deltas_are_in_the_anchors_order():
     head = RPNConfig(channels=8).build(ONE_LEVEL, 1)
     x = torch.randn(2, 4, 3, 5, generator=torch.Generator().manual_seed(0))
     found = head([x])
-    assert [tuple(t.shape) for t in (*found.scores, *found.deltas)] == [(2, 45), (2, 45, 4)]
+    assert [tuple(t.shape) for t in (*found.scores, *found.deltas)] == [(2, 45, 1), (2, 45, 4)]
     hidden = head.conv(x).relu()
     scores, deltas = head.scores(hidden), head.deltas(hidden)
     for anchor, row, column in ((0, 0, 0), (2, 1, 3), (1, 2, 4)):
         at = (row * 5 + column) * 3 + anchor
-        assert torch.equal(found.scores[0][:, at], scores[:, anchor, row, column])
+        assert torch.equal(found.scores[0][:, at, 0], scores[:, anchor, row, column])
         assert torch.equal(found.deltas[0][:, at], deltas[:, 4 * anchor : 4 * anchor + 4, row, column])
         assert found.anchors[0].cells[at].tolist() == [row, column]
 
@@ -93,8 +94,10 @@ def test_the_losses_by_hand():
 def sampled(*boxes: tuple[float, float, float, float]) -> tuple[list[int], list[int]]:
     """Positive and negative anchors of a map of 2 x 3 cells: 16 x 16 around (0, 0), (16, 0), (32, 0), (0, 16), ..."""
     head = RPNConfig(channels=8, anchors=ONE_ANCHOR).build(ONE_LEVEL, 1)
-    anchors = head.anchors([(2, 3)], torch.device("cpu"))[0].boxes
-    found = head._sample(anchors, torch.ones(6, dtype=torch.bool), objects(*boxes), one_image(32, 48).infos[0])
+    levels = head.anchors([(2, 3)], torch.device("cpu"))
+    batch = one_image(32, 48)
+    matches = match_anchors(levels, head.strides, head.assigner, [objects(*boxes)], batch)
+    found = head.sampler(matches.assignments[0], batch.infos[0].key, "rpn")
     return sorted(found.positive.tolist()), sorted(found.negative.tolist())
 
 
@@ -179,7 +182,8 @@ def test_nms_works_inside_a_level_and_not_across():
     levels = head.anchors([(2, 2), (1, 1)], torch.device("cpu"))
     same = torch.tensor([4.0, 4.0, 20.0, 20.0])
     deltas = [head.coder.encode(level.boxes, same.expand(len(level.boxes), 4))[None] for level in levels]
-    outputs = RPNOutputs([torch.tensor([[0.0, 3.0, 1.0, 2.0]]), torch.tensor([[-1.0]])], deltas, levels)
+    scores = [torch.tensor([[0.0, 3.0, 1.0, 2.0]])[..., None], torch.tensor([[[-1.0]]])]
+    outputs = DenseOutputs(scores, deltas, levels)
     found = head.predict(outputs, one_image(32, 32))[0]
     # Of the four equal boxes of the first level the best stays, and the equal one of the second level too.
     assert found.scores.tolist() == pytest.approx([torch.sigmoid(torch.tensor(s)).item() for s in (3.0, -1.0)])
@@ -190,8 +194,8 @@ def test_the_best_of_every_level_enter_nms_and_the_best_of_all_leave():
     spec = FeatureSpec(channels=(4, 4), strides=(16, 32))
     head = RPNConfig(channels=8, anchors=ONE_ANCHOR).build(spec, 1)
     levels = head.anchors([(2, 4), (2, 2)], torch.device("cpu"))
-    scores = [torch.arange(8.0)[None], torch.tensor([[10.0, -1.0, -2.0, -3.0]])]
-    outputs = RPNOutputs(scores, [torch.zeros(1, 8, 4), torch.zeros(1, 4, 4)], levels)
+    scores = [torch.arange(8.0)[None, :, None], torch.tensor([[10.0, -1.0, -2.0, -3.0]])[..., None]]
+    outputs = DenseOutputs(scores, [torch.zeros(1, 8, 4), torch.zeros(1, 4, 4)], levels)
     batch = one_image(64, 64)
 
     def found(before: int, after: int) -> list[list[float]]:

@@ -32,6 +32,7 @@ from det_core.model.loss_config import BinaryCrossEntropyConfig, CrossEntropyCon
 
 if TYPE_CHECKING:
     from det_plugin_rcnn.box_head import FCBoxHead
+    from det_plugin_rcnn.box_stage import BoxStage
     from det_plugin_rcnn.mask_head import ConvMaskHead
     from det_plugin_rcnn.roi_head import RCNNHead
     from det_plugin_rcnn.rpn import RPN
@@ -118,18 +119,9 @@ class ConvMaskHeadConfig(MaskHeadConfig):
 
 
 @frozen(kw_only=True)
-class RCNNHeadConfig(RoIHeadConfig):
-    """The second stage of Faster and Mask R-CNN: pool, classify, regress, and segment if there is a mask head."""
+class BoxStageConfig:
+    """How the boxes of a second stage learn: which regions train, as what, and by which losses."""
 
-    type: ClassVar[str] = "rcnn"
-
-    roi_pool: RoIPoolConfig = field(default=RoIAlignConfig(), metadata=doc("regions for the box head"))
-    trunk: TrunkConfig | None = field(default=None, metadata=doc("a stage shared by the box and mask branch"))
-    box_head: BoxHeadConfig = field(default=FCBoxHeadConfig(), metadata=doc("scores and deltas"))
-    mask_roi_pool: RoIPoolConfig | None = field(
-        default=None, metadata=doc("regions for the mask head; null = those of the box branch")
-    )
-    mask_head: MaskHeadConfig | None = field(default=None, metadata=doc("masks, where the model has them"))
     assigner: AssignerConfig = field(default=MaxIoUAssignerConfig(), metadata=doc("proposals to objects"))
     sampler: SamplerConfig = field(
         default=RandomSamplerConfig(count=512, positive_fraction=0.25), metadata=doc("which proposals train")
@@ -140,6 +132,24 @@ class RCNNHeadConfig(RoIHeadConfig):
     )
     cls_loss: LossConfig = field(default=CrossEntropyConfig(), metadata=doc("classification"))
     box_loss: LossConfig = field(default=L1Config(), metadata=doc("box regression"))
+
+    def build(self, num_classes: int, *, class_agnostic: bool) -> BoxStage:
+        from det_plugin_rcnn.box_stage import BoxStage
+
+        return BoxStage(self, num_classes, class_agnostic=class_agnostic)
+
+
+@frozen(kw_only=True)
+class RegionHeadConfig(RoIHeadConfig):
+    """What heads that pool, classify, regress and segment regions have in common: their parts and their detections."""
+
+    roi_pool: RoIPoolConfig = field(default=RoIAlignConfig(), metadata=doc("regions for the box head"))
+    trunk: TrunkConfig | None = field(default=None, metadata=doc("a stage shared by the box and mask branch"))
+    box_head: BoxHeadConfig = field(default=FCBoxHeadConfig(), metadata=doc("scores and deltas"))
+    mask_roi_pool: RoIPoolConfig | None = field(
+        default=None, metadata=doc("regions for the mask head; null = those of the box branch")
+    )
+    mask_head: MaskHeadConfig | None = field(default=None, metadata=doc("masks, where the model has them"))
     mask_loss: LossConfig = field(default=BinaryCrossEntropyConfig(), metadata=doc("masks, per pixel"))
     score_threshold: float = field(default=0.05, validator=FRACTION, metadata=doc("detections above it are kept"))
     nms_threshold: float = field(default=0.5, validator=FRACTION, metadata=doc("IoU above which a detection goes"))
@@ -187,6 +197,35 @@ class RCNNHeadConfig(RoIHeadConfig):
         self.box_regions(features)
         if self.mask_head is not None:
             self.mask_regions(features)
+
+
+@frozen(kw_only=True)
+class RCNNHeadConfig(RegionHeadConfig):
+    """The second stage of Faster and Mask R-CNN: pool, classify, regress, and segment if there is a mask head."""
+
+    type: ClassVar[str] = "rcnn"
+
+    assigner: AssignerConfig = field(default=MaxIoUAssignerConfig(), metadata=doc("proposals to objects"))
+    sampler: SamplerConfig = field(
+        default=RandomSamplerConfig(count=512, positive_fraction=0.25), metadata=doc("which proposals train")
+    )
+    add_ground_truth: bool = field(default=True, metadata=doc("objects' own boxes join the proposals in training"))
+    coder: CoderConfig = field(
+        default=DeltaCoderConfig(stds=(0.1, 0.1, 0.2, 0.2)), metadata=doc("box regression targets")
+    )
+    cls_loss: LossConfig = field(default=CrossEntropyConfig(), metadata=doc("classification"))
+    box_loss: LossConfig = field(default=L1Config(), metadata=doc("box regression"))
+
+    def box_stage(self) -> BoxStageConfig:
+        """How its boxes learn."""
+        return BoxStageConfig(
+            assigner=self.assigner,
+            sampler=self.sampler,
+            add_ground_truth=self.add_ground_truth,
+            coder=self.coder,
+            cls_loss=self.cls_loss,
+            box_loss=self.box_loss,
+        )
 
     def build(self, features: FeatureSpec, num_classes: int) -> RCNNHead:
         from det_plugin_rcnn.roi_head import build_rcnn_head

@@ -8,12 +8,12 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from det_core.config.base import RegionSpec
-from det_core.model.contracts import MaskHead
+from det_core.model.contracts import HiddenMaskHead
 from det_core.model.layers import ConvNorm, kaiming_init
 from det_plugin_rcnn.config import ConvMaskHeadConfig
 
 
-class ConvMaskHead(MaskHead):
+class ConvMaskHead(HiddenMaskHead):
     """3x3 convolutions, a 2x2 transposed convolution with stride 2, a 1x1 convolution to one logit per class."""
 
     def __init__(self, config: ConvMaskHeadConfig, inputs: RegionSpec, num_classes: int) -> None:
@@ -25,6 +25,7 @@ class ConvMaskHead(MaskHead):
         for _ in range(config.num_convs):
             self.convs.append(ConvNorm(channels, width, 3, padding=1, conv=config.conv, norm=config.norm, relu=True))
             channels = width
+        self.hidden_channels = channels
         self.upsample = nn.ConvTranspose2d(channels, width, 2, stride=2)
         self.logits = nn.Conv2d(width, 1 if config.class_agnostic else num_classes, 1)
         for module in self.modules():
@@ -34,9 +35,14 @@ class ConvMaskHead(MaskHead):
     def class_dependent(self) -> tuple[str, ...]:
         return () if self.class_agnostic else ("logits",)
 
-    def forward(self, regions: Tensor) -> Tensor:
-        """(R, C, h, w) to logits (R, K, 2h, 2w)."""
+    def hidden(self, regions: Tensor) -> Tensor:
+        """(R, C, h, w) to what the 3x3 convolutions make of it, (R, C', h, w)."""
         x = regions
         for conv in self.convs:
             x = conv(x)
-        return self.logits(self.upsample(x).relu())
+        return x
+
+    def logits_of(self, hidden: Tensor) -> Tensor:
+        """(R, C', h, w) to logits (R, K, 2h, 2w)."""
+        logits: Tensor = self.logits(self.upsample(hidden).relu())
+        return logits

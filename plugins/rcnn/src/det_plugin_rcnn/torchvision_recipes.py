@@ -18,8 +18,9 @@ from det_core.model.loss_config import SmoothL1Config
 from det_core.recipe import OptimizerConfig, Recipe, RecipeEntry, ScheduleConfig
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_rcnn.config import ConvMaskHeadConfig, RCNNHeadConfig, RPNConfig
-from det_plugin_rcnn.zoo import COCO, EVALUATIONS
+from det_plugin_rcnn.zoo import EVALUATIONS
 from det_plugin_resnet.config import ResNetConfig
+from det_plugin_resnet.zoo import COCO
 
 RESIZE = ResizeConfig(scales=((1333, 800),), rounding="down", arithmetic="float")
 BOX_LOSS = SmoothL1Config(beta=1 / 9)

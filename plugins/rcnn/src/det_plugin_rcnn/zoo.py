@@ -1,74 +1,28 @@
 """The zoo of the R-CNN family: every published baseline under modern conventions, with the figures others measured.
 
-A row says what is particular to it; the tables above the rows say what backbones, kinds and models have in common.
+A row says what is particular to it; what kinds and models have in common stands above the rows.
 """
 
 from __future__ import annotations
 
-from attrs import evolve, field, frozen
+from attrs import evolve
 
 from det_core.boxes.config import GridAnchorsConfig, MaxIoUAssignerConfig
 from det_core.config.base import ProposalLimits
-from det_core.data.config import CocoConfig, FlipConfig, ResizeConfig
+from det_core.data.config import CocoConfig
 from det_core.evaluation.config import CocoEvaluatorConfig
-from det_core.model.detector_config import DetectorConfig, PreprocessConfig
-from det_core.model.layer_config import FrozenBatchNormConfig, RoIAlignConfig
-from det_core.recipe import DataConfig, EvaluationConfig, OptimizerConfig, Published, Recipe, ScheduleConfig
+from det_core.model.layer_config import RoIAlignConfig
+from det_core.recipe import EvaluationConfig, Published, Recipe
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig, RPNConfig
-from det_plugin_resnet.config import ResNetConfig, ResNetStageConfig
+from det_plugin_resnet.config import ResNetStageConfig
+from det_plugin_resnet.zoo import BACKBONES, BOXES, COCO, MASKS, Row, compose
 
-
-@frozen
-class Row:
-    """One baseline: `<model>/<network>-<kind>-<schedule>`."""
-
-    model: str
-    network: str  # of BACKBONES
-    kind: str  # fpn or c4
-    schedule: str
-    published: Published = field(factory=Published)
-
-    @property
-    def name(self) -> str:
-        """Of its recipe."""
-        return f"{self.model}/{self.network}-{self.kind}-{self.schedule}"
-
-    @property
-    def fast(self) -> bool:
-        """Whether it works on given proposals."""
-        return self.model.startswith("fast-")
-
-    @property
-    def caffe(self) -> bool:
-        """Whether the backbone is of caffe style: strides, weights and colours as in the original release."""
-        return self.network.endswith("-caffe")
-
-
-SCHEDULES = {"1x": ScheduleConfig(epochs=12, milestones=(8, 11)), "2x": ScheduleConfig(epochs=24, milestones=(16, 22))}
-RESIZE = ResizeConfig(scales=((1333, 800),))
-COCO = DataConfig(
-    train=CocoConfig(split="train", filter_empty=True, min_size=32),
-    val=CocoConfig(split="val"),
-    train_transforms=(RESIZE, FlipConfig()),
-    test_transforms=(RESIZE,),
-)
 # Fast R-CNN trains on the best 2000 given boxes of an image, and is tested on all of them (2019: 1000 in both).
 COCO_WITH_PROPOSALS = evolve(COCO, train=CocoConfig(split="train", filter_empty=True, min_size=32, max_proposals=2000))
 
-# Caffe-style weights want BGR with means alone, and their norms do not train.
-CAFFE = PreprocessConfig(order="bgr", mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0))
-BACKBONES = {
-    "r50": ResNetConfig(depth=50, pretrained="torchvision:resnet50"),
-    "r101": ResNetConfig(depth=101, pretrained="torchvision:resnet101"),
-    "r50-caffe": ResNetConfig(depth=50, style="caffe", norm=FrozenBatchNormConfig(), pretrained="detectron2:R-50"),
-    "r101-caffe": ResNetConfig(depth=101, style="caffe", norm=FrozenBatchNormConfig(), pretrained="detectron2:R-101"),
-    "x101-32x4d": ResNetConfig(depth=101, groups=32, base_width=4, pretrained="mmdet:resnext101_32x4d"),
-    "x101-64x4d": ResNetConfig(depth=101, groups=64, base_width=4, pretrained="torchvision:resnext101_64x4d"),
-}
+C4_POOL = RoIAlignConfig(size=14, strides=(16,))
 
-BOXES = EvaluationConfig(evaluators=(CocoEvaluatorConfig(kinds=("box",)),))
-MASKS = EvaluationConfig(evaluators=(CocoEvaluatorConfig(kinds=("box", "mask")),))
 EVALUATIONS = {
     "rpn": EvaluationConfig(evaluators=(CocoEvaluatorConfig(kinds=("proposal",)),), best="ar1000"),
     "fast-rcnn": BOXES,
@@ -86,10 +40,8 @@ SUMMARIES = {
 MODELS = tuple(SUMMARIES)
 
 
-def _proposals(row: Row) -> RPNConfig | None:
-    """The first stage; Fast R-CNN has none."""
-    if row.fast:
-        return None
+def proposals_of(row: Row) -> RPNConfig:
+    """The first stage of a model that has one."""
     if row.kind == "fpn":
         # The table of published settings has 1000 per level for the RPN alone; the reference results show 2000.
         limits = (
@@ -106,18 +58,23 @@ def _proposals(row: Row) -> RPNConfig | None:
     )
 
 
+def shared_trunk(row: Row) -> ResNetStageConfig:
+    """The last stage of a C4 row's backbone, on all regions."""
+    backbone = BACKBONES[row.network]
+    return ResNetStageConfig(
+        depth=backbone.depth, style=backbone.style, norm=backbone.norm, pretrained=backbone.pretrained
+    )
+
+
 def _second_stage(row: Row) -> RCNNHeadConfig | None:
     """RoI heads: on the pyramid, or behind res5 on C4. RPN alone has none."""
     if row.model == "rpn":
         return None
     masks = row.model.endswith("mask-rcnn")
     if row.kind == "c4":
-        backbone = BACKBONES[row.network]
         return RCNNHeadConfig(
-            roi_pool=RoIAlignConfig(size=14, strides=(16,)),
-            trunk=ResNetStageConfig(
-                depth=backbone.depth, style=backbone.style, norm=backbone.norm, pretrained=backbone.pretrained
-            ),
+            roi_pool=C4_POOL,
+            trunk=shared_trunk(row),
             box_head=FCBoxHeadConfig(num_fcs=0),
             mask_head=ConvMaskHeadConfig(num_convs=0) if masks else None,
         )
@@ -133,21 +90,13 @@ def _second_stage(row: Row) -> RCNNHeadConfig | None:
 
 def zoo_recipe(row: Row) -> Recipe:
     """The published baseline of a row under modern conventions."""
-    backbone = BACKBONES[row.network]
-    return Recipe(
-        name=row.name,
-        detector=DetectorConfig(
-            preprocess=CAFFE if row.caffe else PreprocessConfig(),
-            backbone=evolve(backbone, stages=(3,)) if row.kind == "c4" else backbone,
-            neck=FPNConfig() if row.kind == "fpn" else None,
-            dense_head=_proposals(row),
-            roi_head=_second_stage(row),
-        ),
-        data=COCO_WITH_PROPOSALS if row.fast else COCO,
-        optimizer=OptimizerConfig(lr=0.02, lr_batch=16),
-        schedule=SCHEDULES[row.schedule],
+    return compose(
+        row,
+        neck=FPNConfig() if row.kind == "fpn" else None,
+        dense_head=None if row.fast else proposals_of(row),
+        roi_head=_second_stage(row),
         evaluation=EVALUATIONS[row.model],
-        published=row.published,
+        data=COCO_WITH_PROPOSALS if row.fast else COCO,
     )
 
 

@@ -1,0 +1,21 @@
+"""How mmdet names the weights of a cascade: by stage, and the trunk once."""
+
+from __future__ import annotations
+
+from det_core.weights import Names, Part, WeightMap
+from det_plugin_cascade.config import CascadeHeadConfig, StagedHeadConfig
+
+
+def cascade_names(config: StagedHeadConfig) -> Names:
+    """A box head and a mask head for each stage, under the stage's number."""
+    parts = {}
+    for number in range(len(config.stages)):
+        parts[f"box_heads.{number}"] = Part(config.box_head, f"bbox_head.{number}")
+        if config.mask_head is not None:
+            parts[f"mask_heads.{number}"] = Part(config.mask_head, f"mask_head.{number}")
+    if config.trunk is not None:
+        parts["trunk"] = Part(config.trunk, "shared_head")
+    return Names(parts=parts)
+
+
+WEIGHT_MAPS = (WeightMap("mmdet", CascadeHeadConfig, cascade_names),)

@@ -1,0 +1,69 @@
+"""From a second stage's boxes and scores to detections.
+
+Letters: r regions of one image, n detections of one image, K foreground classes, S side of a mask.
+Boxes are xyxy, in pixels of the padded network input unless said otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from attrs import evolve, frozen
+from torch import Tensor
+
+from det_core.model.postprocess import Chosen, class_wise_nms, to_original
+from det_core.structures import Detections, ImageInfo
+from det_plugin_rcnn.config import RegionHeadConfig
+
+
+@frozen(eq=False)
+class Found:
+    """One image's detections before their masks: boxes (n, 4) in network pixels, and `chosen` in original ones."""
+
+    boxes: Tensor
+    chosen: Chosen
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+def choose_detections(boxes: Tensor, scores: Tensor, info: ImageInfo, config: RegionHeadConfig) -> Found:
+    """One image's detections: small ones go, then those below the threshold, then what NMS finds twice.
+
+    Args:
+        boxes: (r, K, 4), or (r, 4) where all classes share one box; network pixels, within the image.
+        scores: (r, K) probabilities.
+        info: of the image.
+        config: thresholds and the like.
+    """
+    shared = boxes.dim() == 2
+    if config.min_size:
+        large = ((boxes[..., 2:] - boxes[..., :2]) >= config.min_size).all(-1)  # (r,) or (r, K)
+        scores = scores.where(large[:, None] if shared else large, scores.new_tensor(-1.0))
+    chosen = class_wise_nms(
+        boxes if config.nms_in == "network" else to_original(boxes, info),
+        scores,
+        score_threshold=config.score_threshold,
+        nms_threshold=config.nms_threshold,
+        max_detections=config.max_detections,
+        soft=config.soft_nms,
+        class_agnostic=config.class_agnostic_nms,
+    )
+    if config.nms_in == "network":
+        return Found(chosen.boxes, evolve(chosen, boxes=to_original(chosen.boxes, info)))
+    return Found(boxes[chosen.rows] if shared else boxes[chosen.rows, chosen.labels], chosen)
+
+
+def found_labels(found: Sequence[Found]) -> Tensor:
+    """(R,) int64: the classes of all images' detections, in order."""
+    return torch.cat([f.chosen.labels for f in found])
+
+
+def to_detections(found: Sequence[Found], masks: Sequence[Tensor] | None = None) -> list[Detections]:
+    """What a head hands out: boxes in original pixels and, where given, each image's masks (n, height, width) bool."""
+    given: Sequence[Tensor | None] = [None] * len(found) if masks is None else masks
+    return [
+        Detections(boxes=f.chosen.boxes, scores=f.chosen.scores, labels=f.chosen.labels, masks=m)
+        for f, m in zip(found, given, strict=True)
+    ]

@@ -1,0 +1,37 @@
+"""From boxes to the regions that box and mask heads see.
+
+Letters: N images, R regions of all images, r regions of one image, p positives among R, C channels, h w pooled size.
+Boxes are xyxy in pixels of the padded network input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from det_core.model.contracts import RoIPool, Trunk
+from det_core.model.layers import to_rois
+from det_core.model.regions import SampledRegions
+
+
+def pool_regions(
+    features: Sequence[Tensor], boxes: Sequence[Tensor], roi_pool: RoIPool, trunk: Trunk | None = None
+) -> Tensor:
+    """The regions (R, C, h, w) of each image's boxes (r, 4) in order, through the shared trunk if there is one."""
+    regions: Tensor = roi_pool(features, to_rois(list(boxes)))
+    return regions if trunk is None else trunk(regions)
+
+
+def positive_regions(
+    features: Sequence[Tensor], sampled: Sequence[SampledRegions], regions: Tensor, mask_roi_pool: RoIPool | None
+) -> Tensor:
+    """What a mask head trains on, (p, C, h, w): regions of its own pooling, or the positive ones of `regions`.
+
+    regions: (R, C, h, w) of the box branch, of all that is sampled.
+    """
+    if mask_roi_pool is not None:
+        return pool_regions(features, [s.positive for s in sampled], mask_roi_pool)
+    positive = [torch.arange(len(s.boxes), device=regions.device) < len(s.objects) for s in sampled]
+    return regions[torch.cat(positive)]
