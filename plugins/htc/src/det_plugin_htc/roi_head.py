@@ -1,0 +1,172 @@
+"""The second stages of Hybrid Task Cascade (Chen et al., 2019, section 3).
+
+Three things come on top of a cascade with masks: a stage's masks train on its refined boxes (interleaved execution,
+3.1), each mask head gets the features of the one before it (information flow, 3.2), and both kinds of heads get
+regions of a map that knows what every pixel is (3.3).
+
+Letters: N images, R regions of all images, n boxes of one image, C channels, h w pooled size, K foreground classes,
+S side of a mask. Boxes are xyxy in pixels of the padded network input; predictions are in original pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from torch import Tensor, nn
+
+from det_core.config.base import ConfigError, FeatureSpec
+from det_core.model.contracts import BoxHead, BoxOutputs, HiddenMaskHead, Losses, RoIHead, RoIPool
+from det_core.model.layer_config import Conv2dConfig
+from det_core.model.layers import ConvNorm, kaiming_init, to_rois
+from det_core.structures import Batch, Detections, LossTerm, Targets
+from det_plugin_cascade.chain import mean_probabilities, run_chain, weighted
+from det_plugin_htc.config import HTCHeadConfig
+from det_plugin_htc.semantic import SemanticBranch, SemanticOutputs
+from det_plugin_rcnn.box_stage import BoxStage
+from det_plugin_rcnn.detections import choose_detections, found_labels, to_detections
+from det_plugin_rcnn.mask_branch import mask_term, paste
+
+
+class HTCHead(RoIHead):
+    """Box stages, mask stages and a semantic branch, and who gets what from whom."""
+
+    def __init__(
+        self,
+        config: HTCHeadConfig,
+        *,
+        roi_pool: RoIPool,
+        box_heads: Sequence[BoxHead],
+        mask_roi_pool: RoIPool,
+        mask_heads: Sequence[HiddenMaskHead],
+        flows: Sequence[nn.Module] = (),
+        semantic: SemanticBranch | None = None,
+    ) -> None:
+        """`flows`: what a mask head's features pass on their way to the next head; none, or one fewer than heads."""
+        super().__init__()
+        self.config = config
+        self.roi_pool, self.mask_roi_pool, self.semantic = roi_pool, mask_roi_pool, semantic
+        self.box_heads, self.mask_heads = nn.ModuleList(box_heads), nn.ModuleList(mask_heads)
+        self.flows = nn.ModuleList(flows)
+        self.needs_masks, self.needs_semantic = True, semantic is not None
+        self._stages = nn.ModuleList(
+            stage.build(head.num_classes, class_agnostic=head.class_agnostic)
+            for stage, head in zip(config.stages, box_heads, strict=True)
+        )
+        self.mask_loss = config.mask_loss.build()
+        for flow in self.flows.modules():
+            if isinstance(flow, nn.Conv2d):
+                kaiming_init(flow)
+
+    @property
+    def stages(self) -> list[BoxStage]:
+        """First to last."""
+        return cast("list[BoxStage]", list(self._stages))
+
+    def box_outputs(
+        self, number: int, features: Sequence[Tensor], semantic: SemanticOutputs | None, boxes: Sequence[Tensor]
+    ) -> BoxOutputs:
+        """What the box head of a stage says of each image's boxes (n, 4)."""
+        regions = self.roi_pool(features, to_rois(list(boxes)))
+        if self.semantic is not None and semantic is not None and self.semantic.config.fuse_boxes:
+            regions = regions + self.semantic.regions(semantic, boxes, self.roi_pool.out.size)
+        outputs: BoxOutputs = self.box_heads[number](regions)
+        return outputs
+
+    def mask_regions(
+        self, features: Sequence[Tensor], semantic: SemanticOutputs | None, boxes: Sequence[Tensor]
+    ) -> Tensor:
+        """(R, C, h, w), what all mask heads see of each image's boxes (n, 4)."""
+        regions: Tensor = self.mask_roi_pool(features, to_rois(list(boxes)))
+        if self.semantic is not None and semantic is not None and self.semantic.config.fuse_masks:
+            regions = regions + self.semantic.regions(semantic, boxes, self.mask_roi_pool.out.size)
+        return regions
+
+    def mask_logits(self, regions: Tensor, numbers: range) -> list[Tensor]:
+        """Logits (R, K, S, S) of the mask heads `numbers`, each with the features of the head before it, if any flow.
+
+        Where they do, the heads before the first number run, too, for their features.
+        """
+        logits, previous = [], None
+        for number in range(0 if self.flows else numbers.start, numbers.stop):
+            head = cast(HiddenMaskHead, self.mask_heads[number])
+            flows = len(self.flows) > 0 and previous is not None
+            previous = head.hidden(regions + self.flows[number - 1](previous) if flows else regions)
+            if number in numbers:
+                logits.append(head.logits_of(previous))
+        return logits
+
+    def losses(
+        self, features: Sequence[Tensor], proposals: Sequence[Tensor], targets: Sequence[Targets], batch: Batch
+    ) -> Losses:
+        """`semantic`, then `stage1_cls`, `stage1_box`, `stage1_mask` and so on, already weighted.
+
+        Each stage assigns and samples anew, and refines what it sampled, without the objects' own boxes: its masks
+        train on those, assigned and sampled once more, and the next stage starts from them.
+        """
+        losses: dict[str, LossTerm] = {}
+        semantic = None
+        if self.semantic is not None:
+            semantic = self.semantic(features)
+            losses["semantic"] = self.semantic.losses(semantic, targets, batch.padded_size)
+        for number, stage in enumerate(self.stages):
+            name, weight = f"stage{number + 1}", self.config.stages[number].loss_weight
+            sampled = stage.sample(proposals, targets, batch.infos, name)
+            outputs = self.box_outputs(number, features, semantic, [s.boxes for s in sampled])
+            boxes = stage.losses(outputs, sampled, targets)
+            proposals = stage.next_proposals(outputs, sampled, batch.infos)
+            if self.config.interleaved:
+                sampled = stage.sample(proposals, targets, batch.infos, f"{name} masks")
+            regions = self.mask_regions(features, semantic, [s.positive for s in sampled])
+            logits = self.mask_logits(regions, range(number, number + 1))[0]
+            mask = mask_term(self.mask_loss, logits, sampled, targets)
+            terms = {"cls": boxes.cls, "box": boxes.box, "mask": mask}
+            losses |= {f"{name}_{kind}": weighted(term, weight) for kind, term in terms.items()}
+        return losses
+
+    def predict(self, features: Sequence[Tensor], proposals: Sequence[Tensor], batch: Batch) -> list[Detections]:
+        """Boxes of the last stage, scores and masks of all, NMS inside each class."""
+        semantic = None if self.semantic is None else self.semantic(features)
+
+        def run_stage(number: int, boxes: Sequence[Tensor]) -> BoxOutputs:
+            return self.box_outputs(number, features, semantic, boxes)
+
+        end = run_chain(self.stages, run_stage, proposals, batch.infos)
+        rows = zip(end.boxes, end.scores, batch.infos, strict=True)
+        found = [choose_detections(*row, self.config) for row in rows]
+        regions = self.mask_regions(features, semantic, [f.boxes for f in found])
+        count = len(self.mask_heads)
+        logits = self.mask_logits(regions, range(0 if self.config.masks_of == "all" else count - 1, count))
+        probabilities = mean_probabilities(logits, found_labels(found))
+        return to_detections(found, paste(probabilities, found, batch.infos, self.config))
+
+
+def build_htc_head(config: HTCHeadConfig, features: FeatureSpec, num_classes: int) -> HTCHead:
+    """Build the parts from what the neck hands on; ConfigError if the mask head keeps its features to itself."""
+    assert config.mask_head is not None
+    seen = config.mask_regions(features)
+    mask_heads: list[HiddenMaskHead] = []
+    for _ in config.stages:
+        head = config.mask_head.build(seen, num_classes)
+        if not isinstance(head, HiddenMaskHead):
+            raise ConfigError.at(
+                "mask_head",
+                f"{config.mask_head.type!r} does not show its features, which the next stage's mask head needs; "
+                "make it a HiddenMaskHead, or use conv_mask_head",
+            )
+        mask_heads.append(head)
+    flows: list[nn.Module] = []
+    if config.information_flow:
+        flows = [
+            ConvNorm(head.hidden_channels, seen.channels, 1, conv=Conv2dConfig(), relu=True) for head in mask_heads[:-1]
+        ]
+    mask_pool = config.roi_pool if config.mask_roi_pool is None else config.mask_roi_pool
+    return HTCHead(
+        config,
+        roi_pool=config.roi_pool.build(features),
+        box_heads=[config.box_head.build(config.box_regions(features), num_classes) for _ in config.stages],
+        mask_roi_pool=mask_pool.build(features),
+        mask_heads=mask_heads,
+        flows=flows,
+        semantic=None if config.semantic is None else SemanticBranch(config.semantic, features),
+    )

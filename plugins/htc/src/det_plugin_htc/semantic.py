@@ -1,0 +1,78 @@
+"""The semantic branch (Chen et al., Hybrid Task Cascade, 2019, section 3.3).
+
+Letters: N images, L levels, C channels, K semantic classes, h w size of the branch's map, H W padded input size,
+R regions, S side of a pooled region.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import frozen
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from det_core.config.base import FeatureSpec
+from det_core.model.layers import ConvNorm, kaiming_init, to_rois
+from det_core.model.losses import full_precision
+from det_core.structures import UNLABELLED, LossTerm, Targets, semantic_batch
+from det_plugin_htc.config import SemanticBranchConfig
+
+
+@frozen(eq=False)
+class SemanticOutputs:
+    """logits (N, K, h, w); embedding (N, C, h, w), what regions are pooled from."""
+
+    logits: Tensor
+    embedding: Tensor
+
+
+class SemanticBranch(nn.Module):
+    """All levels come to one size, are summed, and become class logits and an embedding for the regions."""
+
+    def __init__(self, config: SemanticBranchConfig, features: FeatureSpec) -> None:
+        super().__init__()
+        self.config = config
+        self.level = features.level(config.stride, "semantic branch")
+        width = features.same_channels("semantic branch")
+
+        def layer(channels: int, size: int) -> ConvNorm:
+            return ConvNorm(channels, width, size, padding=size // 2, conv=config.conv, norm=config.norm, relu=True)
+
+        self.lateral = nn.ModuleList(layer(channels, 1) for channels in features.channels)
+        self.convs = nn.ModuleList(layer(width, 3) for _ in range(config.num_convs))
+        self.embedding = layer(width, 1)
+        self.logits = nn.Conv2d(width, config.classes, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                kaiming_init(module)
+        self.roi_pool = config.roi_pool.build(config.map_spec(features))
+
+    def forward(self, features: Sequence[Tensor]) -> SemanticOutputs:
+        """L maps to logits and embedding, at the stride that the configuration names."""
+        size = features[self.level].shape[-2:]
+        x = self.lateral[self.level](features[self.level])
+        for number, feature in enumerate(features):
+            if number != self.level:
+                resized = F.interpolate(feature, size=size, mode="bilinear", align_corners=True)
+                x = x + self.lateral[number](resized)
+        for conv in self.convs:
+            x = conv(x)
+        return SemanticOutputs(self.logits(x), self.embedding(x))
+
+    def losses(self, outputs: SemanticOutputs, targets: Sequence[Targets], padded_size: tuple[int, int]) -> LossTerm:
+        """Cross entropy per pixel of the map, over all of them: ignored ones count as 0, as the reference has it.
+
+        ValueError if the targets have no semantic map.
+        """
+        whole = semantic_batch(targets, padded_size)
+        wanted = whole[:, :: self.config.stride, :: self.config.stride]  # the top-left pixel of every cell
+        logits = full_precision(outputs.logits)
+        total = F.cross_entropy(logits, wanted, ignore_index=UNLABELLED, reduction="sum")
+        unused = 0.0 * full_precision(outputs.embedding).sum()  # where no head gets its regions, it trains along
+        return LossTerm(self.config.loss_weight * total + unused, float(wanted.numel()))
+
+    def regions(self, outputs: SemanticOutputs, boxes: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """(R, C, *size) of each image's boxes (n, 4) in order, averaged down where the pooled regions are larger."""
+        pooled: Tensor = self.roi_pool([outputs.embedding], to_rois(list(boxes)))
+        return pooled if tuple(pooled.shape[-2:]) == size else F.adaptive_avg_pool2d(pooled, size)

@@ -1,0 +1,26 @@
+"""How mmdet names the weights of Hybrid Task Cascade: a cascade's, flows inside the mask heads, a semantic head."""
+
+from __future__ import annotations
+
+from attrs import evolve
+
+from det_core.weights import Names, WeightMap
+from det_plugin_cascade.weights import cascade_names
+from det_plugin_htc.config import HTCHeadConfig
+
+SEMANTIC = (
+    (r"semantic\.lateral\.", "semantic_head.lateral_convs."),
+    (r"semantic\.convs\.", "semantic_head.convs."),
+    (r"semantic\.embedding\.", "semantic_head.conv_embedding."),
+    (r"semantic\.logits\.", "semantic_head.conv_logits."),
+)
+
+
+def htc_names(config: HTCHeadConfig) -> Names:
+    """What leads from one mask head to the next belongs to the next in mmdet."""
+    count = len(config.stages) - 1 if config.information_flow else 0
+    flows = tuple((rf"flows\.{i}\.", f"mask_head.{i + 1}.conv_res.") for i in range(count))
+    return evolve(cascade_names(config), rules=(*flows, *SEMANTIC))
+
+
+WEIGHT_MAPS = (WeightMap("mmdet", HTCHeadConfig, htc_names),)
