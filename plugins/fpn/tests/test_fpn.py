@@ -179,7 +179,7 @@ def test_inputs_that_make_no_pyramid_are_refused(config, inputs, message):
         ({"channels": 0}, "'channels' must be >= 1: 0"),
         ({"levels": 0}, "'levels' must be >= 1: 0"),
         ({"start": -1}, "'start' must be >= 0: -1"),
-        ({"extra": "convolution"}, r"'extra' must be in \('max_pool',\) \(got 'convolution'\)"),
+        ({"extra": "convolution"}, r"'extra' must be in \('max_pool', 'conv_input', 'conv_output'\)"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):

@@ -45,7 +45,7 @@ class GridAnchors(AnchorGenerator):
 
     A base anchor of scale s and ratio r on stride b has width b*s/sqrt(r) and height b*s*sqrt(r); the order in a cell
     is ratio-major. All arithmetic is float32, whatever the network's precision: assignments hang on it.
-    `rounded` and `spacing: image` are what torchvision's detectors do.
+    `whole_sides`, `rounded` and `spacing: image` are what torchvision's detectors do.
     """
 
     def __init__(self, config: GridAnchorsConfig, strides: tuple[int, ...]) -> None:
@@ -58,8 +58,11 @@ class GridAnchors(AnchorGenerator):
     def _base(config: GridAnchorsConfig, stride: int) -> Tensor:
         ratios, scales = (torch.tensor(values, dtype=torch.float32) for values in (config.ratios, config.scales))
         root = torch.sqrt(ratios)[:, None]
-        width = (stride * (1 / root) * scales).flatten()
-        height = (stride * root * scales).flatten()
+        if config.whole_sides:
+            sides = torch.tensor([float(int(stride * scale)) for scale in config.scales])
+            width, height = ((1 / root) * sides).flatten(), (root * sides).flatten()
+        else:
+            width, height = (stride * (1 / root) * scales).flatten(), (stride * root * scales).flatten()
         base = torch.stack([-0.5 * width, -0.5 * height, 0.5 * width, 0.5 * height], 1)
         return base.round() if config.rounded else base
 

@@ -33,6 +33,9 @@ class GridAnchorsConfig(AnchorConfig):
         validator=[validators.min_len(1), validators.deep_iterable(validators.gt(0))],
         metadata=doc("height over width"),
     )
+    whole_sides: bool = field(
+        default=False, metadata=doc("the side of a scale is cut to whole pixels before ratios apply (torchvision)")
+    )
     rounded: bool = field(default=False, metadata=doc("corners of an anchor around its centre are whole pixels"))
     spacing: Literal["stride", "image"] = field(
         default="stride",

@@ -49,16 +49,41 @@ def class_wise_nms(
         class_agnostic: detections of different classes suppress each other, too.
     """
     rows, labels = (scores > score_threshold).nonzero(as_tuple=True)
-    pair_scores = scores[rows, labels]
     pair_boxes = boxes[rows, labels] if boxes.dim() == 3 else boxes[rows]
+    kept = pairs_nms(
+        pair_boxes,
+        scores[rows, labels],
+        labels,
+        nms_threshold=nms_threshold,
+        max_detections=max_detections,
+        soft=soft,
+        class_agnostic=class_agnostic,
+    )
+    return Chosen(kept.boxes, kept.scores, kept.labels, rows[kept.rows])
+
+
+def pairs_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    *,
+    nms_threshold: float,
+    max_detections: int,
+    soft: SoftNMSConfig | None = None,
+    class_agnostic: bool = False,
+) -> Chosen:
+    """NMS inside each class, the best of all, of boxes (n, 4) with one score (n,) and label (n,) each.
+
+    soft, class_agnostic: as of `class_wise_nms`.
+    """
     groups = torch.zeros_like(labels) if class_agnostic else labels
     if soft is None:
-        keep = det_ops.batched_nms(pair_boxes, pair_scores, groups, nms_threshold)[:max_detections]
-        kept_scores = pair_scores[keep]
+        keep = det_ops.batched_nms(boxes, scores, groups, nms_threshold)[:max_detections]
+        kept_scores = scores[keep]
     else:
-        keep, kept_scores = _soft_nms(pair_boxes, pair_scores, groups, nms_threshold, soft)
+        keep, kept_scores = _soft_nms(boxes, scores, groups, nms_threshold, soft)
         keep, kept_scores = keep[:max_detections], kept_scores[:max_detections]
-    return Chosen(pair_boxes[keep], kept_scores, labels[keep], rows[keep])
+    return Chosen(boxes[keep], kept_scores, labels[keep], keep)
 
 
 def _soft_nms(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from attrs import frozen
 
-from det_core.config.base import Component, TrunkConfig
+from det_core.config.base import Component, ProposalHeadConfig, TrunkConfig
 from det_core.plugins import plugin_manager
 from det_core.weights.errors import WeightsError
 
@@ -143,10 +143,14 @@ def _parts(source: str, config: DetectorConfig, keys: list[str]) -> dict[str, tu
     """Our part to their prefix and its configuration."""
     if source == "torchvision":
         body = "backbone" if config.neck is None else "backbone.body"
+        head = "rpn.head" if isinstance(config.dense_head, ProposalHeadConfig) else "head"
         return {
             "backbone": (body, config.backbone),
             "neck": ("backbone.fpn", config.neck),
-            "dense_head": ("rpn.head", config.dense_head),
+            "dense_head": (
+                "rpn.head" if isinstance(config.dense_head, ProposalHeadConfig) else "head",
+                config.dense_head,
+            ),
             "roi_head": ("roi_heads", config.roi_head),
         }
     alone = "bbox_head" if any(k.startswith("bbox_head.") for k in keys) else "rpn_head"

@@ -23,13 +23,17 @@ class FPNConfig(NeckConfig):
     channels: int = field(default=256, validator=validators.ge(1), metadata=doc("of every output level"))
     levels: int = field(default=5, validator=validators.ge(1), metadata=doc("output levels, extra ones included"))
     start: int = field(default=0, validator=validators.ge(0), metadata=doc("first input level that is used"))
-    extra: Literal["max_pool"] = field(
+    extra: Literal["max_pool", "conv_input", "conv_output"] = field(
         default="max_pool",
-        validator=validators.in_(("max_pool",)),
-        metadata=doc("levels beyond the inputs: the last output, every second pixel"),
+        validator=validators.in_(("max_pool", "conv_input", "conv_output")),
+        metadata=doc(
+            "levels beyond the inputs: the last output, every second pixel; or 3x3 convolutions of stride 2, the first "
+            "on the last input (RetinaNet) or on the last output, each further one on the one before"
+        ),
     )
+    extra_relu: bool = field(default=False, metadata=doc("a ReLU in front of each further of these convolutions"))
     norm: NormConfig | None = field(default=None, metadata=doc("after every convolution"))
-    conv: ConvConfig = field(default=Conv2dConfig(), metadata=doc("lateral and output convolutions"))
+    conv: ConvConfig = field(default=Conv2dConfig(), metadata=doc("lateral, output and extra convolutions"))
 
     def feature_spec(self, inputs: FeatureSpec) -> FeatureSpec:
         used = inputs.strides[self.start :]

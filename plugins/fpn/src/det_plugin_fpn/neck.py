@@ -17,7 +17,10 @@ from det_plugin_fpn.config import FPNConfig
 
 
 class FPN(Neck):
-    """Lateral 1x1 convolutions, nearest-neighbour top-down sums, 3x3 output convolutions, extra coarse levels."""
+    """Lateral 1x1 convolutions, nearest-neighbour top-down sums, 3x3 output convolutions, extra coarse levels.
+
+    Extra levels by convolutions are those of Lin et al., Focal Loss, 2017, section 4.
+    """
 
     def __init__(self, config: FPNConfig, inputs: FeatureSpec) -> None:
         super().__init__()
@@ -28,6 +31,13 @@ class FPN(Neck):
         self.output = nn.ModuleList(
             ConvNorm(width, width, 3, padding=1, conv=config.conv, norm=config.norm) for _ in used
         )
+        self.extra = nn.ModuleDict()  # under the number of the level that each makes
+        channels = inputs.channels[-1] if config.extra == "conv_input" else width
+        for number in range(len(used), config.levels if config.extra != "max_pool" else 0):
+            self.extra[str(number)] = ConvNorm(
+                channels, width, 3, stride=2, padding=1, conv=config.conv, norm=config.norm
+            )
+            channels = width
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 xavier_init(module)
@@ -40,5 +50,17 @@ class FPN(Neck):
             merged[i - 1] = merged[i - 1] + F.interpolate(merged[i], size=size, mode="nearest")
         maps = [conv(x) for conv, x in zip(self.output, merged, strict=True)]
         while len(maps) < self.config.levels:
-            maps.append(F.max_pool2d(maps[-1], 1, stride=2))
+            maps.append(self._next(features, maps))
         return maps
+
+    def _next(self, features: Sequence[Tensor], maps: Sequence[Tensor]) -> Tensor:
+        """The level after `maps`, beyond the inputs."""
+        if self.config.extra == "max_pool":
+            return F.max_pool2d(maps[-1], 1, stride=2)
+        first = len(maps) == len(self.output)
+        if first:
+            x = features[-1] if self.config.extra == "conv_input" else maps[-1]
+        else:
+            x = maps[-1].relu() if self.config.extra_relu else maps[-1]
+        result: Tensor = self.extra[str(len(maps))](x)
+        return result

@@ -1,0 +1,83 @@
+"""The configuration of RetinaNet's head. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from attrs import field, frozen, validators
+
+from det_core.boxes.config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig
+from det_core.config.base import (
+    AnchorConfig,
+    AssignerConfig,
+    CoderConfig,
+    ConvConfig,
+    DenseHeadConfig,
+    FeatureSpec,
+    LossConfig,
+    NormConfig,
+    doc,
+)
+from det_core.model.layer_config import Conv2dConfig, SoftNMSConfig
+from det_core.model.loss_config import FocalConfig, L1Config
+
+if TYPE_CHECKING:
+    from det_plugin_retinanet.head import RetinaNetHead
+
+FRACTION = [validators.ge(0.0), validators.le(1.0)]
+OCTAVE = tuple(4 * 2 ** (i / 3) for i in range(3))  # three scales, the first 4 strides long
+
+
+@frozen(kw_only=True)
+class RetinaNetHeadConfig(DenseHeadConfig):
+    """Classes and boxes at every location of every level (Lin et al., Focal Loss, 2017)."""
+
+    type: ClassVar[str] = "retinanet"
+
+    channels: int = field(default=256, validator=validators.ge(1), metadata=doc("of both towers"))
+    num_convs: int = field(default=4, validator=validators.ge(0), metadata=doc("3x3 convolutions of each tower"))
+    anchors: AnchorConfig = field(default=GridAnchorsConfig(scales=OCTAVE), metadata=doc("reference boxes"))
+    coder: CoderConfig = field(default=DeltaCoderConfig(), metadata=doc("box regression targets"))
+    assigner: AssignerConfig = field(
+        default=MaxIoUAssignerConfig(positive=0.5, negative=0.4, low_quality=True, min_positive=0.0),
+        metadata=doc("which anchors stand for objects; all others below `negative` are background"),
+    )
+    cls_loss: LossConfig = field(default=FocalConfig(), metadata=doc("classification, of all anchors"))
+    box_loss: LossConfig = field(default=L1Config(), metadata=doc("box regression, of positive anchors"))
+    prior: float = field(
+        default=0.01,
+        validator=[validators.gt(0.0), validators.lt(1.0)],
+        metadata=doc("score that a fresh head gives everything, so that background does not drown the first steps"),
+    )
+    before_nms: int = field(
+        default=1000, validator=validators.ge(1), metadata=doc("best (anchor, class) pairs of each level that stay")
+    )
+    min_size: float = field(
+        default=0.0,
+        validator=validators.ge(-1.0),
+        metadata=doc("a detection whose width or height, in the network's input, is not above this goes; -1 = none"),
+    )
+    score_threshold: float = field(default=0.05, validator=FRACTION, metadata=doc("detections above it are kept"))
+    nms_threshold: float = field(default=0.5, validator=FRACTION, metadata=doc("IoU above which a detection goes"))
+    soft_nms: SoftNMSConfig | None = field(default=None, metadata=doc("decay overlapping detections instead"))
+    class_agnostic_nms: bool = field(
+        default=False, metadata=doc("detections of different classes suppress each other, too")
+    )
+    max_detections: int = field(default=100, validator=validators.ge(1), metadata=doc("best per image"))
+    nms_in: Literal["original", "network"] = field(
+        default="original",
+        validator=validators.in_(("original", "network")),
+        metadata=doc("in whose pixels detections are compared: after or before boxes are scaled back"),
+    )
+    norm: NormConfig | None = field(
+        default=None, metadata=doc("after every convolution of the towers; shared by levels, so none that counts them")
+    )
+    conv: ConvConfig = field(default=Conv2dConfig(), metadata=doc("the towers' convolutions"))
+
+    def check(self, features: FeatureSpec) -> None:
+        features.same_channels(f"dense_head {self.type!r}")
+
+    def build(self, features: FeatureSpec, num_classes: int) -> RetinaNetHead:
+        from det_plugin_retinanet.head import RetinaNetHead
+
+        return RetinaNetHead(self, features, num_classes)

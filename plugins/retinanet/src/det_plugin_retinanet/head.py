@@ -1,0 +1,122 @@
+"""RetinaNet's head (Lin et al., Focal Loss for Dense Object Detection, 2017, section 4).
+
+Letters: N images, L levels, A anchors per cell, K foreground classes, C channels, h w feature size, t anchors of one
+level, T anchors of all levels. Boxes are xyxy in pixels of the padded network input; predictions are in original
+pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from det_core.config.base import FeatureSpec
+from det_core.model.contracts import DenseHead, Losses
+from det_core.model.dense import (
+    DenseOutputs,
+    best_candidates,
+    dense_box_loss,
+    dense_outputs,
+    everything,
+    match_anchors,
+)
+from det_core.model.layers import ConvNorm, normal_init
+from det_core.model.postprocess import pairs_nms, to_original
+from det_core.structures import Batch, Detections, ImageInfo, Targets
+from det_plugin_retinanet.config import RetinaNetHeadConfig
+
+IGNORE = -1  # what the focal loss calls anchors that are neither object nor background
+
+
+class RetinaNetHead(DenseHead):
+    """A tower of convolutions for classes and one for boxes, shared over levels."""
+
+    def __init__(self, config: RetinaNetHeadConfig, features: FeatureSpec, num_classes: int) -> None:
+        super().__init__()
+        self.config, self.num_classes = config, num_classes
+        self.strides = features.strides
+        channels = features.same_channels("retinanet")
+        per_cell = config.anchors.anchors_per_cell()
+        self.cls_tower, width = self._tower(channels), config.channels if config.num_convs else channels
+        self.box_tower = self._tower(channels)
+        self.scores = nn.Conv2d(width, per_cell * num_classes, 3, padding=1)
+        self.deltas = nn.Conv2d(width, per_cell * 4, 3, padding=1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                normal_init(module, 0.01)
+        nn.init.constant_(self.scores.bias, -math.log((1 - config.prior) / config.prior))  # type: ignore[arg-type]
+        self.anchors = config.anchors.build(features.strides)
+        self.coder = config.coder.build()
+        self.assigner = config.assigner.build()
+        self.cls_loss = config.cls_loss.build()
+        self.box_loss = config.box_loss.build()
+
+    def _tower(self, channels: int) -> nn.Sequential:
+        config, layers = self.config, []
+        for _ in range(config.num_convs):
+            layers.append(
+                ConvNorm(channels, config.channels, 3, padding=1, conv=config.conv, norm=config.norm, relu=True)
+            )
+            channels = config.channels
+        return nn.Sequential(*layers)
+
+    def class_dependent(self) -> tuple[str, ...]:
+        return ("scores",)
+
+    def forward(self, features: Sequence[Tensor]) -> DenseOutputs:
+        """L maps (N, C, h, w) to scores (N, t, K) and deltas (N, t, 4) of every anchor, level by level."""
+        scores = [self.scores(self.cls_tower(x)) for x in features]
+        deltas = [self.deltas(self.box_tower(x)) for x in features]
+        return dense_outputs(scores, deltas, self.num_classes, self.anchors)
+
+    def losses(self, outputs: DenseOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:  # type: ignore[override]
+        """`retina_cls` of all anchors and `retina_box` of the positive ones, both divided by the number of these."""
+        matches = match_anchors(outputs.anchors, self.strides, self.assigner, targets, batch)
+        chosen = [everything(assignment) for assignment in matches.assignments]
+        count = float(sum(len(c.positive) for c in chosen))
+        labels = torch.full((len(chosen), len(matches.anchors)), IGNORE, device=matches.anchors.device)
+        for row, c, target in zip(labels, chosen, targets, strict=True):
+            row[c.negative] = self.num_classes
+            row[c.positive] = target.labels[c.objects]
+        scores, deltas = torch.cat(outputs.scores, 1), torch.cat(outputs.deltas, 1)
+        return {
+            "retina_cls": self.cls_loss(scores.flatten(0, 1), labels.flatten(), count),
+            "retina_box": dense_box_loss(
+                self.box_loss, self.coder, matches.anchors, list(deltas), chosen, targets, count
+            ),
+        }
+
+    @torch.no_grad()
+    def predict(self, outputs: DenseOutputs, batch: Batch) -> list[Detections]:  # type: ignore[override]
+        """Per level the best (anchor, class) pairs above the threshold, then NMS inside each class over all levels."""
+        return [self._detect(outputs, row, info) for row, info in enumerate(batch.infos)]
+
+    def _detect(self, outputs: DenseOutputs, row: int, info: ImageInfo) -> Detections:
+        config = self.config
+        best = best_candidates(
+            outputs, row, info, self.coder, limit=config.before_nms, above=lowest_logit(config.score_threshold)
+        )
+        scores = best.scores.sigmoid()
+        kept = (scores > config.score_threshold) & best.larger_than(config.min_size)
+        best, scores = best.where(kept), scores[kept]
+        found = pairs_nms(
+            best.boxes if config.nms_in == "network" else to_original(best.boxes, info),
+            scores,
+            best.labels,
+            nms_threshold=config.nms_threshold,
+            max_detections=config.max_detections,
+            soft=config.soft_nms,
+            class_agnostic=config.class_agnostic_nms,
+        )
+        boxes = to_original(found.boxes, info) if config.nms_in == "network" else found.boxes
+        return Detections(boxes=boxes, scores=found.scores, labels=found.labels)
+
+
+def lowest_logit(threshold: float) -> float | None:
+    """A little below the logit of a probability, so that rounding decides nothing; None for 0 and below."""
+    if threshold <= 0:
+        return None
+    return math.inf if threshold >= 1 else math.log(threshold / (1 - threshold)) - 1e-3

@@ -1,0 +1,27 @@
+"""The zoo entries of RetinaNet, and its demo."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from det_core.recipe import RecipeEntry
+from det_plugin_retinanet.demos import demo_recipe
+from det_plugin_retinanet.torchvision_recipes import TORCHVISION_ENTRY
+from det_plugin_retinanet.zoo import ROWS, SUMMARY, zoo_recipe
+
+ENTRIES = (
+    *(
+        RecipeEntry(
+            name=row.name,
+            make=partial(zoo_recipe, row),
+            published=row.published,
+            default=row.name == "retinanet/r50-fpn-1x",
+            summary=SUMMARY,
+        )
+        for row in ROWS
+    ),
+    TORCHVISION_ENTRY,
+    RecipeEntry(
+        name="retinanet/r18-fpn-demo", make=demo_recipe, demo=True, summary=f"{SUMMARY}, small, on the bundled sample"
+    ),
+)

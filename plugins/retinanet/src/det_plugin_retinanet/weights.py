@@ -1,0 +1,39 @@
+"""How other projects name the weights of RetinaNet's head."""
+
+from __future__ import annotations
+
+from det_core.weights import Names, WeightMap
+from det_plugin_retinanet.config import RetinaNetHeadConfig
+
+
+def _mmdet(config: RetinaNetHeadConfig) -> Names:
+    norm = "gn" if config.norm is not None and config.norm.type == "group_norm" else "bn"
+    return Names(
+        rules=(
+            (r"cls_tower\.(\d+)\.norm", rf"cls_convs.\1.{norm}"),
+            (r"box_tower\.(\d+)\.norm", rf"reg_convs.\1.{norm}"),
+            (r"cls_tower\.", "cls_convs."),
+            (r"box_tower\.", "reg_convs."),
+            (r"scores\.", "retina_cls."),
+            (r"deltas\.", "retina_reg."),
+        )
+    )
+
+
+def _torchvision(config: RetinaNetHeadConfig) -> Names:
+    return Names(
+        rules=(
+            (r"cls_tower\.(\d+)\.conv", r"classification_head.conv.\1.0"),
+            (r"box_tower\.(\d+)\.conv", r"regression_head.conv.\1.0"),
+            (r"cls_tower\.(\d+)\.norm", r"classification_head.conv.\1.1"),
+            (r"box_tower\.(\d+)\.norm", r"regression_head.conv.\1.1"),
+            (r"scores\.", "classification_head.cls_logits."),
+            (r"deltas\.", "regression_head.bbox_reg."),
+        )
+    )
+
+
+WEIGHT_MAPS = (
+    WeightMap("mmdet", RetinaNetHeadConfig, _mmdet),
+    WeightMap("torchvision", RetinaNetHeadConfig, _torchvision),
+)

@@ -1,0 +1,197 @@
+"""RetinaNet's head: anchors, losses by hand, which pairs become detections, and its settings."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from attrs import evolve
+from torch import Tensor
+
+from det_core.boxes.config import GridAnchorsConfig
+from det_core.config.base import ConfigError, FeatureSpec
+from det_core.model.dense import DenseOutputs
+from det_core.model.layer_config import GroupNormConfig
+from det_core.structures import Batch, ImageInfo, Targets
+from det_core.testing import contracts
+from det_plugin_retinanet.config import RetinaNetHeadConfig
+from det_plugin_retinanet.head import RetinaNetHead, lowest_logit
+
+SMALL = RetinaNetHeadConfig(channels=16, num_convs=1)
+ONE_LEVEL = FeatureSpec(channels=(4,), strides=(16,))
+ONE_ANCHOR = GridAnchorsConfig(scales=(1.0,), ratios=(1.0,))  # 16 x 16 around (16 x, 16 y)
+
+
+def one_image(height: int, width: int, **more: object) -> Batch:
+    info = ImageInfo(size=(height, width), original_size=(height, width), **more)  # type: ignore[arg-type]
+    return Batch(images=torch.zeros(1, 3, height, width), infos=(info,))
+
+
+def objects(*boxes: tuple[float, float, float, float], label: int = 0) -> Targets:
+    return Targets(boxes=torch.tensor(boxes).float().view(-1, 4), labels=torch.full((len(boxes),), label))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SMALL,
+        evolve(SMALL, num_convs=0),
+        evolve(SMALL, norm=GroupNormConfig(groups=4), class_agnostic_nms=True, nms_in="network"),
+    ],
+    ids=["plain", "without towers", "group norm"],
+)
+def test_the_contract_of_dense_heads(config: RetinaNetHeadConfig) -> None:
+    contracts.check_dense_head(config)
+
+
+def test_the_plugin() -> None:
+    contracts.check_plugin("retinanet", build=False)
+
+
+def test_anchors_of_the_usual_input() -> None:
+    config = RetinaNetHeadConfig()
+    strides = (8, 16, 32, 64, 128)
+    sizes = [(100, 168), (50, 84), (25, 42), (13, 21), (7, 11)]
+    levels = config.anchors.build(strides)(sizes, torch.device("cpu"))
+    assert config.anchors.anchors_per_cell() == 9
+    assert sum(len(level.boxes) for level in levels) == 201_600
+    sides = (levels[0].boxes[3:6, 2:] - levels[0].boxes[3:6, :2]).tolist()  # ratio 1
+    wanted = [32 * 2 ** (i / 3) for i in range(3)]
+    assert sides == [pytest.approx([side, side], rel=1e-5) for side in wanted]
+
+
+def head_of(config: RetinaNetHeadConfig, classes: int, spec: FeatureSpec = ONE_LEVEL) -> RetinaNetHead:
+    torch.manual_seed(0)
+    return config.build(spec, classes)
+
+
+def test_a_fresh_head_says_one_in_a_hundred() -> None:
+    """Its class loss at the first step is then about -.75 * .01^2 * log(.99) per background pair, plus the objects'."""
+    head = head_of(RetinaNetHeadConfig(), 80, FeatureSpec(channels=(256,), strides=(8,)))
+    outputs = head([torch.zeros(1, 256, 4, 6)])
+    assert torch.allclose(outputs.scores[0].sigmoid(), torch.tensor(0.01), atol=1e-4)
+    term = head.losses(outputs, [objects((0, 0, 32, 32))], one_image(32, 48))["retina_cls"]
+    pairs, positive = 4 * 6 * 9 * 80, int(term.count)
+    ignored = int((assigned(head, objects((0, 0, 32, 32)), one_image(32, 48), [(4, 6)]) == -2).sum())
+    easy = 0.75 * 0.01**2 * -math.log(0.99)
+    hard = 0.25 * 0.99**2 * -math.log(0.01)
+    wanted = (pairs - positive - 80 * ignored) * easy + positive * hard
+    assert term.total.item() == pytest.approx(wanted, rel=1e-3)
+
+
+def assigned(head: RetinaNetHead, target: Targets, batch: Batch, sizes: list[tuple[int, int]]) -> Tensor:
+    boxes = head.anchors(sizes, torch.device("cpu"))[0].boxes
+    return head.assigner(boxes, target.boxes).objects
+
+
+def test_losses_by_hand() -> None:
+    """2 x 2 cells, one anchor each: one is an object, one is between the thresholds, two are background."""
+    head = head_of(evolve(SMALL, anchors=ONE_ANCHOR), 2)
+    batch, target = one_image(32, 32), objects((-8.0, -8.0, 8.0, 8.0), label=1)
+    logits = torch.tensor([[0.5, -1.0], [2.0, 0.0], [-0.5, 0.25], [1.0, -2.0]])
+    deltas = torch.tensor([[0.1, -0.2, 0.3, 0.0]] * 4)
+    levels = head.anchors([(2, 2)], torch.device("cpu"))
+    terms = head.losses(DenseOutputs([logits[None]], [deltas[None]], levels), [target], batch)
+
+    def focal(logit: float, positive: bool) -> float:
+        p = 1 / (1 + math.exp(-logit))
+        return -0.25 * (1 - p) ** 2 * math.log(p) if positive else -0.75 * p**2 * math.log(1 - p)
+
+    wanted = sum(
+        focal(value, positive=(row, column) == (0, 1))
+        for row, values in enumerate(logits.tolist())
+        for column, value in enumerate(values)
+    )
+    assert terms["retina_cls"].value().item() == pytest.approx(wanted, rel=1e-5)
+    assert terms["retina_box"].value().item() == pytest.approx(0.6, rel=1e-5)
+    # An object that overlaps the anchor (0, 16) by .45 in front: it takes its best, and that one alone.
+    two = Targets(boxes=torch.cat([target.boxes, torch.tensor([[8.0, -8.0, 15.2, 8.0]])]), labels=torch.tensor([1, 0]))
+    assert head.losses(DenseOutputs([logits[None]], [deltas[None]], levels), [two], batch)["retina_cls"].count == 2.0
+
+
+@pytest.mark.parametrize("count", [0, 300])
+def test_no_objects_and_many(count: int) -> None:
+    head = head_of(SMALL, 3)
+    batch = one_image(64, 96)
+    corners = torch.rand(count, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([70.0, 40.0])
+    target = Targets(boxes=torch.cat([corners, corners + 20], 1), labels=torch.arange(count) % 3)
+    terms = head.losses(head([torch.randn(1, 4, 4, 6)]), [target], batch)
+    total = sum(term.value() for term in terms.values())
+    total.backward()  # type: ignore[union-attr]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
+
+
+def outputs_of(head: RetinaNetHead, logits: Tensor) -> DenseOutputs:
+    """One image of one row of cells, scores (cells, K), no deltas."""
+    levels = head.anchors([(1, len(logits))], torch.device("cpu"))
+    return DenseOutputs([logits[None]], [torch.zeros(1, len(logits), 4)], levels)
+
+
+def test_pairs_are_chosen_not_anchors() -> None:
+    """An anchor with two good classes gives two detections; `before_nms` counts pairs."""
+    logits = torch.tensor([[3.0, 2.0], [1.0, -9.0], [-9.0, -9.0]])
+    head = head_of(evolve(SMALL, anchors=ONE_ANCHOR), 2)
+    found = head.predict(outputs_of(head, logits), one_image(16, 48))[0]
+    assert found.labels.tolist() == [0, 1, 0]
+    assert found.scores.tolist() == pytest.approx(torch.tensor([3.0, 2.0, 1.0]).sigmoid().tolist())
+    assert found.boxes[2].tolist() == [8.0, 0.0, 24.0, 8.0]
+    head = head_of(evolve(SMALL, anchors=ONE_ANCHOR, before_nms=2), 2)
+    assert len(head.predict(outputs_of(head, logits), one_image(16, 48))[0]) == 2
+
+
+@pytest.mark.parametrize(("threshold", "count"), [(0.0, 6), (0.05, 3), (0.9, 1), (1.0, 0)])
+def test_the_score_threshold(threshold: float, count: int) -> None:
+    logits = torch.tensor([[3.0, 2.0], [1.0, -9.0], [-9.0, -9.0]])
+    head = head_of(evolve(SMALL, anchors=ONE_ANCHOR, score_threshold=threshold), 2)
+    assert len(head.predict(outputs_of(head, logits), one_image(16, 48))[0]) == count
+
+
+def test_a_score_at_the_threshold_itself_is_left_out() -> None:
+    logit = torch.tensor(0.3)
+    head = head_of(evolve(SMALL, anchors=ONE_ANCHOR, score_threshold=float(logit.sigmoid())), 1)
+    found = head.predict(outputs_of(head, torch.stack([logit, logit + 1e-4])[:, None]), one_image(16, 32))[0]
+    assert len(found) == 1
+    lowest = lowest_logit(0.5)
+    assert lowest is not None
+    assert lowest < 0
+
+
+def test_boxes_without_area_go() -> None:
+    """An anchor beyond the image is clipped to a line."""
+    logits = torch.tensor([[1.0], [2.0]])
+    for least, count in ((0.0, 1), (-1.0, 2), (9.0, 0)):
+        head = head_of(evolve(SMALL, anchors=ONE_ANCHOR, min_size=least), 1)
+        assert len(head.predict(outputs_of(head, logits), one_image(16, 8))[0]) == count
+
+
+def test_scaled_back_before_or_after_nms() -> None:
+    """Boxes that touch in network pixels are compared there, or as the original image has them."""
+    logits = torch.tensor([[1.0], [2.0]])
+    for frame in ("original", "network"):
+        head = head_of(evolve(SMALL, anchors=ONE_ANCHOR, nms_in=frame), 1)
+        found = head.predict(outputs_of(head, logits), one_image(16, 32, scale=(2.0, 0.5)))[0]
+        assert found.boxes[0].tolist() == [16.0, 0.0, 48.0, 4.0]
+
+
+def test_levels_of_several_widths_are_refused() -> None:
+    with pytest.raises(ConfigError, match="retinanet"):
+        SMALL.check(FeatureSpec(channels=(4, 8), strides=(8, 16)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"channels": 0}, "'channels' must be >= 1"),
+        ({"num_convs": -1}, "'num_convs' must be >= 0"),
+        ({"prior": 0.0}, "'prior' must be > 0"),
+        ({"prior": 1.0}, "'prior' must be < 1"),
+        ({"before_nms": 0}, "'before_nms' must be >= 1"),
+        ({"min_size": -2.0}, "'min_size' must be >= -1"),
+        ({"score_threshold": 1.5}, "'score_threshold' must be <= 1"),
+        ({"nms_in": "nowhere"}, "'nms_in' must be in"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RetinaNetHeadConfig(**settings)  # type: ignore[arg-type]
