@@ -60,6 +60,15 @@ def write_data(root: Path, count: int, *, every_second_empty: bool = False) -> P
     return root
 
 
+def write_maps(root: Path, count: int) -> None:
+    """Semantic maps for these images: bright pixels are 0, others 1; of images without objects nothing is labelled."""
+    (root / "maps").mkdir()
+    for i in range(count):
+        bright = np.asarray(Image.open(root / "images" / f"{i}.png"))[..., 0] > 128
+        ids = np.where(bright, 0, 1 if bright.any() else 255).astype(np.uint8)
+        Image.fromarray(ids).save(root / "maps" / f"{i}.png")
+
+
 def torchrun(*command: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *command],
@@ -94,16 +103,20 @@ def test_two_ranks_with_half_the_batch_follow_one_with_the_whole(tmp_path, argum
 @pytest.mark.slow
 @pytest.mark.distributed
 @pytest.mark.parametrize(
-    ("recipe", "mask_losses"),
+    ("recipe", "with_objects"),
     [
         ("mask-rcnn/r18-fpn-demo", ("roi_mask",)),
         ("cascade-mask-rcnn/r18-fpn-demo", ("stage1_mask", "stage2_mask", "stage3_mask")),
+        ("htc/r18-fpn-demo", ("semantic", "stage1_mask", "stage2_mask", "stage3_mask")),
     ],
 )
-def test_a_rank_without_objects_trains_along(tmp_path, tiny_settings, recipe, mask_losses):
+def test_a_rank_without_objects_trains_along(tmp_path, tiny_settings, recipe, with_objects):
     sampler = "detector.roi_head.sampler."
-    settings = [s for s in tiny_settings if not (s.startswith(sampler) and recipe.startswith("cascade-"))]
+    settings = [s for s in tiny_settings if not s.startswith(sampler) or recipe.startswith("mask-rcnn/")]
     data = write_data(tmp_path / "data", 6, every_second_empty=True)
+    if recipe.startswith("htc/"):
+        settings.append("data.train={type: coco, split: train, semantic_dir: maps, semantic_classes: 2}")
+        write_maps(data, 6)
     worker = tmp_path / "worker.py"
     worker.write_text(WORKER)
     torchrun(str(worker), recipe, str(tmp_path / "run"), str(data), *settings, "data.images_per_rank=1")
@@ -111,7 +124,7 @@ def test_a_rank_without_objects_trains_along(tmp_path, tiny_settings, recipe, ma
     assert len(rows) == 3
     assert all(np.isfinite(list(r.values())).all() for r in rows)
     # of rank 0's objects, over the counts of both
-    assert all(r[f"loss/{name}"] > 0 for r in rows for name in mask_losses)
+    assert all(r[f"loss/{name}"] > 0 for r in rows for name in with_objects)
 
 
 @pytest.mark.slow

@@ -69,10 +69,12 @@ def test_command_is_quick(arguments):
         "det_plugin_fpn.hooks",
         "det_plugin_rcnn.hooks",
         "det_plugin_cascade.hooks",
+        "det_plugin_htc.hooks",
         "det_plugin_resnet",
         "det_plugin_fpn",
         "det_plugin_rcnn",
         "det_plugin_cascade",
+        "det_plugin_htc",
     ],
 )
 def test_module_is_light(module):

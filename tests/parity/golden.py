@@ -49,9 +49,12 @@ RECIPES = {
     "cascade_mask_rcnn_r50_fpn": "cascade-mask-rcnn/r50-fpn-1x",
     "htc_r50_fpn": "htc/r50-fpn-1x",
     "retinanet_r50_fpn": "retinanet/r50-fpn-1x",
+    "ssd300_coco": "ssd/vgg16-300-coco-120e",
+    "ssd512_coco": "ssd/vgg16-512-coco-120e",
     "pipeline_faster_rcnn_r50_fpn": "faster-rcnn/r50-fpn-1x",
     "pipeline_mask_rcnn_r50_fpn": "mask-rcnn/r50-fpn-1x",
     "pipeline_retinanet_r50_caffe_fpn": "retinanet/r50-caffe-fpn-1x",
+    "pipeline_ssd300": "ssd/vgg16-300-coco-120e",
 }
 # Its losses to ours.
 LOSSES = {

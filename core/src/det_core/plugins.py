@@ -36,6 +36,16 @@ KNOWN = {
     "det-plugin-cascade": ("plugins/cascade", {"roi_head": ("cascade",)}),
     "det-plugin-htc": ("plugins/htc", {"roi_head": ("htc",)}),
     "det-plugin-retinanet": ("plugins/retinanet", {"dense_head": ("retinanet",)}),
+    "det-plugin-ssd": (
+        "plugins/ssd",
+        {
+            "backbone": ("vgg16_ssd",),
+            "neck": ("ssd_neck",),
+            "anchors": ("ssd_anchors",),
+            "dense_head": ("ssd",),
+            "transform": ("photometric_distort", "zoom_out", "iou_crop"),
+        },
+    ),
 }
 
 EntryPoint = tuple[str, str, str, Callable[[], object]]  # name, distribution, version, load

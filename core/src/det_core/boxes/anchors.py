@@ -33,7 +33,6 @@ class AnchorGenerator(ABC):
     """Makes the anchors of every level."""
 
     strides: tuple[int, ...]
-    per_cell: int
 
     @abstractmethod
     def __call__(self, sizes: Sequence[tuple[int, int]], device: torch.device) -> list[LevelAnchors]:
@@ -51,7 +50,6 @@ class GridAnchors(AnchorGenerator):
     def __init__(self, config: GridAnchorsConfig, strides: tuple[int, ...]) -> None:
         self.strides = strides
         self.spread = config.spacing == "image"
-        self.per_cell = config.anchors_per_cell()
         self.base = [self._base(config, stride) for stride in strides]
 
     @staticmethod
@@ -68,7 +66,7 @@ class GridAnchors(AnchorGenerator):
 
     def __call__(self, sizes: Sequence[tuple[int, int]], device: torch.device) -> list[LevelAnchors]:
         return [
-            self._level(base.to(device), spacing, size, device)
+            tile(base.to(device), spacing, size)
             for base, spacing, size in zip(self.base, self._spacing(sizes), sizes, strict=True)
         ]
 
@@ -79,12 +77,16 @@ class GridAnchors(AnchorGenerator):
         height, width = (side * self.strides[0] for side in sizes[0])
         return [(height // rows, width // columns) for rows, columns in sizes]
 
-    def _level(
-        self, base: Tensor, spacing: tuple[int, int], size: tuple[int, int], device: torch.device
-    ) -> LevelAnchors:
-        rows, columns = (torch.arange(n, device=device) for n in size)
-        row, column = (g.flatten() for g in torch.meshgrid(rows, columns, indexing="ij"))
-        x, y = column.float() * spacing[1], row.float() * spacing[0]
-        boxes = torch.stack([x, y, x, y], 1)[:, None] + base  # (h*w, A, 4)
-        cells = torch.stack([row, column], 1).repeat_interleave(self.per_cell, 0)
-        return LevelAnchors(boxes.reshape(-1, 4), cells)
+
+def tile(base: Tensor, spacing: tuple[float, float], size: tuple[int, int], offset: float = 0.0) -> LevelAnchors:
+    """Base anchors (A, 4), around (0, 0), at every cell of a map of `size` (h, w).
+
+    spacing: pixels between rows and between columns. offset: where in a cell its anchors are, 0 its corner, .5 its
+    centre.
+    """
+    rows, columns = (torch.arange(n, device=base.device) for n in size)
+    row, column = (g.flatten() for g in torch.meshgrid(rows, columns, indexing="ij"))
+    x, y = (column.float() + offset) * spacing[1], (row.float() + offset) * spacing[0]
+    boxes = torch.stack([x, y, x, y], 1)[:, None] + base  # (h*w, A, 4)
+    cells = torch.stack([row, column], 1).repeat_interleave(len(base), 0)
+    return LevelAnchors(boxes.reshape(-1, 4), cells)

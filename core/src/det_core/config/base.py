@@ -319,7 +319,12 @@ class AnchorConfig(Component):
     slot: ClassVar[str] = "anchors"
 
     def anchors_per_cell(self) -> int:
+        """How many at every cell; ConfigError where levels differ, for a head that shares its layers over levels."""
         raise NotImplementedError(f"{type(self).__name__} defines no anchors_per_cell()")
+
+    def anchors_per_level(self, levels: int) -> tuple[int, ...]:
+        """How many at every cell of each level; ConfigError for a number of levels that it has no anchors for."""
+        return (self.anchors_per_cell(),) * levels
 
     def build(self, strides: tuple[int, ...]) -> AnchorGenerator:
         raise NotImplementedError(f"{type(self).__name__} defines no build()")

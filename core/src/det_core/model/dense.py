@@ -7,6 +7,7 @@ T anchors of all levels, n candidates or detections of one image. Boxes are xyxy
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from attrs import frozen
@@ -16,8 +17,10 @@ from det_core.boxes.anchors import AnchorGenerator, LevelAnchors
 from det_core.boxes.assign import IGNORED, Assigner, Assignment
 from det_core.boxes.coder import BoxCoder
 from det_core.boxes.sample import Sampled
+from det_core.model.layer_config import SoftNMSConfig
 from det_core.model.losses import Loss, box_loss, full_precision
-from det_core.structures import Batch, ImageInfo, LossTerm, Targets
+from det_core.model.postprocess import pairs_nms, to_original
+from det_core.structures import Batch, Detections, ImageInfo, LossTerm, Targets
 
 
 @frozen(eq=False)
@@ -179,3 +182,53 @@ def _best_pairs(values: Tensor, limit: int, above: float | None) -> tuple[Tensor
         best, order = flat[kept].topk(min(limit, len(kept)))
         at = kept[order]
     return best, at // columns, at % columns
+
+
+def best_per_class(
+    outputs: DenseOutputs, row: int, info: ImageInfo, coder: BoxCoder, *, limit: int, above: float | None = None
+) -> Candidates:
+    """The best anchors of each column over all levels of one image, decoded (torchvision's SSD); column after column.
+
+    Args: as `best_candidates`; `limit` counts anchors of one column.
+    """
+    values = full_precision(torch.cat([scores[row] for scores in outputs.scores]))
+    best, at = values.T.topk(min(limit, len(values)))  # (C, n) each
+    labels = torch.arange(values.shape[1], device=values.device)[:, None].expand_as(at)
+    kept = torch.ones_like(best, dtype=torch.bool) if above is None else best > above
+    best, at, labels = best[kept], at[kept], labels[kept]
+    anchors = torch.cat([level.boxes for level in outputs.anchors])
+    deltas = torch.cat([deltas[row] for deltas in outputs.deltas])
+    counts = torch.tensor([len(level.boxes) for level in outputs.anchors], device=at.device)
+    levels = torch.bucketize(at, counts.cumsum(0), right=True)
+    return Candidates(coder.decode(anchors[at], deltas[at], info.size), best, labels, levels)
+
+
+class SuppressionSettings(Protocol):
+    """What the configuration of a head that detects says of suppression."""
+
+    @property
+    def nms_in(self) -> str: ...
+    @property
+    def nms_threshold(self) -> float: ...
+    @property
+    def max_detections(self) -> int: ...
+    @property
+    def soft_nms(self) -> SoftNMSConfig | None: ...
+    @property
+    def class_agnostic_nms(self) -> bool: ...
+
+
+def suppress(best: Candidates, info: ImageInfo, config: SuppressionSettings) -> Detections:
+    """NMS inside each class, compared in original or network pixels; the best as detections in original pixels."""
+    network = config.nms_in == "network"
+    found = pairs_nms(
+        best.boxes if network else to_original(best.boxes, info),
+        best.scores,
+        best.labels,
+        nms_threshold=config.nms_threshold,
+        max_detections=config.max_detections,
+        soft=config.soft_nms,
+        class_agnostic=config.class_agnostic_nms,
+    )
+    boxes = to_original(found.boxes, info) if network else found.boxes
+    return Detections(boxes=boxes, scores=found.scores, labels=found.labels)

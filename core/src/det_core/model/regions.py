@@ -10,7 +10,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from det_core.boxes.assign import Assigner
+from det_core.boxes.assign import Assigner, Assignment
 from det_core.boxes.sample import Sampler
 from det_core.structures import Key, Targets
 
@@ -19,12 +19,14 @@ from det_core.structures import Key, Targets
 class SampledRegions:
     """One image's regions that the losses look at, positives first.
 
-    boxes (r, 4); labels (r,) int64 with K for background; objects (p,) int64: the object of each positive.
+    boxes (r, 4); labels (r,) int64 with K for background; objects (p,) int64: the object of each positive; own (p,)
+    bool: which positives are objects' own boxes, added to the proposals.
     """
 
     boxes: Tensor
     labels: Tensor
     objects: Tensor
+    own: Tensor
 
     @property
     def positive(self) -> Tensor:
@@ -35,6 +37,12 @@ class SampledRegions:
     def positive_labels(self) -> Tensor:
         """(p,) int64 their classes."""
         return self.labels[: len(self.objects)]
+
+    @property
+    def proposed(self) -> Tensor:
+        """(r,) bool: the regions that were among the proposals."""
+        background = self.own.new_ones(len(self.boxes) - len(self.own))
+        return torch.cat([~self.own, background])
 
 
 def sample_regions(
@@ -50,16 +58,21 @@ def sample_regions(
 ) -> SampledRegions:
     """Assign proposals (n, 4) to objects and choose those that train (Girshick, Fast R-CNN, 2015, section 2.3).
 
-    add_objects: the objects' own boxes are put in front of the proposals first. key, consumer: where the sampler's
+    add_objects: once the proposals are assigned, the objects' own boxes go in front of them, each standing for itself,
+    as in the reference: it takes no object from the proposal that overlaps it best. key, consumer: where the sampler's
     random numbers come from.
     """
     boxes = proposals.to(target.boxes.dtype)
-    if add_objects:
+    objects = assigner(boxes, target.boxes).objects
+    added = len(target) if add_objects else 0
+    if added:
         boxes = torch.cat([target.boxes, boxes])
-    chosen = sampler(assigner(boxes, target.boxes), key, consumer)
+        objects = torch.cat([torch.arange(added, device=objects.device), objects])
+    chosen = sampler(Assignment(objects), key, consumer)
     background = target.labels.new_full((len(chosen.negative),), num_classes)
     return SampledRegions(
         boxes=boxes[torch.cat([chosen.positive, chosen.negative])],
         labels=torch.cat([target.labels[chosen.objects], background]),
         objects=chosen.objects,
+        own=chosen.positive < added,
     )

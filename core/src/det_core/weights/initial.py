@@ -28,8 +28,13 @@ def how_to_set(path: str) -> str:
     return TO_SET.format(path=path, trunk=TRUNK.format(path=path))
 
 
-def load_initial(module: nn.Module, spec: str, *, ignore: tuple[str, ...] = ("fc.",), only: str = "") -> None:
+def load_initial(
+    module: nn.Module, spec: str, *, ignore: tuple[str, ...] = ("fc.",), only: str = "", fresh: tuple[str, ...] = ()
+) -> None:
     """Fill a backbone with ImageNet weights: `torchvision:NAME` (downloaded once by torchvision) or a local file.
+
+    `torchvision:NAME@WEIGHTS` means others than its IMAGENET1K_V1. Layers of ours that begin with `fresh` are not
+    expected in the file, and stay as they are.
 
     Names must be torchvision's; those that begin with `ignore` (the classifier) are left out, and those that do not
     begin with `only` (the stage of a backbone that `module` is). Raises WeightsError for an unknown name, no network,
@@ -38,7 +43,8 @@ def load_initial(module: nn.Module, spec: str, *, ignore: tuple[str, ...] = ("fc
     state = _read(spec)
     state = {k: v for k, v in state.items() if not k.startswith(ignore) and k.startswith(only)}
     ours = module.state_dict()
-    problems = [f"missing: {k}" for k in ours if k not in state and not k.endswith("num_batches_tracked")]
+    expected = [k for k in ours if not k.startswith(fresh) and not k.endswith("num_batches_tracked")]
+    problems = [f"missing: {k}" for k in expected if k not in state]
     problems += [f"left over: {k}" for k in state if k not in ours]
     problems += [
         f"shapes differ: {k} is {tuple(v.shape)}, expected {tuple(ours[k].shape)}"
@@ -81,16 +87,22 @@ def _elsewhere(spec: str) -> str:
 
 
 def _torchvision_weights(name: str) -> dict[str, Tensor]:
-    """The IMAGENET1K_V1 weights of a torchvision model, from its cache or the network."""
+    """The weights of a torchvision model, `NAME` or `NAME@WEIGHTS`, from its cache or the network."""
     import torchvision
 
     from det_core.plugins import nearest
 
+    model, _, which = name.partition("@")
     try:
-        weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
-    except (ValueError, AttributeError):
+        known_weights = torchvision.models.get_model_weights(model)
+    except ValueError:
         known = torchvision.models.list_models(module=torchvision.models)
-        raise WeightsError(f"torchvision has no ImageNet weights named {name!r}{nearest(name, known)}") from None
+        raise WeightsError(f"torchvision has no ImageNet weights named {name!r}{nearest(model, known)}") from None
+    try:
+        weights = known_weights[which or "IMAGENET1K_V1"]
+    except KeyError:
+        allowed = ", ".join(f"{model}@{w.name}" for w in known_weights)
+        raise WeightsError(f"torchvision has no ImageNet weights named {name!r}; it has {allowed}") from None
     try:
         return cast("dict[str, Tensor]", weights.get_state_dict(progress=True, check_hash=True, weights_only=True))
     except (OSError, RuntimeError) as error:

@@ -142,15 +142,13 @@ def detector_names(source: str, config: DetectorConfig, keys: Iterable[str]) -> 
 def _parts(source: str, config: DetectorConfig, keys: list[str]) -> dict[str, tuple[str, Component | None]]:
     """Our part to their prefix and its configuration."""
     if source == "torchvision":
-        body = "backbone" if config.neck is None else "backbone.body"
         head = "rpn.head" if isinstance(config.dense_head, ProposalHeadConfig) else "head"
+        # Its FPN models keep backbone and pyramid apart; SSD's backbone holds all that comes before its head.
+        apart = config.neck is not None and any(key.startswith("backbone.body.") for key in keys)
         return {
-            "backbone": (body, config.backbone),
-            "neck": ("backbone.fpn", config.neck),
-            "dense_head": (
-                "rpn.head" if isinstance(config.dense_head, ProposalHeadConfig) else "head",
-                config.dense_head,
-            ),
+            "backbone": ("backbone.body" if apart else "backbone", config.backbone),
+            "neck": ("backbone.fpn" if apart else "backbone", config.neck),
+            "dense_head": (head, config.dense_head),
             "roi_head": ("roi_heads", config.roi_head),
         }
     alone = "bbox_head" if any(k.startswith("bbox_head.") for k in keys) else "rpn_head"

@@ -70,7 +70,7 @@ class DoubleHead(RoIHead):
         }
 
     def _sample(self, proposals: Tensor, target: Targets, info: ImageInfo) -> SampledRegions:
-        """The regions of one image that train: the objects' own boxes take part among the proposals."""
+        """The regions of one image that train; the objects' own boxes join the proposals."""
         return sample_regions(
             proposals,
             target,

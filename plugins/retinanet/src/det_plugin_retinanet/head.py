@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from attrs import evolve
 from torch import Tensor, nn
 
 from det_core.config.base import FeatureSpec
@@ -22,9 +23,9 @@ from det_core.model.dense import (
     dense_outputs,
     everything,
     match_anchors,
+    suppress,
 )
 from det_core.model.layers import ConvNorm, normal_init
-from det_core.model.postprocess import pairs_nms, to_original
 from det_core.structures import Batch, Detections, ImageInfo, Targets
 from det_plugin_retinanet.config import RetinaNetHeadConfig
 
@@ -99,20 +100,9 @@ class RetinaNetHead(DenseHead):
         best = best_candidates(
             outputs, row, info, self.coder, limit=config.before_nms, above=lowest_logit(config.score_threshold)
         )
-        scores = best.scores.sigmoid()
-        kept = (scores > config.score_threshold) & best.larger_than(config.min_size)
-        best, scores = best.where(kept), scores[kept]
-        found = pairs_nms(
-            best.boxes if config.nms_in == "network" else to_original(best.boxes, info),
-            scores,
-            best.labels,
-            nms_threshold=config.nms_threshold,
-            max_detections=config.max_detections,
-            soft=config.soft_nms,
-            class_agnostic=config.class_agnostic_nms,
-        )
-        boxes = to_original(found.boxes, info) if config.nms_in == "network" else found.boxes
-        return Detections(boxes=boxes, scores=found.scores, labels=found.labels)
+        best = evolve(best, scores=best.scores.sigmoid())
+        kept = (best.scores > config.score_threshold) & best.larger_than(config.min_size)
+        return suppress(best.where(kept), info, config)
 
 
 def lowest_logit(threshold: float) -> float | None:

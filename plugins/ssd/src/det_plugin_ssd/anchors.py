@@ -1,0 +1,43 @@
+"""SSD's anchors, or prior boxes (Liu et al., SSD, 2016, section 2.2).
+
+Letters: L levels, A anchors per cell, h w feature size. Boxes are xyxy float32 in input pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from det_core.boxes.anchors import AnchorGenerator, LevelAnchors, tile
+from det_plugin_ssd.config import SSDAnchorsConfig
+
+
+class SSDAnchors(AnchorGenerator):
+    """Around the middle of every cell: the smaller square, the larger, then for each ratio a wide and a high one."""
+
+    def __init__(self, config: SSDAnchorsConfig, strides: tuple[int, ...]) -> None:
+        self.strides = strides
+        config.anchors_per_level(len(strides))
+        self.base = [
+            self._base(size, after, ratios, config.longest)
+            for size, after, ratios in zip(config.sizes[:-1], config.sizes[1:], config.ratios, strict=True)
+        ]
+
+    @staticmethod
+    def _base(size: float, after: float, ratios: Sequence[float], longest: float | None) -> Tensor:
+        between = math.sqrt(size * after)
+        sides = [(size, size), (between, between)]
+        for ratio in ratios:
+            long, short = size * math.sqrt(ratio), size / math.sqrt(ratio)
+            sides += [(long, short), (short, long)]
+        half = 0.5 * torch.tensor(sides, dtype=torch.float32).clamp(max=math.inf if longest is None else longest)
+        return torch.cat([-half, half], 1)
+
+    def __call__(self, sizes: Sequence[tuple[int, int]], device: torch.device) -> list[LevelAnchors]:
+        return [
+            tile(base.to(device), (stride, stride), size, offset=0.5)
+            for base, stride, size in zip(self.base, self.strides, sizes, strict=True)
+        ]

@@ -1,0 +1,63 @@
+"""SSD's augmentation, done by torchvision's v2 transforms (Liu et al., SSD, 2016, section 2.2).
+
+torchvision's crop asks that it overlaps one object, at least, by the IoU drawn; the published one that it overlaps all
+of them so. Letters: n annotations, H W image size.
+"""
+
+from __future__ import annotations
+
+import attrs
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from det_core.data.dataset import Sample
+from det_core.data.transforms import V2, Transform
+from det_plugin_ssd.augment_config import IoUCropConfig, PhotometricDistortConfig, ZoomOutConfig
+
+
+def photometric_distort(config: PhotometricDistortConfig) -> Transform:
+    """torchvision's RandomPhotometricDistort."""
+    return V2(
+        v2.RandomPhotometricDistort(
+            brightness=config.brightness,
+            contrast=config.contrast,
+            saturation=config.saturation,
+            hue=config.hue,
+            p=config.probability,
+        )
+    )
+
+
+def zoom_out(config: ZoomOutConfig) -> Transform:
+    """torchvision's RandomZoomOut; masks are filled with 0, semantic maps with unlabelled."""
+    fill = {tv_tensors.Image: list(config.fill), "others": 0}
+    return V2(v2.RandomZoomOut(fill=fill, side_range=config.sides, p=config.probability))
+
+
+class IoUCrop:
+    """torchvision's RandomIoUCrop; an image without annotations stays as it is, as there is nothing to overlap."""
+
+    def __init__(self, config: IoUCropConfig) -> None:
+        self.config = config
+        self.crop = V2(
+            v2.RandomIoUCrop(
+                min_scale=config.sides[0],
+                max_scale=config.sides[1],
+                min_aspect_ratio=config.aspects[0],
+                max_aspect_ratio=config.aspects[1],
+                sampler_options=list(config.overlaps),
+                trials=config.tries,
+            )
+        )
+
+    def __call__(self, sample: Sample, /) -> Sample:
+        if len(sample.boxes) == 0:
+            return sample
+        if sample.proposals is not None:
+            raise ValueError("iou_crop decides by the objects' boxes and takes no proposals; leave it out with these")
+        cropped = self.crop(sample)
+        inside = (cropped.boxes[:, 2:] > cropped.boxes[:, :2]).all(1)
+        return attrs.evolve(cropped, boxes=cropped.boxes * inside[:, None])
+
+    def __repr__(self) -> str:
+        return f"IoUCrop({self.config!r})"

@@ -1,0 +1,60 @@
+"""VGG-16 as SSD has it (Simonyan and Zisserman, 2015; Liu et al., SSD, 2016, section 3).
+
+Letters: N images, H W input size, C channels of the first stage. Numbers of layers are those of torchvision's VGG-16.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from det_core.model.contracts import Backbone
+from det_core.model.layers import kaiming_init
+from det_core.weights import load_initial
+from det_plugin_ssd.config import VGGConfig
+
+STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))  # width over the first stage's, and convolutions
+CONV4_3, FC7 = 22, 34  # the ReLUs behind these
+
+
+class VGG(Backbone):
+    """Five stages, then fc6 and fc7 as convolutions, fc6 dilated; hands on conv4_3 and fc7."""
+
+    def __init__(self, config: VGGConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.out = config.feature_spec()
+        layers: list[nn.Module] = []
+        channels = 3
+        for factor, count in STAGES:
+            for _ in range(count):
+                layers += self._layer(nn.Conv2d(channels, factor * config.channels, 3, padding=1))
+                channels = factor * config.channels
+            layers.append(nn.MaxPool2d(2, ceil_mode=True))
+        layers[-1] = nn.MaxPool2d(3, stride=1, padding=1)  # pool5 keeps the size
+        layers += self._layer(nn.Conv2d(channels, 2 * channels, 3, padding=6, dilation=6))
+        layers += self._layer(nn.Conv2d(2 * channels, 2 * channels, 1))
+        self.features = nn.Sequential(*layers)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                kaiming_init(module)
+
+    def _layer(self, conv: nn.Conv2d) -> list[nn.Module]:
+        """A convolution, with its norm if any, and a ReLU: two entries, so that numbers are torchvision's."""
+        norm = self.config.norm
+        if norm is None:
+            return [conv, nn.ReLU(inplace=True)]
+        return [nn.Sequential(conv, norm.build(conv.out_channels)), nn.ReLU(inplace=True)]
+
+    def load_initial_weights(self) -> None:
+        if self.config.pretrained is not None:
+            fresh = ("features.31.", "features.33.")
+            load_initial(self, self.config.pretrained, ignore=("classifier.",), fresh=fresh)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) to conv4_3 (N, 8 C, H / 8, W / 8) and fc7 (N, 16 C, H / 16, W / 16), sides rounded up."""
+        maps, x = [], images
+        for number, layer in enumerate(self.features):
+            x = layer(x)
+            if number in (CONV4_3, FC7):
+                maps.append(x)
+        return maps

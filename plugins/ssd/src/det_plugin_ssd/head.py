@@ -1,0 +1,95 @@
+"""SSD's head (Liu et al., SSD: Single Shot MultiBox Detector, 2016, sections 2.1 and 2.2).
+
+Letters: N images, L levels, A anchors per cell, K foreground classes, C channels, h w feature size, t anchors of one
+level, T anchors of all levels, n candidates of one image. Boxes are xyxy in pixels of the padded network input;
+predictions are in original pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from attrs import evolve
+from torch import Tensor, nn
+
+from det_core.config.base import FeatureSpec
+from det_core.model.contracts import DenseHead, Losses
+from det_core.model.dense import (
+    DenseOutputs,
+    best_candidates,
+    best_per_class,
+    dense_box_loss,
+    dense_outputs,
+    everything,
+    match_anchors,
+    suppress,
+)
+from det_core.model.layers import xavier_init
+from det_core.model.losses import full_precision
+from det_core.structures import Batch, Detections, Targets
+from det_plugin_ssd.config import SSDHeadConfig
+
+
+class SSDHead(DenseHead):
+    """One 3x3 convolution to K+1 classes and one to boxes on each level, background last."""
+
+    def __init__(self, config: SSDHeadConfig, features: FeatureSpec, num_classes: int) -> None:
+        super().__init__()
+        self.config, self.num_classes = config, num_classes
+        self.strides = features.strides
+        counts = config.anchors.anchors_per_level(len(features.strides))
+        pairs = list(zip(features.channels, counts, strict=True))
+        self.scores = nn.ModuleList(nn.Conv2d(c, a * (num_classes + 1), 3, padding=1) for c, a in pairs)
+        self.deltas = nn.ModuleList(nn.Conv2d(c, a * 4, 3, padding=1) for c, a in pairs)
+        for layer in (*self.scores, *self.deltas):
+            xavier_init(layer)
+        self.anchors = config.anchors.build(features.strides)
+        self.coder = config.coder.build()
+        self.assigner = config.assigner.build()
+        self.cls_loss = config.cls_loss.build()
+        self.box_loss = config.box_loss.build()
+
+    def class_dependent(self) -> tuple[str, ...]:
+        return tuple(f"scores.{number}" for number in range(len(self.scores)))
+
+    def forward(self, features: Sequence[Tensor]) -> DenseOutputs:
+        """L maps (N, C, h, w) to scores (N, t, K+1) and deltas (N, t, 4) of every anchor, level by level."""
+        scores = [layer(x) for layer, x in zip(self.scores, features, strict=True)]
+        deltas = [layer(x) for layer, x in zip(self.deltas, features, strict=True)]
+        return dense_outputs(scores, deltas, self.num_classes + 1, self.anchors)
+
+    def losses(self, outputs: DenseOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:  # type: ignore[override]
+        """`ssd_cls` of positive anchors and the hardest negatives, `ssd_box`; both over the number of positives."""
+        matches = match_anchors(outputs.anchors, self.strides, self.assigner, targets, batch)
+        chosen = [everything(assignment) for assignment in matches.assignments]
+        count = float(sum(len(c.positive) for c in chosen))
+        scores, deltas = torch.cat(outputs.scores, 1), torch.cat(outputs.deltas, 1)
+        parts, labels = [], []
+        for row, c, target in zip(scores, chosen, targets, strict=True):
+            hard = self._hardest(row[c.negative], int(self.config.negatives * len(c.positive)))
+            parts += [row[c.positive], row[c.negative[hard]]]
+            labels += [target.labels[c.objects], torch.full_like(hard, self.num_classes)]
+        return {
+            "ssd_cls": self.cls_loss(torch.cat(parts), torch.cat(labels), count),
+            "ssd_box": dense_box_loss(self.box_loss, self.coder, matches.anchors, list(deltas), chosen, targets, count),
+        }
+
+    @torch.no_grad()
+    def _hardest(self, logits: Tensor, count: int) -> Tensor:
+        """Indices of the background anchors (q, K+1) of one image that look least like background, at most `count`."""
+        background = full_precision(logits).log_softmax(-1)[:, -1]
+        return background.topk(min(count, len(background)), largest=False).indices
+
+    @torch.no_grad()
+    def predict(self, outputs: DenseOutputs, batch: Batch) -> list[Detections]:  # type: ignore[override]
+        """Softmax scores, the best of each level or class above the threshold, then NMS inside each class."""
+        config = self.config
+        scores = [full_precision(x).softmax(-1)[..., :-1] for x in outputs.scores]
+        outputs = evolve(outputs, scores=scores)
+        choose = best_candidates if config.candidates == "level" else best_per_class
+        found = []
+        for row, info in enumerate(batch.infos):
+            best = choose(outputs, row, info, self.coder, limit=config.before_nms, above=config.score_threshold)
+            found.append(suppress(best.where(best.larger_than(config.min_size)), info, config))
+        return found

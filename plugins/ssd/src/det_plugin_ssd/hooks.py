@@ -1,0 +1,49 @@
+"""What this plugin adds: SSD's backbone, neck, anchors, head and augmentation, its recipes, and names of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from det_core.config.base import Component
+from det_core.hookspecs import hookimpl
+from det_core.recipe import RecipeEntry
+from det_core.weights import WeightMap
+from det_plugin_ssd.augment_config import IoUCropConfig, PhotometricDistortConfig, ZoomOutConfig
+from det_plugin_ssd.config import SSDAnchorsConfig, SSDHeadConfig, SSDNeckConfig, VGGConfig
+from det_plugin_ssd.recipes import ENTRIES
+from det_plugin_ssd.weights import WEIGHT_MAPS
+
+
+@hookimpl
+def det_backbones() -> Sequence[type[Component]]:
+    return [VGGConfig]
+
+
+@hookimpl
+def det_necks() -> Sequence[type[Component]]:
+    return [SSDNeckConfig]
+
+
+@hookimpl
+def det_heads() -> Sequence[type[Component]]:
+    return [SSDHeadConfig]
+
+
+@hookimpl
+def det_targets() -> Sequence[type[Component]]:
+    return [SSDAnchorsConfig]
+
+
+@hookimpl
+def det_transforms() -> Sequence[type[Component]]:
+    return [PhotometricDistortConfig, ZoomOutConfig, IoUCropConfig]
+
+
+@hookimpl
+def det_recipes() -> Sequence[RecipeEntry]:
+    return ENTRIES
+
+
+@hookimpl
+def det_weight_maps() -> Sequence[WeightMap]:
+    return WEIGHT_MAPS

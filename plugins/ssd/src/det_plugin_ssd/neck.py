@@ -1,0 +1,67 @@
+"""SSD's further levels (Liu et al., SSD, 2016, figure 2).
+
+Letters: N images, L levels, C channels, H W size of a level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from det_core.config.base import FeatureSpec
+from det_core.model.contracts import Neck
+from det_core.model.layer_config import Conv2dConfig
+from det_core.model.layers import ConvNorm, xavier_init
+from det_plugin_ssd.config import SSDNeckConfig
+
+
+class L2Norm(nn.Module):
+    """Pixels scaled to one length, then channels by learned factors (Liu et al., ParseNet, 2015, section 3.3)."""
+
+    def __init__(self, channels: int, scale: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((channels,), scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W), in float32 at least where autocast gives less."""
+        wide = x if x.dtype == torch.float64 else x.float()
+        unit = F.normalize(wide, dim=1, eps=1e-10)
+        return (self.weight[:, None, None] * unit).to(x.dtype)
+
+
+class SSDNeck(Neck):
+    """The finest map normalised, the coarsest handed on, and levels behind it."""
+
+    def __init__(self, config: SSDNeckConfig, inputs: FeatureSpec) -> None:
+        super().__init__()
+        self.out = config.feature_spec(inputs)
+        self.l2_norm = L2Norm(inputs.channels[0], config.scale)
+        self.extra = nn.ModuleList()
+        channels, conv = inputs.channels[-1], Conv2dConfig()
+        for level in config.extra:
+            narrow = ConvNorm(channels, level.channels // 2, 1, conv=conv, norm=config.norm, relu=True)
+            wide = ConvNorm(
+                level.channels // 2,
+                level.channels,
+                level.kernel,
+                stride=level.stride,
+                padding=level.padding,
+                conv=conv,
+                norm=config.norm,
+                relu=True,
+            )
+            self.extra.append(nn.Sequential(narrow, wide))
+            channels = level.channels
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                xavier_init(module)
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """L_in maps to these, the first normalised, and one more for each extra level."""
+        maps = [self.l2_norm(features[0]), *features[1:]]
+        for layer in self.extra:
+            maps.append(layer(maps[-1]))
+        return maps

@@ -1,0 +1,61 @@
+"""How other projects name SSD's weights."""
+
+from __future__ import annotations
+
+from det_core.weights import Change, Names, WeightMap
+from det_plugin_ssd.config import SSDAnchorsConfig, SSDHeadConfig, SSDNeckConfig, VGGConfig
+
+
+def _same_names(config: VGGConfig) -> Names:
+    return Names()
+
+
+def _mmdet_neck(config: SSDNeckConfig) -> Names:
+    return Names(rules=((r"extra\.", "extra_layers."),))
+
+
+def _mmdet_head(config: SSDHeadConfig) -> Names:
+    return Names(rules=((r"scores\.(\d+)\.", r"cls_convs.\1.0."), (r"deltas\.(\d+)\.", r"reg_convs.\1.0.")))
+
+
+def _torchvision_backbone(config: VGGConfig) -> Names:
+    """Behind conv4_3 its layers are the first of the extra ones: from pool4 on, then fc6 and fc7 as a block."""
+    behind = tuple((rf"features\.{number}\.", f"extra.0.{number - 23}.") for number in (24, 26, 28))
+    return Names(rules=(*behind, (r"features\.31\.", "extra.0.7.1."), (r"features\.33\.", "extra.0.7.3.")))
+
+
+def _torchvision_neck(config: SSDNeckConfig) -> Names:
+    levels = range(len(config.extra))
+    rules = [
+        (rf"extra\.{i}\.{own}\.conv\.", f"extra.{i + 1}.{theirs}.") for i in levels for own, theirs in ((0, 0), (1, 2))
+    ]
+    return Names(rules=((r"l2_norm\.weight", "scale_weight"), *rules))
+
+
+def _torchvision_head(config: SSDHeadConfig) -> Names:
+    """Of each anchor background is the first class there, and the last here."""
+    counts = config.anchors.per_level() if isinstance(config.anchors, SSDAnchorsConfig) else ()
+    return Names(
+        rules=(
+            (r"scores\.(\d+)\.", r"classification_head.module_list.\1."),
+            (r"deltas\.(\d+)\.", r"regression_head.module_list.\1."),
+        ),
+        changes=tuple((rf"scores\.{level}\.", _background_last(count)) for level, count in enumerate(counts)),
+    )
+
+
+def _background_last(per_cell: int) -> Change:
+    return Change(
+        "background moved from the first place to the last",
+        lambda value: value.unflatten(0, (per_cell, -1)).roll(-1, 1).flatten(0, 1),
+    )
+
+
+WEIGHT_MAPS = (
+    WeightMap("mmdet", VGGConfig, _same_names),
+    WeightMap("mmdet", SSDNeckConfig, _mmdet_neck),
+    WeightMap("mmdet", SSDHeadConfig, _mmdet_head),
+    WeightMap("torchvision", VGGConfig, _torchvision_backbone),
+    WeightMap("torchvision", SSDNeckConfig, _torchvision_neck),
+    WeightMap("torchvision", SSDHeadConfig, _torchvision_head),
+)
