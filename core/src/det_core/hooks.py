@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from det_core.boxes.config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig, RandomSamplerConfig
 from det_core.config.base import Component, DatasetConfig, EvaluatorConfig, LossConfig, TransformConfig
-from det_core.data.config import CocoConfig, ColorJitterConfig, FlipConfig, ResizeConfig, SampleConfig
-from det_core.evaluation.config import CocoEvaluatorConfig
+from det_core.data.config import CocoConfig, ColorJitterConfig, FlipConfig, ResizeConfig, SampleConfig, VocConfig
+from det_core.evaluation.config import CocoEvaluatorConfig, VocEvaluatorConfig
 from det_core.hookspecs import hookimpl
 from det_core.model.layer_config import (
     BatchNormConfig,
@@ -52,7 +52,7 @@ def det_targets() -> Sequence[type[Component]]:
 
 @hookimpl
 def det_datasets() -> Sequence[type[DatasetConfig]]:
-    return [CocoConfig, SampleConfig]
+    return [CocoConfig, VocConfig, SampleConfig]
 
 
 @hookimpl
@@ -62,4 +62,4 @@ def det_transforms() -> Sequence[type[TransformConfig]]:
 
 @hookimpl
 def det_evaluators() -> Sequence[type[EvaluatorConfig]]:
-    return [CocoEvaluatorConfig]
+    return [CocoEvaluatorConfig, VocEvaluatorConfig]

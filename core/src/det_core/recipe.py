@@ -14,7 +14,7 @@ from det_core.config.base import ConfigError, DatasetConfig, EvaluatorConfig, Pr
 from det_core.config.convert import structure, unstructure
 from det_core.config.overrides import apply_overrides, merge, read_yaml, to_yaml
 from det_core.config.schema import json_schema
-from det_core.data.config import CocoConfig, SampleConfig
+from det_core.data.config import CocoConfig, SampleConfig, Split, VocConfig
 from det_core.model.detector_config import DetectorConfig
 from det_core.plugins import PluginError, install_hint, nearest, plugin_manager
 
@@ -204,17 +204,48 @@ class Recipe:
             raise ConfigError.at(path, message, self.name)
 
     def with_data(self, root: str | Path) -> Recipe:
-        """The same recipe on the data below `root`; where it used the bundled sample, on a COCO-format folder."""
-        data = attrs.evolve(self.data, root=str(root))
-        for split in ("train", "val"):
-            sample = getattr(data, split)
-            if isinstance(sample, SampleConfig):
-                coco = CocoConfig(split=split, proposals=sample.proposals, max_proposals=sample.max_proposals)
-                data = attrs.evolve(data, **{split: coco})  # type: ignore[arg-type]
-        return attrs.evolve(self, data=data)
+        """The same recipe on the data below `root`; in place of the bundled sample, on a COCO-format folder.
+
+        A folder that only has the other one of COCO's format and VOC's is read in that: for its usual splits, with the
+        classes that its annotations name. Data whose files the recipe names stay as they are.
+        """
+        formats = _formats(root)
+        train, val = (_on(getattr(self.data, split), split, formats) for split in ("train", "val"))
+        return attrs.evolve(self, data=attrs.evolve(self.data, root=str(root), train=train, val=val))
 
     def to_yaml(self) -> str:
         return to_yaml(self.to_plain())
+
+
+def _formats(root: str | Path) -> frozenset[str]:
+    """Which layouts of data sets a folder has; none where there is no such folder, which opening it will say."""
+    if not Path(root).expanduser().is_dir():
+        return frozenset()
+    from det_core.data.layout import formats_at
+
+    return formats_at(root)
+
+
+def _on(data: DatasetConfig, split: Split, formats: frozenset[str]) -> DatasetConfig:
+    """A data set on a folder of these formats, as `with_data` says."""
+    if isinstance(data, SampleConfig):
+        data = CocoConfig(split=split, proposals=data.proposals, max_proposals=data.max_proposals)
+    if isinstance(data, CocoConfig) and formats == {"voc"} and not (data.annotations or data.images):
+        return VocConfig(classes=None, **_shared(data))
+    if isinstance(data, VocConfig) and formats == {"coco"} and data.sets is None:
+        return CocoConfig(**_shared(data))
+    return data
+
+
+def _shared(data: CocoConfig | VocConfig) -> dict[str, Any]:
+    """The settings that both formats have."""
+    return {
+        "split": data.split,
+        "filter_empty": data.filter_empty,
+        "min_size": data.min_size,
+        "proposals": data.proposals,
+        "max_proposals": data.max_proposals,
+    }
 
 
 @frozen(kw_only=True)

@@ -73,3 +73,49 @@ def make_coco(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return make
+
+
+def voc_object(name: str, box: str, more: str = "") -> str:
+    """An object of a VOC annotation, a line per element; `box` is "xmin ymin xmax ymax"."""
+    corners = zip(("xmin", "ymin", "xmax", "ymax"), box.split(), strict=True)
+    inner = "".join(f"<{key}>{value}</{key}>\n" for key, value in corners)
+    return f"<object>\n<name>{name}</name>\n{more}<bndbox>\n{inner}</bndbox>\n</object>\n"
+
+
+def voc_xml(width: int, height: int, objects: str) -> str:
+    """A VOC annotation; its objects begin on line 6."""
+    size = f"<size>\n<width>{width}</width>\n<height>{height}</height>\n</size>\n"
+    return f"<annotation>\n{size}{objects}</annotation>\n"
+
+
+DIFFICULT = "<difficult>1</difficult>\n"
+TRUNCATED = "<truncated>1</truncated>\n<difficult>0</difficult>\n"
+VOC_IMAGES = {
+    "000005": (60, 40, voc_object("dog", "6 7 25 16") + voc_object("cat", "31 21 60 40", DIFFICULT)),
+    "000007": (30, 50, voc_object("dog", "1 1 30 50", TRUNCATED)),
+    "000009": (64, 48, ""),
+}
+
+
+def write_voc(folder: Path, sets: dict[str, str], images: dict[str, tuple[int, int, str]]) -> None:
+    """A VOC folder: sets are ids by name, images (width, height, objects) by id."""
+    for part in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    for name, ids in sets.items():
+        (folder / "ImageSets/Main" / f"{name}.txt").write_text("\n".join(ids.split()) + "\n")
+    random = np.random.default_rng(0)
+    for name, (width, height, objects) in images.items():
+        pixels = random.integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / "JPEGImages" / f"{name}.jpg")
+        (folder / "Annotations" / f"{name}.xml").write_text(voc_xml(width, height, objects))
+
+
+@pytest.fixture
+def make_voc(tmp_path: Path) -> Callable[..., Path]:
+    """A function that writes a flat VOC folder with sets `trainval` (two dogs and a difficult cat) and `test`."""
+
+    def make(name: str = "data") -> Path:
+        write_voc(tmp_path / name, {"trainval": "000005 000007 000009", "test": "000007"}, VOC_IMAGES)
+        return tmp_path / name
+
+    return make

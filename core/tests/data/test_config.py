@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from det_core.data.config import CocoConfig, ColorJitterConfig, FlipConfig, ResizeConfig, SampleConfig
+from det_core.data.config import CocoConfig, ColorJitterConfig, FlipConfig, ResizeConfig, SampleConfig, VocConfig
 
 
 @pytest.mark.parametrize(
@@ -35,9 +35,10 @@ def test_values_are_checked(cls: type, values: dict[str, Any], message: str) -> 
 def test_every_field_is_documented() -> None:
     import attrs
 
-    from det_core.evaluation.config import CocoEvaluatorConfig
+    from det_core.evaluation.config import CocoEvaluatorConfig, VocEvaluatorConfig
 
-    for cls in (CocoConfig, SampleConfig, ResizeConfig, FlipConfig, ColorJitterConfig, CocoEvaluatorConfig):
+    datasets, metrics = (CocoConfig, VocConfig, SampleConfig), (CocoEvaluatorConfig, VocEvaluatorConfig)
+    for cls in (*datasets, ResizeConfig, FlipConfig, ColorJitterConfig, *metrics):
         assert cls.type
         for attribute in attrs.fields(cls):
             assert attribute.metadata.get("doc"), f"{cls.__name__}.{attribute.name}"

@@ -23,12 +23,12 @@ from det_core.data.dataset import (
     DataError,
     DetectionDataset,
     Sample,
-    bad_image,
     check_on_bad_sample,
     listing,
-    read_image,
+    read_image_of,
     summary,
 )
+from det_core.data.files import Names
 from det_core.data.masks import SegmentationBuilder, Segmentations, segmentation_problem
 from det_core.data.proposals import read_proposals
 from det_core.data.semantic import SemanticFolder, map_of_masks
@@ -58,23 +58,6 @@ class Annotations:
         """Positions of an image's annotations that training takes."""
         start, end = int(self.offsets[index]), int(self.offsets[index + 1])
         return start + np.flatnonzero(self.trained[start:end])
-
-
-@frozen(eq=False)
-class Names:
-    """Texts in one array of bytes; the i-th is the UTF-8 of text[offsets[i]:offsets[i + 1]]."""
-
-    text: NDArray[np.uint8]
-    offsets: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, names: list[str]) -> Names:
-        encoded = [name.encode() for name in names]
-        offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
-        return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets)
-
-    def __getitem__(self, index: int) -> str:
-        return self.text[self.offsets[index] : self.offsets[index + 1]].tobytes().decode()
 
 
 class CocoDataset(DetectionDataset):
@@ -148,16 +131,7 @@ class CocoDataset(DetectionDataset):
         """Read an image with its annotations; boxes are clipped to the image. BadImage if it cannot be used."""
         file, image_id = self.file(index), int(self.image_ids[index])
         height, width = map(int, self.sizes[index])
-        image = read_image(file, image_id)
-        if tuple(image.shape[1:]) != (height, width):
-            raise bad_image(
-                file,
-                image_id,
-                (
-                    f"the image is {image.shape[2]}x{image.shape[1]} pixels (turned as its EXIF data say), but "
-                    f"{self.annotation_file} says {width}x{height}; correct the sizes, or the image's orientation"
-                ),
-            )
+        image = read_image_of(file, image_id, (height, width), self.annotation_file)
         chosen = self.table.of_image(index)
         labels = torch.from_numpy(self.table.labels[chosen])
         ignored = torch.from_numpy(self.table.crowd[chosen])

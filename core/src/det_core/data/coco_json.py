@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from attrs import field, frozen
 
 from det_core.data.dataset import BadSample, DataError
+from det_core.data.files import Folder
 from det_core.data.masks import segmentation_problem
 from det_core.data.semantic import map_name
 from det_core.structures import Classes
@@ -111,8 +111,8 @@ def _take_images(path: Path, folder: Path, maps: Path | None, images: list[Any],
     """Move the usable image records to `records`; the ids of the others."""
     seen: set[int] = set()
     refused: set[int] = set()
-    exists = _Folder(folder)
-    map_exists = None if maps is None else _Folder(maps)
+    exists = Folder(folder)
+    map_exists = None if maps is None else Folder(maps)
     for index, record in enumerate(images):
         problem = _image_problem(record)
         number = record["id"] if isinstance(record, dict) and _is_int(record.get("id")) else None
@@ -149,27 +149,6 @@ def _image_problem(record: Any) -> str:
         if not _is_int(record[key]) or record[key] < 1:
             return f"`{key}` is {record[key]!r}, expected a whole number of pixels of at least 1"
     return ""
-
-
-class _Folder:
-    """Whether files exist below a folder, at the price of one listing per folder."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._listings: dict[str, set[str]] = {}
-
-    def __contains__(self, name: str) -> bool:
-        folder, _, file = name.rpartition("/")
-        if folder not in self._listings:
-            self._listings[folder] = self._list(self.root / folder if folder else self.root)
-        return file in self._listings[folder]
-
-    @staticmethod
-    def _list(folder: Path) -> set[str]:
-        try:
-            return set(os.listdir(folder))
-        except OSError:
-            return set()
 
 
 def _take_annotations(path: Path, annotations: list[Any], records: CocoRecords, refused: set[int], masks: bool) -> None:

@@ -20,6 +20,29 @@ Split = Literal["train", "val"]
 SPLITS = ("train", "val")
 Scales = tuple[tuple[int, int], ...]
 
+VOC_CLASSES: tuple[str, ...] = (
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+
 PROPOSALS = doc(
     "proposals file (`det-core proposals` writes it) for a detector without a proposal head; relative to the data "
     "folder (the sample: to the working folder), or absolute; null = none"
@@ -98,6 +121,88 @@ def _proposals(root: str, name: str | None) -> Path | None:
     from det_core.data.proposals import proposals_path
 
     return None if name is None else proposals_path(root, name)
+
+
+def _each_once(_: object, attribute: Attribute[tuple[str, ...]], value: tuple[str, ...] | None) -> None:
+    if value is not None and (not value or not all(value) or len(set(value)) != len(value)):
+        raise ValueError(f"'{attribute.name}' must be one or more names, each once")
+
+
+@frozen(kw_only=True)
+class VocConfig(DatasetConfig):
+    """A data set in PASCAL VOC's format: folders Annotations (an XML file per image), ImageSets/Main and JPEGImages.
+
+    The root is such a folder, or holds some (VOC2007, VOC2012, ...), or their VOCdevkit. The images of all `sets` are
+    one data set.
+    """
+
+    type: ClassVar[str] = "voc"
+
+    split: Split = field(validator=validators.in_(SPLITS), metadata=doc("which part of the data set"))
+    sets: tuple[str, ...] | None = field(
+        default=None,
+        validator=_each_once,
+        metadata=doc(
+            "image sets, such as VOC2007/trainval, or trainval of the only folder; null = the usual ones: of VOC2007 "
+            "and VOC2012, or the only folder, trainval and test, or else train and val"
+        ),
+    )
+    classes: tuple[str, ...] | None = field(
+        default=VOC_CLASSES,
+        validator=_each_once,
+        metadata=doc("class names in the order of their labels; null = all that the annotations name, sorted"),
+    )
+    difficult: Literal["ignore", "keep"] = field(
+        default="ignore",
+        validator=validators.in_(("ignore", "keep")),
+        metadata=doc(
+            "difficult objects: left out of training (background, as crowd regions are) and ignored by the metrics, or "
+            "kept as objects like the others"
+        ),
+    )
+    corners: Literal["inclusive", "exact"] = field(
+        default="inclusive",
+        validator=validators.in_(("inclusive", "exact")),
+        metadata=doc(
+            "of boxes: VOC's, pixels counted from 1 that both belong to the box (which is then xmin - 1, ymin - 1, "
+            "xmax, ymax), or coordinates to be taken as they are"
+        ),
+    )
+    filter_empty: bool = field(default=False, metadata=doc("leave out images without any object"))
+    min_size: int = field(
+        default=0, validator=validators.ge(0), metadata=doc("leave out images whose shorter side is below this")
+    )
+    proposals: str | None = field(default=None, metadata=PROPOSALS)
+    max_proposals: int | None = field(
+        default=None, validator=validators.optional(validators.ge(1)), metadata=MAX_PROPOSALS
+    )
+
+    def build(
+        self, root: str, *, masks: bool = False, semantic: bool = False, on_bad_sample: str = "error"
+    ) -> DetectionDataset:
+        """Open and check the data set; DataError (also LayoutError) with what is wrong."""
+        from det_core.data.dataset import DataError
+        from det_core.data.layout import find_voc_sets
+        from det_core.data.voc import VocDataset
+
+        if masks or semantic:
+            what = "instance masks" if masks else "semantic maps"
+            raise DataError(
+                f"{root}: {what} are asked for, but data in VOC's format bring boxes alone; take a recipe that needs "
+                "none, or data in COCO's format (`type: coco`)"
+            )
+        return VocDataset(
+            find_voc_sets(root, self.split, self.sets),
+            self.classes,
+            name=root,
+            difficult=self.difficult,
+            corners=self.corners,
+            on_bad_sample=on_bad_sample,
+            filter_empty=self.filter_empty,
+            min_size=self.min_size,
+            proposals=_proposals(root, self.proposals),
+            max_proposals=self.max_proposals,
+        )
 
 
 @frozen(kw_only=True)

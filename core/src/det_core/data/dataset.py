@@ -6,14 +6,15 @@ Letters: H W the size of an image, n its annotations, N the data set's images. B
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from attrs import frozen
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from det_core.config.base import DetError
 from det_core.structures import Classes, Targets
@@ -30,6 +31,8 @@ REMEDY = "fix them, or leave them out with `--on-bad-sample skip` (`data.on_bad_
 EIGHT_BIT_MODES = frozenset(
     {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 )
+
+QUARTER_TURNS = (5, 6, 7, 8)  # values of EXIF's orientation that swap height and width
 
 
 class DataError(DetError):
@@ -123,7 +126,7 @@ class DetectionDataset(ABC):
     0..n-1 that the samples' semantic maps may hold beside 255; 0 where they carry none. skipped: what was left out
     because it is bad. on_bad_sample: "error" or "skip", also for what shows itself only at loading. dropped: how many
     annotations are in order, but left out of training by the data set's rules. filtered: how many images its settings
-    leave out.
+    leave out. ignored_kind: what its ignored annotations are, for reports.
     """
 
     name: str
@@ -135,6 +138,7 @@ class DetectionDataset(ABC):
     on_bad_sample: str = "error"
     dropped: int = 0
     filtered: int = 0
+    ignored_kind: str = "crowd regions"
     skipped: list[BadSample]
 
     def __len__(self) -> int:
@@ -172,7 +176,8 @@ def check_same_categories(train: DetectionDataset, val: DetectionDataset) -> Non
                 [
                     f"{train.name} and {val.name} do not have the same categories:",
                     *listing(problems),
-                    "make `categories` (names and ids) of both annotation files the same",
+                    "make `categories` (names and ids) of both annotation files the same; in VOC format give both data "
+                    "sets the same `classes`",
                 ]
             )
         )
@@ -198,6 +203,44 @@ def read_image(path: str | Path, image_id: int | None = None) -> Tensor:
 
     Raises BadImage with the path if the file is missing, truncated, no image, or of more than 8 bits per channel.
     """
+    with _opened(path, image_id) as image:
+        return _pixels(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def read_image_of(path: str | Path, image_id: int, size: tuple[int, int], source: str | Path) -> Tensor:
+    """`read_image` of an image that `source` says is of this (height, width); BadImage also where it is not."""
+    image = read_image(path, image_id)
+    problem = size_problem((int(image.shape[1]), int(image.shape[2])), size, source)
+    if problem:
+        raise bad_image(path, image_id, problem)
+    return image
+
+
+def image_size(path: str | Path, image_id: int | None = None) -> tuple[int, int]:
+    """(height, width) of an image file, turned as its EXIF orientation says, without decoding its pixels.
+
+    Raises BadImage as `read_image` does, but for what only the pixels show (a truncated file).
+    """
+    with _opened(path, image_id) as image:
+        width, height = image.size
+        plain = image.format == "PNG" and "exif" not in image.info  # to look further, PIL would decode the pixels
+        turned = not plain and image.getexif().get(ExifTags.Base.Orientation) in QUARTER_TURNS
+        return (width, height) if turned else (height, width)
+
+
+def size_problem(found: tuple[int, int], said: tuple[int, int], source: str | Path) -> str:
+    """What is wrong where an image's (height, width) is not what its annotations say; empty if nothing is."""
+    if found == said:
+        return ""
+    return (
+        f"the image is {found[1]}x{found[0]} pixels (turned as its EXIF data say), but {source} says "
+        f"{said[1]}x{said[0]}; correct the sizes, or the image's orientation"
+    )
+
+
+@contextmanager
+def _opened(path: str | Path, image_id: int | None) -> Iterator[Image.Image]:
+    """An image file, opened by its header; BadImage for what goes wrong with it then or while it is used."""
     try:
         with Image.open(path) as image:
             if image.mode not in EIGHT_BIT_MODES:
@@ -207,7 +250,7 @@ def read_image(path: str | Path, image_id: int | None = None) -> Tensor:
                     f"pixels of more than 8 bits (PIL mode {image.mode}) are not taken; "
                     "convert the image to 8-bit RGB or gray",
                 )
-            return _pixels(ImageOps.exif_transpose(image).convert("RGB"))
+            yield image
     except FileNotFoundError:
         raise bad_image(path, image_id, "the image file does not exist") from None
     except UnidentifiedImageError:

@@ -1,12 +1,14 @@
-"""Where a COCO-format data set keeps its files: the layouts that people's tools write."""
+"""Where data sets keep their files: the layouts that people's tools write, in COCO's format and in PASCAL VOC's."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from attrs import frozen
 
 from det_core.data.dataset import DataError
+from det_core.plugins import nearest
 
 # The names a split goes by, the likeliest first. Roboflow writes `valid`; sets without one are evaluated on `test`.
 ALIASES = {"train": ("train",), "val": ("val", "valid", "validation", "test")}
@@ -21,6 +23,20 @@ LAYOUTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("{s}.json", ("images/{s}", "{s}", "images", "JPEGImages", ".")),
 )
 
+# What every VOC folder has, and the folders that VOC 07+12 is in.
+VOC_PARTS = ("Annotations", "ImageSets/Main")
+VOC_IMAGES = "JPEGImages"
+VOC_YEARS = ("VOC2007", "VOC2012")
+# Image sets to train and to evaluate on, the likeliest first: what has annotations for both of a row is taken.
+VOC_PAIRS = (
+    ("trainval", "test"),
+    ("train", "val"),
+    ("train", "valid"),
+    ("train", "validation"),
+    ("train", "test"),
+)
+SHOWN = 8
+
 
 class LayoutError(DataError):
     """A data set's files are not where they are looked for."""
@@ -33,6 +49,16 @@ class Layout:
     annotations: Path
     images: Path
     semantic: Path | None = None
+
+
+@frozen(kw_only=True)
+class VocSet:
+    """The files of one VOC image set: its list of ids, and the folders of their annotations and images."""
+
+    name: str
+    ids: Path
+    annotations: Path
+    images: Path
 
 
 def find_layout(
@@ -104,10 +130,11 @@ def _find_file(root: Path, split: str) -> tuple[Path, tuple[str, ...]]:
             if (root / name).is_file():
                 return root / name, tuple(f.format(s=alias) for f in folders)
             tried.append(name)
+    voc = "\nit has the layout of a VOC data set: `type: voc` reads that" if voc_folders(root) else ""
     raise LayoutError(
         f"{root}: no annotation file for the {split} split; looked for\n"
         + "\n".join(f"  {name}" for name in tried)
-        + "\nrename yours to one of these, or name it with `annotations` (and `images`) of the data set"
+        + f"{voc}\nrename yours to one of these, or name it with `annotations` (and `images`) of the data set"
     )
 
 
@@ -130,4 +157,125 @@ def _image_folder(root: Path, found: Path, guesses: tuple[str, ...]) -> Path:
         f"{found}: no image folder for it; looked for\n"
         + "\n".join(f"  {root / name}" for name in guesses)
         + "\nname yours with `images` of the data set"
+    )
+
+
+def formats_at(root: str | Path) -> frozenset[str]:
+    """Which of the layouts "coco" and "voc" a folder has; none where it does not exist."""
+    folder = Path(root).expanduser()
+    names = [file.format(s=alias) for aliases in ALIASES.values() for alias in aliases for file, _ in LAYOUTS]
+    coco = any((folder / name).is_file() for name in names)
+    return frozenset({*(["coco"] if coco else []), *(["voc"] if voc_folders(folder) else [])})
+
+
+def find_voc_sets(root: str | Path, split: str, sets: tuple[str, ...] | None = None) -> tuple[VocSet, ...]:
+    """The image sets of `split` ("train" or "val"): those named (`VOC2007/trainval`), or the usual ones that are there.
+
+    `root` is a VOC folder (VOC2007, or any with its three parts), or holds such folders, or their VOCdevkit. Raises
+    LayoutError that says what is there.
+    """
+    folder = _root(root, explicit=False)
+    folders = voc_folders(folder)
+    if not folders:
+        coco = "; it has annotations in COCO's format, which `type: coco` reads" if "coco" in formats_at(folder) else ""
+        raise LayoutError(
+            f"{folder}: no VOC data set in it: neither it, nor a folder in it or in its VOCdevkit, has "
+            f"{VOC_PARTS[0]}, {VOC_PARTS[1]} and {VOC_IMAGES}{coco}"
+        )
+    names = [_named(folder, split, folders, text) for text in sets] if sets else _usual(folder, split, folders)
+    return tuple(_voc_set(folders, *name) for name in names)
+
+
+def voc_folders(root: Path) -> dict[str, Path]:
+    """The VOC folders at or below a root by name: itself (""), or those in it, or those in its VOCdevkit."""
+    if _is_voc(root):
+        return {"": root}
+    for base in (root, root / "VOCdevkit"):
+        found = {name: base / name for name in _subfolders(base) if _is_voc(base / name)}
+        if found:
+            return found
+    return {}
+
+
+def _is_voc(folder: Path) -> bool:
+    return all((folder / part).is_dir() for part in VOC_PARTS)
+
+
+def _subfolders(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir())
+    except OSError:
+        return []
+
+
+def _named(root: Path, split: str, folders: dict[str, Path], text: str) -> tuple[str, str]:
+    """Folder and set that `VOC2007/trainval`, or `trainval` where there is one folder, means."""
+    folder, _, name = text.rpartition("/")
+    if "" in folders and folder == root.resolve().name:
+        folder = ""
+    if not folder and "" not in folders and len(folders) == 1:
+        folder = next(iter(folders))
+    if folder not in folders or not _ids_file(folders[folder], name).is_file():
+        there = _there(folders)
+        raise LayoutError(
+            f"{root}: no image set {text!r} for the {split} split{nearest(text, there)}; there are: "
+            f"{', '.join(there[:SHOWN]) or 'none'}{', ...' if len(there) > SHOWN else ''}; correct `sets` of the data "
+            "set, or leave it out (null) to take the usual ones"
+        )
+    return folder, name
+
+
+def _usual(root: Path, split: str, folders: dict[str, Path]) -> list[tuple[str, str]]:
+    """Folders and sets of the first pair that has annotations: of VOC2007 and VOC2012, or of the only folder."""
+    chosen = [year for year in VOC_YEARS if year in folders] or list(folders)
+    if len(chosen) > 1 and chosen[0] not in VOC_YEARS:
+        raise LayoutError(
+            f"{root}: several VOC data sets in it ({', '.join(chosen)}); name the image sets with `sets` of the "
+            f"{split} data set, such as [{chosen[0]}/train]"
+        )
+    for pair in VOC_PAIRS:
+        found = [[(folder, name) for folder in chosen if _annotated(folders[folder], name)] for name in pair]
+        if all(found):
+            return found[0 if split == "train" else 1]
+    raise LayoutError(
+        f"{root}: no image sets with annotations both to train and to evaluate on; looked for "
+        + ", ".join(f"{train} with {val}" for train, val in VOC_PAIRS)
+        + f"; there are: {', '.join(_there(folders)) or 'none'}; name them with `sets` of each data set"
+    )
+
+
+def _annotated(folder: Path, name: str) -> bool:
+    """Whether there is an image set of this name, and an annotation for any of its images."""
+    try:
+        lines = _ids_file(folder, name).read_text(encoding="utf-8", errors="replace").splitlines()
+        files = set(os.listdir(folder / VOC_PARTS[0]))
+    except OSError:
+        return False
+    return any(f"{line.strip()}.xml" in files for line in lines)
+
+
+def _ids_file(folder: Path, name: str) -> Path:
+    return folder / VOC_PARTS[1] / f"{name}.txt"
+
+
+def _there(folders: dict[str, Path]) -> list[str]:
+    """Names of the image sets that there are, those of single classes last."""
+    found = [
+        (f"{folder}/" if folder else "") + file.stem
+        for folder, path in folders.items()
+        for file in sorted((path / VOC_PARTS[1]).glob("*.txt"))
+    ]
+    return sorted(found, key=lambda name: name.endswith(("_train", "_val", "_trainval", "_test")))
+
+
+def _voc_set(folders: dict[str, Path], folder: str, name: str) -> VocSet:
+    path = folders[folder]
+    if not (path / VOC_IMAGES).is_dir():
+        raise LayoutError(f"{path}: has {VOC_PARTS[0]}, but no folder {VOC_IMAGES} with the images")
+    return VocSet(
+        name=f"{folder}/{name}" if folder else name,
+        ids=_ids_file(path, name),
+        annotations=path / VOC_PARTS[0],
+        images=path / VOC_IMAGES,
     )

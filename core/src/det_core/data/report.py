@@ -64,13 +64,15 @@ class AnchorFit:
 class Report:
     """Counts and sizes of a data set, and what is wrong with it. Fractions are of 1, lengths in pixels.
 
-    semantic_classes: ids that the semantic maps may hold; 0 where no maps were asked for.
+    crowd: annotations that are ignored; ignored_kind: what they are. semantic_classes: ids that the semantic maps may
+    hold; 0 where no maps were asked for.
     """
 
     name: str
     images: int
     objects: int
     crowd: int
+    ignored_kind: str
     dropped: int
     filtered: int
     semantic_classes: int
@@ -129,6 +131,7 @@ def data_report(
         images=len(dataset),
         objects=len(objects),
         crowd=len(truth["annotations"]) - len(objects),
+        ignored_kind=dataset.ignored_kind,
         dropped=dataset.dropped,
         filtered=dataset.filtered,
         semantic_classes=dataset.semantic_classes,
@@ -291,7 +294,7 @@ def _overview(report: Report) -> str:
     ]
     lines.append(
         f"  {report.objects} objects: {per['mean']:.1f} per image (median {per['median']:.0f}, most "
-        f"{per['max']:.0f}), and {report.crowd} crowd regions"
+        f"{per['max']:.0f}), and {report.crowd} {report.ignored_kind}"
     )
     if report.dropped:
         lines.append(

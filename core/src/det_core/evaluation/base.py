@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
+from det_core.data.dataset import DataError, DetectionDataset
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from det_core.structures import Detections
 
 
@@ -36,3 +40,20 @@ class Evaluator(ABC):
     @abstractmethod
     def compute(self, results: list[dict[str, Any]]) -> EvaluationResult:
         """Metrics from the records of all images; none at all is a result too."""
+
+
+def check_labels(dataset: DetectionDataset, labels: Sequence[int]) -> None:
+    """DataError for a label that the data set has no class for."""
+    count = len(dataset.classes)
+    if labels and not 0 <= min(labels) <= max(labels) < count:
+        raise DataError(
+            f"{dataset.name}: the detector gives label {max(labels)}, but the data set has "
+            f"{count} classes (labels 0..{count - 1}); evaluate on the data set that it was made for"
+        )
+
+
+def class_names(dataset: DetectionDataset) -> list[str]:
+    """Names of the classes, told apart by their id where two are the same."""
+    classes = dataset.classes
+    pairs = zip(classes.names, classes.ids, strict=True)
+    return [f"{name} (id {number})" if classes.names.count(name) > 1 else name for name, number in pairs]

@@ -16,22 +16,19 @@ import numpy as np
 import torch
 from attrs import frozen
 from pycocotools import mask as coco_mask
-from rich.console import Console
 from rich.table import Table
 
 from det_core.config.base import DetError
 from det_core.data.dataset import DataError, DetectionDataset
-from det_core.evaluation.base import EvaluationResult, Evaluator
+from det_core.evaluation.base import EvaluationResult, Evaluator, check_labels, class_names
 from det_core.evaluation.config import AREAS, PROPOSAL_LIMITS, CocoEvaluatorConfig
+from det_core.evaluation.tables import CLASSES_SHOWN, as_text, metric_table, percent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
     from det_core.structures import Detections
-
-CLASSES_SHOWN = 20  # more than these are left to the JSON
-WIDTH = 80
 
 
 @frozen(eq=False)
@@ -63,7 +60,7 @@ class CocoEvaluator(Evaluator):
         boxes = detections.boxes.detach().double().cpu()
         extents = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
         scores, labels = detections.scores.detach().double().cpu().tolist(), detections.labels.cpu().tolist()
-        self._check_labels(labels)
+        check_labels(self.dataset, labels)
         records = [
             {"image_id": image_id, "category_id": self.dataset.classes.ids[label], "bbox": box, "score": score}
             for box, score, label in zip(extents, scores, labels, strict=True)
@@ -71,14 +68,6 @@ class CocoEvaluator(Evaluator):
         if "mask" in self.config.kinds:
             self._add_masks(records, detections.masks)
         return records
-
-    def _check_labels(self, labels: list[int]) -> None:
-        count = len(self.dataset.classes)
-        if labels and not 0 <= min(labels) <= max(labels) < count:
-            raise DataError(
-                f"{self.dataset.name}: the detector gives label {max(labels)}, but the data set has "
-                f"{count} classes (labels 0..{count - 1}); evaluate on the data set that it was made for"
-            )
 
     def _add_masks(self, records: list[dict[str, Any]], masks: Tensor | None) -> None:
         if masks is None:
@@ -91,7 +80,7 @@ class CocoEvaluator(Evaluator):
 
     def compute(self, results: list[dict[str, Any]]) -> EvaluationResult:
         metrics: dict[str, float] = {}
-        per_class: dict[str, dict[str, float]] = {name: {} for name in self._class_names()}
+        per_class: dict[str, dict[str, float]] = {name: {} for name in class_names(self.dataset)}
         for kind in self.config.kinds:
             curves = self._curves(kind, results)
             if kind == "proposal":
@@ -103,12 +92,6 @@ class CocoEvaluator(Evaluator):
                 values[f"{kind}_ap50"] = _mean(curves.precision[0, :, k, 0, -1])
         per_class = {name: values for name, values in per_class.items() if values}
         return EvaluationResult(metrics=metrics, per_class=per_class, table=render(metrics, per_class))
-
-    def _class_names(self) -> list[str]:
-        """Names of the classes, told apart by their id where two are the same."""
-        classes = self.dataset.classes
-        pairs = zip(classes.names, classes.ids, strict=True)
-        return [f"{name} (id {number})" if classes.names.count(name) > 1 else name for name, number in pairs]
 
     def _limits(self, kind: str) -> tuple[int, ...]:
         """Limits on detections per image, ascending."""
@@ -235,23 +218,7 @@ def render(metrics: dict[str, float], per_class: dict[str, dict[str, float]]) ->
         tables.append(_proposal_table(metrics))
     if kinds and 1 < len(per_class) <= CLASSES_SHOWN:
         tables.append(_class_table(kinds, per_class))
-    console = Console(file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False)
-    console.print(*tables, sep="\n")
-    file = console.file
-    assert isinstance(file, io.StringIO)
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
-
-
-def _percent(value: float) -> str:
-    return "n/a" if np.isnan(value) else f"{100 * value:.1f}"
-
-
-def _table(title: str, first: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column(first, no_wrap=False, overflow="fold")
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
+    return as_text(tables)
 
 
 def _ap_table(kinds: Sequence[str], metrics: dict[str, float]) -> Table:
@@ -269,9 +236,9 @@ def _ap_table(kinds: Sequence[str], metrics: dict[str, float]) -> Table:
         "APl": "ap_large",
         f"AR@{max(counts)}": f"ar{max(counts)}",
     }
-    table = _table("COCO metrics (percent)", "", list(parts))
+    table = metric_table("COCO metrics (percent)", "", list(parts))
     for kind in kinds:
-        table.add_row(kind, *(_percent(metrics[f"{kind}_{part}"]) for part in parts.values()))
+        table.add_row(kind, *(percent(metrics[f"{kind}_{part}"]) for part in parts.values()))
     return table
 
 
@@ -281,15 +248,15 @@ def _proposal_table(metrics: dict[str, float]) -> Table:
         name.replace("ar", "AR@", 1).replace("_small", " s").replace("_medium", " m").replace("_large", " l")
         for name in names
     ]
-    table = _table("Recall of proposals, all classes as one (percent)", "", titles)
-    table.add_row("proposals", *(_percent(metrics[name]) for name in names))
+    table = metric_table("Recall of proposals, all classes as one (percent)", "", titles)
+    table.add_row("proposals", *(percent(metrics[name]) for name in names))
     return table
 
 
 def _class_table(kinds: Sequence[str], per_class: dict[str, dict[str, float]]) -> Table:
     parts = [f"{kind}_{part}" for kind in kinds for part in ("ap", "ap50")]
     titles = [part.replace("_ap", " AP") for part in parts]
-    table = _table("By class (percent)", "class", titles)
+    table = metric_table("By class (percent)", "class", titles)
     for name, values in per_class.items():
-        table.add_row(name, *(_percent(values[part]) for part in parts))
+        table.add_row(name, *(percent(values[part]) for part in parts))
     return table

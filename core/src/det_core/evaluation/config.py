@@ -19,6 +19,7 @@ BACKENDS = ("auto", "pycocotools", "faster-coco-eval")
 
 AREAS = ("", "_small", "_medium", "_large")
 PROPOSAL_LIMITS = (100, 300, 1000)
+VOC_METRICS = ("voc_map", "voc_map11")
 
 
 def _kinds(_: object, attribute: Attribute[tuple[Kind, ...]], value: tuple[Kind, ...]) -> None:
@@ -65,3 +66,28 @@ class CocoEvaluatorConfig(EvaluatorConfig):
         from det_core.evaluation.coco import CocoEvaluator
 
         return CocoEvaluator(self, dataset)
+
+
+@frozen(kw_only=True)
+class VocEvaluatorConfig(EvaluatorConfig):
+    """PASCAL VOC's metric: mean AP at one IoU, from the area below the curve (`voc_map`) and 11 points (`voc_map11`).
+
+    The former is VOC2010's and later, the latter VOC2007's. Ignored (difficult) objects count neither way.
+    """
+
+    type: ClassVar[str] = "voc"
+
+    iou: float = field(
+        default=0.5,
+        validator=[validators.gt(0.0), validators.le(1.0)],
+        metadata=doc("overlap from which on a detection is right"),
+    )
+
+    def metric_names(self) -> tuple[str, ...]:
+        return VOC_METRICS
+
+    def build(self, dataset: DetectionDataset) -> Evaluator:
+        """The evaluator for a data set."""
+        from det_core.evaluation.voc import VocEvaluator
+
+        return VocEvaluator(self, dataset)

@@ -1,0 +1,51 @@
+"""Names of files: held in arrays that loader processes share, and looked up without asking the disk for each."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@frozen(eq=False)
+class Names:
+    """Texts in one array of bytes; the i-th is the UTF-8 of text[offsets[i]:offsets[i + 1]]."""
+
+    text: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, names: list[str]) -> Names:
+        encoded = [name.encode() for name in names]
+        offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets)
+
+    def __getitem__(self, index: int) -> str:
+        return self.text[self.offsets[index] : self.offsets[index + 1]].tobytes().decode()
+
+
+class Folder:
+    """Whether files exist below a folder, at the price of one listing per folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._listings: dict[str, set[str]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        folder, _, file = name.rpartition("/")
+        if folder not in self._listings:
+            self._listings[folder] = self._list(self.root / folder if folder else self.root)
+        return file in self._listings[folder]
+
+    @staticmethod
+    def _list(folder: Path) -> set[str]:
+        try:
+            return set(os.listdir(folder))
+        except OSError:
+            return set()

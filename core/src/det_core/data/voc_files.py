@@ -1,0 +1,207 @@
+"""Reading VOC image sets with the annotations of their images, and checking all of it.
+
+What is wrong with a set as a whole is a DataError. What is wrong with one image or object is a BadSample with the file
+and the line: it is left out, and the caller decides whether that is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from attrs import field, frozen
+
+from det_core.data.dataset import BadImage, BadSample, image_size, size_problem
+from det_core.data.files import Folder
+from det_core.data.layout import VocSet
+from det_core.data.voc_xml import (
+    Corners,
+    Text,
+    VocAnnotation,
+    VocObject,
+    XmlError,
+    objects_of,
+    read_annotation,
+    read_ids,
+    size_of,
+)
+from det_core.plugins import nearest
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".bmp", ".tif", ".tiff", ".webp")  # the likeliest first
+SHOWN = 20
+
+
+@frozen(eq=False)
+class VocImage:
+    """An image in order.
+
+    number: from 1 over all sets, those that are not in order counted too. row: of its set. file: name of the image in
+    the set's folder. size: (height, width).
+    """
+
+    number: int
+    row: int
+    file: str
+    size: tuple[int, int]
+    objects: list[VocObject]
+
+
+@frozen(eq=False, kw_only=True)
+class VocRecords:
+    """The images of some sets that are in order; `bad` lists what is not. count: images that the sets name."""
+
+    classes: tuple[str, ...]
+    images: list[VocImage]
+    bad: list[BadSample]
+    count: int
+
+
+def read_voc(sets: Sequence[VocSet], classes: Sequence[str] | None, corners: Corners) -> VocRecords:
+    """All images of these sets, with objects of these classes, or of all that annotations in their folders name.
+
+    Raises DataError if a set file cannot be used.
+    """
+    reading = _Reading(sets, classes, corners)
+    images = list(reading)
+    names = tuple(classes) if classes is not None else tuple(sorted(reading.names | _other_names(reading)))
+    return VocRecords(classes=names, images=images, bad=reading.bad, count=reading.count)
+
+
+@frozen(eq=False)
+class _Entry:
+    """An image as its set names it; `set` is the row of that."""
+
+    number: int
+    row: int
+    set: VocSet
+    id: Text
+
+    @property
+    def annotation(self) -> Path:
+        return self.set.annotations / f"{self.id.value}.xml"
+
+
+@frozen(eq=False)
+class _Reading:
+    """Goes over the images of sets and gives those in order; meanwhile it gathers what is wrong, and class names."""
+
+    sets: Sequence[VocSet]
+    classes: Sequence[str] | None
+    corners: Corners
+    bad: list[BadSample] = field(factory=list)
+    names: set[str] = field(factory=set)
+    listed: set[Path] = field(factory=set)
+
+    @property
+    def count(self) -> int:
+        """Images that were named so far."""
+        return len(self.listed)
+
+    def __iter__(self) -> Iterator[VocImage]:
+        folders = {path: Folder(path) for s in self.sets for path in (s.annotations, s.images)}
+        for entry in self._entries():
+            file = self._file(entry, folders[entry.set.images])
+            annotation = self._annotation(entry, folders[entry.set.annotations])
+            found = None if file is None else self._size(entry, entry.set.images / file)
+            if annotation is None:
+                continue
+            self.names.update(annotation.names())
+            size, objects = self._content(entry, annotation, found)
+            if file is not None and found is not None and size == found:
+                yield VocImage(entry.number, entry.row, file, size, objects)
+
+    def _entries(self) -> Iterator[_Entry]:
+        """The images that the sets name, each once."""
+        first: dict[Path, str] = {}
+        number = 0
+        for row, part in enumerate(self.sets):
+            names = frozenset(path.name for path in part.annotations.iterdir())
+            for text in read_ids(part.ids, names):
+                number += 1
+                entry = _Entry(number, row, part, text)
+                where = f"line {text.line}" if len(self.sets) == 1 else f"line {text.line} of {part.ids}"
+                if entry.annotation in first:
+                    what = f"image {text.value!r} is given twice (first on {first[entry.annotation]})"
+                    self._note(part.ids, f"line {text.line}: {what}", number)
+                    continue
+                first[entry.annotation] = where
+                self.listed.add(entry.annotation)
+                yield entry
+
+    def _note(self, file: Path, what: str, number: int) -> None:
+        self.bad.append(BadSample(what, str(file), number))
+
+    def _file(self, entry: _Entry, images: Folder) -> str | None:
+        """The name of an image's file."""
+        for suffix in SUFFIXES:
+            if f"{entry.id.value}{suffix}" in images:
+                return f"{entry.id.value}{suffix}"
+        others = ", ".join(dict.fromkeys(s.lower() for s in SUFFIXES[1:]))
+        what = f"the image file does not exist (nor does one of {others}); {_named(entry)}"
+        self._note(entry.set.images / f"{entry.id.value}{SUFFIXES[0]}", what, entry.number)
+        return None
+
+    def _annotation(self, entry: _Entry, annotations: Folder) -> VocAnnotation | None:
+        if f"{entry.id.value}.xml" not in annotations:
+            self._note(entry.annotation, f"the annotation file does not exist; {_named(entry)}", entry.number)
+            return None
+        try:
+            return read_annotation(entry.annotation)
+        except XmlError as error:
+            self._note(entry.annotation, str(error), entry.number)
+            return None
+
+    def _size(self, entry: _Entry, path: Path) -> tuple[int, int] | None:
+        """(height, width) of an image file."""
+        try:
+            return image_size(path)
+        except BadImage as error:
+            self._note(path, error.sample.what, entry.number)
+            return None
+
+    def _content(
+        self, entry: _Entry, annotation: VocAnnotation, found: tuple[int, int] | None
+    ) -> tuple[tuple[int, int], list[VocObject]]:
+        """Size and usable objects of an annotation whose image is of size `found`."""
+        said, problems = size_of(annotation)
+        if not problems and found is not None and found != said:
+            line = annotation.top.texts["size"].line
+            problems = [f"line {line}: {size_problem(found, said, '`size`')}"]
+        elif problems and found is not None:
+            problems[-1] += f" (the image is {found[1]}x{found[0]} pixels)"
+        objects: list[VocObject] = []
+        if not problems or found is not None:  # else there is no size to judge them by
+            objects, more = objects_of(annotation, found or said, self.corners)
+            problems += more
+        for problem in problems:
+            self._note(entry.annotation, problem, entry.number)
+        return said, [o for o in objects if self._is_known(entry, o)]
+
+    def _is_known(self, entry: _Entry, found: VocObject) -> bool:
+        if self.classes is None or found.name in self.classes:
+            return True
+        allowed = ", ".join(self.classes[:SHOWN]) + (", ..." if len(self.classes) > SHOWN else "")
+        what = (
+            f"line {found.line}: unknown class {found.name!r}, allowed: {allowed}{nearest(found.name, self.classes)} "
+            "(`classes: null` of the data set takes all that its annotations name)"
+        )
+        self._note(entry.annotation, what, entry.number)
+        return False
+
+
+def _named(entry: _Entry) -> str:
+    return f"line {entry.id.line} of {entry.set.ids} names it"
+
+
+def _other_names(reading: _Reading) -> set[str]:
+    """Class names of the annotations in the sets' folders that are in none of the sets, where they can be read."""
+    names: set[str] = set()
+    for folder in dict.fromkeys(part.annotations for part in reading.sets):
+        for path in folder.glob("*.xml"):
+            if path in reading.listed:
+                continue
+            try:
+                names |= read_annotation(path).names()
+            except XmlError:  # it is in no set, so it does no harm
+                continue
+    return names

@@ -1,0 +1,267 @@
+"""Reading PASCAL VOC annotations: a list of image ids, and an XML file for each of them.
+
+What is wrong is said with its line, and nothing that is declared in a file is carried out: a file with a DOCTYPE, the
+only place where XML can define entities or name other files, is refused.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Literal
+from xml.parsers import expat  # expands no entity here: see _Reader.doctype
+
+from attrs import field, frozen
+
+from det_core.data.dataset import DataError
+
+TOLERANCE = 1.0  # pixels by which a box may reach outside its image: tools that count from 0, or round
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+FLAGS = {"": False, "0": False, "1": True}
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+FLAGGED = re.compile(r"(\S+)\s+(?:-1|0|1)")  # lines of a class's own set file say whether the image has the class
+
+Corners = Literal["inclusive", "exact"]
+Box = tuple[float, float, float, float]
+
+
+class XmlError(Exception):
+    """An annotation file as a whole cannot be used; the text begins with the line."""
+
+
+@frozen
+class Text:
+    """The text of an element, and the line that the element is on."""
+
+    value: str
+    line: int
+
+
+@frozen
+class Part:
+    """An element of which parts are read: its line, and the texts below it by path (`bndbox/xmin`).
+
+    twice: what is wrong with the parts that were given more than once.
+    """
+
+    line: int
+    texts: dict[str, Text] = field(factory=dict)
+    twice: list[str] = field(factory=list)
+
+    def add(self, path: str, text: Text) -> None:
+        if path in self.texts:
+            self.twice.append(f"line {text.line}: `{path}` is given twice (first on line {self.texts[path].line})")
+        else:
+            self.texts[path] = text
+
+
+@frozen
+class VocAnnotation:
+    """An annotation file as it is written: what stands at its top (`size/width`), and its objects."""
+
+    top: Part
+    objects: list[Part]
+
+    def names(self) -> set[str]:
+        """The class names of its objects."""
+        return {part.texts["name"].value for part in self.objects if "name" in part.texts} - {""}
+
+
+@frozen
+class VocObject:
+    """An object in order: class name, box xyxy in pixels within its image, flags, and the line that it begins on."""
+
+    name: str
+    box: Box
+    difficult: bool
+    truncated: bool
+    line: int
+
+
+def read_ids(path: Path, annotations: frozenset[str] = frozenset()) -> list[Text]:
+    """The image ids of a set file with their lines, in order; `annotations` are names of files that there are.
+
+    A second column of -1, 0 or 1 (files of one class have it) is left out, unless an annotation file is named so.
+    Raises DataError for a file that cannot be read, or names nothing.
+    """
+    try:
+        lines = path.read_bytes().decode("utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: the image set cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: the image set is not text in UTF-8: {error}") from None
+    found = [Text(_id(line.strip(), annotations), number) for number, line in enumerate(lines, 1) if line.strip()]
+    if not found:
+        raise DataError(f"{path}: the image set is empty; it is to name an image on each line, without its suffix")
+    return found
+
+
+def _id(line: str, annotations: frozenset[str]) -> str:
+    flagged = FLAGGED.fullmatch(line)
+    return flagged[1] if flagged and f"{line}.xml" not in annotations else line
+
+
+def read_annotation(path: Path) -> VocAnnotation:
+    """An annotation file as it is written; XmlError if it cannot be read, is not XML, or is something else."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise XmlError("the annotation file does not exist") from None
+    except OSError as error:
+        raise XmlError(f"the annotation file cannot be read: {error.strerror or error}") from None
+    if not data.strip():
+        raise XmlError("the annotation file is empty")
+    return _Reader().read(data)
+
+
+class _Reader:
+    """Keeps the texts at known places of an annotation; all others (`object/part/name`, say) are passed over."""
+
+    def __init__(self) -> None:
+        self.parser = expat.ParserCreate()
+        self.parser.buffer_text = True
+        self.parser.StartDoctypeDeclHandler = self.doctype
+        self.parser.StartElementHandler = self.start
+        self.parser.EndElementHandler = self.end
+        self.parser.CharacterDataHandler = self.characters
+        self.path: list[str] = []
+        self.lines: list[int] = []
+        self.text = ""
+        self.top = Part(1)
+        self.objects: list[Part] = []
+
+    def read(self, data: bytes) -> VocAnnotation:
+        try:
+            self.parser.Parse(data, True)
+        except expat.ExpatError as error:
+            raise XmlError(f"line {error.lineno}: not XML: {expat.ErrorString(error.code)}") from None
+        except (ValueError, LookupError) as error:  # an encoding that Python does not know
+            raise XmlError(f"line {self.parser.CurrentLineNumber}: not XML that can be read: {error}") from None
+        return VocAnnotation(self.top, self.objects)
+
+    def doctype(self, name: str, *_: object) -> None:
+        raise XmlError(
+            f"line {self.parser.CurrentLineNumber}: has a DOCTYPE, which can define entities or name other files, so "
+            "the file is not read; VOC annotations need none: remove it"
+        )
+
+    def start(self, name: str, _: dict[str, str]) -> None:
+        line = self.parser.CurrentLineNumber
+        if not self.path:
+            if name != "annotation":
+                raise XmlError(f"line {line}: holds <{name}>, expected <annotation>: not a VOC annotation")
+            self.top = Part(line)
+        elif self.path == ["annotation"] and name == "object":
+            self.objects.append(Part(line))
+        self.path.append(name)
+        self.lines.append(line)
+        self.text = ""
+
+    def characters(self, text: str) -> None:
+        self.text += text
+
+    def end(self, name: str) -> None:
+        text = Text(self.text.strip(), self.lines[-1])
+        match self.path[1:]:
+            case ["size"] | ["size", "width" | "height"]:
+                self.top.add("/".join(self.path[1:]), text)
+            case ["object", "name" | "difficult" | "truncated" | "bndbox"]:
+                self.objects[-1].add(name, text)
+            case ["object", "bndbox", "xmin" | "ymin" | "xmax" | "ymax"]:
+                self.objects[-1].add(f"bndbox/{name}", text)
+        self.path.pop()
+        self.lines.pop()
+        self.text = ""
+
+
+def size_of(annotation: VocAnnotation) -> tuple[tuple[int, int], list[str]]:
+    """The (height, width) that an annotation says, and what is wrong with it."""
+    texts, problems, sides = annotation.top.texts, list(annotation.top.twice), []
+    if "size" not in texts:
+        return (0, 0), [f"line {annotation.top.line}: has no `size` of the image; expected `width` and `height` in it"]
+    for name in ("height", "width"):
+        text = texts.get(f"size/{name}")
+        value = None if text is None else _number(text.value)
+        if text is None:
+            problems.append(f"line {texts['size'].line}: `size` has no `{name}`")
+        elif value is None or value < 1 or value != int(value):
+            what = f"`{name}` is {_short(text.value)}, expected a whole number of pixels of at least 1"
+            problems.append(f"line {text.line}: {what}")
+        sides.append(int(value or 0))
+    return (sides[0], sides[1]), problems
+
+
+def objects_of(annotation: VocAnnotation, size: tuple[int, int], corners: Corners) -> tuple[list[VocObject], list[str]]:
+    """The objects of an image of (height, width) that are in order, and what is wrong with the others."""
+    objects, problems = [], []
+    for number, part in enumerate(annotation.objects, 1):
+        try:
+            objects.append(_object(part, size, corners))
+        except XmlError as error:
+            line, _, what = str(error).partition(": ")
+            name = part.texts["name"].value if "name" in part.texts else ""
+            problems.append(f"{line}: object {number}{f' ({_short(name)})' if name else ''}: {what}")
+    return objects, problems
+
+
+def _object(part: Part, size: tuple[int, int], corners: Corners) -> VocObject:
+    """An object; XmlError with the line and what is wrong with it."""
+    if part.twice:
+        raise XmlError(part.twice[0])
+    name = part.texts.get("name")
+    if name is None or not name.value:
+        raise XmlError(f"line {(name or part).line}: has no `name` of its class")
+    difficult = part.texts.get("difficult", Text("", part.line))
+    if difficult.value not in FLAGS:
+        raise XmlError(f"line {difficult.line}: `difficult` is {_short(difficult.value)}, expected 0 or 1")
+    truncated = part.texts.get("truncated", Text("", part.line))  # for reports only, so what else there is means no
+    return VocObject(
+        name=name.value,
+        box=_box(part, size, corners),
+        difficult=FLAGS[difficult.value],
+        truncated=FLAGS.get(truncated.value, False),
+        line=part.line,
+    )
+
+
+def _box(part: Part, size: tuple[int, int], corners: Corners) -> Box:
+    """The box xyxy within its image; XmlError with the line and what is wrong with it."""
+    if "bndbox" not in part.texts:
+        raise XmlError(f"line {part.line}: has no `bndbox`")
+    line = part.texts["bndbox"].line
+    values = [_corner(part, name, line) for name in CORNERS]
+    written = f"box ({', '.join(f'{name} {value:g}' for name, value in zip(CORNERS, values, strict=True))})"
+    if values[2] < values[0] or values[3] < values[1]:
+        raise XmlError(f"line {line}: {written} is inverted: xmax and ymax are to be the larger ones")
+    one = 1 if corners == "inclusive" else 0
+    x1, y1, x2, y2 = values[0] - one, values[1] - one, values[2], values[3]
+    if x1 == x2 or y1 == y2:
+        raise XmlError(f"line {line}: {written} has no area")
+    height, width = size
+    x1_in, y1_in, x2_in, y2_in = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
+    far = min(x1, y1) < -TOLERANCE or x2 > width + TOLERANCE or y2 > height + TOLERANCE
+    if far or x1_in >= x2_in or y1_in >= y2_in:
+        raise XmlError(f"line {line}: {written} reaches outside its image of {width}x{height} pixels")
+    return x1_in, y1_in, x2_in, y2_in
+
+
+def _corner(part: Part, name: str, line: int) -> float:
+    text = part.texts.get(f"bndbox/{name}")
+    if text is None:
+        raise XmlError(f"line {line}: `bndbox` has no `{name}`")
+    value = _number(text.value)
+    if value is None:
+        raise XmlError(f"line {text.line}: `{name}` is {_short(text.value)}, expected a finite number")
+    return value
+
+
+def _number(text: str) -> float | None:
+    """The finite number that a text is, or None."""
+    value = float(text) if NUMBER.fullmatch(text) else math.nan
+    return value if math.isfinite(value) else None
+
+
+def _short(text: str) -> str:
+    shown = repr(text)
+    return shown if len(shown) <= 60 else shown[:57] + "..."

@@ -1,0 +1,36 @@
+"""Metrics as text of at most 80 columns: what the evaluators' tables share."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+CLASSES_SHOWN = 20  # more than these are left to the JSON
+WIDTH = 80
+
+
+def percent(value: float) -> str:
+    """A fraction of 1 in percent; `n/a` where there is nothing to measure."""
+    return "n/a" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def metric_table(title: str, first: str, columns: Sequence[str]) -> Table:
+    """An empty table: names in its first column, numbers in the others."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column(first, no_wrap=False, overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def as_text(tables: Sequence[Table]) -> str:
+    """The tables one below the other."""
+    console = Console(file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False)
+    console.print(*tables, sep="\n")
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
