@@ -1,12 +1,14 @@
 """Whole detectors beside torchvision's in one run: same weights, same input, inference and training.
 
-    python benchmarks/models.py [--models faster-rcnn mask-rcnn] [--size 800 1333] [--images 1] [--rounds 5]
-                                [--what inference training] [--modes eager compile] [--threads N] [--json FILE]
+    python benchmarks/models.py [--models faster-rcnn mask-rcnn retinanet ssd300] [--size 800 1333] [--images 1]
+                                [--what inference training] [--modes eager compile] [--rounds 5] [--threads N]
+                                [--json FILE]
 
 ResNet-50-FPN, float32, stem and first stage frozen, batch norms frozen whole, 1000 proposals at test and 2000 in
-training, about `--candidates` scores above the threshold per image; images come resized and normalised, so that only
-the detectors count, from the padded batch to boxes (and masks) in the original image. A training step is losses,
-gradients and SGD. Least time of several rounds, taken in turns.
+training; SSD300 (300 x 300, whatever `--size` says) trains all of VGG-16. About `--candidates` scores above the
+threshold per image. Images come resized and normalised, so that only the detectors count, from the padded batch to
+boxes (and masks) in the original image. A training step is losses, gradients and SGD. Least time of several rounds,
+taken in turns.
 
 `floor` is the time of the convolutions and matrix products of our detector alone, called again with the same
 arguments: nothing that computes the same layers the same way is faster. `same` counts detections of torchvision that
@@ -59,7 +61,7 @@ def agreement(pair: Pair) -> str:
     for ours, theirs in zip(pair.infer_ours(), pair.infer_theirs(), strict=True):
         total += len(theirs["boxes"])
         close = box_iou(theirs["boxes"], ours.boxes) > 0.99
-        close &= (theirs["labels"] - 1)[:, None] == ours.labels
+        close &= (theirs["labels"] - pair.first_label)[:, None] == ours.labels
         close &= (theirs["scores"][:, None] - ours.scores).abs() < 1e-3
         same += int(close.any(1).sum())
     return f"{same} of {total} detections the same"
@@ -104,8 +106,9 @@ def main() -> None:
     )
     table = Table(*COLUMNS, title=title)
     found: list[Row] = []
-    inputs = make_inputs(tuple(options.size), options.images)
     for model in options.models:
+        size = (300, 300) if model == "ssd300" else tuple(options.size)
+        inputs = make_inputs(size, options.images, 1 if model == "ssd300" else 32)
         pair = make_pair(model, inputs, options.candidates)
         console.print(f"{model}: {agreement(pair)}")
         for row in rows(model, pair, options):

@@ -12,7 +12,12 @@ from typing import Any
 import torch
 from attrs import evolve, frozen
 from torch import Tensor, nn
-from torchvision.models.detection import fasterrcnn_resnet50_fpn, maskrcnn_resnet50_fpn
+from torchvision.models.detection import (
+    fasterrcnn_resnet50_fpn,
+    maskrcnn_resnet50_fpn,
+    retinanet_resnet50_fpn,
+    ssd300_vgg16,
+)
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -75,6 +80,7 @@ class Pair:
     ours: Detector
     theirs: nn.Module
     inputs: Inputs
+    first_label: int = 1  # of torchvision's; most of its models have background as 0
 
     def infer_ours(self) -> list[Detections]:
         """Detections of our detector."""
@@ -105,7 +111,9 @@ class Pair:
     def trainer_theirs(self) -> Callable[[], None]:
         """The same of torchvision's."""
         optimizer = sgd(self.theirs)
-        targets = [{"boxes": t.boxes, "labels": t.labels + 1, "masks": t.masks} for t in self.inputs.targets]
+        targets = [
+            {"boxes": t.boxes, "labels": t.labels + self.first_label, "masks": t.masks} for t in self.inputs.targets
+        ]
         images = list(self.inputs.batch.images)
 
         def step() -> None:
@@ -126,22 +134,22 @@ def sgd(model: nn.Module) -> torch.optim.SGD:
 def make_pair(model: str, inputs: Inputs, candidates: int) -> Pair:
     """Both detectors; `candidates` pairs of region and class per image score above the threshold."""
     theirs = MAKERS[model](inputs, candidates)
-    config = load_recipe(f"{model}/torchvision-r50-fpn").detector
-    backbone: Any = config.backbone
-    backbone = evolve(backbone, pretrained=None, norm=evolve(backbone.norm, eps=1e-5))
+    config = load_recipe(RECIPES[model]).detector
+    backbone: Any = evolve(config.backbone, pretrained=None)  # type: ignore[call-arg]
+    if model != "ssd300":
+        backbone = evolve(backbone, norm=evolve(backbone.norm, eps=1e-5))
+        for name, module in theirs.backbone.body.named_children():  # the same layers stay frozen
+            module.requires_grad_(name in ("layer2", "layer3", "layer4"))
     ours = evolve(config, backbone=backbone).build(num_classes=CLASSES)
     import_weights(theirs.state_dict(), source="torchvision", detector=ours)
-    for name, module in theirs.backbone.body.named_children():  # the same layers stay frozen
-        module.requires_grad_(name in ("layer2", "layer3", "layer4"))
-    return Pair(ours, theirs, inputs)
+    return Pair(ours, theirs, inputs, first_label=0 if model == "retinanet" else 1)
 
 
 def _rcnn(make: Callable[..., nn.Module]) -> Callable[[Inputs, int], nn.Module]:
     def build(inputs: Inputs, candidates: int) -> nn.Module:
         torch.manual_seed(0)
         theirs: Any = make(weights=None, weights_backbone=None, num_classes=CLASSES + 1)
-        theirs.transform = GivenImages(theirs.transform)
-        theirs.transform.sizes = [info.size for info in inputs.batch.infos]
+        give_images(theirs, inputs)
         with torch.no_grad():
             fill_statistics(theirs.backbone, inputs.batch.images)
             spread_rcnn(theirs, inputs, candidates)
@@ -205,4 +213,64 @@ def background_bias(logits: Tensor, wanted: int, threshold: float) -> float:
     return (low + high) / 2
 
 
-MAKERS = {"faster-rcnn": _rcnn(fasterrcnn_resnet50_fpn), "mask-rcnn": _rcnn(maskrcnn_resnet50_fpn)}
+def _retinanet(inputs: Inputs, candidates: int) -> nn.Module:
+    torch.manual_seed(0)
+    theirs: Any = retinanet_resnet50_fpn(weights=None, weights_backbone=None, num_classes=CLASSES)
+    give_images(theirs, inputs)
+    classes, boxes = theirs.head.classification_head, theirs.head.regression_head
+    with torch.no_grad():
+        fill_statistics(theirs.backbone, inputs.batch.images)
+        for layer in (*classes.conv.modules(), *boxes.conv.modules()):
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight)
+        nn.init.normal_(boxes.bbox_reg.weight, std=0.005)
+        logits = classes(list(theirs.backbone(inputs.batch.images).values()))
+        scale = 2 / logits.std()
+        classes.cls_logits.weight *= scale
+        wanted = candidates * len(inputs.batch)
+        lowest = ((logits - classes.cls_logits.bias[0]) * scale).flatten().topk(wanted).values[-1]
+        nn.init.constant_(classes.cls_logits.bias, float(torch.logit(torch.tensor(theirs.score_thresh)) - lowest))
+    freeze_norms(theirs)
+    return theirs.eval()
+
+
+def _ssd(inputs: Inputs, candidates: int) -> nn.Module:
+    torch.manual_seed(0)
+    theirs: Any = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=CLASSES + 1)
+    give_images(theirs, inputs)
+    with torch.no_grad():
+        for layer in theirs.backbone.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        features = list(theirs.backbone(inputs.batch.images).values())
+        found = []
+        for layer, x in zip(theirs.head.classification_head.module_list, features, strict=True):
+            layer.weight *= 2 / layer(x).std()
+            nn.init.zeros_(layer.bias)
+            found.append(layer(x).unflatten(1, (-1, CLASSES + 1)).movedim(2, -1).flatten(0, -2))
+        for layer in theirs.head.regression_head.module_list:
+            layer.weight *= 0.1
+        bias = background_bias(torch.cat(found), candidates * len(inputs.batch), theirs.score_thresh)
+        for layer in theirs.head.classification_head.module_list:
+            layer.bias.view(-1, CLASSES + 1)[:, 0] += bias
+    return theirs.eval()
+
+
+def give_images(theirs: Any, inputs: Inputs) -> None:
+    """Put `GivenImages` in the place of torchvision's transform."""
+    theirs.transform = GivenImages(theirs.transform)
+    theirs.transform.sizes = [info.size for info in inputs.batch.infos]
+
+
+MAKERS = {
+    "faster-rcnn": _rcnn(fasterrcnn_resnet50_fpn),
+    "mask-rcnn": _rcnn(maskrcnn_resnet50_fpn),
+    "retinanet": _retinanet,
+    "ssd300": _ssd,
+}
+RECIPES = {
+    "faster-rcnn": "faster-rcnn/torchvision-r50-fpn",
+    "mask-rcnn": "mask-rcnn/torchvision-r50-fpn",
+    "retinanet": "retinanet/torchvision-r50-fpn",
+    "ssd300": "ssd/torchvision-vgg16-300",
+}

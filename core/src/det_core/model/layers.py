@@ -78,7 +78,7 @@ class ConvNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) to (N, C_out, H', W')."""
         x = self.conv(x) if self.norm is None else conv_norm(self.conv, self.norm, x)
-        return x.relu() if self.relu else x
+        return x.relu_() if self.relu else x
 
 
 def normal_init(module: nn.Module, std: float, bias: float = 0.0) -> None:

@@ -54,5 +54,5 @@ class FCBoxHead(BoxHead):
             x = conv(x)
         x = x.mean((2, 3)) if self.pool_first else x.flatten(1)
         for layer in self.fcs:
-            x = layer(x).relu()
+            x = layer(x).relu_()
         return BoxOutputs(self.scores(x), self.deltas(x))

@@ -44,5 +44,5 @@ class ConvMaskHead(HiddenMaskHead):
 
     def logits_of(self, hidden: Tensor) -> Tensor:
         """(R, C', h, w) to logits (R, K, 2h, 2w)."""
-        logits: Tensor = self.logits(self.upsample(hidden).relu())
+        logits: Tensor = self.logits(self.upsample(hidden).relu_())
         return logits

@@ -54,7 +54,7 @@ class RPN(ProposalHead):
 
     def forward(self, features: Sequence[Tensor]) -> DenseOutputs:
         """L maps (N, C, h, w) to scores (N, t, 1) and deltas (N, t, 4) of every anchor, level by level."""
-        hidden = [self.conv(x).relu() for x in features]
+        hidden = [self.conv(x).relu_() for x in features]
         return dense_outputs([self.scores(x) for x in hidden], [self.deltas(x) for x in hidden], 1, self.anchors)
 
     def losses(self, outputs: DenseOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:  # type: ignore[override]
