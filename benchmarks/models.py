@@ -10,6 +10,9 @@ threshold per image. Images come resized and normalised, so that only the detect
 boxes (and masks) in the original image. A training step is losses, gradients and SGD. Least time of several rounds,
 taken in turns.
 
+`compile` compiles backbone and pyramid with torch.compile on both sides, as `schedule.compile` does: what follows them
+is small tensors of sizes that change.
+
 `floor` is the time of the convolutions and matrix products of our detector alone, called again with the same
 arguments: nothing that computes the same layers the same way is faster. `same` counts detections of torchvision that
 ours has, too (same class, IoU above .99, score within 1e-3). Peak memory is what a call adds to what was there.
@@ -77,8 +80,7 @@ def rows(model: str, pair: Pair, options: argparse.Namespace) -> Iterator[Row]:
         floor = heavy_calls(calls[0])
         for mode in options.modes:
             if mode == "compile":
-                pair.ours.compile()
-                pair.theirs.compile()
+                pair.compile()
                 for call in calls * 2:
                     call()
             memory = [peak(call, options.device) for call in calls]

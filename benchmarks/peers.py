@@ -82,6 +82,12 @@ class Pair:
     inputs: Inputs
     first_label: int = 1  # of torchvision's; most of its models have background as 0
 
+    def compile(self) -> None:
+        """Compile what comes before the heads, in both."""
+        for part in (self.ours.backbone, self.ours.neck, self.theirs.backbone):
+            if isinstance(part, nn.Module):
+                part.compile()
+
     def infer_ours(self) -> list[Detections]:
         """Detections of our detector."""
         found = self.ours.eval()(self.inputs.batch)
