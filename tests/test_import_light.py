@@ -70,11 +70,17 @@ def test_command_is_quick(arguments):
         "det_plugin_rcnn.hooks",
         "det_plugin_cascade.hooks",
         "det_plugin_htc.hooks",
+        "det_plugin_retinanet.hooks",
+        "det_plugin_ssd.hooks",
+        "det_plugin_gn_ws_dcn.hooks",
         "det_plugin_resnet",
         "det_plugin_fpn",
         "det_plugin_rcnn",
         "det_plugin_cascade",
         "det_plugin_htc",
+        "det_plugin_retinanet",
+        "det_plugin_ssd",
+        "det_plugin_gn_ws_dcn",
     ],
 )
 def test_module_is_light(module):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from det_core.weights import WeightMap
 
 # Types and distributions of this project, so that a missing one can be named with what installs it.
-KNOWN = {
+KNOWN: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
     "det-plugin-resnet": ("plugins/resnet", {"backbone": ("resnet",), "trunk": ("resnet_stage",)}),
     "det-plugin-fpn": ("plugins/fpn", {"neck": ("fpn",)}),
     "det-plugin-rcnn": (
@@ -36,6 +36,10 @@ KNOWN = {
     "det-plugin-cascade": ("plugins/cascade", {"roi_head": ("cascade",)}),
     "det-plugin-htc": ("plugins/htc", {"roi_head": ("htc",)}),
     "det-plugin-retinanet": ("plugins/retinanet", {"dense_head": ("retinanet",)}),
+    "det-plugin-gn-ws-dcn": (
+        "plugins/gn_ws_dcn",
+        {"conv": ("ws_conv2d", "deform_conv2d"), "roi_pool": ("deform_roi_pool",)},
+    ),
     "det-plugin-ssd": (
         "plugins/ssd",
         {
@@ -46,6 +50,15 @@ KNOWN = {
             "transform": ("photometric_distort", "zoom_out", "iou_crop"),
         },
     ),
+}
+
+# The models (the first word of a recipe's name) of the distributions above.
+MODELS = {
+    "det-plugin-rcnn": ("rpn", "fast-rcnn", "fast-mask-rcnn", "faster-rcnn", "mask-rcnn"),
+    "det-plugin-cascade": ("cascade-rcnn", "cascade-mask-rcnn"),
+    "det-plugin-htc": ("htc", "htc-without-semantic"),
+    "det-plugin-retinanet": ("retinanet",),
+    "det-plugin-ssd": ("ssd",),
 }
 
 EntryPoint = tuple[str, str, str, Callable[[], object]]  # name, distribution, version, load
@@ -276,18 +289,22 @@ class PluginManager:
     def _why_missing(self, slot: str, name: str) -> str:
         for distribution, (_, types) in KNOWN.items():
             if name in types.get(slot, ()):
-                for plugin in self.plugins:
-                    if plugin.distribution == distribution and plugin.state == "off":
-                        return f"; {distribution} provides it, but DET_PLUGINS switches it off"
-                    if plugin.distribution == distribution and plugin.errors:
-                        return f"; {distribution} should provide it, but failed: {plugin.errors[0]}"
-                return f"; {distribution} provides it: {install_hint(distribution)}"
+                return self._why_absent(distribution)
         known = self.types(slot)
         hint = nearest(name, known)
         failed = [f"{p.label} ({p.errors[0]})" for p in self.plugins if p.errors]
         broken = f"; plugins that failed and might provide it: {', '.join(failed)}" if failed else ""
         installed = f"; installed: {', '.join(known) or 'none'}"
         return f"{hint or installed}{broken}"
+
+    def _why_absent(self, distribution: str, what: str = "it") -> str:
+        """Why something that a known distribution provides is not there."""
+        for plugin in self.plugins:
+            if plugin.distribution == distribution and plugin.state == "off":
+                return f"; {distribution} provides {what}, but DET_PLUGINS switches it off"
+            if plugin.distribution == distribution and plugin.errors:
+                return f"; {distribution} should provide {what}, but failed: {plugin.errors[0]}"
+        return f"; {distribution} provides {what}: {install_hint(distribution)}"
 
     def types(self, slot: str) -> list[str]:
         """The usable type names of a slot."""
@@ -305,18 +322,26 @@ class PluginManager:
         return {name: several[0][0] for name, several in sorted(self._recipes.items()) if len(several) == 1}
 
     def recipe_entry(self, name: str) -> RecipeEntry:
-        """The zoo entry of that name; PluginError with the nearest names, or both providers if there are two."""
+        """The zoo entry of that name; PluginError with the nearest names, what installs it, or its two providers."""
         several = self._recipes.get(name, [])
         if len(several) > 1:
             who = _and([state for _, state in several])
             raise PluginError(f"recipe {name!r} is provided by {who}; uninstall one of them")
         if not several:
-            failed = [f"{p.label} ({p.errors[0]})" for p in self.plugins if p.errors]
-            broken = f"; plugins that failed: {', '.join(failed)}" if failed else ""
-            raise PluginError(
-                f"no recipe {name!r}{nearest(name, self._recipes)}{broken} (`det-core recipes` lists them)"
-            )
+            raise PluginError(f"no recipe {name!r}{self._why_no_recipe(name)} (`det-core recipes` lists them)")
         return several[0][0]
+
+    def _why_no_recipe(self, name: str) -> str:
+        model = name.partition("/")[0]
+        there = [
+            state for known, several in self._recipes.items() if known.startswith(f"{model}/") for _, state in several
+        ]
+        for distribution, models in MODELS.items():
+            if model in models and all(state.distribution != distribution for state in there):
+                return self._why_absent(distribution, f"the recipes of {model}")
+        failed = [f"{p.label} ({p.errors[0]})" for p in self.plugins if p.errors]
+        broken = f"; plugins that failed: {', '.join(failed)}" if failed else ""
+        return f"{nearest(name, self._recipes)}{broken}"
 
     def recipe_owner(self, name: str) -> PluginState:
         """The plugin that provides a recipe; PluginError as `recipe_entry`."""
@@ -332,17 +357,17 @@ class PluginManager:
         return several[0][0] if several else None
 
     def plugin(self, name: str) -> PluginState:
-        """A plugin by its entry-point or distribution name."""
+        """A plugin by its entry-point or distribution name; PluginError with the nearest names, or what installs it."""
         for state in self.plugins:
             if name in (state.name, state.distribution):
                 if state.state in ("failed", "off"):
                     reason = state.errors[0] if state.errors else "DET_PLUGINS switches it off"
                     raise PluginError(f"plugin {name!r} cannot be used: {reason}")
                 return state
-        raise PluginError(
-            f"no plugin {name!r} is installed{nearest(name, [p.name for p in self.plugins])}"
-            f" (`det-core plugins` lists them)"
-        )
+        plain = name.replace("_", "-")
+        known = next((d for d in KNOWN if plain in (d, d.removeprefix("det-plugin-"))), None)
+        why = f"; get it by {install_hint(known)}" if known else nearest(name, [p.name for p in self.plugins])
+        raise PluginError(f"no plugin {name!r} is installed{why} (`det-core plugins` lists them)")
 
     def default_recipe(self, name: str, *, demo: bool = False) -> str:
         """The recipe that `--plugin name` stands for: the plugin's default, or its `demo` on the bundled sample.

@@ -9,6 +9,7 @@ import attrs
 from attrs import frozen
 
 from det_core.weights.errors import WeightsError, listing
+from det_core.weights.initial import begins_fresh
 from det_core.weights.names import (
     Origin,
     backbone_names,
@@ -88,7 +89,8 @@ def import_backbone(
     names = modern(source, state_dict)
     parts = backbone_names(detector.config)
     paths = [f"{path}." for path in backbone_parts(detector.config)]
-    ours = {k: v for k, v in detector.state_dict().items() if k.startswith(tuple(paths))}
+    fresh = begins_fresh(detector)
+    ours = {k: v for k, v in detector.state_dict().items() if k.startswith(tuple(paths)) and not k.startswith(fresh)}
     filling = _Filling(source, state_dict, names)
     values = filling.values(detector, ours, lambda key: locate(source, parts, key))
     used = {filling.modern_name[k].partition(".")[0] for k in filling.filled}

@@ -18,6 +18,13 @@ ELSEWHERE = {
     "detectron2:R-50": f"{DETECTRON2}/R-50.pkl",
     "detectron2:R-101": f"{DETECTRON2}/R-101.pkl",
     "mmdet:resnext101_32x4d": f"{OPENMMLAB}/resnext101_32x4d-a5af3160.pth",
+    "mmdet:detectron/resnet50_gn": f"{OPENMMLAB}/resnet50_gn-9186a21c.pth",
+    "mmdet:detectron/resnet101_gn": f"{OPENMMLAB}/resnet101_gn-cac0ab98.pth",
+    "mmdet:contrib/resnet50_gn": f"{OPENMMLAB}/resnet50_gn_thangvubk-ad1730dd.pth",
+    "mmdet:jhu/resnet50_gn_ws": f"{OPENMMLAB}/resnet50_gn_ws-15beedd8.pth",
+    "mmdet:jhu/resnet101_gn_ws": f"{OPENMMLAB}/resnet101_gn_ws-3e3c308c.pth",
+    "mmdet:jhu/resnext50_32x4d_gn_ws": f"{OPENMMLAB}/resnext50_32x4d_gn_ws-0d87ac85.pth",
+    "mmdet:jhu/resnext101_32x4d_gn_ws": f"{OPENMMLAB}/resnext101_32x4d_gn_ws-34ac1a9e.pth",
 }
 TO_SET = "--set detector.backbone.pretrained={path} (and, where the RoI head has a trunk, as in the C4 models, {trunk})"
 TRUNK = "--set detector.roi_head.trunk.pretrained={path}"
@@ -26,6 +33,14 @@ TRUNK = "--set detector.roi_head.trunk.pretrained={path}"
 def how_to_set(path: str) -> str:
     """The overrides that make a recipe start from a file."""
     return TO_SET.format(path=path, trunk=TRUNK.format(path=path))
+
+
+def begins_fresh(module: nn.Module) -> tuple[str, ...]:
+    """Beginnings of the names of what no ImageNet model has.
+
+    A layer says so of itself with `begins_fresh = True` (the offsets of a deformable convolution, say).
+    """
+    return tuple(f"{name}." for name, part in module.named_modules() if getattr(part, "begins_fresh", False))
 
 
 def load_initial(
@@ -43,6 +58,7 @@ def load_initial(
     state = _read(spec)
     state = {k: v for k, v in state.items() if not k.startswith(ignore) and k.startswith(only)}
     ours = module.state_dict()
+    fresh = (*fresh, *begins_fresh(module))
     expected = [k for k in ours if not k.startswith(fresh) and not k.endswith("num_batches_tracked")]
     problems = [f"missing: {k}" for k in expected if k not in state]
     problems += [f"left over: {k}" for k in state if k not in ours]

@@ -2,7 +2,7 @@
 
 from det_core.config.base import NormConfig
 from det_core.weights import Change, Names, Part, WeightMap
-from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig, RPNConfig
+from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig, RegionHeadConfig, RPNConfig
 
 
 def _norm_name(norm: NormConfig | None) -> str:
@@ -35,8 +35,16 @@ def _mask_head(config: ConvMaskHeadConfig) -> Names:
     )
 
 
+def pooling_parts(config: RegionHeadConfig) -> dict[str, Part]:
+    """Pooling that has weights of its own (RoIAlign has none)."""
+    parts = {"roi_pool": Part(config.roi_pool, "bbox_roi_extractor")}
+    if config.mask_roi_pool is not None:
+        parts["mask_roi_pool"] = Part(config.mask_roi_pool, "mask_roi_extractor")
+    return parts
+
+
 def _roi_head(config: RCNNHeadConfig) -> Names:
-    parts = {"box_head": Part(config.box_head, "bbox_head")}
+    parts = pooling_parts(config) | {"box_head": Part(config.box_head, "bbox_head")}
     if config.mask_head is not None:
         parts["mask_head"] = Part(config.mask_head, "mask_head")
     if config.trunk is not None:

@@ -21,7 +21,7 @@ class ResNet(Backbone):
         super().__init__()
         self.config = config
         self.out = config.feature_spec()
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.conv1 = config.conv.build(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = config.norm.build(64)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         for stage in range(1, max(config.stages) + 1):

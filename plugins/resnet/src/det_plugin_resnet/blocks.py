@@ -15,12 +15,12 @@ from det_plugin_resnet.config import STAGE_BLOCKS, STAGE_PLANES, BlockSettings, 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut."""
 
-    def __init__(self, channels: int, planes: int, stride: int, settings: BlockSettings) -> None:
+    def __init__(self, channels: int, planes: int, stride: int, settings: BlockSettings, spatial: ConvConfig) -> None:
         super().__init__()
         conv, norm = settings.conv, settings.norm
-        self.conv1 = conv.build(channels, planes, 3, stride=stride, padding=1, bias=False)
+        self.conv1 = spatial.build(channels, planes, 3, stride=stride, padding=1, bias=False)
         self.bn1 = norm.build(planes)
-        self.conv2 = conv.build(planes, planes, 3, padding=1, bias=False)
+        self.conv2 = spatial.build(planes, planes, 3, padding=1, bias=False)
         self.bn2 = norm.build(planes)
         self.downsample = _shortcut(channels, planes, stride, conv, norm)
 
@@ -38,14 +38,14 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1x1, 3x3 (in groups, in ResNeXt), 1x1 convolutions and a shortcut."""
 
-    def __init__(self, channels: int, planes: int, stride: int, settings: BlockSettings) -> None:
+    def __init__(self, channels: int, planes: int, stride: int, settings: BlockSettings, spatial: ConvConfig) -> None:
         super().__init__()
         conv, norm, out = settings.conv, settings.norm, planes * expansion(settings.depth)
         width = planes * settings.base_width // 64 * settings.groups
         first, second = (1, stride) if settings.style == "pytorch" else (stride, 1)
         self.conv1 = conv.build(channels, width, 1, stride=first, bias=False)
         self.bn1 = norm.build(width)
-        self.conv2 = conv.build(width, width, 3, stride=second, padding=1, groups=settings.groups, bias=False)
+        self.conv2 = spatial.build(width, width, 3, stride=second, padding=1, groups=settings.groups, bias=False)
         self.bn2 = norm.build(width)
         self.conv3 = conv.build(width, out, 1, bias=False)
         self.bn3 = norm.build(out)
@@ -77,7 +77,7 @@ def make_stage(number: int, stride: int, settings: BlockSettings) -> nn.Sequenti
     channels = 64 if number == 1 else STAGE_PLANES[number - 2] * expansion(settings.depth)
     layers = []
     for i in range(STAGE_BLOCKS[settings.depth][number - 1]):
-        layers.append(block(channels, planes, stride if i == 0 else 1, settings))
+        layers.append(block(channels, planes, stride if i == 0 else 1, settings, settings.spatial(number)))
         channels = planes * expansion(settings.depth)
     return nn.Sequential(*layers)
 

@@ -44,6 +44,7 @@ class BlockSettings(Protocol):
     def norm(self) -> NormConfig: ...
     @property
     def conv(self) -> ConvConfig: ...
+    def spatial(self, stage: int) -> ConvConfig: ...
 
 
 def expansion(depth: int) -> int:
@@ -89,7 +90,15 @@ class ResNetConfig(BackboneConfig):
         metadata=doc("-1 trains all, 0 freezes the stem, n the stem and stages 1..n"),
     )
     norm: NormConfig = field(default=BatchNormConfig(frozen_statistics=True), metadata=doc("after every convolution"))
-    conv: ConvConfig = field(default=Conv2dConfig(), metadata=doc("all convolutions but the stem's"))
+    conv: ConvConfig = field(default=Conv2dConfig(), metadata=doc("all convolutions, the stem's too"))
+    spatial_conv: ConvConfig | None = field(
+        default=None, metadata=doc("the 3x3 convolutions of blocks in `spatial_stages`; null = as the others")
+    )
+    spatial_stages: tuple[int, ...] = field(
+        default=(2, 3, 4),
+        validator=validators.deep_iterable(validators.in_((1, 2, 3, 4))),
+        metadata=doc("stages that `spatial_conv` is for: those of C3 to C5"),
+    )
     zero_init_residual: bool = field(
         default=True, metadata=doc("fresh residual branches begin at zero (their last norm's weight)")
     )
@@ -101,6 +110,10 @@ class ResNetConfig(BackboneConfig):
         if list(self.stages) != sorted(set(self.stages)):
             raise ValueError(f"stages {list(self.stages)} must ascend without repeats")
         _check_blocks(self)
+
+    def spatial(self, stage: int) -> ConvConfig:
+        """The 3x3 convolution of the blocks of a stage."""
+        return self.conv if self.spatial_conv is None or stage not in self.spatial_stages else self.spatial_conv
 
     def feature_spec(self) -> FeatureSpec:
         return FeatureSpec(
@@ -134,6 +147,9 @@ class ResNetStageConfig(TrunkConfig):
     )
     norm: NormConfig = field(default=BatchNormConfig(frozen_statistics=True), metadata=doc("after every convolution"))
     conv: ConvConfig = field(default=Conv2dConfig(), metadata=doc("all convolutions"))
+    spatial_conv: ConvConfig | None = field(
+        default=None, metadata=doc("the 3x3 convolutions of its blocks; null = as the others")
+    )
     zero_init_residual: bool = field(
         default=True, metadata=doc("fresh residual branches begin at zero (their last norm's weight)")
     )
@@ -143,6 +159,10 @@ class ResNetStageConfig(TrunkConfig):
 
     def __attrs_post_init__(self) -> None:
         _check_blocks(self)
+
+    def spatial(self, stage: int) -> ConvConfig:
+        """The 3x3 convolution of its blocks."""
+        return self.conv if self.spatial_conv is None else self.spatial_conv
 
     def region_spec(self, inputs: RegionSpec) -> RegionSpec:
         height, width = (-(-side // self.stride) for side in inputs.size)

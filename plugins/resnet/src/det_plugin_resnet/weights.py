@@ -8,6 +8,13 @@ def _same_names(config: ResNetConfig | ResNetStageConfig) -> Names:
     return Names()
 
 
+def _mmdet(config: ResNetConfig | ResNetStageConfig) -> Names:
+    """Its group norms are called gn1, gn2, ... where batch norms are bn1, bn2, ..."""
+    if config.norm.type != "group_norm":
+        return Names()
+    return Names(rules=((r"bn1\.", "gn1."), (r"(layer\d\.\d+\.)bn(\d)\.", r"\1gn\2.")))
+
+
 def _detectron2(config: ResNetConfig | ResNetStageConfig) -> Names:
     stem = ((r"conv1\.", "stem.conv1."), (r"bn1\.", "stem.conv1.norm."))
     stages: list[tuple[str, str]] = []
@@ -23,8 +30,8 @@ def _detectron2(config: ResNetConfig | ResNetStageConfig) -> Names:
 
 
 WEIGHT_MAPS = (
-    WeightMap("mmdet", ResNetConfig, _same_names),
-    WeightMap("mmdet", ResNetStageConfig, _same_names),
+    WeightMap("mmdet", ResNetConfig, _mmdet),
+    WeightMap("mmdet", ResNetStageConfig, _mmdet),
     WeightMap("torchvision", ResNetConfig, _same_names),
     WeightMap("torchvision", ResNetStageConfig, _same_names),
     WeightMap("detectron2", ResNetConfig, _detectron2),

@@ -25,11 +25,13 @@ class Row:
     kind: str  # fpn or c4
     schedule: str
     published: Published = field(factory=Published)
+    variant: str = ""
 
     @property
     def name(self) -> str:
-        """Of its recipe."""
-        return f"{self.model}/{self.network}-{self.kind}-{self.schedule}"
+        """Of its recipe: `<model>/<network>-<kind>[-<variant>]-<schedule>`."""
+        parts = [self.network, self.kind, self.variant, self.schedule]
+        return f"{self.model}/{'-'.join(part for part in parts if part)}"
 
     @property
     def fast(self) -> bool:
@@ -46,6 +48,8 @@ SCHEDULES = {
     "1x": ScheduleConfig(epochs=12, milestones=(8, 11)),
     "20e": ScheduleConfig(epochs=20, milestones=(16, 19)),
     "2x": ScheduleConfig(epochs=24, milestones=(16, 22)),
+    "20-23-24e": ScheduleConfig(epochs=24, milestones=(20, 23)),
+    "3x": ScheduleConfig(epochs=36, milestones=(28, 34)),
 }
 RESIZE = ResizeConfig(scales=((1333, 800),))
 COCO = DataConfig(
@@ -62,6 +66,7 @@ BACKBONES = {
     "r101": ResNetConfig(depth=101, pretrained="torchvision:resnet101"),
     "r50-caffe": ResNetConfig(depth=50, style="caffe", norm=FrozenBatchNormConfig(), pretrained="detectron2:R-50"),
     "r101-caffe": ResNetConfig(depth=101, style="caffe", norm=FrozenBatchNormConfig(), pretrained="detectron2:R-101"),
+    "x50-32x4d": ResNetConfig(depth=50, groups=32, base_width=4, pretrained="torchvision:resnext50_32x4d"),
     "x101-32x4d": ResNetConfig(depth=101, groups=32, base_width=4, pretrained="mmdet:resnext101_32x4d"),
     "x101-64x4d": ResNetConfig(depth=101, groups=64, base_width=4, pretrained="torchvision:resnext101_64x4d"),
 }
@@ -79,13 +84,18 @@ def compose(
     evaluation: EvaluationConfig = BOXES,
     data: DataConfig = COCO,
     lr: float = 0.02,
+    backbone: ResNetConfig | None = None,
+    preprocess: PreprocessConfig | None = None,
 ) -> Recipe:
-    """A row's backbone, data and schedule around its neck and heads; `lr` is for 16 images a step."""
-    backbone = BACKBONES[row.network]
+    """A row's backbone, data and schedule around its neck and heads; `lr` is for 16 images a step.
+
+    backbone, preprocess: others than those of the row's network.
+    """
+    backbone = backbone or BACKBONES[row.network]
     return Recipe(
         name=row.name,
         detector=DetectorConfig(
-            preprocess=CAFFE if row.caffe else PreprocessConfig(),
+            preprocess=preprocess or (CAFFE if row.caffe else PreprocessConfig()),
             backbone=evolve(backbone, stages=(3,)) if row.kind == "c4" else backbone,
             neck=neck,
             dense_head=dense_head,

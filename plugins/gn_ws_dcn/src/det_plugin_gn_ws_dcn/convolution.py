@@ -1,0 +1,108 @@
+"""Convolutions that stand in for torch's: weight-standardised, deformable, modulated deformable.
+
+Letters: N images, C input and O output channels, G offset groups, k kernel side, H W input and h w output size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import det_ops
+from det_core.model.layers import kaiming_init
+from det_plugin_gn_ws_dcn.config import DeformConv2dConfig
+
+
+class WSConv2d(nn.Conv2d):
+    """Each filter has mean 0 and deviation 1 (Qiao et al., Weight Standardization, 2019, equation 5).
+
+    (w - mean) / (std + eps) over a filter's inputs and taps, std with n - 1, anew in every forward.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int,
+        padding: int,
+        dilation: int,
+        groups: int,
+        bias: bool,
+        standard_eps: float,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+        self.standard_eps = standard_eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, O, h, w)."""
+        deviation, mean = torch.std_mean(self.weight, (1, 2, 3), keepdim=True)
+        weight = (self.weight - mean) / (deviation + self.standard_eps)
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class OffsetConv(nn.Module):
+    """The convolution that predicts offsets (and weights of taps); begins at 0, whoever initialises convolutions.
+
+    So it starts as an ordinary convolution. No `nn.Conv2d`, lest a backbone gives it random weights with the rest.
+    """
+
+    begins_fresh = True  # no ImageNet model has it
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(out_channels, in_channels, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+
+    def forward(self, x: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
+        """(N, C, H, W) to (N, O, h, w)."""
+        return F.conv2d(x, self.weight, self.bias, stride, padding, dilation)
+
+
+class DeformConv2d(nn.Module):
+    """Taps move by offsets that a convolution of the same shape predicts (Dai et al., 2017, section 2.1).
+
+    Modulated, each tap is also multiplied by a sigmoid in 0..1 (Zhu et al., 2019, section 4.2), .5 at first.
+    """
+
+    def __init__(
+        self,
+        config: DeformConv2dConfig,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int,
+        padding: int,
+        dilation: int,
+        groups: int,
+        bias: bool,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+        plain = nn.Conv2d(in_channels, out_channels, kernel_size, groups=groups, bias=bias)
+        kaiming_init(plain)
+        self.weight, self.bias = plain.weight, plain.bias
+        taps = config.offset_groups * kernel_size * kernel_size
+        self.taps = taps
+        self.conv_offset = OffsetConv(in_channels, (3 if config.modulated else 2) * taps, kernel_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, O, h, w)."""
+        predicted = self.conv_offset(x, self.stride, self.padding, self.dilation)
+        mask = predicted[:, 2 * self.taps :].sigmoid() if self.config.modulated else None
+        return det_ops.deform_conv2d(
+            x,
+            predicted[:, : 2 * self.taps],
+            self.weight,
+            mask,
+            self.bias,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            groups=self.groups,
+            offset_groups=self.config.offset_groups,
+        )

@@ -1,0 +1,13 @@
+"""How mmdet names the weights of these layers: convolutions as we do; pooling layers by level."""
+
+from __future__ import annotations
+
+from det_core.weights import Names, WeightMap
+from det_plugin_gn_ws_dcn.config import DeformRoIPoolConfig
+
+
+def _roi_pool(config: DeformRoIPoolConfig) -> Names:
+    return Names(rules=((r"pools\.", "roi_layers."),))
+
+
+WEIGHT_MAPS = (WeightMap("mmdet", DeformRoIPoolConfig, _roi_pool),)
