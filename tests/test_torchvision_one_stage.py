@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from attrs import evolve
 from torch import Tensor, nn
-from torchvision.models.detection import retinanet_resnet50_fpn
+from torchvision.models.detection import retinanet_resnet50_fpn, ssd300_vgg16
 
 from det_core.boxes.config import GridAnchorsConfig
 from det_core.data.config import ResizeConfig
@@ -16,8 +18,9 @@ from det_core.engine.predict import to_batch
 from det_core.model.detector import Detector
 from det_core.recipe import load_recipe
 from det_core.structures import Detections, Key
-from det_core.weights import class_count, import_weights
+from det_core.weights import WeightsError, class_count, import_weights
 
+RETINANET, SSD = "retinanet/torchvision-r50-fpn", "ssd/torchvision-vgg16-300"
 CLASSES = 6
 SIDES = (250, 160)  # bounds of the resized image, long and short
 SIZES = ((101, 150), (131, 210))  # neither square nor of the same shape
@@ -61,6 +64,39 @@ def retinanet() -> nn.Module:
         logits.weight *= 1.5 / seen.std()
         nn.init.constant_(logits.bias, -4.0)
     return theirs
+
+
+@pytest.fixture(scope="module")
+def ssd() -> nn.Module:
+    """Random weights that give a long tail of scores, most of them of class 1 and on levels of few cells."""
+    torch.manual_seed(0)
+    theirs = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=CLASSES + 1).eval()  # and background
+    with torch.no_grad():
+        theirs.backbone.scale_weight.uniform_(5, 30)
+        batch, _ = theirs.transform([image.float() / 255 for image in images()])
+        features = list(theirs.backbone(batch.tensors).values())
+        for head, spread in ((theirs.head.classification_head, 1.5), (theirs.head.regression_head, 3.0)):
+            for layer, x in zip(head.module_list, features, strict=True):
+                layer.weight *= spread / layer(x).std()
+                nn.init.normal_(layer.bias)
+        for layer, less, more in zip(
+            theirs.head.classification_head.module_list, (12, 10, 2, 0, 0, 0), (0, 0, 0, 0, 0, 4), strict=True
+        ):
+            logits = layer.bias.view(-1, CLASSES + 1)  # background first
+            logits[:, 0] += less
+            logits[:, 1] += more
+            logits[:, 2:] -= 6
+    return theirs
+
+
+@pytest.fixture(scope="module")
+def wanted(retinanet: nn.Module, ssd: nn.Module) -> dict[str, list[dict[str, Tensor]]]:
+    """What they find, in double precision, by the recipe's name."""
+    with torch.no_grad():
+        return {
+            name: copy.deepcopy(theirs).double()([i.double() / 255 for i in images()])
+            for name, theirs in ((RETINANET, retinanet), (SSD, ssd))
+        }
 
 
 def imported(name: str, theirs: nn.Module) -> Detector:
@@ -110,34 +146,61 @@ def check(found: list[Detections], wanted: list[dict[str, Tensor]], first_label:
         assert torch.equal(ours.labels, there["labels"] - first_label)
 
 
-def test_retinanet_finds_the_same(retinanet: nn.Module) -> None:
-    name = "retinanet/torchvision-r50-fpn"
-    found = found_in(imported(name, retinanet), resize_of(name))
-    with torch.no_grad():
-        wanted = retinanet.double()([i.double() / 255 for i in images()])
-    check(found, wanted, first_label=0)
+@pytest.mark.parametrize(("name", "first_label"), [(RETINANET, 0), (SSD, 1)])
+def test_it_finds_the_same(
+    name: str, first_label: int, wanted: dict[str, list[dict[str, Tensor]]], request: pytest.FixtureRequest
+) -> None:
+    theirs = request.getfixturevalue(name.partition("/")[0])
+    check(found_in(imported(name, theirs), resize_of(name)), wanted[name], first_label)
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("name", "change"),
     [
-        "detector.dense_head.anchors.whole_sides=false",
-        "detector.dense_head.anchors.rounded=false",
-        "detector.dense_head.max_detections=100",
-        "detector.neck.extra_relu=false",
+        (RETINANET, "dense_head.anchors.whole_sides=false"),
+        (RETINANET, "dense_head.anchors.rounded=false"),
+        (RETINANET, "dense_head.max_detections=100"),
+        (RETINANET, "neck.extra_relu=false"),
+        (SSD, "dense_head.anchors.longest=null"),
+        (SSD, "dense_head.coder.stds=[1, 1, 1, 1]"),
+        (SSD, "dense_head.candidates=level"),
+        (SSD, "dense_head.before_nms=1000"),
+        (SSD, "dense_head.score_threshold=0.02"),
+        (SSD, "dense_head.nms_threshold=0.5"),
+        (SSD, "dense_head.min_size=0"),
+        (SSD, "preprocess.mean=[123.675, 116.28, 103.53]"),
     ],
 )
-def test_every_convention_counts(change: str, retinanet: nn.Module) -> None:
+def test_every_convention_counts(
+    name: str, change: str, wanted: dict[str, list[dict[str, Tensor]]], request: pytest.FixtureRequest
+) -> None:
     """With one setting as elsewhere the detections are others: the test above would notice."""
-    name = "retinanet/torchvision-r50-fpn"
-    changed = load_recipe(name, [change]).detector.build(num_classes=CLASSES).eval()
-    import_weights(retinanet.state_dict(), source="torchvision", detector=changed)
-    pairs = zip(
-        found_in(changed.double(), resize_of(name)),
-        found_in(imported(name, retinanet), resize_of(name)),
-        strict=True,
+    theirs = request.getfixturevalue(name.partition("/")[0])
+    changed = load_recipe(name, [f"detector.{change}"]).detector.build(num_classes=CLASSES).eval()
+    import_weights(theirs.state_dict(), source="torchvision", detector=changed)
+    pairs = zip(found_in(changed.double(), resize_of(name)), wanted[name], strict=True)
+    assert any(
+        len(ours) != len(there["boxes"]) or not torch.allclose(ours.boxes, there["boxes"], rtol=0, atol=1e-3)
+        for ours, there in pairs
     )
-    assert any(len(a) != len(b) or not torch.allclose(a.boxes, b.boxes, rtol=0, atol=1e-3) for a, b in pairs)
+
+
+def test_background_moves(ssd: nn.Module) -> None:
+    """It comes first there and last here, anchor by anchor."""
+    detector = load_recipe(SSD).detector.build(num_classes=CLASSES)
+    import_weights(ssd.state_dict(), source="torchvision", detector=detector)
+    for ours, theirs in zip(detector.dense_head.scores, ssd.head.classification_head.module_list, strict=True):
+        logits, there = ours.bias.view(-1, CLASSES + 1), theirs.bias.view(-1, CLASSES + 1)
+        assert torch.equal(logits[:, -1], there[:, 0])
+        assert torch.equal(logits[:, :-1], there[:, 1:])
+
+
+def test_weights_of_other_anchors_are_refused_for_their_shapes(ssd: nn.Module) -> None:
+    detector = load_recipe("ssd/vgg16-512-coco-120e").detector.build(num_classes=CLASSES)
+    with pytest.raises(WeightsError) as error:
+        import_weights(ssd.state_dict(), source="torchvision", detector=detector)
+    assert "classification_head.module_list.4.weight" in str(error.value)
+    assert "(28, 256, 3, 3)" in str(error.value)
 
 
 def test_anchors_of_whole_sides() -> None:

@@ -12,7 +12,7 @@ from attrs import frozen
 from det_core import hookspecs
 from det_core.config.base import SLOTS, BackboneConfig, FeatureSpec, NeckConfig
 from det_core.hookspecs import hookimpl
-from det_core.plugins import HOOK_SLOTS, KNOWN, PluginError, PluginManager, nearest, plugin_manager
+from det_core.plugins import HOOK_SLOTS, KNOWN, MODELS, PluginError, PluginManager, nearest, plugin_manager
 from det_core.recipe import RecipeEntry
 from det_core.testing.plugins import entry_point, isolated_manager, make_plugin
 
@@ -363,13 +363,79 @@ def test_an_unknown_plugin_gets_the_nearest_names():
 
 
 def test_an_unknown_recipe_gets_the_nearest_names_and_the_failures():
-    plugin = make_plugin("zoo", det_recipes=lambda: [RecipeEntry(name="rpn/r50-fpn-1x", make=pytest.fail)])
+    plugin = make_plugin("zoo", det_recipes=lambda: [RecipeEntry(name="my/r50-fpn-1x", make=pytest.fail)])
     with isolated_manager(plugin, entry_point(ImportError("gone"), "d")) as manager:
-        with pytest.raises(
-            PluginError, match=r'no recipe \'rpn/r50-fpn\'; did you mean "rpn/r50-fpn-1x"\?; plugins th'
-        ):
-            manager.recipe_entry("rpn/r50-fpn")
-        assert manager.recipe_entry("rpn/r50-fpn-1x").name == "rpn/r50-fpn-1x"
+        with pytest.raises(PluginError, match=r'no recipe \'my/r50-fpn\'; did you mean "my/r50-fpn-1x"\?; plugins th'):
+            manager.recipe_entry("my/r50-fpn")
+        assert manager.recipe_entry("my/r50-fpn-1x").name == "my/r50-fpn-1x"
+
+
+@pytest.mark.parametrize("name", ["ssd", "det-plugin-ssd"])
+def test_a_known_plugin_that_is_not_installed_says_how_to_get_it(name):
+    message = rf"no plugin '{name}' is installed; get it by pip install \./plugins/ssd \(from a checkout of det\) \("
+    with isolated_manager(GOOD, make_plugin("sdd")) as manager, pytest.raises(PluginError, match=message):
+        manager.plugin(name)
+
+
+def test_a_plugin_s_name_may_be_written_as_its_folder():
+    message = r"no plugin 'gn_ws_dcn' is installed; get it by pip install \./plugins/gn_ws_dcn "
+    with isolated_manager(GOOD) as manager, pytest.raises(PluginError, match=message):
+        manager.plugin("gn_ws_dcn")
+
+
+def test_a_recipe_of_a_known_distribution_says_how_to_get_it():
+    """Also where another plugin has a recipe of the same model."""
+    names = ("rpn/r50-fpn-1x", "htc/r50-mine-1x")
+    near = make_plugin("zoo", det_recipes=lambda: [RecipeEntry(name=name, make=pytest.fail) for name in names])
+    cases = {
+        "htc/r50-fpn-1x": "det-plugin-htc provides the recipes of htc: pip install ./plugins/htc (from a checkout",
+        "ssd/vgg16-demo": "det-plugin-ssd provides the recipes of ssd: pip install ./plugins/ssd (",
+        "cascade-mask-rcnn/r50-fpn-1x": "det-plugin-cascade provides the recipes of cascade-mask-rcnn: pip install ",
+    }
+    with isolated_manager(near) as manager:
+        for name, message in cases.items():
+            with pytest.raises(PluginError) as error:
+                manager.recipe_entry(name)
+            assert f"no recipe {name!r}; {message}" in str(error.value)
+            assert "did you mean" not in str(error.value)
+
+
+def test_a_misspelt_recipe_of_a_known_distribution_that_is_there_gets_the_nearest_names():
+    zoo = make_plugin("htc", det_recipes=lambda: [RecipeEntry(name="htc/r50-fpn-1x", make=pytest.fail)])
+    with (
+        isolated_manager(zoo) as manager,
+        pytest.raises(PluginError, match=r"no recipe 'htc/r50-fpn-1y'; did you mean \"htc/r50-fpn-1x\"\? \("),
+    ):
+        manager.recipe_entry("htc/r50-fpn-1y")
+
+
+def test_a_recipe_of_a_plugin_that_is_off_or_failed_says_so():
+    off = entry_point(GOOD, "ssd", "det-plugin-ssd")
+    with (
+        isolated_manager(off, choice="") as manager,
+        pytest.raises(
+            PluginError, match=r"det-plugin-ssd provides the recipes of ssd, but DET_PLUGINS switches it off"
+        ),
+    ):
+        manager.recipe_entry("ssd/vgg16-demo")
+    broken = entry_point(ImportError("gone"), "ssd", "det-plugin-ssd")
+    with (
+        isolated_manager(broken) as manager,
+        pytest.raises(PluginError, match=r"should provide the recipes of ssd, but failed: import: ImportError: gone"),
+    ):
+        manager.recipe_entry("ssd/vgg16-demo")
+
+
+def test_every_model_of_an_installed_plugin_is_known_by_its_distribution():
+    """So that each is named once its plugin is gone; models of several distributions belong to one of them."""
+    known = {model: distribution for distribution, models in MODELS.items() for model in models}
+    assert len(known) == sum(map(len, MODELS.values()))
+    assert set(MODELS) <= set(KNOWN)
+    manager = plugin_manager()
+    for name in manager.recipes():
+        owner = manager.recipe_owner(name).distribution
+        if owner in MODELS:
+            assert known[name.partition("/")[0]] == owner, name
 
 
 def test_the_default_and_demo_recipes_of_a_plugin():

@@ -461,6 +461,26 @@ def test_what_is_ignored_can_be_chosen(resnet18_file):
         load_initial(resnet(18), str(resnet18_file), ignore=("classifier.",))
 
 
+def test_fresh_layers_are_not_expected_in_the_file_and_stay(resnet18_file, tmp_path):
+    state = torch.load(resnet18_file, weights_only=True)
+    torch.save({k: v for k, v in state.items() if not k.startswith("layer4.1.")}, tmp_path / "x.pth")
+    module = resnet(18)
+    before = module.layer4[1].conv1.weight.clone()
+    load_initial(module, str(tmp_path / "x.pth"), fresh=("layer4.1.",))
+    assert torch.equal(module.layer4[1].conv1.weight, before)
+    assert torch.equal(module.layer4[0].conv1.weight, state["layer4.0.conv1.weight"])
+    with pytest.raises(WeightsError, match=r"10 problems\n  missing: layer4\.1\.conv1\.weight"):
+        load_initial(resnet(18), str(tmp_path / "x.pth"), fresh=("layer3.",))
+
+
+def test_fresh_layers_that_the_file_has_are_filled(resnet18_file):
+    module = resnet(18)
+    load_initial(module, str(resnet18_file), fresh=("layer4.",))
+    assert torch.equal(
+        module.layer4[1].conv1.weight, torch.load(resnet18_file, weights_only=True)["layer4.1.conv1.weight"]
+    )
+
+
 def test_a_mismatching_depth_is_refused_and_changes_nothing(resnet18_file):
     module = resnet(34)
     before = module.conv1.weight.clone()
@@ -516,6 +536,43 @@ def test_torchvision_weights_by_name(monkeypatch, resnet18_file):
     module = resnet(18)
     load_initial(module, "torchvision:resnet18")
     assert torch.equal(module.layer4[1].conv2.weight, state["layer4.1.conv2.weight"])
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("vgg16", "VGG16_Weights.IMAGENET1K_V1"),
+        ("vgg16@IMAGENET1K_V1", "VGG16_Weights.IMAGENET1K_V1"),
+        ("vgg16@IMAGENET1K_FEATURES", "VGG16_Weights.IMAGENET1K_FEATURES"),
+    ],
+)
+def test_torchvision_weights_of_several_by_name(monkeypatch, name, weights):
+    asked = []
+
+    def download(self: object, *arguments: object, **settings: object) -> object:
+        asked.append(str(self))
+        return {"weight": torch.ones(1, 1)}
+
+    monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", download)
+    module = nn.Linear(1, 1, bias=False)
+    load_initial(module, f"torchvision:{name}")
+    assert asked == [weights]
+    assert module.weight.item() == 1.0
+
+
+@pytest.mark.parametrize("which", ["FEATURES", "imagenet1k_v1"])
+def test_torchvision_weights_of_a_name_that_is_not_there(which):
+    with pytest.raises(WeightsError) as caught:
+        load_initial(resnet(18), f"torchvision:vgg16@{which}")
+    assert str(caught.value) == (
+        f"torchvision has no ImageNet weights named 'vgg16@{which}'; it has vgg16@IMAGENET1K_V1, "
+        "vgg16@IMAGENET1K_FEATURES"
+    )
+
+
+def test_the_nearest_model_of_a_name_with_weights():
+    with pytest.raises(WeightsError, match="named 'vgg116@IMAGENET1K_V1'; did you mean .*vgg16"):
+        load_initial(resnet(18), "torchvision:vgg116@IMAGENET1K_V1")
 
 
 def test_torchvision_weights_of_another_depth(monkeypatch, resnet18_file):

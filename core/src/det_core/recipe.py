@@ -111,6 +111,7 @@ class Published:
     box_ap: float | None = field(default=None, metadata=doc("COCO AP (percent) of boxes"))
     mask_ap: float | None = field(default=None, metadata=doc("COCO AP (percent) of masks"))
     ar1000: float | None = field(default=None, metadata=doc("COCO AR (percent) at 1000 proposals"))
+    voc_ap50: float | None = field(default=None, metadata=doc("VOC2007's 11-point AP (percent) of boxes at IoU .5"))
     memory_gb: float | None = field(default=None, metadata=doc("peak memory per GPU in training"))
     train_s_per_iter: float | None = field(default=None, metadata=doc("seconds per training step"))
     inference_fps: float | None = field(default=None, metadata=doc("images per second at test"))

@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
-from det_core.boxes.anchors import GridAnchors, LevelAnchors
+from det_core.boxes.anchors import LevelAnchors, tile
 from det_core.boxes.config import GridAnchorsConfig
+from det_core.config.base import AnchorConfig
 
 CPU = torch.device("cpu")
 
@@ -93,8 +94,6 @@ def test_a_pyramid_of_800_by_1344_has_268569_anchors():
     strides = (4, 8, 16, 32, 64)
     sizes = [(200, 336), (100, 168), (50, 84), (25, 42), (13, 21)]
     generator = GridAnchorsConfig().build(strides)
-    assert isinstance(generator, GridAnchors)
-    assert generator.per_cell == 3
     levels = generator(sizes, CPU)
     assert sum(len(found.boxes) for found in levels) == 268_569
     assert all(found.valid((800, 1344), s).all() for found, s in zip(levels, strides, strict=True))
@@ -134,3 +133,29 @@ def test_cells_spread_over_the_image():
     centres = (coarse.boxes[:, :2] + coarse.boxes[:, 2:]) / 2
     assert centres[:, 0].unique().tolist() == [0, 64, 128, 192]
     assert centres[:, 1].unique().tolist() == [0, 53, 106]
+
+
+def test_tiles_of_any_base():
+    """Two base anchors on a map of 2 x 3, rows 10 and columns 20 apart, in the middle of cells."""
+    base = torch.tensor([[-1.0, -2, 1, 2], [-3.0, -3, 3, 3]])
+    found = tile(base, (10, 20), (2, 3), offset=0.5)
+    assert found.boxes.shape == (12, 4)
+    assert found.boxes[0].tolist() == [9, 3, 11, 7]
+    assert found.boxes[1].tolist() == [7, 2, 13, 8]
+    assert found.boxes[2].tolist() == [29, 3, 31, 7]  # the next column
+    assert found.boxes[6].tolist() == [9, 13, 11, 17]  # the next row
+    assert found.cells[[0, 1, 2, 6, 11]].tolist() == [[0, 0], [0, 0], [0, 1], [1, 0], [1, 2]]
+    corner = tile(base, (10, 20), (2, 3))
+    assert torch.equal(found.boxes - corner.boxes, torch.tensor([10.0, 5, 10, 5]).expand(12, 4))
+
+
+def test_a_map_without_cells_has_no_anchors():
+    found = tile(torch.zeros(3, 4), (8, 8), (0, 5))
+    assert found.boxes.shape == (0, 4)
+    assert found.cells.shape == (0, 2)
+
+
+def test_anchors_are_alike_on_every_level_unless_told():
+    assert GridAnchorsConfig(scales=(4.0, 8.0)).anchors_per_level(3) == (6, 6, 6)
+    with pytest.raises(NotImplementedError, match=r"AnchorConfig defines no anchors_per_cell\(\)"):
+        AnchorConfig().anchors_per_level(2)

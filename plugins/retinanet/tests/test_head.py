@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import pytest
 import torch
-from attrs import evolve
+from attrs import evolve, frozen
 from torch import Tensor
 
 from det_core.boxes.config import GridAnchorsConfig
-from det_core.config.base import ConfigError, FeatureSpec
+from det_core.config.base import AnchorConfig, ConfigError, FeatureSpec
 from det_core.model.dense import DenseOutputs
+from det_core.model.detector_config import DetectorConfig
 from det_core.model.layer_config import GroupNormConfig
 from det_core.structures import Batch, ImageInfo, Targets
 from det_core.testing import contracts
+from det_plugin_fpn.config import FPNConfig
+from det_plugin_resnet.config import ResNetConfig
 from det_plugin_retinanet.config import RetinaNetHeadConfig
 from det_plugin_retinanet.head import RetinaNetHead, lowest_logit
 
@@ -177,6 +181,38 @@ def test_scaled_back_before_or_after_nms() -> None:
 def test_levels_of_several_widths_are_refused() -> None:
     with pytest.raises(ConfigError, match="retinanet"):
         SMALL.check(FeatureSpec(channels=(4, 8), strides=(8, 16)))
+
+
+@frozen(kw_only=True)
+class Growing(AnchorConfig):
+    """One anchor per cell on the first level, two on the next."""
+
+    type: ClassVar[str] = "growing"
+
+    def anchors_per_cell(self) -> int:
+        raise ConfigError.at("anchors", "1 and 2 per cell")
+
+
+@frozen(kw_only=True)
+class ForTwo(AnchorConfig):
+    """One anchor per cell, of two levels."""
+
+    type: ClassVar[str] = "for_two"
+
+    def anchors_per_cell(self) -> int:
+        return 1
+
+    def anchors_per_level(self, levels: int) -> tuple[int, ...]:
+        if levels != 2:
+            raise ConfigError.at("anchors", f"for 2 levels, not {levels}")
+        return (1, 1)
+
+
+@pytest.mark.parametrize(("anchors", "message"), [(Growing(), "1 and 2 per cell"), (ForTwo(), "for 2 levels, not 5")])
+def test_anchors_that_do_not_fit_are_refused_before_anything_is_built(anchors: AnchorConfig, message: str) -> None:
+    neck = FPNConfig(channels=16, start=1, levels=5, extra="conv_input")
+    with pytest.raises(ConfigError, match=f"^dense_head.anchors: {message}$"):
+        DetectorConfig(backbone=ResNetConfig(depth=18), neck=neck, dense_head=evolve(SMALL, anchors=anchors))
 
 
 @pytest.mark.parametrize(

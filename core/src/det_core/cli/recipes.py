@@ -11,7 +11,7 @@ from det_core.cli.output import print_json, print_table
 from det_core.plugins import PluginError, install_hint, nearest, plugin_manager
 from det_core.recipe import Published, RecipeEntry, load_recipe, recipe_schema
 
-FIGURES = {"box_ap": "box AP", "mask_ap": "mask AP", "ar1000": "AR@1000"}
+FIGURES = {"box_ap": "box AP", "mask_ap": "mask AP", "ar1000": "AR@1000", "voc_ap50": "VOC AP50"}
 
 
 @click.group(name="recipes", invoke_without_command=True)

@@ -76,6 +76,8 @@ class RetinaNetHeadConfig(DenseHeadConfig):
 
     def check(self, features: FeatureSpec) -> None:
         features.same_channels(f"dense_head {self.type!r}")
+        self.anchors.anchors_per_cell()
+        self.anchors.anchors_per_level(len(features.strides))
 
     def build(self, features: FeatureSpec, num_classes: int) -> RetinaNetHead:
         from det_plugin_retinanet.head import RetinaNetHead

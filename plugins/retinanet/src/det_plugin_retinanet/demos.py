@@ -37,7 +37,7 @@ def demo_recipe() -> Recipe:
             train_transforms=(resize, FlipConfig(vertical_probability=0.5)),
             test_transforms=(resize,),
         ),
-        optimizer=OptimizerConfig(lr=0.02, lr_batch=0),
+        optimizer=OptimizerConfig(lr=0.01, lr_batch=0),
         schedule=ScheduleConfig(epochs=30, milestones=(22, 27), warmup_steps=20, warmup_factor=0.01, clip_norm=10.0),
         evaluation=evolve(BOXES, every_epochs=10),
     )

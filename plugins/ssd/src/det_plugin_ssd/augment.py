@@ -6,11 +6,10 @@ of them so. Letters: n annotations, H W image size.
 
 from __future__ import annotations
 
-import attrs
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from det_core.data.dataset import Sample
+from det_core.data.dataset import DataError, Sample
 from det_core.data.transforms import V2, Transform
 from det_plugin_ssd.augment_config import IoUCropConfig, PhotometricDistortConfig, ZoomOutConfig
 
@@ -35,7 +34,7 @@ def zoom_out(config: ZoomOutConfig) -> Transform:
 
 
 class IoUCrop:
-    """torchvision's RandomIoUCrop; an image without annotations stays as it is, as there is nothing to overlap."""
+    """torchvision's RandomIoUCrop; an image without annotations, or too small for a crop, stays as it is."""
 
     def __init__(self, config: IoUCropConfig) -> None:
         self.config = config
@@ -51,13 +50,10 @@ class IoUCrop:
         )
 
     def __call__(self, sample: Sample, /) -> Sample:
-        if len(sample.boxes) == 0:
-            return sample
         if sample.proposals is not None:
-            raise ValueError("iou_crop decides by the objects' boxes and takes no proposals; leave it out with these")
-        cropped = self.crop(sample)
-        inside = (cropped.boxes[:, 2:] > cropped.boxes[:, :2]).all(1)
-        return attrs.evolve(cropped, boxes=cropped.boxes * inside[:, None])
+            raise DataError("iou_crop decides by the objects' boxes and takes no proposals; leave it out with these")
+        too_small = min(sample.size) * self.config.sides[0] < 1
+        return sample if too_small or len(sample.boxes) == 0 else self.crop(sample)
 
     def __repr__(self) -> str:
         return f"IoUCrop({self.config!r})"

@@ -20,6 +20,14 @@ def _rising(instance: object, attribute: object, value: tuple[float, float]) -> 
         raise ValueError(f"{getattr(attribute, 'name', '')!r} must be (least, most), got {list(value)}")
 
 
+def _ends(instance: object, attribute: object, value: tuple[float, ...]) -> None:
+    if not any(overlap >= 1 for overlap in value):
+        raise ValueError(
+            f"'overlaps' must have a value of 1 or more, which keeps the image whole: without it no crop may fit some "
+            f"images, and drawing would not end; got {list(value)}"
+        )
+
+
 @frozen(kw_only=True)
 class PhotometricDistortConfig(TransformConfig):
     """Brightness, contrast, saturation, hue and the order of channels, each changed with a probability."""
@@ -78,7 +86,7 @@ class IoUCropConfig(TransformConfig):
 
     overlaps: tuple[float, ...] = field(
         default=(0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0),
-        validator=[validators.min_len(1), validators.deep_iterable(validators.ge(0.0))],
+        validator=[validators.deep_iterable(validators.ge(0.0)), _ends],
         metadata=doc("least IoU that is drawn; 1 and more keeps the image whole"),
     )
     sides: tuple[float, float] = field(

@@ -65,7 +65,7 @@ class VGGConfig(BackboneConfig):
 class ExtraLevelConfig:
     """A level that the neck adds: a 1x1 convolution to half the channels, then one of `kernel`."""
 
-    channels: int = field(default=256, validator=AT_LEAST_1, metadata=doc("of the level"))
+    channels: int = field(default=256, validator=validators.ge(2), metadata=doc("of the level"))
     kernel: int = field(default=3, validator=AT_LEAST_1, metadata=doc("side of the second convolution"))
     stride: int = field(default=2, validator=AT_LEAST_1, metadata=doc("of the second convolution"))
     padding: int = field(default=1, validator=validators.ge(0), metadata=doc("of the second convolution"))

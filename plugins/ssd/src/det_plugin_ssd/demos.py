@@ -30,7 +30,7 @@ def demo_recipe() -> Recipe:
             train_transforms=(resize, FlipConfig(vertical_probability=0.5)),
             test_transforms=(resize,),
         ),
-        optimizer=OptimizerConfig(lr=0.01, lr_batch=0, weight_decay=5e-4),
+        optimizer=OptimizerConfig(lr=0.005, lr_batch=0, weight_decay=5e-4),
         schedule=ScheduleConfig(epochs=40, milestones=(30, 36), warmup_steps=20, warmup_factor=0.01, clip_norm=10.0),
         evaluation=EvaluationConfig(evaluators=(CocoEvaluatorConfig(kinds=("box",)),), every_epochs=20),
     )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from det_core.config.base import FeatureSpec
+from det_core.config.base import DetError, FeatureSpec
 from det_core.model.contracts import Neck
 from det_core.model.layer_config import Conv2dConfig
 from det_core.model.layers import ConvNorm, xavier_init
@@ -37,6 +37,7 @@ class SSDNeck(Neck):
 
     def __init__(self, config: SSDNeckConfig, inputs: FeatureSpec) -> None:
         super().__init__()
+        self.config = config
         self.out = config.feature_spec(inputs)
         self.l2_norm = L2Norm(inputs.channels[0], config.scale)
         self.extra = nn.ModuleList()
@@ -60,8 +61,14 @@ class SSDNeck(Neck):
                 xavier_init(module)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """L_in maps to these, the first normalised, and one more for each extra level."""
+        """L_in maps to these, the first normalised, and one more for each extra level; DetError if none is left."""
         maps = [self.l2_norm(features[0]), *features[1:]]
-        for layer in self.extra:
+        for number, (layer, level) in enumerate(zip(self.extra, self.config.extra, strict=True)):
+            height, width = maps[-1].shape[-2:]
+            if min(height, width) + 2 * level.padding < level.kernel:
+                raise DetError(
+                    f"the input is too small: the neck's extra[{number}] has a kernel of {level.kernel} and would "
+                    f"stand on a map of {height} x {width}; resize to larger images, or leave out the last levels"
+                )
             maps.append(layer(maps[-1]))
         return maps

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from det_core.weights import Change, Names, WeightMap
 from det_plugin_ssd.config import SSDAnchorsConfig, SSDHeadConfig, SSDNeckConfig, VGGConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def _same_names(config: VGGConfig) -> Names:
@@ -34,21 +39,27 @@ def _torchvision_neck(config: SSDNeckConfig) -> Names:
 
 def _torchvision_head(config: SSDHeadConfig) -> Names:
     """Of each anchor background is the first class there, and the last here."""
-    counts = config.anchors.per_level() if isinstance(config.anchors, SSDAnchorsConfig) else ()
+    anchors = config.anchors
+    if isinstance(anchors, SSDAnchorsConfig):
+        changes = tuple((rf"scores\.{level}\.", _background_last(a)) for level, a in enumerate(anchors.per_level()))
+    else:
+        changes = ((r"scores\.", _background_last(anchors.anchors_per_cell())),)
     return Names(
         rules=(
             (r"scores\.(\d+)\.", r"classification_head.module_list.\1."),
             (r"deltas\.(\d+)\.", r"regression_head.module_list.\1."),
         ),
-        changes=tuple((rf"scores\.{level}\.", _background_last(count)) for level, count in enumerate(counts)),
+        changes=changes,
     )
 
 
 def _background_last(per_cell: int) -> Change:
-    return Change(
-        "background moved from the first place to the last",
-        lambda value: value.unflatten(0, (per_cell, -1)).roll(-1, 1).flatten(0, 1),
-    )
+    def moved(value: Tensor) -> Tensor:
+        if len(value) % per_cell:
+            return value  # of a model with other anchors: its shape says so, too
+        return value.unflatten(0, (per_cell, -1)).roll(-1, 1).flatten(0, 1)
+
+    return Change("background moved from the first place to the last", moved)
 
 
 WEIGHT_MAPS = (

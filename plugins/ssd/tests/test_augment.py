@@ -1,0 +1,288 @@
+"""The augmentation: what happens to images, boxes, masks and semantic maps, and that it is the same for one key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from attrs import evolve
+from torch import Tensor
+
+from det_core.config.base import ConfigError, TransformConfig
+from det_core.data.dataset import DataError, Sample
+from det_core.data.loader import LoadedImage, TrainSampler, prepare, train_loader
+from det_core.data.transforms import apply_transforms
+from det_core.recipe import load_recipe
+from det_core.structures import UNLABELLED, Key
+from det_core.testing import contracts
+from det_plugin_ssd.augment_config import IoUCropConfig, PhotometricDistortConfig, ZoomOutConfig
+
+BOXES = ((10.0, 8.0, 30.0, 20.0), (40.0, 30.0, 56.0, 44.0), (2.0, 36.0, 8.0, 46.0))
+COLOURS = ((250, 10, 10), (10, 250, 10), (10, 10, 250))
+GREY = 90
+
+
+def sample(boxes: Sequence[tuple[float, float, float, float]] = BOXES) -> Sample:
+    """48 x 64: a colour, a mask and a class in every box; elsewhere grey and class 7."""
+    image = torch.full((3, 48, 64), GREY, dtype=torch.uint8)
+    masks = torch.zeros(len(boxes), 48, 64, dtype=torch.uint8)
+    semantic = torch.full((48, 64), 7, dtype=torch.uint8)
+    for i, (x1, y1, x2, y2) in enumerate(boxes):
+        here = (slice(int(y1), int(y2)), slice(int(x1), int(x2)))
+        image[(slice(None), *here)] = torch.tensor(COLOURS[i], dtype=torch.uint8)[:, None, None]
+        masks[(i, *here)] = 1
+        semantic[here] = i
+    return Sample(
+        image=image,
+        boxes=torch.tensor(boxes).view(-1, 4),
+        labels=torch.arange(len(boxes)),
+        ignored=torch.arange(len(boxes)) == 1,
+        masks=masks,
+        semantic=semantic,
+    )
+
+
+def applied(config: TransformConfig, index: int = 0, to: Sample | None = None) -> Sample:
+    return apply_transforms(sample() if to is None else to, [config.build()], Key(index=index))
+
+
+def colour(found: Sample, row: int) -> list[int]:
+    """In the middle of a box."""
+    x1, y1, x2, y2 = found.boxes[row].tolist()
+    pixel: list[int] = found.image[:, int((y1 + y2) / 2), int((x1 + x2) / 2)].tolist()
+    return pixel
+
+
+def check_consistent(found: Sample) -> None:
+    """Every object has its own label, flag, mask and class where its box is."""
+    assert len(found.boxes) == len(found.labels) == len(found.ignored)
+    assert found.masks is not None
+    assert found.semantic is not None
+    assert len(found.masks) == len(found.boxes)
+    for row, label in enumerate(found.labels.tolist()):
+        x1, y1, x2, y2 = (int(v) for v in found.boxes[row].tolist())
+        assert found.ignored[row] == (label == 1)
+        assert (found.masks[row] == 1).nonzero().aminmax(dim=0).min.tolist() == [y1, x1]
+        assert ((found.masks[row] == 1).nonzero().aminmax(dim=0).max + 1).tolist() == [y2, x2]
+        assert (found.semantic[y1:y2, x1:x2] == label).all()
+        assert colour(found, row) == list(COLOURS[label])
+
+
+@pytest.mark.parametrize("config", [ZoomOutConfig(), IoUCropConfig(), PhotometricDistortConfig()], ids=lambda c: c.type)
+def test_the_contract_of_configurations(config: TransformConfig) -> None:
+    contracts.check_config(config)
+
+
+# zoom out
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_zooming_out_moves_all_that_an_image_has(index: int) -> None:
+    found = applied(ZoomOutConfig(probability=1.0), index)
+    height, width = found.size
+    assert 48 <= height <= 4 * 48
+    assert height * 64 == pytest.approx(width * 48, abs=64)
+    sides = found.boxes[:, 2:] - found.boxes[:, :2]
+    assert torch.equal(sides, torch.tensor(BOXES)[:, 2:] - torch.tensor(BOXES)[:, :2])
+    check_consistent(found)
+
+
+def test_the_canvas_is_filled() -> None:
+    """With the mean, cut to whole numbers; masks with nothing, semantic maps with unlabelled."""
+    found = applied(ZoomOutConfig(probability=1.0, sides=(3.0, 3.0)))
+    assert found.size == (144, 192)
+    assert found.masks is not None
+    assert found.semantic is not None
+    canvas = (found.image == torch.tensor([123, 116, 103])[:, None, None]).all(0)
+    assert canvas.sum() == 144 * 192 - 48 * 64
+    assert (found.semantic[canvas] == UNLABELLED).all()
+    assert (found.semantic[~canvas] != UNLABELLED).all()
+    assert found.masks[:, canvas].sum() == 0
+    assert found.masks.sum() == sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in BOXES)
+
+
+def test_how_often_it_zooms_out() -> None:
+    assert all(applied(ZoomOutConfig(probability=0.0), i).size == (48, 64) for i in range(5))
+    zoomed = sum(applied(ZoomOutConfig(), i).size != (48, 64) for i in range(40))
+    assert 10 < zoomed < 30
+
+
+def test_proposals_move_with_the_image() -> None:
+    given = evolve(sample(), proposals=torch.tensor(BOXES)[:2])
+    found = applied(ZoomOutConfig(probability=1.0), 1, given)
+    assert found.proposals is not None
+    assert not torch.equal(found.proposals, torch.tensor(BOXES)[:2])
+    assert torch.equal(found.proposals, found.boxes[:2])
+
+
+# crop
+
+
+def test_a_crop_keeps_objects_whose_centre_is_inside() -> None:
+    """Over many draws: who is left keeps label, mask and class; kept and dropped ones both occur."""
+    counts = set()
+    for index in range(60):
+        found = applied(IoUCropConfig(), index)
+        height, width = found.size
+        assert height >= int(0.3 * 48)
+        assert width >= int(0.3 * 64)
+        assert found.size == (48, 64) or 0.5 <= width / height <= 2
+        assert len(found.boxes) >= 1
+        counts.add(len(found.boxes))
+        check_consistent(found)
+        if len(found.boxes) < len(BOXES):
+            check_dropped(found)
+    assert counts == {1, 2, 3}
+
+
+def check_dropped(found: Sample) -> None:
+    """The crop's place follows from an object that it kept: a dropped one's centre is outside of it."""
+    height, width = found.size
+    row = next((i for i, box in enumerate(found.boxes.tolist()) if whole(box, found.labels[i])), None)
+    if row is None:
+        return
+    shift = torch.tensor(BOXES)[found.labels[row], :2] - found.boxes[row, :2]
+    for label in set(range(len(BOXES))) - set(found.labels.tolist()):
+        x1, y1, x2, y2 = BOXES[label]
+        x, y = (x1 + x2) / 2 - shift[0].item(), (y1 + y2) / 2 - shift[1].item()
+        assert not (0 < x < width and 0 < y < height)
+
+
+def whole(box: list[float], label: Tensor) -> bool:
+    x1, y1, x2, y2 = BOXES[int(label)]
+    return (box[2] - box[0], box[3] - box[1]) == (x2 - x1, y2 - y1)
+
+
+def test_the_drawn_overlap_is_held() -> None:
+    """Of .9 or else the whole image: the crop of a large object is nearly its own."""
+    one = sample([(10.0, 8.0, 60.0, 44.0)])
+    for index in range(30):
+        found = applied(IoUCropConfig(overlaps=(0.9, 1.0)), index, one)
+        height, width = found.size
+        if (height, width) != (48, 64):
+            x1, y1, x2, y2 = found.boxes[0].tolist()
+            overlap = (x2 - x1) * (y2 - y1)
+            assert overlap / (50 * 36 + height * width - overlap) >= 0.9
+
+
+def test_an_image_without_objects_stays_whole() -> None:
+    empty = sample([])
+    found = applied(IoUCropConfig(overlaps=(0.0, 1.0)), 0, empty)
+    assert torch.equal(found.image, empty.image)
+
+
+def test_an_image_too_small_for_a_crop_stays_whole() -> None:
+    thin = evolve(
+        sample(BOXES[:1]),
+        image=torch.zeros(3, 3, 64, dtype=torch.uint8),
+        boxes=torch.tensor([[2.0, 0.0, 9.0, 3.0]]),
+        masks=None,
+        semantic=None,
+    )
+    assert all(applied(IoUCropConfig(), i, thin).size == (3, 64) for i in range(5))
+
+
+@pytest.mark.parametrize("boxes", [BOXES, []], ids=["objects", "none"])
+def test_proposals_are_refused(boxes: list[tuple[float, float, float, float]]) -> None:
+    given = evolve(sample(boxes), proposals=torch.tensor(BOXES))
+    with pytest.raises(DataError, match=r"takes no proposals; leave it out with these"):
+        applied(IoUCropConfig(), 0, given)
+
+
+def test_its_settings_are_shown() -> None:
+    assert repr(IoUCropConfig(tries=7).build()).startswith("IoUCrop(IoUCropConfig(")
+
+
+# colours
+
+
+def test_colours_change_and_nothing_else() -> None:
+    before, images = sample(), []
+    for index in range(12):
+        found = applied(PhotometricDistortConfig(), index)
+        for part in ("boxes", "labels", "ignored", "masks", "semantic"):
+            assert torch.equal(getattr(found, part), getattr(before, part)), part
+        assert found.image.dtype == torch.uint8
+        images.append(found.image)
+    assert len({image.numpy().tobytes() for image in images}) > 8
+
+
+def test_colours_stay_where_nothing_is_drawn() -> None:
+    before = sample()
+    found = applied(PhotometricDistortConfig(probability=0.0))
+    assert torch.equal(found.image, before.image)
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [({"brightness": (1.1, 1.1)}, 99), ({"contrast": (0.5, 0.5)}, 90), ({"saturation": (0.5, 0.5)}, 90)],
+)
+def test_each_change_on_grey(setting: dict[str, tuple[float, float]], expected: int) -> None:
+    """Brightness multiplies; contrast and saturation draw a pixel to grey, which all of them are (rounding aside)."""
+    still = {"brightness": (1.0, 1.0), "contrast": (1.0, 1.0), "saturation": (1.0, 1.0), "hue": (0.0, 0.0)}
+    config = PhotometricDistortConfig(**{**still, **setting}, probability=1.0)
+    assert applied(config, 0, sample([])).image.unique().tolist() == [pytest.approx(expected, abs=1)]
+
+
+# all together
+
+
+def test_one_key_one_image() -> None:
+    transforms = [t.build() for t in load_recipe("ssd/vgg16-300-coco-120e").data.train_transforms]
+    first, again, other = (prepare(sample(), transforms, Key(index=i)) for i in (3, 3, 4))
+    assert first.image.shape == (3, 300, 300)
+    assert torch.equal(first.image, again.image)
+    assert torch.equal(first.targets.boxes, again.targets.boxes)
+    assert not torch.equal(first.image, other.image)
+
+
+def test_the_loader_gives_the_same_with_and_without_processes() -> None:
+    recipe = load_recipe("ssd/vgg16-demo")
+    resize = recipe.data.train_transforms[0]
+    transforms = [t.build() for t in (ZoomOutConfig(), IoUCropConfig(), resize, PhotometricDistortConfig())]
+    data = recipe.open_train()
+    sampler = TrainSampler(sizes=data.sizes[:3], images_per_rank=2, group_by_aspect=False)
+
+    def loaded(epoch: int, workers: int) -> dict[int, LoadedImage]:
+        steps = train_loader(data, transforms, sampler, epoch, workers=workers)
+        return {image.info.key.index: image for step in steps for image in step}
+
+    alone, processes, later = loaded(0, 0), loaded(0, 2), loaded(1, 0)
+    assert set(alone) == set(processes) == {0, 1, 2}
+    for index, image in alone.items():
+        assert torch.equal(image.image, processes[index].image)
+        assert torch.equal(image.targets.boxes, processes[index].targets.boxes)
+        assert not torch.equal(image.image, later[index].image)
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "message"),
+    [
+        (PhotometricDistortConfig, {"brightness": (0.0, 1.0)}, "'brightness' must be > 0"),
+        (PhotometricDistortConfig, {"contrast": (1.5, 0.5)}, r"'contrast' must be \(least, most\), got \[1.5, 0.5\]"),
+        (PhotometricDistortConfig, {"saturation": (-1.0, 1.0)}, "'saturation' must be > 0"),
+        (PhotometricDistortConfig, {"hue": (-0.6, 0.1)}, "'hue' must be >= -0.5"),
+        (PhotometricDistortConfig, {"probability": 1.1}, "'probability' must be <= 1"),
+        (ZoomOutConfig, {"sides": (0.5, 2.0)}, "'sides' must be >= 1"),
+        (ZoomOutConfig, {"sides": (4.0, 2.0)}, r"'sides' must be \(least, most\)"),
+        (ZoomOutConfig, {"probability": -0.1}, "'probability' must be >= 0"),
+        (IoUCropConfig, {"overlaps": ()}, "'overlaps' must have a value of 1 or more"),
+        (IoUCropConfig, {"overlaps": (0.5, 0.9)}, r"keeps the image whole: .* got \[0.5, 0.9\]"),
+        (IoUCropConfig, {"overlaps": (-0.1, 1.0)}, "'overlaps' must be >= 0"),
+        (IoUCropConfig, {"sides": (0.0, 1.0)}, "'sides' must be > 0"),
+        (IoUCropConfig, {"sides": (0.5, 1.1)}, "'sides' must be <= 1"),
+        (IoUCropConfig, {"aspects": (2.0, 0.5)}, r"'aspects' must be \(least, most\)"),
+        (IoUCropConfig, {"tries": 0}, "'tries' must be >= 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(
+    config: type[TransformConfig], settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        config(**settings)
+
+
+def test_a_mistake_is_placed() -> None:
+    with pytest.raises(ConfigError, match=r"data\.train_transforms\[0\].*1 or more, which keeps the image whole"):
+        load_recipe("ssd/vgg16-demo", ["data.train_transforms=[{type: iou_crop, overlaps: [0.9]}]"])
