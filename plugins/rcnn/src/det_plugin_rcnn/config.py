@@ -73,6 +73,8 @@ class RPNConfig(ProposalHeadConfig):
 
     def check(self, features: FeatureSpec) -> None:
         features.same_channels(f"dense_head {self.type!r}")
+        self.anchors.anchors_per_cell()
+        self.anchors.anchors_per_level(len(features.strides))
 
     def build(self, features: FeatureSpec, num_classes: int) -> RPN:
         from det_plugin_rcnn.rpn import RPN
