@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from attrs import evolve
+from attrs import evolve, frozen
 from torch import Tensor
 
 from det_core.boxes.config import GridAnchorsConfig
@@ -312,3 +312,18 @@ def test_iou_of_proposals_of_a_level_is_at_most_the_threshold(tiny):
 def test_mmdets_names():
     keys = ["conv.weight", "scores.weight", "deltas.bias"]
     assert [translate("mmdet", RPNConfig(), k) for k in keys] == ["rpn_conv.weight", "rpn_cls.weight", "rpn_reg.bias"]
+
+
+def test_anchors_that_do_not_fit_are_refused_with_their_place():
+    """Before anything is built: what an anchor generator says of the levels comes with the path of the setting."""
+
+    @frozen(kw_only=True)
+    class TwoLevels(GridAnchorsConfig):
+        def anchors_per_level(self, levels: int) -> tuple[int, ...]:
+            if levels != 2:
+                raise ConfigError.at("anchors", f"made for 2 levels, but there are {levels}")
+            return (1, 1)
+
+    RPNConfig(anchors=TwoLevels()).check(FeatureSpec(channels=(4, 4), strides=(8, 16)))
+    with pytest.raises(ConfigError, match="anchors: made for 2 levels, but there are 1"):
+        RPNConfig(anchors=TwoLevels()).check(ONE_LEVEL)
