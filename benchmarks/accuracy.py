@@ -3,7 +3,7 @@
     python benchmarks/accuracy.py --recipes rpn/r18-fpn-demo fast-rcnn/r18-fpn-demo --seeds 0 1 [--set K=V]
                                   [--data ROOT] [--work-dir runs/accuracy] [--threads N] [--json FILE]
     python benchmarks/accuracy.py --fine-tune faster-rcnn/r18-fpn-demo --source-data ROOT [--source-set K=V]
-                                  [--data ROOT] [--set K=V] --seeds 0 1 ...
+                                  [--data ROOT [--first TRAIN VAL]] [--set K=V] --seeds 0 1 ...
 
 A recipe of Fast R-CNN takes the proposals of the RPN recipe of the same backbone and seed (`fast-rcnn/x` those of
 `rpn/x`), which is trained first if it is not listed itself. Runs that are in the work folder already go on where they
@@ -113,6 +113,23 @@ def fine_tune(name: str, seed: int, source: Options, options: Options) -> dict[s
     return outcomes
 
 
+def first_images(root: str, counts: list[int], work_dir: Path) -> str:
+    """A folder like `root` (a flat one in COCO format) with the first images of its train and val files alone."""
+    source = Path(root).resolve()
+    cut = work_dir / f"{source.name}-first-{counts[0]}-{counts[1]}"
+    cut.mkdir(parents=True, exist_ok=True)
+    for split, count in zip(("train", "val"), counts, strict=True):
+        name = f"instances_{split}.json"
+        records = json.loads((source / name).read_text(encoding="utf8"))
+        records["images"] = records["images"][:count]
+        kept = {image["id"] for image in records["images"]}
+        records["annotations"] = [a for a in records["annotations"] if a["image_id"] in kept]
+        (cut / name).write_text(json.dumps(records), encoding="utf8")
+    for folder in (f for f in source.iterdir() if f.is_dir() and not (cut / f.name).exists()):
+        (cut / folder.name).symlink_to(folder)
+    return str(cut)
+
+
 def side_by_side(outcomes: dict[str, list[Outcome]], seeds: list[int]) -> Table:
     """A row for each metric: mean, spread and every seed of both starts, and the mean difference."""
     heads = [f"{start}: {what}" for start in STARTS for what in ("mean", "spread", "by seed")]
@@ -171,6 +188,9 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--data", metavar="ROOT", help="root folder of the data set, by default the recipe's own")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="PATH=VALUE")
+    parser.add_argument(
+        "--first", nargs=2, type=int, metavar=("TRAIN", "VAL"), help="only so many images of --data (COCO format)"
+    )
     parser.add_argument("--source-data", metavar="ROOT", help="the same of what --fine-tune starts from")
     parser.add_argument("--source-set", action="append", default=[], metavar="PATH=VALUE")
     parser.add_argument("--work-dir", type=Path, default=Path("runs/accuracy"))
@@ -182,6 +202,8 @@ def main() -> None:
     if not given.fine_tune and (given.source_data or given.source_set):
         parser.error("--source-data and --source-set go with --fine-tune")
     torch.set_num_threads(given.threads)
+    if given.first and given.data:
+        given.data = first_images(given.data, given.first, given.work_dir)
     options = Options(given.work_dir, given.data, tuple(given.overrides))
     source = Options(given.work_dir, given.source_data, tuple(given.source_set))
     console = Console(width=None if sys.stdout.isatty() else 160)
