@@ -176,7 +176,8 @@ def test_files_that_are_not_what_they_claim(tmp_path, capsys):
     (tmp_path / "half.pth").write_bytes(content[: len(content) // 2])
     assert "half.pth: not a readable checkpoint (" in failing(importing(tmp_path / "half.pth", out), capsys)
     said = failing(importing(tmp_path / "x.pth", out, recipe="faster-rcnn/r50-fpn-1x"), capsys)
-    assert "shapes differ: " in said or "the number of classes cannot be read" in said
+    assert "the mmdet weights do not fit this detector: " in said
+    assert "left over in the source: backbone.gn1.weight" in said  # its norms are group norms
     said = failing(importing(tmp_path / "x.pth", out, source="detectron2"), capsys)
     assert said == (
         "error: of detectron2 only backbones are imported, and these are the weights of a whole detector; give a file "
@@ -371,7 +372,9 @@ def test_names_of_other_projects_say_where_the_file_is():
         load_initial(module, "detectron2:R-5O")
     assert str(caught.value) == (
         "no initial weights are known by the name 'detectron2:R-5O'; known: detectron2:R-50, detectron2:R-101, "
-        "mmdet:resnext101_32x4d, torchvision:NAME, or a file's path"
+        "mmdet:resnext101_32x4d, mmdet:detectron/resnet50_gn, mmdet:detectron/resnet101_gn, mmdet:contrib/resnet50_gn, "
+        "mmdet:jhu/resnet50_gn_ws, mmdet:jhu/resnet101_gn_ws, mmdet:jhu/resnext50_32x4d_gn_ws, "
+        "mmdet:jhu/resnext101_32x4d_gn_ws, torchvision:NAME, or a file's path"
     )
 
 
