@@ -48,9 +48,9 @@ $(STAMP): $(PROJECTS) $(CONSTRAINTS) Makefile
 	@touch $@
 
 demo: $(STAMP)  ## train the demo recipe on the bundled sample, evaluate it and draw its predictions
-	@echo "==> training the demo recipe of the plugin rcnn on the bundled sample, in $(DEMO_DIR)"
+	@echo "==> training the demo recipe of the plugin htc on the bundled sample, in $(DEMO_DIR)"
 	@echo "    (a run that is there already goes on where it left off; remove the folder to train afresh)"
-	@$(BIN)/det-core train --plugin rcnn --work-dir $(DEMO_DIR) --resume
+	@$(BIN)/det-core train --plugin htc --work-dir $(DEMO_DIR) --resume
 	@echo "==> evaluating the best checkpoint of $(DEMO_DIR)"
 	@$(BIN)/det-core test --checkpoint $(DEMO_DIR)
 	@echo "==> drawing its detections on the validation images into $(DEMO_DIR)/predictions"
