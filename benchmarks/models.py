@@ -2,7 +2,7 @@
 
     python benchmarks/models.py [--models faster-rcnn mask-rcnn retinanet ssd300] [--size 800 1333] [--images 1]
                                 [--what inference training] [--modes eager compile] [--rounds 5] [--threads N]
-                                [--json FILE]
+                                [--profile] [--json FILE]
 
 ResNet-50-FPN, float32, stem and first stage frozen, batch norms frozen whole, 1000 proposals at test and 2000 in
 training; SSD300 (300 x 300, whatever `--size` says) trains all of VGG-16. About `--candidates` scores above the
@@ -88,6 +88,13 @@ def rows(model: str, pair: Pair, options: argparse.Namespace) -> Iterator[Row]:
             yield Row(model, what, mode, *(scale * t for t in times), *memory)
 
 
+def profiled(call: Call) -> str:
+    """Where the time of a call goes, operator by operator."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        call()
+    return profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=15, max_name_column_width=40)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=list(MAKERS), default=list(MAKERS))
@@ -99,6 +106,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--profile", action="store_true", help="also show where the time of an inference goes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -113,6 +121,8 @@ def main() -> None:
         inputs = make_inputs(size, options.images, 1 if model == "ssd300" else 32)
         pair = make_pair(model, inputs, options.candidates)
         console.print(f"{model}: {agreement(pair)}")
+        if options.profile:
+            console.print(profiled(pair.infer_ours))
         for row in rows(model, pair, options):
             found.append(row)
             table.add_row(*row.cells())
