@@ -122,7 +122,7 @@ def main() -> None:
         pair = make_pair(model, inputs, options.candidates)
         console.print(f"{model}: {agreement(pair)}")
         if options.profile:
-            console.print(profiled(pair.infer_ours))
+            print(profiled(pair.infer_ours))  # too wide for the console
         for row in rows(model, pair, options):
             found.append(row)
             table.add_row(*row.cells())

@@ -108,6 +108,13 @@ class Conv2dConfig(ConvConfig):
         return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
 
 
+def pooled_spec(inputs: FeatureSpec, strides: tuple[int, ...], size: int, who: str) -> RegionSpec:
+    """Square regions pooled from the levels of these strides; ConfigError (by `who`) if their channels differ."""
+    levels = [inputs.level(stride, who) for stride in strides]
+    taken = FeatureSpec(channels=[inputs.channels[i] for i in levels], strides=strides)
+    return RegionSpec(channels=taken.same_channels(who), size=(size, size))
+
+
 @frozen(kw_only=True)
 class RoIAlignConfig(RoIPoolConfig):
     """RoIAlign over several levels: each region is pooled from the level that fits its size."""
@@ -137,9 +144,7 @@ class RoIAlignConfig(RoIPoolConfig):
     )
 
     def region_spec(self, inputs: FeatureSpec) -> RegionSpec:
-        levels = [inputs.level(stride, f"roi_pool {self.type!r}") for stride in self.strides]
-        taken = FeatureSpec(channels=[inputs.channels[i] for i in levels], strides=self.strides)
-        return RegionSpec(channels=taken.same_channels(f"roi_pool {self.type!r}"), size=(self.size, self.size))
+        return pooled_spec(inputs, self.strides, self.size, f"roi_pool {self.type!r}")
 
     def build(self, inputs: FeatureSpec) -> RoIAlign:
         from det_core.model.roi_pool import RoIAlign

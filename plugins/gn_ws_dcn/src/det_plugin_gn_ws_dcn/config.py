@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from attrs import field, frozen, validators
 
 from det_core.config.base import ConvConfig, FeatureSpec, RegionSpec, RoIPoolConfig, doc
+from det_core.model.layer_config import pooled_spec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -121,9 +122,7 @@ class DeformRoIPoolConfig(RoIPoolConfig):
     )
 
     def region_spec(self, inputs: FeatureSpec) -> RegionSpec:
-        levels = [inputs.level(stride, f"roi_pool {self.type!r}") for stride in self.strides]
-        taken = FeatureSpec(channels=[inputs.channels[i] for i in levels], strides=self.strides)
-        return RegionSpec(channels=taken.same_channels(f"roi_pool {self.type!r}"), size=(self.size, self.size))
+        return pooled_spec(inputs, self.strides, self.size, f"roi_pool {self.type!r}")
 
     def build(self, inputs: FeatureSpec) -> DeformRoIPool:
         from det_plugin_gn_ws_dcn.roi_pool import DeformRoIPool
