@@ -119,7 +119,8 @@ def test_the_best_metric_is_one_that_is_measured() -> None:
 # The command line
 
 
-def test_report_on_a_voc_folder(voc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_on_a_voc_folder(voc: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")  # long temporary paths stay on their line
     assert run(["data", "--data", str(voc), "--read-images"]) == 0
     out = capsys.readouterr().out
     assert f"{voc} (VOC: trainval)" in out
