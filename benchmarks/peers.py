@@ -134,7 +134,7 @@ class Pair:
 
 def sgd(model: nn.Module) -> torch.optim.SGD:
     """So small a rate that the weights stay what they are."""
-    return torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-9, momentum=0.9)
+    return torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-9, momentum=0.9, fused=True)
 
 
 def make_pair(model: str, inputs: Inputs, candidates: int) -> Pair:

@@ -210,6 +210,22 @@ def test_scores_above_a_threshold() -> None:
     assert classes.labels.tolist() == [1]
 
 
+@pytest.mark.parametrize("limit", [1, 7, 1000])
+def test_a_threshold_below_all_scores_changes_nothing(limit: int) -> None:
+    """With a threshold another way is taken to the best of each class; classes without any are among them."""
+    rng = torch.Generator().manual_seed(0)
+    scores = [torch.rand(2, count, 5, generator=rng) for count in (60, 20)]
+    scores[0][0, :, 3], scores[1][0, :, 3] = -1.0, -1.0
+    levels = [LevelAnchors(torch.rand(n, 4, generator=rng), torch.zeros(n, 2, dtype=torch.int64)) for n in (60, 20)]
+    outputs = DenseOutputs(scores, [torch.randn(2, n, 4, generator=rng) for n in (60, 20)], levels)
+    free = best_per_class(outputs, 0, IMAGE, CODER, limit=limit)
+    free = free.where(free.scores > -0.5)
+    found = best_per_class(outputs, 0, IMAGE, CODER, limit=limit, above=-0.5)
+    for name in ("boxes", "scores", "labels", "levels"):
+        assert torch.equal(getattr(found, name), getattr(free, name)), name
+    assert found.labels.bincount(minlength=5).tolist() == [min(limit, 80)] * 3 + [0, min(limit, 80)]
+
+
 @pytest.mark.parametrize("choose", [best_candidates, best_per_class])
 def test_a_limit_above_all_there_is(choose: object) -> None:
     best = choose(OUTPUTS, 0, IMAGE, CODER, limit=100)  # type: ignore[operator]

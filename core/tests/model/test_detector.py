@@ -383,3 +383,14 @@ def test_missing_proposals_are_missed_in_training_and_prediction():
 def test_a_batch_is_changed_by_evolving_it():
     given = (torch.ones(1, 4), torch.ones(2, 4))
     assert evolve(batch(), proposals=given).proposals is given
+
+
+def test_weights_and_maps_are_channels_last():
+    """Else every convolution rearranges them, forward and backward."""
+    dense = Dense(2)
+    dense.shared = nn.Conv2d(3, 4, 3, padding=1)
+    built = detector(dense)
+    assert built.features(batch())[0].is_contiguous(memory_format=torch.channels_last)
+    weight = dense.shared.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not weight.is_contiguous()

@@ -50,6 +50,24 @@ def test_its_layers_up_to_conv5_3_are_torchvision_s() -> None:
     assert {layer.ceil_mode for layer in ours[:30] if isinstance(layer, nn.MaxPool2d)} == {True}
 
 
+@pytest.mark.parametrize("norm", [None, GroupNormConfig(groups=2)])
+def test_pooling_before_the_activation_changes_nothing(norm: GroupNormConfig | None) -> None:
+    """Maps and gradients are those of the layers in the order in which they are numbered, also where all is below 0."""
+    torch.manual_seed(0)
+    backbone = evolve(SMALL, norm=norm).build().double()
+    images = torch.randn(1, 3, 40, 56, dtype=torch.float64)
+    images[..., :20] = -9
+    found = backbone(images)
+    x, wanted = images, []
+    for number, layer in enumerate(backbone.features):
+        x = layer(x)
+        wanted += [x] if number in (22, 34) else []
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    weights = list(backbone.parameters())
+    pairs = [torch.autograd.grad([m.square().sum() for m in maps], weights) for maps in (found, wanted)]
+    assert all(torch.equal(a, b) for a, b in zip(*pairs, strict=True))
+
+
 def test_the_maps_are_those_behind_the_activations() -> None:
     torch.manual_seed(0)
     backbone = SMALL.build()

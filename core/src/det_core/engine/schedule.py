@@ -48,5 +48,5 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> optim.Optimize
     """torch's optimiser over all parameters that train; the rate is set at every step."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     if config.kind == "adamw":
-        return optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
-    return optim.SGD(parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+        return optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    return optim.SGD(parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)

@@ -192,15 +192,30 @@ def best_per_class(
     Args: as `best_candidates`; `limit` counts anchors of one column.
     """
     values = full_precision(torch.cat([scores[row] for scores in outputs.scores]))
-    best, at = values.T.topk(min(limit, len(values)))  # (C, n) each
-    labels = torch.arange(values.shape[1], device=values.device)[:, None].expand_as(at)
-    kept = torch.ones_like(best, dtype=torch.bool) if above is None else best > above
-    best, at, labels = best[kept], at[kept], labels[kept]
+    at, labels = _best_of_columns(values, limit, above)
+    best = values[at, labels]
     anchors = torch.cat([level.boxes for level in outputs.anchors])
     deltas = torch.cat([deltas[row] for deltas in outputs.deltas])
     counts = torch.tensor([len(level.boxes) for level in outputs.anchors], device=at.device)
     levels = torch.bucketize(at, counts.cumsum(0), right=True)
     return Candidates(coder.decode(anchors[at], deltas[at], info.size), best, labels, levels)
+
+
+def _best_of_columns(values: Tensor, limit: int, above: float | None) -> tuple[Tensor, Tensor]:
+    """Rows and columns (n,) of the at most `limit` best values of each column of (T, C); column after column.
+
+    With a threshold only what is above it is sorted, a small part of all values.
+    """
+    if above is None:
+        at = values.topk(min(limit, len(values)), 0).indices.T  # (C, n)
+        return at.flatten(), torch.arange(len(at), device=at.device).repeat_interleave(at.shape[1])
+    at, labels = (values > above).nonzero().unbind(1)
+    order = values[at, labels].argsort(descending=True, stable=True)
+    order = order[labels[order].argsort(stable=True)]
+    at, labels = at[order], labels[order]
+    starts = torch.searchsorted(labels, torch.arange(values.shape[1], device=labels.device))
+    rank = torch.arange(len(labels), device=labels.device) - starts[labels]
+    return at[rank < limit], labels[rank < limit]
 
 
 class SuppressionSettings(Protocol):

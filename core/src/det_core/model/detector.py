@@ -79,6 +79,8 @@ class Detector(nn.Module):
         self.classes = classes
         self.config = config
         self.test_transforms = test_transforms
+        # The layout that convolutions on CPUs and tensor cores work in: weights in another are rearranged in each call.
+        self.to(memory_format=torch.channels_last)
 
     @property
     def needs_masks(self) -> bool:
@@ -99,7 +101,7 @@ class Detector(nn.Module):
 
     def features(self, batch: Batch) -> list[Tensor]:
         """The feature maps that the heads get, finest first."""
-        # Channels-last is the layout that convolutions on CPUs and tensor cores work in; maps keep it from here on.
+        # The layout of the weights; maps keep it from here on.
         maps: list[Tensor] = self.backbone(batch.images.contiguous(memory_format=torch.channels_last))
         return maps if self.neck is None else self.neck(maps)
 
