@@ -109,13 +109,14 @@ def test_two_ranks_with_half_the_batch_follow_one_with_the_whole(tmp_path, argum
         ("cascade-mask-rcnn/r18-fpn-demo", ("stage1_mask", "stage2_mask", "stage3_mask")),
         ("htc/r18-fpn-demo", ("semantic", "stage1_mask", "stage2_mask", "stage3_mask")),
         ("retinanet/r18-fpn-demo", ("retina_cls", "retina_box")),
+        ("ga-retinanet/r18-fpn-demo", ("retina_cls", "retina_box", "retina_shape", "retina_location")),
         ("ssd/vgg16-demo", ("ssd_cls", "ssd_box")),
     ],
 )
 def test_a_rank_without_objects_trains_along(tmp_path, tiny_settings, recipe, with_objects):
     sampler = "detector.roi_head.sampler."
     settings = [s for s in tiny_settings if not s.startswith(sampler) or recipe.startswith("mask-rcnn/")]
-    if recipe.startswith(("retinanet/", "ssd/")):
+    if recipe.startswith(("retinanet/", "ga-retinanet/", "ssd/")):
         settings = [s for s in settings if not s.startswith("detector.")]
     data = write_data(tmp_path / "data", 6, every_second_empty=True)
     if recipe.startswith("htc/"):

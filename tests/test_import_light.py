@@ -73,6 +73,7 @@ def test_command_is_quick(arguments):
         "det_plugin_retinanet.hooks",
         "det_plugin_ssd.hooks",
         "det_plugin_gn_ws_dcn.hooks",
+        "det_plugin_guided_anchoring.hooks",
         "det_plugin_resnet",
         "det_plugin_fpn",
         "det_plugin_rcnn",
@@ -81,6 +82,7 @@ def test_command_is_quick(arguments):
         "det_plugin_retinanet",
         "det_plugin_ssd",
         "det_plugin_gn_ws_dcn",
+        "det_plugin_guided_anchoring",
     ],
 )
 def test_module_is_light(module):

@@ -85,7 +85,7 @@ def requirements(package: str) -> set[str]:
 
 
 def test_all_packages_are_looked_at():
-    names = ("resnet", "fpn", "rcnn", "cascade", "htc", "retinanet", "ssd", "gn_ws_dcn")
+    names = ("resnet", "fpn", "rcnn", "cascade", "htc", "retinanet", "ssd", "gn_ws_dcn", "guided_anchoring")
     plugins = {f"det_plugin_{name}" for name in names}
     assert {"det_ops", "det_core", *plugins} <= set(PACKAGES)
     assert len(KNOWN) > 50

@@ -400,6 +400,26 @@ def test_a_recipe_of_a_known_distribution_says_how_to_get_it():
             assert "did you mean" not in str(error.value)
 
 
+def test_a_variant_of_a_known_distribution_says_how_to_get_it():
+    """The model's own plugin is there, the one that adds layers is not."""
+    zoo = entry_point(
+        make_plugin("rcnn", det_recipes=lambda: [RecipeEntry(name="mask-rcnn/r50-fpn-2x", make=pytest.fail)]),
+        "rcnn",
+        "det-plugin-rcnn",
+    )
+    with isolated_manager(zoo) as manager:
+        for name, words in {
+            "mask-rcnn/r50-fpn-gn-ws-2x": "gn and ws",
+            "mask-rcnn/r50-fpn-mdconv-c3-c5-1x": "mdconv",
+        }.items():
+            with pytest.raises(PluginError) as error:
+                manager.recipe_entry(name)
+            message = f"det-plugin-gn-ws-dcn provides recipes with {words}: pip install ./plugins/gn_ws_dcn ("
+            assert f"no recipe {name!r}; {message}" in str(error.value)
+        with pytest.raises(PluginError, match=r"did you mean \"mask-rcnn/r50-fpn-2x\""):
+            manager.recipe_entry("mask-rcnn/r50-fpn-3x")
+
+
 def test_a_misspelt_recipe_of_a_known_distribution_that_is_there_gets_the_nearest_names():
     zoo = make_plugin("htc", det_recipes=lambda: [RecipeEntry(name="htc/r50-fpn-1x", make=pytest.fail)])
     with (

@@ -31,6 +31,7 @@ from det_core.model.detector_config import DetectorConfig, PreprocessConfig
 from det_core.recipe import load_recipe
 from det_core.structures import Batch, Detections, ImageInfo, Key, Targets
 from det_core.weights import ImportReport, import_weights
+from det_plugin_resnet.zoo import BACKBONES
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -53,6 +54,9 @@ RECIPES = {
     "mask_rcnn_r50_fpn_gn_ws_all": "mask-rcnn/r50-fpn-gn-ws-2x",
     "faster_rcnn_r50_dconv_c3_c5_fpn": "faster-rcnn/r50-fpn-dconv-c3-c5-1x",
     "faster_rcnn_r50_mdconv_c3_c5_fpn": "faster-rcnn/r50-fpn-mdconv-c3-c5-1x",
+    "ga_rpn_r50_fpn": "ga-rpn/r50-caffe-fpn-1x",
+    "ga_faster_rcnn_r50_fpn": "ga-faster-rcnn/r50-caffe-fpn-1x",
+    "ga_retinanet_r50_fpn": "ga-retinanet/r50-caffe-fpn-1x",
     "ssd300_coco": "ssd/vgg16-300-coco-120e",
     "ssd512_coco": "ssd/vgg16-512-coco-120e",
     "pipeline_faster_rcnn_r50_fpn": "faster-rcnn/r50-fpn-1x",
@@ -64,6 +68,10 @@ RECIPES = {
 LOSSES = {
     "loss_rpn_cls": "rpn_cls",
     "loss_rpn_bbox": "rpn_box",
+    "loss_anchor_shape": "rpn_shape",
+    "loss_anchor_loc": "rpn_location",
+    "rpn_loss_anchor_shape": "rpn_shape",
+    "rpn_loss_anchor_loc": "rpn_location",
     "loss_cls": "roi_cls",
     "loss_bbox": "roi_box",
     "loss_mask": "roi_mask",
@@ -74,7 +82,7 @@ LOSSES = {
         for theirs, ours in (("cls", "cls"), ("bbox", "box"), ("mask", "mask"))
     },
 }
-ONE_STAGE = {"retinanet": "retina", "ssd": "ssd"}
+ONE_STAGE = {"retinanet": "retina", "ga-retinanet": "retina", "ssd": "ssd"}
 EVERYTHING = 1_000_000  # sample every candidate, so that no random number matters
 
 
@@ -103,16 +111,23 @@ def loss_names(case: Case) -> dict[str, str]:
     one_stage = ONE_STAGE.get(RECIPES[case.name].partition("/")[0])
     if one_stage is None:
         return LOSSES
-    return {"loss_cls": f"{one_stage}_cls", "loss_bbox": f"{one_stage}_box"}
+    kinds = {"cls": "cls", "bbox": "box", "shape": "shape", "loc": "location"}
+    return {f"loss_{theirs}": f"{one_stage}_{ours}" for theirs, ours in kinds.items()}
 
 
 def detector_config(recipe: str, facts: dict[str, Any]) -> DetectorConfig:
     """The recipe's detector with deterministic sampling, the case's thresholds and preprocessing."""
     config = load_recipe(recipe).detector
+    if "-caffe-" in recipe and "-caffe_" not in facts["config"]:  # published in caffe style, computed in the other
+        config = evolve(config, backbone=BACKBONES[recipe.partition("/")[2].partition("-")[0]])
     if config.dense_head is not None:
         head = config.dense_head
         if isinstance(head, ProposalHeadConfig):
             head = _sample_everything(head)
+        if hasattr(head, "guided"):
+            # mmdet 3.x counts classes from 0 and so takes what is no centre as the one class of locations.
+            sampler = _everything(head.guided.shape_sampler)
+            head = evolve(head, guided=evolve(head.guided, shape_sampler=sampler, location_labels="inverted"))
         if "model.test_cfg.score_thr" in facts["options"]:
             head = evolve(head, score_threshold=facts["options"]["model.test_cfg.score_thr"])
         for limits, option in (("train_limits", "train_cfg.rpn_proposal"), ("test_limits", "test_cfg.rpn")):
@@ -139,8 +154,11 @@ def detector_config(recipe: str, facts: dict[str, Any]) -> DetectorConfig:
 def _sample_everything(head: Any) -> Any:
     if hasattr(head, "stages"):
         return evolve(head, stages=tuple(_sample_everything(stage) for stage in head.stages))
-    sampler = RandomSamplerConfig(count=EVERYTHING, positive_fraction=head.sampler.positive_fraction)
-    return evolve(head, sampler=sampler)
+    return evolve(head, sampler=_everything(head.sampler))
+
+
+def _everything(sampler: Any) -> RandomSamplerConfig:
+    return RandomSamplerConfig(count=EVERYTHING, positive_fraction=sampler.positive_fraction)
 
 
 def synthetic_batch(case: Case) -> Batch:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import math
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+
+from det_core.engine.cost import measure_cost
+from det_core.recipe import load_recipe
 
 HERE = Path(__file__).parent
 
@@ -191,3 +196,12 @@ def test_wrong_pooling_and_wrong_proposals_are_traced_too(monkeypatch):
     case = golden.load_case("faster_rcnn_r50_fpn")
     monkeypatch.setattr(case.detector.dense_head.coder, "limit", 0.01)
     assert golden.explain(case).startswith("first departure: proposals")
+
+
+@pytest.mark.parametrize("name", SYNTHETIC)
+def test_a_recipe_has_as_many_parameters_as_the_reference(name):
+    facts = json.loads((HERE / "cases" / f"{name}.json").read_text(encoding="utf8"))
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    expected = sum(math.prod(w["shape"]) for key, w in facts["weights"].items() if not key.endswith(buffers))
+    config = load_recipe(golden.RECIPES[name]).detector
+    assert measure_cost(config, facts["num_classes"], (320, 320)).parameters == expected

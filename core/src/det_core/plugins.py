@@ -40,6 +40,7 @@ KNOWN: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
         "plugins/gn_ws_dcn",
         {"conv": ("ws_conv2d", "deform_conv2d"), "roi_pool": ("deform_roi_pool",)},
     ),
+    "det-plugin-guided-anchoring": ("plugins/guided_anchoring", {"dense_head": ("ga_rpn", "ga_retinanet")}),
     "det-plugin-ssd": (
         "plugins/ssd",
         {
@@ -58,8 +59,11 @@ MODELS = {
     "det-plugin-cascade": ("cascade-rcnn", "cascade-mask-rcnn"),
     "det-plugin-htc": ("htc", "htc-without-semantic"),
     "det-plugin-retinanet": ("retinanet",),
+    "det-plugin-guided-anchoring": ("ga-rpn", "ga-fast-rcnn", "ga-faster-rcnn", "ga-retinanet"),
     "det-plugin-ssd": ("ssd",),
 }
+# Words in the names of recipes that a distribution adds to the models of others.
+VARIANTS = {"det-plugin-gn-ws-dcn": ("gn", "ws", "dconv", "mdconv", "dpool", "mdpool")}
 
 EntryPoint = tuple[str, str, str, Callable[[], object]]  # name, distribution, version, load
 
@@ -339,6 +343,10 @@ class PluginManager:
         for distribution, models in MODELS.items():
             if model in models and all(state.distribution != distribution for state in there):
                 return self._why_absent(distribution, f"the recipes of {model}")
+        for distribution, words in VARIANTS.items():
+            missing = all(state.distribution != distribution for state in there)
+            if missing and (found := [word for word in words if word in name.split("-")]):
+                return self._why_absent(distribution, f"recipes with {' and '.join(found)}")
         failed = [f"{p.label} ({p.errors[0]})" for p in self.plugins if p.errors]
         broken = f"; plugins that failed: {', '.join(failed)}" if failed else ""
         return f"{nearest(name, self._recipes)}{broken}"

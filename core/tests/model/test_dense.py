@@ -14,6 +14,7 @@ from det_core.boxes.sample import Sampled
 from det_core.model.dense import (
     Candidates,
     DenseOutputs,
+    anchor_labels,
     best_candidates,
     best_per_class,
     dense_box_loss,
@@ -77,7 +78,7 @@ def matched(
     levels = GRID.build((16,))([(1, 4)], CPU)
     batch = Batch(images=torch.zeros(1, 3, *padded), infos=(info(height, width),))
     matches = match_anchors(levels, (16,), ASSIGNER, [target], batch, border)
-    assert torch.equal(matches.anchors, levels[0].boxes)
+    assert all(torch.equal(anchors, levels[0].boxes) for anchors in matches.anchors)
     (assignment,) = matches.assignments
     found: list[int] = assignment.objects.tolist()
     return found
@@ -139,6 +140,17 @@ def test_everything_that_stands_for_something() -> None:
     assert chosen.objects.tolist() == [1, 0]
 
 
+def test_labels_of_anchors() -> None:
+    """The class of an anchor's object, background, or neither; an image without objects among them."""
+    chosen = [
+        Sampled(torch.tensor([1, 3]), torch.tensor([0]), torch.tensor([1, 0])),
+        Sampled(torch.tensor([], dtype=torch.int64), torch.tensor([0, 1, 3]), torch.tensor([], dtype=torch.int64)),
+    ]
+    wanted = [targets((0.0, 0, 1, 1), (36.0, 0, 52, 16)), targets()]
+    wanted[0] = evolve(wanted[0], labels=torch.tensor([4, 2]))
+    assert anchor_labels(chosen, wanted, 4, background=7).tolist() == [[7, 2, -1, 4], [7, 7, -1, 7]]
+
+
 def test_the_box_loss_of_positives() -> None:
     """Deltas of .25 and 0 to an object that is a quarter of its side to the right."""
     anchors = torch.tensor([[0.0, 0, 16, 16], [32, 0, 48, 16], [64, 0, 80, 16]])
@@ -148,17 +160,17 @@ def test_the_box_loss_of_positives() -> None:
         Sampled(torch.tensor([0]), torch.tensor([1]), torch.tensor([0])),
     ]
     wanted = [targets((0.0, 0, 1, 1), (36.0, 0, 52, 16)), targets((4.0, 0, 20, 16))]
-    term = dense_box_loss(L1Config().build(), CODER, anchors, list(deltas), chosen, wanted, 4.0)
+    term = dense_box_loss(L1Config().build(), CODER, [anchors] * 2, list(deltas), chosen, wanted, 4.0)
     assert term.total.item() == pytest.approx(0.25)
     assert term.value().item() == pytest.approx(0.0625)
-    boxes = dense_box_loss(GIoUConfig().build(), CODER, anchors, list(deltas), chosen, wanted, 1.0)
+    boxes = dense_box_loss(GIoUConfig().build(), CODER, [anchors] * 2, list(deltas), chosen, wanted, 1.0)
     assert boxes.total.item() == pytest.approx(1 - 12 / 20)  # of boxes, where a loss compares these
 
 
 def test_without_positives_the_box_loss_is_zero_with_a_gradient() -> None:
     deltas = torch.randn(1, 3, 4, requires_grad=True)
     nothing = Sampled(*(torch.zeros(0, dtype=torch.int64) for _ in range(3)))
-    term = dense_box_loss(L1Config().build(), CODER, torch.rand(3, 4), list(deltas), [nothing], [targets()], 0.0)
+    term = dense_box_loss(L1Config().build(), CODER, [torch.rand(3, 4)], list(deltas), [nothing], [targets()], 0.0)
     assert term.value().item() == 0.0
     term.value().backward()
     assert deltas.grad is not None

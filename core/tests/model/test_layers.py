@@ -10,7 +10,7 @@ from torch import nn
 
 from det_core.config.base import ConfigError
 from det_core.model.layer_config import BatchNormConfig, Conv2dConfig, FrozenBatchNormConfig, GroupNormConfig
-from det_core.model.layers import ConvNorm, kaiming_init, normal_init, to_rois, xavier_init
+from det_core.model.layers import ConvNorm, kaiming_init, normal_init, to_rois, tower, xavier_init
 
 
 def images(seed: int = 0) -> torch.Tensor:
@@ -113,6 +113,15 @@ def test_convolution_then_norm_then_relu(norm, relu):
     assert found.shape == (4, 4, 3, 3)
     assert torch.equal(found, expected)
     assert (found.min() < 0) != relu
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_tower_of_convolutions(count):
+    layers = tower(8, 6, count, conv=Conv2dConfig(), norm=GroupNormConfig(groups=2))
+    assert [layer.conv.in_channels for layer in layers] == [8, 6, 6][:count]
+    out = layers(images())
+    assert out.shape == (4, 6 if count else 8, 5, 6)
+    assert count == 0 or out.min() == 0
 
 
 def test_normal_init():

@@ -1,12 +1,13 @@
 """What heads that work on every location have in common: one row per anchor, targets, pre-selection, decoding.
 
 Letters: N images, L levels, A anchors per cell, C columns (classes), h w feature size, t anchors of one level,
-T anchors of all levels, n candidates or detections of one image. Boxes are xyxy in pixels of the padded network input.
+T anchors of all levels, u of them that may train, M objects, n candidates or detections of one image. Boxes are xyxy in
+pixels of the padded network input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -21,6 +22,8 @@ from det_core.model.layer_config import SoftNMSConfig
 from det_core.model.losses import Loss, box_loss, full_precision
 from det_core.model.postprocess import pairs_nms, to_original
 from det_core.structures import Batch, Detections, ImageInfo, LossTerm, Targets
+
+UNLEARNT = -1  # the label of anchors that are neither object nor background, as the focal loss takes it
 
 
 @frozen(eq=False)
@@ -51,9 +54,9 @@ def dense_outputs(
 
 @frozen(eq=False)
 class AnchorMatches:
-    """anchors (T, 4) of all levels; of each image, what they stand for, those that do not train being ignored."""
+    """Of each image: anchors (T, 4) of all levels, and what they stand for, those that do not train being ignored."""
 
-    anchors: Tensor
+    anchors: list[Tensor]
     assignments: list[Assignment]
 
 
@@ -73,9 +76,9 @@ def match_anchors(
     anchors = torch.cat([level.boxes for level in levels])
     valid = torch.cat([level.valid(batch.padded_size, stride) for level, stride in zip(levels, strides, strict=True)])
     return AnchorMatches(
-        anchors,
+        [anchors] * len(batch),
         [
-            _assign(anchors, valid & within_border(anchors, info, allowed_border), target, assigner)
+            assign_usable(assigner, anchors, target.boxes, valid & within_border(anchors, info, allowed_border))
             for target, info in zip(targets, batch.infos, strict=True)
         ],
     )
@@ -90,12 +93,22 @@ def within_border(anchors: Tensor, info: ImageInfo, allowed: int) -> Tensor:
     return (x1 >= -allowed) & (y1 >= -allowed) & (x2 < width + allowed) & (y2 < height + allowed)
 
 
-def _assign(anchors: Tensor, usable: Tensor, target: Targets, assigner: Assigner) -> Assignment:
+def assign_usable(
+    assign: Callable[[Tensor, Tensor], Assignment], anchors: Tensor, boxes: Tensor, usable: Tensor
+) -> Assignment:
+    """Which object each anchor stands for, those that may not train being ignored.
+
+    Args:
+        assign: anchors (u, ...) and objects (M, 4) to what they stand for, as an `Assigner` does.
+        anchors: (T, ...), whatever `assign` takes.
+        boxes: (M, 4), the image's objects.
+        usable: (T,) bool.
+    """
     rows = usable.nonzero().flatten()
-    if len(rows) == len(anchors):
-        return assigner(anchors, target.boxes)
-    objects = torch.full((len(anchors),), IGNORED, dtype=torch.int64, device=anchors.device)
-    objects[rows] = assigner(anchors[rows], target.boxes).objects
+    if len(rows) == len(usable):
+        return assign(anchors, boxes)
+    objects = torch.full((len(usable),), IGNORED, dtype=torch.int64, device=usable.device)
+    objects[rows] = assign(anchors[rows], boxes).objects
     return Assignment(objects)
 
 
@@ -105,10 +118,19 @@ def everything(assignment: Assignment) -> Sampled:
     return Sampled(positive, assignment.negative(), assignment.objects[positive])
 
 
+def anchor_labels(chosen: Sequence[Sampled], targets: Sequence[Targets], anchors: int, background: int) -> Tensor:
+    """(N, anchors) int64: each anchor's class, `background`, or UNLEARNT where it is not among the chosen."""
+    labels = torch.full((len(chosen), anchors), UNLEARNT, device=targets[0].labels.device)
+    for row, c, target in zip(labels, chosen, targets, strict=True):
+        row[c.negative] = background
+        row[c.positive] = target.labels[c.objects]
+    return labels
+
+
 def dense_box_loss(
     loss: Loss,
     coder: BoxCoder,
-    anchors: Tensor,
+    anchors: Sequence[Tensor],
     deltas: Sequence[Tensor],
     chosen: Sequence[Sampled],
     targets: Sequence[Targets],
@@ -118,14 +140,14 @@ def dense_box_loss(
 
     Args:
         loss, coder: the head's.
-        anchors: (T, 4).
+        anchors: of each image (T, 4).
         deltas: of each image (T, 4).
         chosen: of each image.
         targets: of each image.
         count: what the sum is divided by.
     """
     predicted = torch.cat([row[s.positive] for row, s in zip(deltas, chosen, strict=True)])
-    at = torch.cat([anchors[s.positive] for s in chosen])
+    at = torch.cat([a[s.positive] for a, s in zip(anchors, chosen, strict=True)])
     boxes = torch.cat([t.boxes[s.objects] for t, s in zip(targets, chosen, strict=True)])
     return box_loss(loss, coder, at, predicted, boxes, count)
 

@@ -81,6 +81,12 @@ class ConvNorm(nn.Module):
         return x.relu_() if self.relu else x
 
 
+def tower(channels: int, width: int, count: int, *, conv: ConvConfig, norm: NormConfig | None) -> nn.Sequential:
+    """`count` 3x3 convolutions with norm, if any, and ReLU: (N, channels, H, W) to (N, width, H, W)."""
+    inputs = [channels, *[width] * (count - 1)][:count]
+    return nn.Sequential(*(ConvNorm(c, width, 3, padding=1, conv=conv, norm=norm, relu=True) for c in inputs))
+
+
 def normal_init(module: nn.Module, std: float, bias: float = 0.0) -> None:
     """Weights N(0, std^2) and a constant bias, in place."""
     nn.init.normal_(module.weight, std=std)  # type: ignore[arg-type]

@@ -9,25 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from attrs import frozen
 from torch import Tensor, nn
 
-import det_ops
 from det_core.config.base import FeatureSpec, ProposalLimits
 from det_core.model.contracts import Losses, ProposalHead
 from det_core.model.dense import DenseOutputs, best_candidates, dense_box_loss, dense_outputs, match_anchors
 from det_core.model.layers import normal_init
-from det_core.model.postprocess import to_original
 from det_core.structures import Batch, Detections, ImageInfo, Targets
 from det_plugin_rcnn.config import RPNConfig
-
-
-@frozen(eq=False)
-class ScoredBoxes:
-    """boxes (n, 4) and scores (n,) in 0..1, best first."""
-
-    boxes: Tensor
-    scores: Tensor
+from det_plugin_rcnn.proposals import ScoredBoxes, as_detections, choose_proposals, objectness_loss
 
 
 class RPN(ProposalHead):
@@ -67,11 +57,8 @@ class RPN(ProposalHead):
         ]
         scores, deltas = torch.cat(outputs.scores, 1)[..., 0], torch.cat(outputs.deltas, 1)
         count = float(sum(len(s.positive) + len(s.negative) for s in sampled))
-        at = [torch.cat([s.positive, s.negative]) for s in sampled]
-        logits = torch.cat([row[i] for row, i in zip(scores, at, strict=True)])
-        wanted = torch.cat([torch.cat([torch.ones_like(s.positive), torch.zeros_like(s.negative)]) for s in sampled])
         return {
-            "rpn_cls": self.cls_loss(logits, wanted, count),
+            "rpn_cls": objectness_loss(self.cls_loss, scores, sampled, count),
             "rpn_box": dense_box_loss(
                 self.box_loss, self.coder, matches.anchors, list(deltas), sampled, targets, count
             ),
@@ -81,11 +68,7 @@ class RPN(ProposalHead):
     def _propose(self, outputs: DenseOutputs, info: ImageInfo, row: int, limits: ProposalLimits) -> ScoredBoxes:
         """Best per level, decoded and clipped; NMS inside each level; best of all."""
         best = best_candidates(outputs, row, info, self.coder, limit=limits.before_nms)
-        scores = best.scores.sigmoid()
-        real = best.larger_than(self.config.min_size).nonzero().flatten()
-        kept = det_ops.batched_nms(best.boxes[real], scores[real], best.levels[real], self.config.nms_threshold)
-        kept = real[kept[: limits.after_nms]]
-        return ScoredBoxes(best.boxes[kept], scores[kept])
+        return choose_proposals(best, self.config, limits)
 
     def proposals(self, outputs: DenseOutputs, batch: Batch, limits: ProposalLimits) -> list[Tensor]:  # type: ignore[override]
         """Per image (n, 4) detached boxes, best first."""
@@ -93,12 +76,7 @@ class RPN(ProposalHead):
 
     def predict(self, outputs: DenseOutputs, batch: Batch) -> list[Detections]:  # type: ignore[override]
         """The proposals as detections of one class, in original pixels."""
-        found = [self._propose(outputs, info, row, self.test_limits) for row, info in enumerate(batch.infos)]
         return [
-            Detections(
-                boxes=to_original(f.boxes, info),
-                scores=f.scores,
-                labels=torch.zeros(len(f.scores), dtype=torch.int64, device=f.scores.device),
-            )
-            for f, info in zip(found, batch.infos, strict=True)
+            as_detections(self._propose(outputs, info, row, self.test_limits), info)
+            for row, info in enumerate(batch.infos)
         ]

@@ -18,6 +18,7 @@ from det_core.config.base import FeatureSpec
 from det_core.model.contracts import DenseHead, Losses
 from det_core.model.dense import (
     DenseOutputs,
+    anchor_labels,
     best_candidates,
     dense_box_loss,
     dense_outputs,
@@ -25,11 +26,9 @@ from det_core.model.dense import (
     match_anchors,
     suppress,
 )
-from det_core.model.layers import ConvNorm, normal_init
+from det_core.model.layers import normal_init, tower
 from det_core.structures import Batch, Detections, ImageInfo, Targets
 from det_plugin_retinanet.config import RetinaNetHeadConfig
-
-IGNORE = -1  # what the focal loss calls anchors that are neither object nor background
 
 
 class RetinaNetHead(DenseHead):
@@ -41,8 +40,11 @@ class RetinaNetHead(DenseHead):
         self.strides = features.strides
         channels = features.same_channels("retinanet")
         per_cell = config.anchors.anchors_per_cell()
-        self.cls_tower, width = self._tower(channels), config.channels if config.num_convs else channels
-        self.box_tower = self._tower(channels)
+        towers = [
+            tower(channels, config.channels, config.num_convs, conv=config.conv, norm=config.norm) for _ in range(2)
+        ]
+        self.cls_tower, self.box_tower = towers
+        width = config.channels if config.num_convs else channels
         self.scores = nn.Conv2d(width, per_cell * num_classes, 3, padding=1)
         self.deltas = nn.Conv2d(width, per_cell * 4, 3, padding=1)
         for module in self.modules():
@@ -54,15 +56,6 @@ class RetinaNetHead(DenseHead):
         self.assigner = config.assigner.build()
         self.cls_loss = config.cls_loss.build()
         self.box_loss = config.box_loss.build()
-
-    def _tower(self, channels: int) -> nn.Sequential:
-        config, layers = self.config, []
-        for _ in range(config.num_convs):
-            layers.append(
-                ConvNorm(channels, config.channels, 3, padding=1, conv=config.conv, norm=config.norm, relu=True)
-            )
-            channels = config.channels
-        return nn.Sequential(*layers)
 
     def class_dependent(self) -> tuple[str, ...]:
         return ("scores",)
@@ -78,11 +71,8 @@ class RetinaNetHead(DenseHead):
         matches = match_anchors(outputs.anchors, self.strides, self.assigner, targets, batch)
         chosen = [everything(assignment) for assignment in matches.assignments]
         count = float(sum(len(c.positive) for c in chosen))
-        labels = torch.full((len(chosen), len(matches.anchors)), IGNORE, device=matches.anchors.device)
-        for row, c, target in zip(labels, chosen, targets, strict=True):
-            row[c.negative] = self.num_classes
-            row[c.positive] = target.labels[c.objects]
         scores, deltas = torch.cat(outputs.scores, 1), torch.cat(outputs.deltas, 1)
+        labels = anchor_labels(chosen, targets, scores.shape[1], self.num_classes)
         return {
             "retina_cls": self.cls_loss(scores.flatten(0, 1), labels.flatten(), count),
             "retina_box": dense_box_loss(

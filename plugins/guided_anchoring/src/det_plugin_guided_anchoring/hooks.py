@@ -1,0 +1,28 @@
+"""What this plugin adds: heads with guided anchors, their recipes, and how other projects name their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from det_core.config.base import Component
+from det_core.hookspecs import hookimpl
+from det_core.recipe import RecipeEntry
+from det_core.weights import WeightMap
+from det_plugin_guided_anchoring.config import GARetinaNetHeadConfig, GARPNConfig
+from det_plugin_guided_anchoring.recipes import ENTRIES
+from det_plugin_guided_anchoring.weights import WEIGHT_MAPS
+
+
+@hookimpl
+def det_heads() -> Sequence[type[Component]]:
+    return [GARPNConfig, GARetinaNetHeadConfig]
+
+
+@hookimpl
+def det_recipes() -> Sequence[RecipeEntry]:
+    return ENTRIES
+
+
+@hookimpl
+def det_weight_maps() -> Sequence[WeightMap]:
+    return WEIGHT_MAPS

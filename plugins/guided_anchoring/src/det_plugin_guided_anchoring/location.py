@@ -1,0 +1,91 @@
+"""Which cells should have an anchor (Wang et al., Guided Anchoring, 2019, section 3.2).
+
+Letters: N images, L levels, M objects of one image, h w feature size, T cells of all levels. Boxes are xyxy in pixels
+of the padded network input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from det_core.model.losses import full_precision
+from det_core.structures import LossTerm
+from det_plugin_guided_anchoring.config import GuidedAnchorsConfig
+
+NEGATIVE, IGNORED, CENTRE = 0, 1, 2
+
+
+def target_levels(boxes: Tensor, levels: int, smallest: float) -> Tensor:
+    """(M,) int64: the level of each box (M, 4), whose squares are nearest to it in size.
+
+    smallest: the side of the finest level's squares in pixels; it doubles from level to level.
+    """
+    side = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
+    return (side / smallest).log2().add(0.5).floor().clamp(0, levels - 1).long()
+
+
+def regions(boxes: Tensor, ratio: float, stride: int, size: tuple[int, int]) -> Tensor:
+    """(M, 4) int64, the cells x1 y1 x2 y2 of a share of each box's sides around its centre, the last ones included.
+
+    They lie on the map of `size` (h, w), so that every object has a cell.
+    """
+    last = boxes.new_tensor([size[1] - 1, size[0] - 1] * 2)
+    edge = (1 - ratio) / 2
+    cells = boxes / stride
+    low, high = cells[:, :2], cells[:, 2:]
+    corners = torch.cat([(1 - edge) * low + edge * high, edge * low + (1 - edge) * high], 1).round()
+    return corners.clamp(min=0).minimum(last).long()
+
+
+class LocationLoss(nn.Module):
+    """Focal loss of the location map, with the cells around an object's centre as positives."""
+
+    def __init__(self, config: GuidedAnchorsConfig, strides: tuple[int, ...]) -> None:
+        super().__init__()
+        self.config, self.strides = config, strides
+        self.loss = config.location_loss.build()
+
+    def targets(self, boxes: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
+        """(T,) uint8, NEGATIVE, IGNORED or CENTRE, of every cell of levels of sizes (h, w); boxes (M, 4).
+
+        On its own level a later object overrides an earlier one; what a neighbouring level has overrides nothing. All
+        is on the CPU, where many small writes cost least.
+        """
+        config = self.config
+        maps = [torch.full(size, NEGATIVE, dtype=torch.uint8) for size in sizes]
+        count = len(sizes)
+        levels = target_levels(boxes, count, config.base_scale * self.strides[0]).tolist()
+        around, centre = (
+            [regions(boxes, ratio, *level).tolist() for level in zip(self.strides, sizes, strict=True)]
+            for ratio in (config.ignore_ratio, config.centre_ratio)
+        )
+        for number, own in enumerate(levels):
+            for level in (own - 1, own + 1):
+                if 0 <= level < count:
+                    fill(maps[level], around[level][number], IGNORED)
+        for number, own in enumerate(levels):
+            fill(maps[own], around[own][number], IGNORED)
+            fill(maps[own], centre[own][number], CENTRE)
+        return torch.cat([x.flatten() for x in maps])
+
+    def forward(
+        self, locations: Sequence[Tensor], boxes: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
+    ) -> LossTerm:
+        """Of L logits (N, h * w) and each image's objects (M, 4); the count is the batch's cells / `location_cells`."""
+        config = self.config
+        logits = full_precision(torch.cat(list(locations), 1))
+        kinds = torch.stack([self.targets(b.cpu(), sizes) for b in boxes]).to(logits.device)
+        weights = logits.new_tensor([config.negative_weight, 0.0, 1.0])[kinds.long()]
+        positive = (kinds == CENTRE) == (config.location_labels == "centre")
+        background = (~positive).long()  # the focal loss's one class is 0
+        each = self.loss.elementwise(logits.flatten()[:, None], background.flatten())[:, 0]
+        return LossTerm(self.loss.weight * (each * weights.flatten()).sum(), logits.numel() / config.location_cells)
+
+
+def fill(cells: Tensor, region: Sequence[int], value: int) -> None:
+    """Write a value into a region x1 y1 x2 y2, the last cells included, of a map (h, w)."""
+    x1, y1, x2, y2 = region
+    cells[y1 : y2 + 1, x1 : x2 + 1] = value

@@ -1,0 +1,115 @@
+"""What a head with guided anchors predicts at every cell, and how (Wang et al., Guided Anchoring, 2019, section 3).
+
+Letters: N images, L levels, C channels, K classes (or 1), h w feature size, t cells of one level (h * w), G groups of
+channels. One anchor per cell. Boxes are xyxy in pixels of the padded network input.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+
+import det_ops
+from det_core.boxes.anchors import AnchorGenerator, LevelAnchors
+from det_core.model.layers import normal_init
+from det_core.model.losses import full_precision
+
+
+@frozen(eq=False)
+class GuidedOutputs:
+    """Per level, cell by cell in the order of its map (row, column).
+
+    locations (N, t) logits of there being an anchor; shapes (N, t, 2), dw and dh of the anchor relative to the cell's
+    square; scores (N, t, K) logits; deltas (N, t, 4) relative to the anchor; kept (N, t) bool, the cells that scores
+    and deltas were computed for, or None where that is all of them (in training); anchors: the squares; sizes (h, w).
+    """
+
+    locations: list[Tensor]
+    shapes: list[Tensor]
+    scores: list[Tensor]
+    deltas: list[Tensor]
+    kept: list[Tensor] | None
+    anchors: list[LevelAnchors]
+    sizes: list[tuple[int, int]]
+
+
+class AnchorPrediction(nn.Module):
+    """Whether a cell has an anchor, and its shape (section 3.2 and 3.3), by a 1x1 convolution each."""
+
+    def __init__(self, channels: int, prior: float) -> None:
+        super().__init__()
+        self.location = nn.Conv2d(channels, 1, 1)
+        self.shape = nn.Conv2d(channels, 2, 1)
+        normal_init(self.location, 0.01, bias=-math.log((1 - prior) / prior))
+        normal_init(self.shape, 0.01)
+
+    def forward(self, located: Tensor, shaped: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (N, C, h, w) for locations and (N, C, h, w) for shapes to maps (N, 1, h, w) and (N, 2, h, w)."""
+        return self.location(located), self.shape(shaped)
+
+
+class FeatureAdaption(nn.Module):
+    """Features that look as far as the anchor of their cell reaches: a 3x3 deformable convolution (section 3.4).
+
+    The anchor's shape, without gradient, moves its taps.
+    """
+
+    def __init__(self, channels: int, offset_groups: int) -> None:
+        super().__init__()
+        self.offset_groups = offset_groups
+        self.offset = nn.Conv2d(2, offset_groups * 18, 1, bias=False)
+        self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3).normal_(std=0.01))
+        normal_init(self.offset, 0.1)
+
+    def forward(self, x: Tensor, shape: Tensor) -> Tensor:
+        """Features (N, C, h, w) and the map of shapes (N, 2, h, w) to features (N, C, h, w)."""
+        offset = self.offset(shape.detach())
+        return det_ops.deform_conv2d(x, offset, self.weight, padding=1, offset_groups=self.offset_groups).relu_()
+
+
+def kept_cells(location: Tensor, threshold: float) -> Tensor:
+    """The cells that have an anchor, (N, h, w) bool, of the map of location logits (N, 1, h, w)."""
+    return full_precision(location)[:, 0].sigmoid() >= threshold
+
+
+def conv_at(conv: nn.Conv2d, x: Tensor, kept: Tensor | None) -> Tensor:
+    """conv(x), (N, O, h, w); where a mask `kept` (N, h, w) is given, only there, without gradient, and 0 elsewhere."""
+    if kept is None:
+        return conv(x)
+    height, width = conv.weight.shape[-2:]
+    return det_ops.masked_conv2d(x, kept, conv.weight, conv.bias, padding=((height - 1) // 2, (width - 1) // 2))
+
+
+def per_cell(maps: Tensor) -> Tensor:
+    """(N, O, h, w) to (N, t, O)."""
+    return maps.flatten(2).transpose(1, 2)
+
+
+@frozen(eq=False)
+class LevelMaps:
+    """Of one level: location (N, 1, h, w), shape (N, 2, h, w), scores (N, K, h, w), deltas (N, 4, h, w), kept."""
+
+    location: Tensor
+    shape: Tensor
+    scores: Tensor
+    deltas: Tensor
+    kept: Tensor | None
+
+
+def guided_outputs(levels: Sequence[LevelMaps], squares: AnchorGenerator) -> GuidedOutputs:
+    """All levels' maps with one row per cell, and the squares of the cells."""
+    sizes = [(int(level.shape.shape[-2]), int(level.shape.shape[-1])) for level in levels]
+    kept = [level.kept.flatten(1) for level in levels if level.kept is not None]
+    return GuidedOutputs(
+        locations=[level.location.flatten(1) for level in levels],
+        shapes=[per_cell(level.shape) for level in levels],
+        scores=[per_cell(level.scores) for level in levels],
+        deltas=[per_cell(level.deltas) for level in levels],
+        kept=kept or None,
+        anchors=squares(sizes, levels[0].shape.device),
+        sizes=sizes,
+    )

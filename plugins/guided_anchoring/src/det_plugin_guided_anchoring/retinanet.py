@@ -1,0 +1,128 @@
+"""GA-RetinaNet: RetinaNet's head on guided anchors (Wang et al., Guided Anchoring, 2019, section 4.1).
+
+Letters: N images, L levels, K foreground classes, C channels, h w feature size, t cells of one level, T cells of all
+levels. One anchor per cell. Boxes are xyxy in pixels of the padded network input; predictions are in original pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from det_core.boxes.anchors import LevelAnchors
+from det_core.config.base import FeatureSpec
+from det_core.model.contracts import DenseHead, Losses
+from det_core.model.dense import (
+    DenseOutputs,
+    anchor_labels,
+    best_candidates,
+    dense_box_loss,
+    everything,
+    suppress,
+)
+from det_core.model.layers import normal_init, tower
+from det_core.model.losses import full_precision
+from det_core.structures import Batch, Detections, ImageInfo, Targets
+from det_plugin_guided_anchoring.anchoring import GuidedAnchors
+from det_plugin_guided_anchoring.config import GARetinaNetHeadConfig
+from det_plugin_guided_anchoring.prediction import (
+    AnchorPrediction,
+    FeatureAdaption,
+    GuidedOutputs,
+    LevelMaps,
+    conv_at,
+    guided_outputs,
+    kept_cells,
+)
+
+
+class GARetinaNetHead(DenseHead):
+    """Two towers: that of classes says where anchors are, that of boxes their shapes; both are adapted to them.
+
+    In training every cell counts. In evaluation mode scores and boxes are computed only where there are anchors.
+    """
+
+    def __init__(self, config: GARetinaNetHeadConfig, features: FeatureSpec, num_classes: int) -> None:
+        super().__init__()
+        self.config, self.num_classes, guided = config, num_classes, config.guided
+        channels = features.same_channels("ga_retinanet")
+        width = config.channels if config.num_convs else channels
+        towers = [
+            tower(channels, config.channels, config.num_convs, conv=config.conv, norm=config.norm) for _ in range(2)
+        ]
+        self.cls_tower, self.box_tower = towers
+        self.prediction = AnchorPrediction(width, guided.location_prior)
+        self.cls_adaption = FeatureAdaption(width, guided.offset_groups)
+        self.box_adaption = FeatureAdaption(width, guided.offset_groups)
+        self.scores = nn.Conv2d(width, num_classes, 3, padding=1)
+        self.deltas = nn.Conv2d(width, 4, 3, padding=1)
+        for module in (*self.cls_tower.modules(), *self.box_tower.modules(), self.deltas):
+            if isinstance(module, nn.Conv2d):
+                normal_init(module, 0.01)
+        normal_init(self.scores, 0.01, bias=-math.log((1 - config.prior) / config.prior))
+        self.guided = GuidedAnchors(guided, features.strides)
+        self.coder = config.coder.build()
+        self.assigner = config.assigner.build()
+        self.cls_loss = config.cls_loss.build()
+        self.box_loss = config.box_loss.build()
+
+    def class_dependent(self) -> tuple[str, ...]:
+        return ("scores",)
+
+    def forward(self, features: Sequence[Tensor]) -> GuidedOutputs:
+        """L maps (N, C, h, w) to what each cell predicts: its anchor, K scores, and four deltas from this anchor."""
+        return guided_outputs([self._level(x) for x in features], self.guided.squares)
+
+    def _level(self, x: Tensor) -> LevelMaps:
+        classes, boxes = self.cls_tower(x), self.box_tower(x)
+        location, shape = self.prediction(classes, boxes)
+        kept = None if self.training else kept_cells(location, self.config.guided.location_threshold)
+        scores = conv_at(self.scores, self.cls_adaption(classes, shape), kept)
+        return LevelMaps(location, shape, scores, conv_at(self.deltas, self.box_adaption(boxes, shape), kept), kept)
+
+    def losses(self, outputs: GuidedOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:  # type: ignore[override]
+        """`retina_cls` and `retina_box`, over the positive anchors; `retina_shape`, over the sampled cells;
+        `retina_location`."""
+        matches = self.guided.match(outputs, self.assigner, targets, batch)
+        chosen = [everything(assignment) for assignment in matches.assignments]
+        count = float(sum(len(c.positive) for c in chosen))
+        scores, deltas = torch.cat(outputs.scores, 1), torch.cat(outputs.deltas, 1)
+        labels = anchor_labels(chosen, targets, scores.shape[1], self.num_classes)
+        return {
+            "retina_cls": self.cls_loss(scores.flatten(0, 1), labels.flatten(), count),
+            "retina_box": dense_box_loss(
+                self.box_loss, self.coder, matches.anchors, list(deltas), chosen, targets, count
+            ),
+            "retina_shape": matches.shape,
+            "retina_location": matches.location,
+        }
+
+    @torch.no_grad()
+    def predict(self, outputs: GuidedOutputs, batch: Batch) -> list[Detections]:  # type: ignore[override]
+        """Per level the best anchors, all classes of theirs above the threshold, then NMS inside each class."""
+        return [self._detect(outputs, row, info) for row, info in enumerate(batch.infos)]
+
+    def _detect(self, outputs: GuidedOutputs, row: int, info: ImageInfo) -> Detections:
+        config = self.config
+        own = best_anchors(self.guided.of_image(outputs, row), config.before_nms)
+        pairs = config.before_nms * self.num_classes
+        best = best_candidates(own, 0, info, self.coder, limit=pairs, above=config.score_threshold)
+        return suppress(best.where(best.larger_than(config.min_size)), info, config)
+
+
+def best_anchors(outputs: DenseOutputs, limit: int) -> DenseOutputs:
+    """Of one image's logits and deltas, those of at most `limit` anchors per level, and scores as probabilities.
+
+    An anchor is as good as its best class.
+    """
+    scores, deltas, anchors = [], [], []
+    for logits, moves, level in zip(outputs.scores, outputs.deltas, outputs.anchors, strict=True):
+        values = full_precision(logits)
+        best = values[0].amax(1).topk(min(limit, len(level.boxes))).indices
+        scores.append(values[:, best].sigmoid())
+        deltas.append(moves[:, best])
+        anchors.append(LevelAnchors(level.boxes[best], level.cells[best]))
+    return DenseOutputs(scores, deltas, anchors)

@@ -1,0 +1,90 @@
+"""Which shapes anchors should have (Wang et al., Guided Anchoring, 2019, section 3.3).
+
+Letters: N images, A approximate anchors of a cell, T cells of all levels, u cells that may train, M objects of one
+image. Boxes are xyxy in pixels of the padded network input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import det_ops
+from det_core.boxes.assign import Assignment
+from det_core.boxes.coder import BoxCoder
+from det_core.boxes.config import MaxIoUAssignerConfig
+from det_core.model.dense import assign_usable, dense_box_loss
+from det_core.structures import Batch, LossTerm, Targets
+from det_plugin_guided_anchoring.config import GuidedAnchorsConfig
+
+NEVER = 2.0  # an IoU that no box reaches
+
+
+def assign_cells(approximate: Tensor, objects: Tensor, config: MaxIoUAssignerConfig) -> Assignment:
+    """Which object each cell's shape stands for; a cell overlaps an object by the best of its approximate anchors.
+
+    Then as MaxIoUAssigner: best IoU below `negative` is background, from `positive` on it takes the best object (the
+    first of equals), and with `low_quality` every object takes the cells that tie its best IoU, a later object
+    overriding an earlier one. The matrix of all anchors and objects never exists.
+
+    Args:
+        approximate: (u, A, 4).
+        objects: (M, 4).
+        config: the thresholds.
+    """
+    cells, each = approximate.shape[:2]
+    real = torch.promote_types(approximate.dtype, objects.dtype)
+    boxes, objects = approximate.reshape(-1, 4).to(real), objects.to(real)
+    nearest, overlap = det_ops.max_iou_assign(boxes, objects, 0.0, 0.0, low_quality=False)
+    nearest, overlap = nearest.view(cells, each), overlap.view(cells, each)
+    best = overlap.amax(1)
+    first = nearest.where(overlap == best[:, None], len(objects)).amin(1)  # objects count from 1 here, 0 is none
+    assigned = torch.full_like(first, -1)
+    assigned[best < config.negative] = 0
+    assigned = first.where(best >= config.positive, assigned)
+    if config.low_quality:
+        taken, _ = det_ops.max_iou_assign(boxes, objects, NEVER, NEVER, config.min_positive, True, config.all_ties)
+        taken = taken.view(cells, each).amax(1)
+        assigned = taken.where(taken > 0, assigned)
+    return Assignment(assigned - 1)
+
+
+class ShapeLoss(nn.Module):
+    """The box loss of predicted anchors against the objects that their cells stand for."""
+
+    def __init__(self, config: GuidedAnchorsConfig, coder: BoxCoder) -> None:
+        super().__init__()
+        self.assigner, self.coder = config.shape_assigner, coder
+        self.sampler = config.shape_sampler.build()
+        self.loss = config.shape_loss.build()
+
+    def forward(
+        self,
+        shapes: Tensor,
+        squares: Tensor,
+        approximate: Tensor,
+        usable: Sequence[Tensor],
+        targets: Sequence[Targets],
+        batch: Batch,
+    ) -> LossTerm:
+        """Of the positive cells, over the number of sampled cells of the batch.
+
+        Args:
+            shapes: (N, T, 2).
+            squares: (T, 4), what they are relative to.
+            approximate: (T, A, 4).
+            usable: of each image (T,) bool, the cells that may train.
+            targets, batch: of N images.
+        """
+        assign = partial(assign_cells, config=self.assigner)
+        sampled = []
+        for rows, target, info in zip(usable, targets, batch.infos, strict=True):
+            found = assign_usable(assign, approximate, target.boxes, rows)
+            sampled.append(self.sampler(found, info.key, "shape"))
+        count = float(sum(len(s.positive) + len(s.negative) for s in sampled))
+        deltas = F.pad(shapes, (2, 0))  # the centre stays
+        return dense_box_loss(self.loss, self.coder, [squares] * len(batch), list(deltas), sampled, targets, count)

@@ -1,0 +1,50 @@
+"""How other projects name the weights of heads with guided anchors."""
+
+from __future__ import annotations
+
+from det_core.weights import Names, WeightMap
+from det_plugin_guided_anchoring.config import GARetinaNetHeadConfig, GARPNConfig
+
+PREDICTION = ((r"prediction\.location\.", "conv_loc."), (r"prediction\.shape\.", "conv_shape."))
+
+
+def _adaption(ours: str, theirs: str) -> tuple[tuple[str, str], ...]:
+    return (
+        (rf"{ours}\.offset\.", f"{theirs}.conv_offset."),
+        (rf"{ours}\.weight", f"{theirs}.conv_adaption.weight"),
+    )
+
+
+def _rpn(config: GARPNConfig) -> Names:
+    return Names(
+        rules=(
+            (r"conv\.", "rpn_conv."),
+            *PREDICTION,
+            *_adaption("adaption", "feature_adaption"),
+            (r"scores\.", "conv_cls."),
+            (r"deltas\.", "conv_reg."),
+        )
+    )
+
+
+def _retinanet(config: GARetinaNetHeadConfig) -> Names:
+    norm = "gn" if config.norm is not None and config.norm.type == "group_norm" else "bn"
+    return Names(
+        rules=(
+            (r"cls_tower\.(\d+)\.norm", rf"cls_convs.\1.{norm}"),
+            (r"box_tower\.(\d+)\.norm", rf"reg_convs.\1.{norm}"),
+            (r"cls_tower\.", "cls_convs."),
+            (r"box_tower\.", "reg_convs."),
+            *PREDICTION,
+            *_adaption("cls_adaption", "feature_adaption_cls"),
+            *_adaption("box_adaption", "feature_adaption_reg"),
+            (r"scores\.", "retina_cls."),
+            (r"deltas\.", "retina_reg."),
+        )
+    )
+
+
+WEIGHT_MAPS = (
+    WeightMap("mmdet", GARPNConfig, _rpn),
+    WeightMap("mmdet", GARetinaNetHeadConfig, _retinanet),
+)
