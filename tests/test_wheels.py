@@ -140,3 +140,37 @@ def test_a_plugin_that_is_not_there_is_named_with_what_installs_it(environment: 
         assert message in done.stderr
         assert "Traceback" not in done.stderr
     assert not (environment.outside / "htc").exists()
+
+
+BUILD_ALL = """
+import json, torch
+from det_core import load_recipe
+from det_core.engine.cost import class_count
+from det_core.plugins import plugin_manager
+built = []
+for name in plugin_manager().recipes():
+    recipe = load_recipe(name)
+    with torch.device("meta"):
+        recipe.detector.build(num_classes=class_count(recipe))
+    built.append(name)
+print(json.dumps(built))
+"""
+
+
+def test_without_one_plugin_all_other_recipes_work(environment: Environment, wheels: Path) -> None:
+    """The last test of this file: it changes the environment."""
+    names = [name_of(folder) for folder in PROJECTS]
+    succeeded(environment.run("python", "-m", "pip", "install", "--no-index", "--find-links", wheels, *names))
+    before = json.loads(succeeded(environment.run("python", "-c", BUILD_ALL)))
+    succeeded(environment.run("python", "-m", "pip", "uninstall", "--yes", "--quiet", "det-plugin-gn-ws-dcn"))
+    after = json.loads(succeeded(environment.run("python", "-c", BUILD_ALL)))
+    gone = set(before) - set(after)
+    assert len(before) >= 149
+    assert set(after) <= set(before)
+    words = {"gn", "ws", "dconv", "mdconv", "dpool", "mdpool"}
+    assert gone == {name for name in before if words & set(name.split("-"))}
+    for name in sorted(gone):
+        done = environment.run("det-core", "recipes", "show", name) if name.endswith("dconv-c3-c5-1x") else None
+        if done is not None:
+            assert done.returncode == 1
+            assert "pip install ./plugins/gn_ws_dcn" in done.stderr

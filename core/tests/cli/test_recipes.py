@@ -79,10 +79,49 @@ def test_recipes_are_listed_by_model_with_figures_and_needs(capsys):
         "one box AP mask AP",
         "one/demo demo; on the sample",
         "one/r50-1x 36.4 33.0 default",
-        "two box AP mask AP",
+        "two",
         "two/r50-1x needs det-plugin-nowhere: pip install det-plugin-nowhere",
-        "figures: percent, as published by others, not measured here (coco: somebody)",
+        "figures: as published by others, not measured here (coco: somebody); AP and AR in percent",
     ]
+
+
+def test_memory_and_speed_stand_beside_accuracy(capsys):
+    published = Published(box_ap=77.5, modern_box_ap=78.0, memory_gb=2.5, train_s_per_iter=0.159, inference_fps=35.7)
+    only_modern = Published(modern_memory_gb=3.0, dataset="voc")
+    entries = [
+        RecipeEntry(name="ssd/a", make=pytest.fail, published=published),
+        RecipeEntry(name="ssd/b", make=pytest.fail, published=only_modern),
+    ]
+    with isolated_manager(make_plugin("zoo", det_recipes=lambda: entries)):
+        assert run(["recipes"]) == 0
+        lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+        assert lines[:3] == ["ssd box AP GB s/iter fps", "ssd/a 77.5 (78.0) 2.5 0.16 35.7", "ssd/b (3.0)"]
+        assert "GB of memory per GPU and seconds per step in training, images per second at test" in lines
+        assert lines[-1] == "in brackets: re-runs under the conventions that these recipes follow"
+        assert run(["recipes", "--dataset", "voc"]) == 0
+        out = capsys.readouterr().out
+        assert "ssd/b" in out
+        assert "ssd/a" not in out
+        assert run(["recipes", "--dataset", "vov"]) == 1
+        assert capsys.readouterr().err == "error: no recipes on data set 'vov'; did you mean \"voc\"?\n"
+
+
+def test_names_are_found_by_their_parts(capsys):
+    assert run(["recipes", "--find", "r50", "--find", "one"]) == 0
+    out = capsys.readouterr().out
+    assert "one/r50-1x" in out
+    assert "one/demo" not in out
+    assert "two/" not in out
+    assert run(["recipes", "--model", "one", "--find", "r50", "--find", "2x"]) == 1
+    assert capsys.readouterr().err == "error: no recipe fits --model one --find r50 --find 2x; ask for less\n"
+
+
+def test_a_recipe_that_needs_what_is_missing_has_no_cost(capsys):
+    assert run(["recipes", "--model", "two", "--cost", "--json"]) == 0
+    (two,) = json.loads(capsys.readouterr().out)
+    assert two["cost"] is None
+    assert run(["recipes", "--model", "two", "--cost"]) == 0
+    assert capsys.readouterr().out.split("\n")[0].split() == ["two", "params", "M", "GFLOPs"]
 
 
 def test_one_model(capsys):

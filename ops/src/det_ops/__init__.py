@@ -4,7 +4,7 @@ Native C++ kernels serve where they can be built, else torchvision where its def
 reference in `det_ops.reference`; `status()` says which. Importing this package compiles nothing and needs torch alone.
 """
 
-from det_ops import gradients, operators, shapes  # noqa: F401 - registers the operators
+from det_ops import flops, gradients, operators, shapes  # noqa: F401 - registers the operators
 from det_ops.boxes import batched_nms, box_overlaps, max_iou_assign, nms, nms_padded, soft_nms
 from det_ops.convolution import deform_conv2d, masked_conv2d
 from det_ops.focal import sigmoid_focal_loss

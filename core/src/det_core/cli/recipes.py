@@ -11,34 +11,75 @@ from det_core.cli.output import print_json, print_table
 from det_core.plugins import PluginError, install_hint, nearest, plugin_manager
 from det_core.recipe import Published, RecipeEntry, load_recipe, recipe_schema
 
-FIGURES = {"box_ap": "box AP", "mask_ap": "mask AP", "ar1000": "AR@1000", "voc_ap50": "VOC AP50"}
+FIGURES = {
+    "box_ap": "box AP",
+    "mask_ap": "mask AP",
+    "ar1000": "AR@1000",
+    "voc_ap50": "VOC AP50",
+    "memory_gb": "GB",
+    "train_s_per_iter": "s/iter",
+    "inference_fps": "fps",
+}
+COSTS = ("params M", "GFLOPs")
 
 
 @click.group(name="recipes", invoke_without_command=True)
 @click.option("--model", help="Only the recipes of one model, such as mask-rcnn.")
+@click.option("--find", "words", multiple=True, metavar="TEXT", help="Only names with this text; may be repeated.")
+@click.option("--dataset", help="Only recipes with figures on this data set, such as voc.")
+@click.option("--cost", is_flag=True, help="Also build each: parameters, and GFLOPs of one image at test.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_context
-def command(ctx: click.Context, model: str | None, as_json: bool) -> None:
+def command(
+    ctx: click.Context, model: str | None, words: tuple[str, ...], dataset: str | None, cost: bool, as_json: bool
+) -> None:
     """List recipes by model, with the figures that others published for them."""
     if ctx.invoked_subcommand is not None:
         return
-    entries = _of_model(list(plugin_manager().recipes().values()), model)
+    entries = _chosen(list(plugin_manager().recipes().values()), model, words, dataset)
+    costs = {e.name: _cost(e) for e in entries} if cost else {}
     if as_json:
-        print_json([_plain(e) for e in entries])
+        print_json([_plain(e) | ({"cost": costs[e.name]} if cost else {}) for e in entries])
     else:
-        _show(entries)
+        _show(entries, costs)
 
 
 def _model(entry: RecipeEntry) -> str:
     return entry.name.partition("/")[0]
 
 
-def _of_model(entries: list[RecipeEntry], model: str | None) -> list[RecipeEntry]:
-    models = sorted({_model(e) for e in entries})
-    if model is not None and model not in models:
-        there = nearest(model, models) or f"; there are: {', '.join(models) or 'none'}"
-        raise PluginError(f"no recipes of model {model!r}{there}")
-    return [e for e in entries if model in (None, _model(e))]
+def _chosen(
+    entries: list[RecipeEntry], model: str | None, words: tuple[str, ...], dataset: str | None
+) -> list[RecipeEntry]:
+    _known("of model", model, {_model(e) for e in entries})
+    _known("on data set", dataset, {e.published.dataset for e in entries if e.published})
+    chosen = [
+        e
+        for e in entries
+        if model in (None, _model(e))
+        and (dataset is None or (e.published is not None and e.published.dataset == dataset))
+        and all(word in e.name for word in words)
+    ]
+    if entries and not chosen:
+        what = [f"--model {model}"] * (model is not None) + [f"--dataset {dataset}"] * (dataset is not None)
+        raise PluginError(f"no recipe fits {' '.join([*what, *(f'--find {w}' for w in words)])}; ask for less")
+    return chosen
+
+
+def _known(what: str, value: str | None, there: set[str]) -> None:
+    if value is not None and value not in there:
+        hint = nearest(value, sorted(there)) or f"; there are: {', '.join(sorted(there)) or 'none'}"
+        raise PluginError(f"no recipes {what} {value!r}{hint}")
+
+
+def _cost(entry: RecipeEntry) -> dict[str, Any] | None:
+    """Parameters and FLOPs as plain data; None for a recipe that needs what is not installed."""
+    if entry.missing():
+        return None
+    from det_core.engine.cost import recipe_cost
+
+    cost = recipe_cost(load_recipe(entry.name))
+    return attrs.asdict(cost) | {"total_flops": cost.total_flops}
 
 
 def _plain(entry: RecipeEntry) -> dict[str, Any]:
@@ -55,28 +96,52 @@ def _plain(entry: RecipeEntry) -> dict[str, Any]:
     }
 
 
-def _show(entries: list[RecipeEntry]) -> None:
+def _show(entries: list[RecipeEntry], costs: dict[str, dict[str, Any] | None]) -> None:
     if not entries:
         click.echo("no recipes: no installed plugin brings any (`det-core plugins`)")
         return
-    figures = {k: title for k, title in FIGURES.items() if any(_figure(e.published, k) for e in entries)}
     for model in dict.fromkeys(_model(e) for e in entries):
-        rows = [(e.name, *(_figure(e.published, k) for k in figures), _notes(e)) for e in entries if _model(e) == model]
-        print_table((model, *figures.values(), ""), rows, right=tuple(figures.values()))
+        _show_model(model, [e for e in entries if _model(e) == model], costs)
         click.echo()
-    sources = sorted({f"{e.published.dataset}: {e.published.source}" for e in entries if e.published})
-    if sources:
-        click.echo(f"figures: percent, as published by others, not measured here ({'; '.join(sources)})")
-        if any("(" in _figure(e.published, k) for e in entries for k in figures):
-            click.echo("in brackets: re-runs under the conventions that these recipes follow")
+    if any(e.published for e in entries):
+        _show_sources([e.published for e in entries if e.published])
+    sizes = sorted({c["size"] for c in costs.values() if c is not None})
+    if sizes:
+        shown = " or ".join(f"{height}x{width}" for height, width in sizes)
+        click.echo(f"GFLOPs: of one image of {shown} at test, two for each product that is summed; counted here")
 
 
-def _figure(published: Published | None, key: str) -> str:
+def _show_model(model: str, entries: list[RecipeEntry], costs: dict[str, dict[str, Any] | None]) -> None:
+    figures = {k: title for k, title in FIGURES.items() if any(figure(e.published, k) for e in entries)}
+    titles = (*figures.values(), *(COSTS if costs else ()))
+    rows = [
+        (e.name, *(figure(e.published, k) for k in figures), *(_cost_cells(costs[e.name]) if costs else ()), _notes(e))
+        for e in entries
+    ]
+    print_table((model, *titles, ""), rows, right=titles)
+
+
+def _cost_cells(cost: dict[str, Any] | None) -> tuple[str, str]:
+    if cost is None:
+        return "", ""
+    return f"{cost['parameters'] / 1e6:.1f}", f"{cost['total_flops'] / 1e9:.0f}"
+
+
+def _show_sources(published: list[Published]) -> None:
+    sources = sorted({f"{p.dataset}: {p.source}" for p in published})
+    click.echo(f"figures: as published by others, not measured here ({'; '.join(sources)}); AP and AR in percent")
+    if any(figure(p, key) for p in published for key in ("memory_gb", "train_s_per_iter", "inference_fps")):
+        click.echo("GB of memory per GPU and seconds per step in training, images per second at test")
+    if any("(" in figure(p, key) for p in published for key in FIGURES):
+        click.echo("in brackets: re-runs under the conventions that these recipes follow")
+
+
+def figure(published: Published | None, key: str) -> str:
     """A published figure, and in brackets that of its later re-run."""
     value, modern = (getattr(published, name, None) for name in (key, f"modern_{key}"))
-    if value is None:
-        return ""
-    return f"{value:.1f}" if modern is None else f"{value:.1f} ({modern:.1f})"
+    digits = 2 if key == "train_s_per_iter" else 1
+    shown = "" if value is None else f"{value:.{digits}f}"
+    return shown if modern is None else f"{shown} ({modern:.{digits}f})".strip()
 
 
 def _notes(entry: RecipeEntry) -> str:
