@@ -1,0 +1,195 @@
+"""Every recipe once: built, one training step, one inference. What fails, how many parameters, how long.
+
+    python benchmarks/zoo.py [--find TEXT ...] [--device cpu] [--size 128 160] [--images 1] [--json FILE]
+    python benchmarks/zoo.py --device cuda [--rounds 5] [--json FILE]
+
+Random weights, random images with ten objects. On the CPU the default is one small image (SSD has its own size), to
+see that all of the zoo works; its times tell models apart and no more. On a GPU it is two images of 800 x 1333 with
+`--rounds` timed steps: peak memory and seconds per step stand beside the published ones, which were measured on V100s.
+
+A step fails where it raises, or where a loss or a gradient is not finite. Exit status 1 if any recipe fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import time
+from pathlib import Path
+
+import torch
+from attrs import asdict, evolve, frozen
+from peers import Inputs, make_inputs
+from rich.console import Console
+from torch import Tensor
+
+from det_core import Detector, Recipe, Targets, load_recipe
+from det_core.data.config import ResizeConfig
+from det_core.engine.cost import class_count
+from det_core.engine.schedule import build_optimizer
+from det_core.plugins import plugin_manager
+from det_core.recipe import Published, RecipeEntry
+
+PROPOSALS = 300  # of detectors that get them from elsewhere
+SMALL, LARGE = (128, 160), (800, 1333)
+
+
+@frozen
+class Result:
+    """Of one recipe: millions of parameters, seconds, and the peak of memory in GB (NaN on a CPU)."""
+
+    name: str
+    parameters: float = float("nan")
+    build_s: float = float("nan")
+    train_s: float = float("nan")
+    infer_s: float = float("nan")
+    peak_gb: float = float("nan")
+    failure: str = ""
+
+    def line(self, published: Published | None) -> str:
+        """As the terminal shows it."""
+        if self.failure:
+            return f"{self.name:44} FAILED: {self.failure}"
+        shown = (
+            f"{self.name:44} {self.parameters:7.1f} M {self.build_s:6.2f} s {self.train_s:7.3f} s {self.infer_s:7.3f} s"
+        )
+        if self.peak_gb != self.peak_gb:
+            return shown
+        gb, seconds = (_or_dash(published, key) for key in ("memory_gb", "train_s_per_iter"))
+        return f"{shown} {self.peak_gb:6.2f} GB | published: {seconds} s per step, {gb} GB"
+
+
+def _or_dash(published: Published | None, key: str) -> str:
+    value = None if published is None else getattr(published, key)
+    return "-" if value is None else f"{value:.2f}"
+
+
+def input_size(recipe: Recipe, wanted: tuple[int, int]) -> tuple[int, int]:
+    """(H, W): what is wanted, or the one size that a detector of fixed size has."""
+    for transform in recipe.data.test_transforms:
+        if isinstance(transform, ResizeConfig) and not transform.keep_ratio:
+            width, height = transform.scales[0]
+            return height, width
+    return wanted
+
+
+def inputs_of(recipe: Recipe, size: tuple[int, int], images: int, device: str) -> Inputs:
+    """Images and objects with all that the detector asks for."""
+    classes = class_count(recipe)
+    inputs = make_inputs(input_size(recipe, size), images, recipe.detector.preprocess.pad_divisor)
+    targets = tuple(_targets(t, classes, recipe).to(device) for t in inputs.targets)
+    batch = evolve(inputs.batch, images=inputs.batch.images.to(device))
+    if recipe.detector.dense_head is None:
+        height, width = batch.infos[0].size
+        corners = torch.rand(PROPOSALS, 2, 2).sort(1).values * torch.tensor([width, height])
+        batch = evolve(batch, proposals=tuple(corners.flatten(1).to(device) for _ in range(images)))
+    return Inputs(batch, targets)
+
+
+def _targets(targets: Targets, classes: int, recipe: Recipe) -> Targets:
+    semantic: Tensor | None = None
+    if recipe.detector.needs_semantic:
+        assert targets.masks is not None
+        semantic = (targets.masks * (1 + torch.arange(len(targets.masks), dtype=torch.uint8)[:, None, None])).amax(0)
+    return evolve(targets, labels=targets.labels % classes, semantic=semantic)
+
+
+def steps(detector: Detector, recipe: Recipe, inputs: Inputs, rounds: int) -> float:
+    """Least seconds of a training step; ValueError for a loss or gradient that is not finite."""
+    optimizer = build_optimizer(evolve(recipe.optimizer, lr=1e-9), detector)
+    detector.train()
+    best = float("inf")
+    for _ in range(rounds):
+        started = time.perf_counter()
+        terms = detector.losses(inputs.batch, inputs.targets)
+        values = {name: term.value() for name, term in terms.items()}
+        sum(values.values()).backward()
+        optimizer.step()
+        _wait(inputs)
+        best = min(best, time.perf_counter() - started)
+        for name, value in values.items():
+            if not bool(value.isfinite()):
+                raise ValueError(f"loss {name} is {float(value)}")
+        for name, parameter in detector.named_parameters():
+            if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
+                raise ValueError(f"the gradient of {name} is not finite")
+            if parameter.requires_grad and parameter.grad is None:
+                raise ValueError(f"{name} trains and gets no gradient")
+        optimizer.zero_grad()
+    return best
+
+
+def inferences(detector: Detector, inputs: Inputs, rounds: int) -> float:
+    """Least seconds of an inference of the batch."""
+    detector.eval()
+    best = float("inf")
+    for _ in range(rounds):
+        started = time.perf_counter()
+        found = detector.predict(inputs.batch)
+        _wait(inputs)
+        best = min(best, time.perf_counter() - started)
+        if len(found) != len(inputs.batch) or not all(bool(f.boxes.isfinite().all()) for f in found):
+            raise ValueError("detections are not finite, or not one set per image")
+    return best
+
+
+def _wait(inputs: Inputs) -> None:
+    if inputs.batch.images.is_cuda:
+        torch.cuda.synchronize()
+
+
+def run(entry: RecipeEntry, options: argparse.Namespace) -> Result:
+    """Build, train and infer; what is raised becomes the failure."""
+    torch.manual_seed(0)
+    try:
+        recipe = load_recipe(entry.name)
+        started = time.perf_counter()
+        detector = recipe.detector.build(num_classes=class_count(recipe)).to(options.device)
+        built = time.perf_counter() - started
+        inputs = inputs_of(recipe, tuple(options.size), options.images, options.device)
+        if options.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        train = steps(detector, recipe, inputs, options.rounds)
+        peak = torch.cuda.max_memory_allocated() / 1e9 if options.device == "cuda" else float("nan")
+        infer = inferences(detector, inputs, options.rounds)
+    except Exception as error:  # whatever is raised is this recipe's result, the next ones run
+        return Result(entry.name, failure=f"{type(error).__name__}: {error}".splitlines()[0])
+    count = sum(p.numel() for p in detector.parameters())
+    return Result(entry.name, count / 1e6, built, train, infer, peak)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--find", nargs="+", default=[], metavar="TEXT", help="only names with all of these")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="of each image")
+    parser.add_argument("--images", type=int, help="of a batch")
+    parser.add_argument("--rounds", type=int, help="steps and inferences; the least time counts")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to this file")
+    options = parser.parse_args()
+    large = options.device == "cuda"
+    options.size = options.size or (LARGE if large else SMALL)
+    options.images = options.images or (2 if large else 1)
+    options.rounds = options.rounds or (5 if large else 1)
+    entries = [e for e in plugin_manager().recipes().values() if all(text in e.name for text in options.find)]
+    console = Console(width=200, highlight=False)
+    console.print(
+        f"{options.images} of {options.size[0]}x{options.size[1]}, {options.device}, torch {torch.__version__}\n"
+        f"{'recipe':44} {'params':>9} {'build':>8} {'train':>9} {'infer':>9}"
+    )
+    results = []
+    for entry in entries:
+        result = run(entry, options)
+        results.append(result)
+        console.print(result.line(entry.published), markup=False)
+        gc.collect()
+    failures = sum(bool(r.failure) for r in results)
+    console.print(f"{len(results)} recipes, {failures} failures")
+    if options.json is not None:
+        options.json.write_text(json.dumps([asdict(r) for r in results], indent=2) + "\n", encoding="utf8")
+    return int(failures > 0 or not results)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,85 @@
+"""Writes docs/zoo.md, the tables of all recipes, from the recipes themselves.
+
+python docs/make_zoo.py            # tables, with the counts of docs/zoo_costs.json
+python docs/make_zoo.py --count    # counts again: builds every recipe, minutes
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from det_core.cli.recipes import FIGURES, figure
+from det_core.plugins import plugin_manager
+from det_core.recipe import RecipeEntry
+
+HERE = Path(__file__).parent
+COSTS, ZOO = HERE / "zoo_costs.json", HERE / "zoo.md"
+INTRO = """# The zoo
+
+<!-- Made by docs/make_zoo.py; change the recipes, not this file. -->
+
+{count} recipes. `det-core recipes --model NAME` lists those of a model in the terminal, `det-core recipes show NAME`
+prints one whole, `det-core train --recipe NAME --data ROOT` trains it.
+
+AP and AR are percent. They, memory per GPU, seconds per training step and images per second at test are figures that
+others published (the 2019 model zoo, 2 images per GPU on V100s; in brackets its later re-runs, whose conventions the
+recipes follow); nothing of them was measured here. Parameters (millions) and GFLOPs of one image at test are counted
+here: two for each product that is summed, images at the recipe's test size ({sizes}), 1000 proposals unless the recipe
+says another number, and as many objects as may be found.
+"""
+
+
+def tables(entries: list[RecipeEntry], costs: dict[str, list[float]]) -> str:
+    """All of docs/zoo.md; costs of each name are millions of parameters, GFLOPs, height and width."""
+    sizes = sorted({(int(c[2]), int(c[3])) for c in costs.values()})
+    parts = [INTRO.format(count=len(entries), sizes=", ".join(f"{h} x {w}" for h, w in sizes))]
+    for model in dict.fromkeys(e.name.partition("/")[0] for e in entries):
+        parts.append(table(model, [e for e in entries if e.name.startswith(f"{model}/")], costs))
+    notes = [f"- `{e.name}`: {e.published.note}." for e in entries if e.published and e.published.note]
+    if notes:
+        parts.append("\n".join(["## Notes on published figures\n", *notes]) + "\n")
+    return "\n".join(parts)
+
+
+def table(model: str, entries: list[RecipeEntry], costs: dict[str, list[float]]) -> str:
+    """The section of one model."""
+    figures = {key: title for key, title in FIGURES.items() if any(figure(e.published, key) for e in entries)}
+    head = ["recipe", *figures.values(), "M parameters", "GFLOPs", ""]
+    lines = [f"## {model}\n", "| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 2) + "|---|"]
+    for entry in entries:
+        parameters, flops = costs[entry.name][:2]
+        note = "; ".join(filter(None, ["**default**" * entry.default, "demo" * entry.demo, entry.summary]))
+        cells = [f"`{entry.name}`", *(figure(entry.published, key) for key in figures)]
+        lines.append("| " + " | ".join([*cells, f"{parameters:.1f}", f"{flops:.0f}", note]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def count(entries: list[RecipeEntry]) -> dict[str, list[float]]:
+    """Of each recipe: millions of parameters, GFLOPs, and the image's height and width."""
+    from det_core.engine.cost import recipe_cost
+    from det_core.recipe import load_recipe
+
+    costs = {}
+    for entry in entries:
+        cost = recipe_cost(load_recipe(entry.name))
+        costs[entry.name] = [round(cost.parameters / 1e6, 3), round(cost.total_flops / 1e9, 2), *cost.size]
+        sys.stderr.write(f"{entry.name}: {costs[entry.name]}\n")
+    return costs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", action="store_true", help="count parameters and operations again")
+    options = parser.parse_args()
+    entries = list(plugin_manager().recipes().values())
+    if options.count:
+        lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(cost)}" for name, cost in count(entries).items())
+        COSTS.write_text("{\n" + lines + "\n}\n", encoding="utf8")
+    ZOO.write_text(tables(entries, json.loads(COSTS.read_text(encoding="utf8"))), encoding="utf8")
+
+
+if __name__ == "__main__":
+    main()
