@@ -2,7 +2,7 @@
 
     python benchmarks/models.py [--models faster-rcnn mask-rcnn retinanet ssd300] [--size 800 1333] [--images 1]
                                 [--what inference training] [--modes eager compile] [--rounds 5] [--threads N]
-                                [--profile] [--json FILE]
+                                [--alone det|torchvision|floor] [--profile] [--json FILE]
 
 ResNet-50-FPN, float32, stem and first stage frozen, batch norms frozen whole, 1000 proposals at test and 2000 in
 training; SSD300 (300 x 300, whatever `--size` says) trains all of VGG-16. About `--candidates` scores above the
@@ -17,6 +17,9 @@ is small tensors of sizes that change.
 arguments: nothing that computes the same layers the same way is faster. `same` counts detections of torchvision that
 ours has, too (same class, IoU above .99, score within 1e-3). Peak memory is what a call adds to what was there.
 Read the ratios, not the times: they are those of a shared machine.
+
+Two detectors in one process share the allocator, and give back memory that the other must ask the system for again.
+`--alone` times one of the two (or the floor) as it runs in a process of its own; take such runs in turns.
 """
 
 from __future__ import annotations
@@ -88,6 +91,18 @@ def rows(model: str, pair: Pair, options: argparse.Namespace) -> Iterator[Row]:
             yield Row(model, what, mode, *(scale * t for t in times), *memory)
 
 
+def alone(pair: Pair, options: argparse.Namespace) -> Iterator[str]:
+    """The time of one side, the other never called."""
+    for what in options.what:
+        ours = pair.infer_ours if what == "inference" else pair.trainer_ours()
+        theirs = pair.infer_theirs if what == "inference" else pair.trainer_theirs()
+        call = theirs if options.alone == "torchvision" else ours
+        if options.alone == "floor":
+            call = heavy_calls(ours).replay
+        (least,) = in_turns([call], options.rounds, options.device)
+        yield f"{options.alone}, {what}: {least * 1e3 / (options.images if what == 'inference' else 1):.0f} ms"
+
+
 def profiled(call: Call) -> str:
     """Where the time of a call goes, operator by operator."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
@@ -106,6 +121,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--alone", choices=["det", "torchvision", "floor"], help="time only this")
     parser.add_argument("--profile", action="store_true", help="also show where the time of an inference goes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file")
     options = parser.parse_args()
@@ -123,11 +139,16 @@ def main() -> None:
         console.print(f"{model}: {agreement(pair)}")
         if options.profile:
             print(profiled(pair.infer_ours))  # too wide for the console
+        if options.alone:
+            for line in alone(pair, options):
+                console.print(f"{model}: {line}")
+            continue
         for row in rows(model, pair, options):
             found.append(row)
             table.add_row(*row.cells())
             console.print(*row.cells())
-    console.print(table)
+    if found:
+        console.print(table)
     if options.json is not None:
         options.json.write_text(json.dumps([asdict(row) for row in found], indent=2) + "\n", encoding="utf8")
 

@@ -74,9 +74,8 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return dist
 
 
-@pytest.fixture(scope="module")
-def environment(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """A fresh environment with what others made (torch is large: by links), where pip installed one plugin."""
+def fresh_environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment with what others made (torch is large: by links) and nothing of ours."""
     folder, others = tmp_path_factory.mktemp("environment"), tmp_path_factory.mktemp("others")
     venv.create(folder, with_pip=False)
     for site in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
@@ -88,6 +87,13 @@ def environment(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Envir
     (site_packages / "others.pth").write_text(f"{others}\n", encoding="utf8")
     made = Environment(folder, tmp_path_factory.mktemp("outside"))
     assert "No module named 'det_core'" in made.run("python", "-c", "import det_core").stderr
+    return made
+
+
+@pytest.fixture(scope="module")
+def environment(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """A fresh environment where pip installed one plugin."""
+    made = fresh_environment(tmp_path_factory)
     succeeded(made.run("python", "-m", "pip", "install", "--no-index", "--find-links", wheels, "det-plugin-cascade"))
     return made
 
@@ -157,8 +163,8 @@ print(json.dumps(built))
 """
 
 
-def test_without_one_plugin_all_other_recipes_work(environment: Environment, wheels: Path) -> None:
-    """The last test of this file: it changes the environment."""
+def test_without_one_plugin_all_other_recipes_work(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    environment = fresh_environment(tmp_path_factory)
     names = [name_of(folder) for folder in PROJECTS]
     succeeded(environment.run("python", "-m", "pip", "install", "--no-index", "--find-links", wheels, *names))
     before = json.loads(succeeded(environment.run("python", "-c", BUILD_ALL)))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,8 @@ from det_core.plugins import plugin_manager
 from det_core.recipe import load_recipe
 from det_core.structures import Batch, ImageInfo
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+DOCS = HERE.parent / "docs"
 ROWS = json.loads((HERE / "zoo_rows.json").read_text(encoding="utf8"))
 FIGURES = ("box_ap", "mask_ap", "ar1000", "memory_gb", "train_s_per_iter", "inference_fps")
 MODERN = ("modern_box_ap", "modern_mask_ap", "modern_ar1000", "modern_memory_gb")
@@ -94,3 +96,25 @@ def test_parameters_and_operations_are_listed_on_request(capsys: pytest.CaptureF
     (found,) = json.loads(capsys.readouterr().out)
     assert found["cost"]["parameters"] == 37_968_692
     assert found["cost"]["total_flops"] == sum(found["cost"]["flops"].values())
+
+
+def test_the_zoo_s_document_is_that_of_the_recipes() -> None:
+    """docs/make_zoo.py writes it; what it counted is spot-checked."""
+    spec = importlib.util.spec_from_file_location("make_zoo", DOCS / "make_zoo.py")
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    costs = json.loads((DOCS / "zoo_costs.json").read_text(encoding="utf8"))
+    entries = list(plugin_manager().recipes().values())
+    again = "run `python docs/make_zoo.py --count` and keep what it writes"
+    assert list(costs) == [e.name for e in entries], again
+    assert (DOCS / "zoo.md").read_text(encoding="utf8") == made.tables(entries, costs), again
+    for name in (
+        "rpn/r101-fpn-1x",
+        "ssd/vgg16-512-voc-240e",
+        "ga-retinanet/r50-caffe-fpn-1x",
+        "faster-rcnn/r50-fpn-1x",
+    ):
+        cost = recipe_cost(load_recipe(name))
+        assert costs[name] == [round(cost.parameters / 1e6, 3), round(cost.total_flops / 1e9, 2), *cost.size], again

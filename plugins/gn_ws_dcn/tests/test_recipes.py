@@ -30,6 +30,7 @@ from det_plugin_resnet.config import ResNetConfig
 
 CASES = Path(__file__).parents[3] / "tests" / "parity" / "cases"
 
+DEMO = "faster-rcnn/r18-fpn-gn-ws-mdconv-demo"
 # (box AP, mask AP, GB, s/iter, images/s) of the 2019 zoo, and (box AP, mask AP, GB) of its modern re-runs.
 PUBLISHED = {
     "mask-rcnn/r50-fpn-gn-2x": ((39.8, 36.1, 7.2, 0.806, 5.4), (40.2, 36.4, 7.1)),
@@ -99,7 +100,7 @@ def test_the_plugin_keeps_its_contracts() -> None:
 def test_every_published_row_and_no_other() -> None:
     assert len(PUBLISHED) == 34
     assert (len(GROUP_NORM), len(DEFORMABLE), len(POOLED)) == (18, 14, 2)
-    assert {entry.name for entry in ENTRIES} == set(PUBLISHED)
+    assert {entry.name for entry in ENTRIES} == {*PUBLISHED, DEMO}
     assert set(PUBLISHED) <= set(plugin_manager().recipes())
     assert [entry.name for entry in ENTRIES if entry.default] == ["faster-rcnn/r50-fpn-mdconv-c3-c5-1x"]
 
@@ -250,6 +251,16 @@ def test_parameters_of_the_backbone_are_the_reference_s(case: str, name: str) ->
     with torch.device("meta"):
         ours = load_recipe(name).detector.backbone.build().state_dict()
     assert sorted(tuple(value.shape) for value in ours.values()) == sorted(theirs)
+
+
+def test_the_demo_is_that_of_faster_rcnn_with_all_kinds_of_layers() -> None:
+    recipe, plain = load_recipe(DEMO), load_recipe("faster-rcnn/r18-fpn-demo")
+    assert [entry.name for entry in ENTRIES if entry.demo] == [DEMO]
+    assert evolve(recipe, name=plain.name, detector=plain.detector) == plain
+    detector = recipe.detector.build(num_classes=1)
+    kinds = {type(module) for module in detector.modules()}
+    assert {WSConv2d, DeformConv2d, torch.nn.GroupNorm} <= kinds
+    assert {type(m) for m in detector.neck.modules()} >= {WSConv2d}  # type: ignore[union-attr]
 
 
 NORM = GroupNormConfig(groups=16)
