@@ -127,9 +127,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     console = Console()
-    title = (
-        f"{options.images} of {options.size[0]}x{options.size[1]}, {options.threads} threads, torch {torch.__version__}"
-    )
+    height, width = options.size
+    title = f"{options.images} of {height}x{width} (SSD: 300x300), {options.threads} threads, torch {torch.__version__}"
     table = Table(*COLUMNS, title=title)
     found: list[Row] = []
     for model in options.models:
