@@ -1,11 +1,12 @@
 """Every recipe once: built, one training step, one inference. What fails, how many parameters, how long.
 
-    python benchmarks/zoo.py [--find TEXT ...] [--device cpu] [--size 128 160] [--images 1] [--json FILE]
+    python benchmarks/zoo.py [--find TEXT ...] [--device cpu] [--size 128 160] [--images 1] [--regions 32] [--json FILE]
     python benchmarks/zoo.py --device cuda [--rounds 5] [--json FILE]
 
-Random weights, random images with ten objects. On the CPU the default is one small image (SSD has its own size), to
-see that all of the zoo works; its times tell models apart and no more. On a GPU it is two images of 800 x 1333 with
-`--rounds` timed steps: peak memory and seconds per step stand beside the published ones, which were measured on V100s.
+Random weights, random images with ten objects. On the CPU the default is one small image (SSD has its own size) and few
+regions per image, to see that all of the zoo works; its times tell models apart and no more. On a GPU it is two images
+of 800 x 1333 with `--rounds` timed steps: peak memory and seconds per step stand beside the published ones, which were
+measured on V100s.
 
 A step fails where it raises, or where a loss or a gradient is not finite. Exit status 1 if any recipe fails.
 """
@@ -17,6 +18,7 @@ import gc
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from attrs import asdict, evolve, frozen
@@ -33,6 +35,7 @@ from det_core.recipe import Published, RecipeEntry
 
 PROPOSALS = 300  # of detectors that get them from elsewhere
 SMALL, LARGE = (128, 160), (800, 1333)
+FEW_REGIONS = 32
 
 
 @frozen
@@ -74,7 +77,23 @@ def input_size(recipe: Recipe, wanted: tuple[int, int]) -> tuple[int, int]:
     return wanted
 
 
-def inputs_of(recipe: Recipe, size: tuple[int, int], images: int, device: str) -> Inputs:
+def with_few_regions(recipe: Recipe, limit: int) -> Recipe:
+    """The recipe with at most so many proposals of an image, and as many regions that a second stage learns from."""
+    plain = recipe.to_plain()
+
+    def cut(node: Any, keys: tuple[str, ...]) -> None:
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+            if key in keys and isinstance(value, int):
+                node[key] = min(value, limit)
+            else:
+                cut(value, keys)
+
+    cut(plain["detector"]["dense_head"], ("before_nms", "after_nms"))
+    cut(plain["detector"]["roi_head"], ("count",))
+    return Recipe.from_plain(plain)
+
+
+def inputs_of(recipe: Recipe, size: tuple[int, int], images: int, device: str, limit: int) -> Inputs:
     """Images and objects with all that the detector asks for."""
     classes = class_count(recipe)
     inputs = make_inputs(input_size(recipe, size), images, recipe.detector.preprocess.pad_divisor)
@@ -82,7 +101,8 @@ def inputs_of(recipe: Recipe, size: tuple[int, int], images: int, device: str) -
     batch = evolve(inputs.batch, images=inputs.batch.images.to(device))
     if recipe.detector.dense_head is None:
         height, width = batch.infos[0].size
-        corners = torch.rand(PROPOSALS, 2, 2).sort(1).values * torch.tensor([width, height])
+        count = min(PROPOSALS, limit or PROPOSALS)
+        corners = torch.rand(count, 2, 2).sort(1).values * torch.tensor([width, height])
         batch = evolve(batch, proposals=tuple(corners.flatten(1).to(device) for _ in range(images)))
     return Inputs(batch, targets)
 
@@ -144,10 +164,12 @@ def run(entry: RecipeEntry, options: argparse.Namespace) -> Result:
     torch.manual_seed(0)
     try:
         recipe = load_recipe(entry.name)
+        if options.regions:
+            recipe = with_few_regions(recipe, options.regions)
         started = time.perf_counter()
         detector = recipe.detector.build(num_classes=class_count(recipe)).to(options.device)
         built = time.perf_counter() - started
-        inputs = inputs_of(recipe, tuple(options.size), options.images, options.device)
+        inputs = inputs_of(recipe, tuple(options.size), options.images, options.device, options.regions)
         if options.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         train = steps(detector, recipe, inputs, options.rounds)
@@ -165,12 +187,14 @@ def main() -> int:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="of each image")
     parser.add_argument("--images", type=int, help="of a batch")
+    parser.add_argument("--regions", type=int, help="proposals, and regions to learn from, at most; 0 = the recipe's")
     parser.add_argument("--rounds", type=int, help="steps and inferences; the least time counts")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to this file")
     options = parser.parse_args()
     large = options.device == "cuda"
     options.size = options.size or (LARGE if large else SMALL)
     options.images = options.images or (2 if large else 1)
+    options.regions = (0 if large else FEW_REGIONS) if options.regions is None else options.regions
     options.rounds = options.rounds or (5 if large else 1)
     entries = [e for e in plugin_manager().recipes().values() if all(text in e.name for text in options.find)]
     console = Console(width=200, highlight=False)

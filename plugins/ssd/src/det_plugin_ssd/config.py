@@ -13,6 +13,7 @@ from det_core.config.base import (
     BackboneConfig,
     CoderConfig,
     ConfigError,
+    ConvConfig,
     DenseHeadConfig,
     FeatureSpec,
     LossConfig,
@@ -20,7 +21,7 @@ from det_core.config.base import (
     NormConfig,
     doc,
 )
-from det_core.model.layer_config import SoftNMSConfig
+from det_core.model.layer_config import Conv2dConfig, SoftNMSConfig
 from det_core.model.loss_config import CrossEntropyConfig, SmoothL1Config
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class SSDNeckConfig(NeckConfig):
     )
     extra: tuple[ExtraLevelConfig, ...] = field(default=EXTRA_300, metadata=doc("levels behind the inputs, in order"))
     norm: NormConfig | None = field(default=None, metadata=doc("after every convolution"))
+    conv: ConvConfig = field(default=Conv2dConfig(), metadata=doc("the further levels' convolutions"))
 
     def feature_spec(self, inputs: FeatureSpec) -> FeatureSpec:
         return FeatureSpec(

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from det_core.config.base import DetError, FeatureSpec
 from det_core.model.contracts import Neck
-from det_core.model.layer_config import Conv2dConfig
 from det_core.model.layers import ConvNorm, xavier_init
 from det_plugin_ssd.config import SSDNeckConfig
 
@@ -41,7 +40,7 @@ class SSDNeck(Neck):
         self.out = config.feature_spec(inputs)
         self.l2_norm = L2Norm(inputs.channels[0], config.scale)
         self.extra = nn.ModuleList()
-        channels, conv = inputs.channels[-1], Conv2dConfig()
+        channels, conv = inputs.channels[-1], config.conv
         for level in config.extra:
             narrow = ConvNorm(channels, level.channels // 2, 1, conv=conv, norm=config.norm, relu=True)
             wide = ConvNorm(
