@@ -71,15 +71,18 @@ format: $(STAMP)  ## let ruff put the sources in order
 	@$(BIN)/ruff format .
 	@$(BIN)/clang-format -i $(NATIVE)
 
+# One worker per core, each with one thread.
+PYTEST = OMP_NUM_THREADS=1 $(1)/python -m pytest --numprocesses auto --dist worksteal
+
 test: lint  ## check style and types, then run all tests
 	@echo "==> pytest"
-	@$(BIN)/python -m pytest
+	@$(call PYTEST,$(BIN))
 
 test-oldest: $(OLDEST)/constraints.txt  ## run all tests on the oldest torch supported, in an environment of its own
 	@$(MAKE) --no-print-directory VENV=$(OLDEST) CONSTRAINTS=$< env
 	@echo "==> pytest with $$($(OLDEST)/bin/python -c 'import torch, torchvision as v; \
 		print("torch", torch.__version__, "and torchvision", v.__version__)')"
-	@$(OLDEST)/bin/python -m pytest
+	@$(call PYTEST,$(OLDEST)/bin)
 
 # The versions of constraints.txt, except torch and what old torch wants older.
 $(OLDEST)/constraints.txt: constraints.txt Makefile

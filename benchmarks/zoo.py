@@ -111,7 +111,7 @@ def _targets(targets: Targets, classes: int, recipe: Recipe) -> Targets:
     semantic: Tensor | None = None
     if recipe.detector.needs_semantic:
         assert targets.masks is not None
-        semantic = (targets.masks * (1 + torch.arange(len(targets.masks), dtype=torch.uint8)[:, None, None])).amax(0)
+        semantic = targets.masks.amax(0)  # 1 where any object is
     return evolve(targets, labels=targets.labels % classes, semantic=semantic)
 
 

@@ -14,7 +14,13 @@ from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe, RecipeEntry, load_recipe
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-DEMOS = ["rpn/r18-fpn-demo", "fast-rcnn/r18-fpn-demo", "ssd/vgg16-demo", "ga-retinanet/r18-fpn-demo"]
+DEMOS = [
+    "rpn/r18-fpn-demo",
+    "fast-rcnn/r18-fpn-demo",
+    "ssd/vgg16-demo",
+    "ga-retinanet/r18-fpn-demo",
+    "htc/r18-fpn-demo",
+]
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +61,8 @@ def test_failures_are_shown_and_the_rest_still_runs(zoo, monkeypatch, capsys) ->
     def endless() -> Recipe:
         recipe = load_recipe("rpn/r18-fpn-demo")
         head = recipe.detector.dense_head
-        box_loss = evolve(head.box_loss, weight=float("inf"))
-        return evolve(recipe, detector=evolve(recipe.detector, dense_head=evolve(head, box_loss=box_loss)))
+        cls_loss = evolve(head.cls_loss, weight=1e300)
+        return evolve(recipe, detector=evolve(recipe.detector, dense_head=evolve(head, cls_loss=cls_loss)))
 
     made = {"bad/one": broken, "bad/two": endless}
     real = zoo.load_recipe
@@ -69,7 +75,7 @@ def test_failures_are_shown_and_the_rest_still_runs(zoo, monkeypatch, capsys) ->
     assert zoo.main() == 1
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "bad/one FAILED: RuntimeError: first line" in lines
-    assert any(line.startswith("bad/two FAILED: ValueError: loss rpn_box is ") for line in lines)
+    assert any(line.startswith("bad/two FAILED: ValueError: loss rpn_cls is inf") for line in lines)
     assert any(line.startswith("rpn/r18-fpn-demo 1") and "FAILED" not in line for line in lines)
     assert lines[-1] == "3 recipes, 2 failures"
 
