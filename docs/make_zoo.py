@@ -27,8 +27,8 @@ prints one whole, `det-core train --recipe NAME --data ROOT` trains it.
 AP and AR are percent. They, memory per GPU, seconds per training step and images per second at test are figures that
 others published (the 2019 model zoo, 2 images per GPU on V100s; in brackets its later re-runs, whose conventions the
 recipes follow); nothing of them was measured here. Parameters (millions) and GFLOPs of one image at test are counted
-here: two for each product that is summed, images at the recipe's test size ({sizes}), 1000 proposals unless the recipe
-says another number, and as many objects as may be found.
+here: two for each product that is summed, 1000 proposals unless the recipe says another number, and as many objects as
+may be found. Images have the recipe's test size: {sizes}.
 """
 
 
