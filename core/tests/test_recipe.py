@@ -35,6 +35,7 @@ from det_core.recipe import (
     RecipeEntry,
     ScheduleConfig,
     load_recipe,
+    sample_recipe,
 )
 from det_core.testing.plugins import isolated_manager, make_plugin
 
@@ -178,6 +179,15 @@ def test_a_recipe_round_trips_through_yaml_and_json():
     assert recipe == make_recipe()
     assert Recipe.from_plain(parse_yaml(recipe.to_yaml(), "x")) == recipe
     assert Recipe.from_plain(json.loads(json.dumps(recipe.to_plain()))) == recipe
+
+
+def test_a_demo_is_on_the_bundled_sample_and_short():
+    made = make_recipe()
+    demo = sample_recipe("x/demo", made.detector, made.evaluation, lr=0.02, weight_decay=0.1, epochs=40)
+    assert (demo.name, demo.detector, demo.evaluation) == ("x/demo", made.detector, made.evaluation)
+    assert (demo.optimizer.lr, demo.optimizer.lr_batch, demo.optimizer.weight_decay) == (0.02, 0, 0.1)
+    assert (demo.schedule.epochs, demo.schedule.milestones) == (40, (30, 36))
+    assert [len(demo.open_train()), len(demo.open_val())] == [17, 7]
 
 
 def test_a_written_recipe_is_loaded_again(write):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from attrs import evolve, frozen
+from attrs import evolve
 from torch import Tensor
 
 from det_core.boxes.anchors import LevelAnchors
@@ -25,6 +25,7 @@ from det_core.model.dense import (
     suppress,
     within_border,
 )
+from det_core.model.dense_config import DetectingHeadConfig
 from det_core.model.layer_config import SoftNMSConfig
 from det_core.model.loss_config import GIoUConfig, L1Config
 from det_core.structures import Batch, ImageInfo, Targets
@@ -249,7 +250,7 @@ def test_no_candidate(choose: object) -> None:
     best = choose(OUTPUTS, 0, IMAGE, CODER, limit=3, above=1.0)  # type: ignore[operator]
     assert [tuple(x.shape) for x in (best.boxes, best.scores, best.labels, best.levels)] == [(0, 4), (0,), (0,), (0,)]
     assert best.labels.dtype == torch.int64
-    assert len(suppress(best, IMAGE, Settings()).boxes) == 0
+    assert len(suppress(best, IMAGE, DetectingHeadConfig()).boxes) == 0
 
 
 @pytest.mark.parametrize("choose", [best_candidates, best_per_class])
@@ -291,15 +292,6 @@ def test_candidates_by_mask_and_by_index() -> None:
 # suppression
 
 
-@frozen
-class Settings:
-    nms_in: str = "original"
-    nms_threshold: float = 0.5
-    max_detections: int = 10
-    soft_nms: SoftNMSConfig | None = None
-    class_agnostic_nms: bool = False
-
-
 THREE = Candidates(
     boxes=torch.tensor([[0.0, 0, 20, 20], [2, 0, 22, 20], [1, 0, 21, 20]]),
     scores=torch.tensor([0.6, 0.9, 0.8]),
@@ -311,15 +303,15 @@ THREE = Candidates(
 @pytest.mark.parametrize(
     ("settings", "labels"),
     [
-        (Settings(), [0, 1]),
-        (Settings(nms_threshold=0.9), [0, 1, 0]),
-        (Settings(class_agnostic_nms=True), [0]),
-        (Settings(max_detections=1), [0]),
-        (Settings(soft_nms=SoftNMSConfig()), [0, 1, 0]),
+        (DetectingHeadConfig(), [0, 1]),
+        (DetectingHeadConfig(nms_threshold=0.9), [0, 1, 0]),
+        (DetectingHeadConfig(class_agnostic_nms=True), [0]),
+        (DetectingHeadConfig(max_detections=1), [0]),
+        (DetectingHeadConfig(soft_nms=SoftNMSConfig()), [0, 1, 0]),
     ],
     ids=["in each class", "threshold", "over classes", "count", "soft"],
 )
-def test_suppression(settings: Settings, labels: list[int]) -> None:
+def test_suppression(settings: DetectingHeadConfig, labels: list[int]) -> None:
     found = suppress(THREE, info(40, 40), settings)
     assert found.labels.tolist() == labels
     assert found.scores[0].item() == pytest.approx(0.9)
@@ -329,5 +321,5 @@ def test_suppression(settings: Settings, labels: list[int]) -> None:
 
 @pytest.mark.parametrize("frame", ["original", "network"])
 def test_detections_are_in_original_pixels(frame: str) -> None:
-    found = suppress(THREE, info(40, 40, scale=(2.0, 0.5)), Settings(nms_in=frame))
+    found = suppress(THREE, info(40, 40, scale=(2.0, 0.5)), DetectingHeadConfig(nms_in=frame))
     assert found.boxes.tolist() == [[4, 0, 44, 10], [2, 0, 42, 10]]

@@ -8,7 +8,6 @@ pixels of the padded network input.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import torch
 from attrs import frozen
@@ -18,7 +17,7 @@ from det_core.boxes.anchors import AnchorGenerator, LevelAnchors
 from det_core.boxes.assign import IGNORED, Assigner, Assignment
 from det_core.boxes.coder import BoxCoder
 from det_core.boxes.sample import Sampled
-from det_core.model.layer_config import SoftNMSConfig
+from det_core.model.dense_config import DetectingHeadConfig
 from det_core.model.losses import Loss, box_loss, full_precision
 from det_core.model.postprocess import pairs_nms, to_original
 from det_core.structures import Batch, Detections, ImageInfo, LossTerm, Targets
@@ -240,22 +239,7 @@ def _best_of_columns(values: Tensor, limit: int, above: float | None) -> tuple[T
     return at[rank < limit], labels[rank < limit]
 
 
-class SuppressionSettings(Protocol):
-    """What the configuration of a head that detects says of suppression."""
-
-    @property
-    def nms_in(self) -> str: ...
-    @property
-    def nms_threshold(self) -> float: ...
-    @property
-    def max_detections(self) -> int: ...
-    @property
-    def soft_nms(self) -> SoftNMSConfig | None: ...
-    @property
-    def class_agnostic_nms(self) -> bool: ...
-
-
-def suppress(best: Candidates, info: ImageInfo, config: SuppressionSettings) -> Detections:
+def suppress(best: Candidates, info: ImageInfo, config: DetectingHeadConfig) -> Detections:
     """NMS inside each class, compared in original or network pixels; the best as detections in original pixels."""
     network = config.nms_in == "network"
     found = pairs_nms(

@@ -12,7 +12,6 @@ from det_core.config.base import (
     CoderConfig,
     ConfigError,
     ConvConfig,
-    DenseHeadConfig,
     FeatureSpec,
     LossConfig,
     NormConfig,
@@ -21,7 +20,8 @@ from det_core.config.base import (
     SamplerConfig,
     doc,
 )
-from det_core.model.layer_config import Conv2dConfig, SoftNMSConfig
+from det_core.model.dense_config import FRACTION, DetectingHeadConfig
+from det_core.model.layer_config import Conv2dConfig
 from det_core.model.loss_config import BinaryCrossEntropyConfig, BoundedIoUConfig, FocalConfig, SmoothL1Config
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 POSITIVE = validators.gt(0.0)
 AT_LEAST_1 = validators.ge(1)
-FRACTION = [validators.ge(0.0), validators.le(1.0)]
 PROBABILITY = [validators.gt(0.0), validators.lt(1.0)]
 
 # Predicted sides may be a million times those of a square, so that clipping decides nothing.
@@ -182,7 +181,7 @@ class GARPNConfig(ProposalHeadConfig):
 
 
 @frozen(kw_only=True)
-class GARetinaNetHeadConfig(DenseHeadConfig):
+class GARetinaNetHeadConfig(DetectingHeadConfig):
     """RetinaNet's head with one guided anchor per cell (Wang et al., 2019, section 4.1)."""
 
     type: ClassVar[str] = "ga_retinanet"
@@ -211,18 +210,6 @@ class GARetinaNetHeadConfig(DenseHeadConfig):
         default=-1.0,
         validator=validators.ge(-1.0),
         metadata=doc("a detection whose width or height, in the network's input, is not above this goes; -1 = none"),
-    )
-    score_threshold: float = field(default=0.05, validator=FRACTION, metadata=doc("detections above it are kept"))
-    nms_threshold: float = field(default=0.5, validator=FRACTION, metadata=doc("IoU above which a detection goes"))
-    soft_nms: SoftNMSConfig | None = field(default=None, metadata=doc("decay overlapping detections instead"))
-    class_agnostic_nms: bool = field(
-        default=False, metadata=doc("detections of different classes suppress each other, too")
-    )
-    max_detections: int = field(default=100, validator=AT_LEAST_1, metadata=doc("best per image"))
-    nms_in: Literal["original", "network"] = field(
-        default="original",
-        validator=validators.in_(("original", "network")),
-        metadata=doc("in whose pixels detections are compared: after or before boxes are scaled back"),
     )
     norm: NormConfig | None = field(
         default=None, metadata=doc("after every convolution of the towers; shared by levels, so none that counts them")

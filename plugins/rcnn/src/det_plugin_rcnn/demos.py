@@ -6,10 +6,10 @@ from attrs import evolve
 
 from det_core.boxes.config import GridAnchorsConfig, RandomSamplerConfig
 from det_core.config.base import ProposalLimits
-from det_core.data.config import FlipConfig, ResizeConfig, SampleConfig
+from det_core.data.config import FlipConfig, ResizeConfig
 from det_core.model.detector_config import DetectorConfig
 from det_core.model.layer_config import GroupNormConfig, RoIAlignConfig
-from det_core.recipe import DataConfig, OptimizerConfig, Recipe, ScheduleConfig
+from det_core.recipe import OptimizerConfig, Recipe, sample_recipe
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig, RPNConfig
 from det_plugin_rcnn.zoo import zoo_recipe
@@ -41,24 +41,16 @@ def demo_recipe(model: str) -> Recipe:
         )
         if roi_head.mask_head is not None:
             roi_head = evolve(roi_head, mask_head=ConvMaskHeadConfig(num_convs=2, channels=64))
-    resize = ResizeConfig(scales=((320, 320),))
-    return Recipe(
-        name=f"{model}/r18-fpn-demo",
-        detector=DetectorConfig(
+    return sample_recipe(
+        f"{model}/r18-fpn-demo",
+        DetectorConfig(
             backbone=ResNetConfig(depth=18, norm=norm, frozen_stages=-1),
             neck=FPNConfig(channels=64, norm=norm),
             dense_head=None if row.fast else DEMO_RPN,
             roi_head=roi_head,
         ),
-        data=DataConfig(
-            train=SampleConfig(split="train"),
-            val=SampleConfig(split="val"),
-            train_transforms=(resize, FlipConfig(vertical_probability=0.5)),
-            test_transforms=(resize,),
-        ),
-        optimizer=OptimizerConfig(lr=0.02, lr_batch=0),
-        schedule=ScheduleConfig(epochs=30, milestones=(22, 27), warmup_steps=20, warmup_factor=0.01, clip_norm=10.0),
-        evaluation=evolve(recipe.evaluation, every_epochs=10),
+        evolve(recipe.evaluation, every_epochs=10),
+        lr=0.02,
     )
 
 

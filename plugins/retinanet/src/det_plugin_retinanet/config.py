@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from attrs import field, frozen, validators
 
@@ -12,24 +12,23 @@ from det_core.config.base import (
     AssignerConfig,
     CoderConfig,
     ConvConfig,
-    DenseHeadConfig,
     FeatureSpec,
     LossConfig,
     NormConfig,
     doc,
 )
-from det_core.model.layer_config import Conv2dConfig, SoftNMSConfig
+from det_core.model.dense_config import DetectingHeadConfig
+from det_core.model.layer_config import Conv2dConfig
 from det_core.model.loss_config import FocalConfig, L1Config
 
 if TYPE_CHECKING:
     from det_plugin_retinanet.head import RetinaNetHead
 
-FRACTION = [validators.ge(0.0), validators.le(1.0)]
 OCTAVE = tuple(4 * 2 ** (i / 3) for i in range(3))  # three scales, the first 4 strides long
 
 
 @frozen(kw_only=True)
-class RetinaNetHeadConfig(DenseHeadConfig):
+class RetinaNetHeadConfig(DetectingHeadConfig):
     """Classes and boxes at every location of every level (Lin et al., Focal Loss, 2017)."""
 
     type: ClassVar[str] = "retinanet"
@@ -48,26 +47,6 @@ class RetinaNetHeadConfig(DenseHeadConfig):
         default=0.01,
         validator=[validators.gt(0.0), validators.lt(1.0)],
         metadata=doc("score that a fresh head gives everything, so that background does not drown the first steps"),
-    )
-    before_nms: int = field(
-        default=1000, validator=validators.ge(1), metadata=doc("best (anchor, class) pairs of each level that stay")
-    )
-    min_size: float = field(
-        default=0.0,
-        validator=validators.ge(-1.0),
-        metadata=doc("a detection whose width or height, in the network's input, is not above this goes; -1 = none"),
-    )
-    score_threshold: float = field(default=0.05, validator=FRACTION, metadata=doc("detections above it are kept"))
-    nms_threshold: float = field(default=0.5, validator=FRACTION, metadata=doc("IoU above which a detection goes"))
-    soft_nms: SoftNMSConfig | None = field(default=None, metadata=doc("decay overlapping detections instead"))
-    class_agnostic_nms: bool = field(
-        default=False, metadata=doc("detections of different classes suppress each other, too")
-    )
-    max_detections: int = field(default=100, validator=validators.ge(1), metadata=doc("best per image"))
-    nms_in: Literal["original", "network"] = field(
-        default="original",
-        validator=validators.in_(("original", "network")),
-        metadata=doc("in whose pixels detections are compared: after or before boxes are scaled back"),
     )
     norm: NormConfig | None = field(
         default=None, metadata=doc("after every convolution of the towers; shared by levels, so none that counts them")

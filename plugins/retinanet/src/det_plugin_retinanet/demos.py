@@ -5,10 +5,9 @@ from __future__ import annotations
 from attrs import evolve
 
 from det_core.boxes.config import GridAnchorsConfig
-from det_core.data.config import FlipConfig, ResizeConfig, SampleConfig
 from det_core.model.detector_config import DetectorConfig
 from det_core.model.layer_config import GroupNormConfig
-from det_core.recipe import DataConfig, OptimizerConfig, Recipe, ScheduleConfig
+from det_core.recipe import Recipe, sample_recipe
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_resnet.config import ResNetConfig
 from det_plugin_resnet.zoo import BOXES
@@ -18,10 +17,9 @@ from det_plugin_retinanet.config import RetinaNetHeadConfig
 def demo_recipe() -> Recipe:
     """Two convolutions per tower, with group norm, on P3-P6; nuclei are small, so are the anchors."""
     norm = GroupNormConfig(groups=16)
-    resize = ResizeConfig(scales=((320, 320),))
-    return Recipe(
-        name="retinanet/r18-fpn-demo",
-        detector=DetectorConfig(
+    return sample_recipe(
+        "retinanet/r18-fpn-demo",
+        DetectorConfig(
             backbone=ResNetConfig(depth=18, norm=norm, frozen_stages=-1),
             neck=FPNConfig(channels=64, start=1, levels=4, extra="conv_input", norm=norm),
             dense_head=RetinaNetHeadConfig(
@@ -31,13 +29,6 @@ def demo_recipe() -> Recipe:
                 anchors=GridAnchorsConfig(scales=(2.0, 2.0 * 2 ** (1 / 2))),
             ),
         ),
-        data=DataConfig(
-            train=SampleConfig(split="train"),
-            val=SampleConfig(split="val"),
-            train_transforms=(resize, FlipConfig(vertical_probability=0.5)),
-            test_transforms=(resize,),
-        ),
-        optimizer=OptimizerConfig(lr=0.01, lr_batch=0),
-        schedule=ScheduleConfig(epochs=30, milestones=(22, 27), warmup_steps=20, warmup_factor=0.01, clip_norm=10.0),
-        evaluation=evolve(BOXES, every_epochs=10),
+        evolve(BOXES, every_epochs=10),
+        lr=0.01,
     )

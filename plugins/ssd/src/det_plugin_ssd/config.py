@@ -14,14 +14,14 @@ from det_core.config.base import (
     CoderConfig,
     ConfigError,
     ConvConfig,
-    DenseHeadConfig,
     FeatureSpec,
     LossConfig,
     NeckConfig,
     NormConfig,
     doc,
 )
-from det_core.model.layer_config import Conv2dConfig, SoftNMSConfig
+from det_core.model.dense_config import FRACTION, DetectingHeadConfig
+from det_core.model.layer_config import Conv2dConfig
 from det_core.model.loss_config import CrossEntropyConfig, SmoothL1Config
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from det_plugin_ssd.head import SSDHead
     from det_plugin_ssd.neck import SSDNeck
 
-FRACTION = [validators.ge(0.0), validators.le(1.0)]
 AT_LEAST_1 = validators.ge(1)
 
 
@@ -186,7 +185,7 @@ VOC_512 = SSDAnchorsConfig(sizes=(35.0, 76.0, 153.0, 230.0, 307.0, 384.0, 460.0,
 
 
 @frozen(kw_only=True)
-class SSDHeadConfig(DenseHeadConfig):
+class SSDHeadConfig(DetectingHeadConfig):
     """Softmax classes and boxes at every location, with layers of each level's own (Liu et al., SSD, 2016)."""
 
     type: ClassVar[str] = "ssd"
@@ -212,23 +211,9 @@ class SSDHeadConfig(DenseHeadConfig):
         metadata=doc("what `before_nms` counts in: pairs of each level, or anchors of each class (torchvision)"),
     )
     before_nms: int = field(default=1000, validator=AT_LEAST_1, metadata=doc("best of each level or class that stay"))
-    min_size: float = field(
-        default=0.0,
-        validator=validators.ge(-1.0),
-        metadata=doc("a detection whose width or height, in the network's input, is not above this goes; -1 = none"),
-    )
     score_threshold: float = field(default=0.02, validator=FRACTION, metadata=doc("detections above it are kept"))
     nms_threshold: float = field(default=0.45, validator=FRACTION, metadata=doc("IoU above which a detection goes"))
-    soft_nms: SoftNMSConfig | None = field(default=None, metadata=doc("decay overlapping detections instead"))
-    class_agnostic_nms: bool = field(
-        default=False, metadata=doc("detections of different classes suppress each other, too")
-    )
     max_detections: int = field(default=200, validator=AT_LEAST_1, metadata=doc("best per image"))
-    nms_in: Literal["original", "network"] = field(
-        default="original",
-        validator=validators.in_(("original", "network")),
-        metadata=doc("in whose pixels detections are compared: after or before boxes are scaled back"),
-    )
 
     def check(self, features: FeatureSpec) -> None:
         self.anchors.anchors_per_level(len(features.strides))
