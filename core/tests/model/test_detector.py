@@ -394,3 +394,10 @@ def test_weights_and_maps_are_channels_last():
     weight = dense.shared.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert not weight.is_contiguous()
+
+
+def test_parameters_of_other_dimensions_stay_as_they_are():
+    dense = Dense(2)
+    dense.volume = nn.Conv3d(3, 4, 3)
+    before = dense.volume.weight.clone()
+    assert torch.equal(detector(dense).dense_head.volume.weight, before)

@@ -80,7 +80,9 @@ class Detector(nn.Module):
         self.config = config
         self.test_transforms = test_transforms
         # The layout that convolutions on CPUs and tensor cores work in: weights in another are rearranged in each call.
-        self.to(memory_format=torch.channels_last)
+        for parameter in self.parameters():
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     @property
     def needs_masks(self) -> bool:
