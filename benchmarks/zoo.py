@@ -130,7 +130,7 @@ def steps(detector: Detector, recipe: Recipe, inputs: Inputs, rounds: int) -> fl
         best = min(best, time.perf_counter() - started)
         for name, value in values.items():
             if not bool(value.isfinite()):
-                raise ValueError(f"loss {name} is {float(value)}")
+                raise ValueError(f"loss {name} is {value.item()}")
         for name, parameter in detector.named_parameters():
             if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
                 raise ValueError(f"the gradient of {name} is not finite")

@@ -118,7 +118,7 @@ def loss_names(case: Case) -> dict[str, str]:
 def detector_config(recipe: str, facts: dict[str, Any]) -> DetectorConfig:
     """The recipe's detector with deterministic sampling, the case's thresholds and preprocessing."""
     config = load_recipe(recipe).detector
-    if "-caffe-" in recipe and "-caffe_" not in facts["config"]:  # published in caffe style, computed in the other
+    if "-caffe-" in recipe and "caffe" not in facts["config"]:  # published in caffe style, computed in the other
         config = evolve(config, backbone=BACKBONES[recipe.partition("/")[2].partition("-")[0]])
     if config.dense_head is not None:
         head = config.dense_head
