@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # From the top down: a module imports from its own row and those below. The longest prefix decides.
 LAYERS = (
     ("det_core.cli", "det_core.__main__", "det_core.testing", "det_core.hooks"),
-    ("det_core.engine",),
+    ("det_core.engine", "det_core.zoo"),
     ("det_core.recipe", "det_core.model"),
     ("det_core.weights", "det_core.data", "det_core.evaluation", "det_core.drawing"),
     ("det_core.config", "det_core.boxes"),

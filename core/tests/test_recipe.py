@@ -35,9 +35,9 @@ from det_core.recipe import (
     RecipeEntry,
     ScheduleConfig,
     load_recipe,
-    sample_recipe,
 )
 from det_core.testing.plugins import isolated_manager, make_plugin
+from det_core.zoo import sample_recipe
 
 
 @frozen(kw_only=True)

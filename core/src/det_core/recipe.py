@@ -14,7 +14,7 @@ from det_core.config.base import ConfigError, DatasetConfig, EvaluatorConfig, Pr
 from det_core.config.convert import structure, unstructure
 from det_core.config.overrides import apply_overrides, merge, read_yaml, to_yaml
 from det_core.config.schema import json_schema
-from det_core.data.config import CocoConfig, FlipConfig, ResizeConfig, SampleConfig, Split, VocConfig
+from det_core.data.config import CocoConfig, SampleConfig, Split, VocConfig
 from det_core.model.detector_config import DetectorConfig
 from det_core.plugins import PluginError, install_hint, nearest, plugin_manager
 
@@ -216,42 +216,6 @@ class Recipe:
 
     def to_yaml(self) -> str:
         return to_yaml(self.to_plain())
-
-
-def sample_recipe(
-    name: str,
-    detector: DetectorConfig,
-    evaluation: EvaluationConfig,
-    *,
-    lr: float,
-    weight_decay: float = 1e-4,
-    epochs: int = 30,
-    keep_ratio: bool = True,
-) -> Recipe:
-    """A small model's recipe on the bundled sample, from random weights: a demo that takes minutes on a CPU.
-
-    Images of 320 pixels flipped both ways, steps of 2; the rate falls after three quarters and nine tenths.
-    """
-    resize = ResizeConfig(scales=((320, 320),), keep_ratio=keep_ratio)
-    return Recipe(
-        name=name,
-        detector=detector,
-        data=DataConfig(
-            train=SampleConfig(split="train"),
-            val=SampleConfig(split="val"),
-            train_transforms=(resize, FlipConfig(vertical_probability=0.5)),
-            test_transforms=(resize,),
-        ),
-        optimizer=OptimizerConfig(lr=lr, lr_batch=0, weight_decay=weight_decay),
-        schedule=ScheduleConfig(
-            epochs=epochs,
-            milestones=(epochs * 3 // 4, epochs * 9 // 10),
-            warmup_steps=20,
-            warmup_factor=0.01,
-            clip_norm=10.0,
-        ),
-        evaluation=evaluation,
-    )
 
 
 def _formats(root: str | Path) -> frozenset[str]:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from det_core.recipe import RecipeEntry
+from det_core.zoo import zoo_entries
 from det_plugin_gn_ws_dcn.demos import demo_recipe
 from det_plugin_gn_ws_dcn.zoo import REQUIRES, ROWS, SUMMARIES, zoo_recipe
 
 ENTRIES = (
-    *(
-        RecipeEntry(
-            name=row.name,
-            make=partial(zoo_recipe, row),
-            requires=REQUIRES.get(row.model, ()),
-            published=row.published,
-            default=row.name == "faster-rcnn/r50-fpn-mdconv-c3-c5-1x",
-            summary=SUMMARIES[row.variant],
-        )
-        for row in ROWS
+    *zoo_entries(
+        ROWS,
+        zoo_recipe,
+        default="faster-rcnn/r50-fpn-mdconv-c3-c5-1x",
+        summary=lambda row: SUMMARIES[row.variant],
+        requires=lambda row: REQUIRES.get(row.model, ()),
     ),
     RecipeEntry(
         name="faster-rcnn/r18-fpn-gn-ws-mdconv-demo",

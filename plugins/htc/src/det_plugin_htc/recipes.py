@@ -5,19 +5,16 @@ from __future__ import annotations
 from functools import partial
 
 from det_core.recipe import RecipeEntry
+from det_core.zoo import zoo_entries
 from det_plugin_htc.demos import demo_recipe
 from det_plugin_htc.zoo import ROWS, SUMMARIES, zoo_recipe
 
 ENTRIES = (
-    *(
-        RecipeEntry(
-            name=row.name,
-            make=partial(zoo_recipe, row),
-            published=row.published,
-            default=row.name == "htc/r50-fpn-1x",
-            summary=SUMMARIES[row.model],
-        )
-        for row in ROWS
+    *zoo_entries(
+        ROWS,
+        zoo_recipe,
+        default="htc/r50-fpn-1x",
+        summary=lambda row: SUMMARIES[row.model],
     ),
     *(
         RecipeEntry(

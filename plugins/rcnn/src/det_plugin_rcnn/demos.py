@@ -9,7 +9,8 @@ from det_core.config.base import ProposalLimits
 from det_core.data.config import FlipConfig, ResizeConfig
 from det_core.model.detector_config import DetectorConfig
 from det_core.model.layer_config import GroupNormConfig, RoIAlignConfig
-from det_core.recipe import OptimizerConfig, Recipe, sample_recipe
+from det_core.recipe import OptimizerConfig, Recipe
+from det_core.zoo import sample_recipe
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig, RPNConfig
 from det_plugin_rcnn.zoo import zoo_recipe

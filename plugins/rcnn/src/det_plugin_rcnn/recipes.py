@@ -5,21 +5,18 @@ from __future__ import annotations
 from functools import partial
 
 from det_core.recipe import RecipeEntry
+from det_core.zoo import zoo_entries
 from det_plugin_rcnn.demos import c4_demo, demo_recipe
 from det_plugin_rcnn.torchvision_recipes import TORCHVISION_ENTRIES
 from det_plugin_rcnn.zoo import ROWS, SUMMARIES, zoo_recipe
 
 ENTRIES = (
     *TORCHVISION_ENTRIES,
-    *(
-        RecipeEntry(
-            name=row.name,
-            make=partial(zoo_recipe, row),
-            published=row.published,
-            default=row.name == "mask-rcnn/r50-fpn-1x",
-            summary=SUMMARIES[row.model],
-        )
-        for row in ROWS
+    *zoo_entries(
+        ROWS,
+        zoo_recipe,
+        default="mask-rcnn/r50-fpn-1x",
+        summary=lambda row: SUMMARIES[row.model],
     ),
     *(
         RecipeEntry(

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from det_core.recipe import RecipeEntry
+from det_core.zoo import zoo_entries
 from det_plugin_retinanet.demos import demo_recipe
 from det_plugin_retinanet.torchvision_recipes import TORCHVISION_ENTRY
 from det_plugin_retinanet.zoo import ROWS, SUMMARY, zoo_recipe
 
 ENTRIES = (
-    *(
-        RecipeEntry(
-            name=row.name,
-            make=partial(zoo_recipe, row),
-            published=row.published,
-            default=row.name == "retinanet/r50-fpn-1x",
-            summary=SUMMARY,
-        )
-        for row in ROWS
+    *zoo_entries(
+        ROWS,
+        zoo_recipe,
+        default="retinanet/r50-fpn-1x",
+        summary=lambda row: SUMMARY,
     ),
     TORCHVISION_ENTRY,
     RecipeEntry(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from det_core.evaluation.config import CocoEvaluatorConfig
 from det_core.model.detector_config import DetectorConfig
 from det_core.model.layer_config import GroupNormConfig
-from det_core.recipe import EvaluationConfig, Recipe, sample_recipe
+from det_core.recipe import EvaluationConfig, Recipe
+from det_core.zoo import sample_recipe
 from det_plugin_ssd.config import ExtraLevelConfig, SSDAnchorsConfig, SSDHeadConfig, SSDNeckConfig, VGGConfig
 
 # Nuclei are small.
