@@ -106,6 +106,23 @@ def test_memory_and_speed_stand_beside_accuracy(capsys):
         assert capsys.readouterr().err == "error: no recipes on data set 'vov'; did you mean \"voc\"?\n"
 
 
+def test_what_most_recipes_of_a_model_are_stands_above_them_once(capsys):
+    summaries = {"m/a": "boxes", "m/b": "boxes", "m/c": "boxes, small", "m/d": "with more"}
+    entries = [RecipeEntry(name=n, make=pytest.fail, summary=s, default=n == "m/a") for n, s in summaries.items()]
+    with isolated_manager(make_plugin("zoo", det_recipes=lambda: entries)):
+        assert run(["recipes"]) == 0
+        lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+        assert lines[0] == "m: boxes"
+        assert [line.split(maxsplit=1) for line in lines[1:] if line] == [
+            ["m/a", "default"],
+            ["m/b"],
+            ["m/c", "small"],
+            ["m/d", "with more"],
+        ]
+        assert run(["recipes", "--json"]) == 0
+        assert [e["summary"] for e in json.loads(capsys.readouterr().out)] == list(summaries.values())
+
+
 def test_names_are_found_by_their_parts(capsys):
     assert run(["recipes", "--find", "r50", "--find", "one"]) == 0
     out = capsys.readouterr().out

@@ -105,8 +105,9 @@ def test_figures_on_voc(name: str) -> None:
 
 def test_figures_on_voc_are_listed_apart_from_those_on_coco() -> None:
     lines = CliRunner().invoke(cli, ["recipes", "--model", "ssd"]).output.splitlines()
-    title = lines[0]
-    assert title.split()[:5] == ["ssd", "box", "AP", "VOC", "AP50"]
+    assert lines[0] == "ssd: boxes, at every location in one stage (Liu et al., 2016)"
+    title = lines[1]
+    assert title.split()[:4] == ["box", "AP", "VOC", "AP50"]
     coco, voc = (next(x for x in lines if x.startswith(f"ssd/vgg16-300-{data}")) for data in ("coco", "voc"))
     assert coco.index("(25.5)") < title.index("VOC AP50") < voc.index("77.5")
 

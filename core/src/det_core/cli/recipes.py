@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import attrs
@@ -112,13 +113,23 @@ def _show(entries: list[RecipeEntry], costs: dict[str, dict[str, Any] | None]) -
 
 
 def _show_model(model: str, entries: list[RecipeEntry], costs: dict[str, dict[str, Any] | None]) -> None:
+    """What most of a model's recipes are stands above their table once, so that a row fits a line."""
+    ((common, times),) = Counter(e.summary for e in entries).most_common(1)
+    common = common if times > 1 else ""
+    if common:
+        click.echo(f"{model}: {common}")
     figures = {k: title for k, title in FIGURES.items() if any(figure(e.published, k) for e in entries)}
     titles = (*figures.values(), *(COSTS if costs else ()))
     rows = [
-        (e.name, *(figure(e.published, k) for k in figures), *(_cost_cells(costs[e.name]) if costs else ()), _notes(e))
+        (
+            e.name,
+            *(figure(e.published, k) for k in figures),
+            *(_cost_cells(costs[e.name]) if costs else ()),
+            _notes(e, common),
+        )
         for e in entries
     ]
-    print_table((model, *titles, ""), rows, right=titles)
+    print_table(("" if common else model, *titles, ""), rows, right=titles)
 
 
 def _cost_cells(cost: dict[str, Any] | None) -> tuple[str, str]:
@@ -128,8 +139,11 @@ def _cost_cells(cost: dict[str, Any] | None) -> tuple[str, str]:
 
 
 def _show_sources(published: list[Published]) -> None:
-    sources = sorted({f"{p.dataset}: {p.source}" for p in published})
-    click.echo(f"figures: as published by others, not measured here ({'; '.join(sources)}); AP and AR in percent")
+    sources: dict[str, set[str]] = {}
+    for p in published:
+        sources.setdefault(p.source, set()).add(p.dataset)
+    shown = "; ".join(f"{', '.join(sorted(datasets))}: {source}" for source, datasets in sorted(sources.items()))
+    click.echo(f"figures: as published by others, not measured here ({shown}); AP and AR in percent")
     if any(figure(p, key) for p in published for key in ("memory_gb", "train_s_per_iter", "inference_fps")):
         click.echo("GB of memory per GPU and seconds per step in training, images per second at test")
     if any("(" in figure(p, key) for p in published for key in FIGURES):
@@ -144,9 +158,13 @@ def figure(published: Published | None, key: str) -> str:
     return shown if modern is None else f"{shown} ({modern:.{digits}f})".strip()
 
 
-def _notes(entry: RecipeEntry) -> str:
+def _notes(entry: RecipeEntry, common: str) -> str:
+    """What sets a recipe apart; of its summary only what the `common` one does not say."""
     notes = [word for word, holds in (("default", entry.default), ("demo", entry.demo)) if holds]
-    notes += [entry.summary] if entry.summary else []
+    own = entry.summary
+    if common:
+        own = "" if own == common else own.removeprefix(f"{common}, ")
+    notes += [own] if own else []
     notes += [f"needs {m}: {install_hint(m)}" for m in entry.missing()]
     return "; ".join(notes)
 
