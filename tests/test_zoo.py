@@ -16,7 +16,7 @@ from attrs import asdict
 from torch import Tensor, nn
 
 from det_core.cli.main import run
-from det_core.engine.cost import recipe_cost
+from det_core.engine.cost import class_count, measure_cost, recipe_cost, tested_size
 from det_core.plugins import plugin_manager
 from det_core.recipe import load_recipe
 from det_core.structures import Batch, ImageInfo
@@ -83,6 +83,43 @@ def test_operations_are_those_of_every_layer_that_runs() -> None:
 
 def add_convolution(found: dict[str, int], part: str, layer: nn.Conv2d, inputs: object, output: Tensor) -> None:
     found[part] = found.get(part, 0) + 2 * output.numel() * layer.weight[0].numel()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "classes", "size"),
+    [
+        ("retinanet/r50-fpn-1x", [], 80, (800, 1333)),
+        ("ssd/vgg16-300-voc-240e", [], 20, (300, 300)),
+        ("ssd/vgg16-300-voc-240e", ["data.val.classes=[a, b]"], 2, (300, 300)),
+        ("ssd/vgg16-300-voc-240e", ["data.val.classes=null"], 20, (300, 300)),
+        (
+            "ssd/vgg16-demo",
+            ["data.test_transforms=[{type: resize, scales: [[200, 100]], keep_ratio: false}]"],
+            1,
+            (100, 200),
+        ),
+        ("rpn/r18-fpn-demo", ["data.test_transforms=[]"], 1, (800, 1333)),
+    ],
+)
+def test_classes_and_size_that_a_recipe_is_counted_with(
+    name: str, change: list[str], classes: int, size: tuple[int, int]
+) -> None:
+    recipe = load_recipe(name, change)
+    assert (class_count(recipe), tested_size(recipe)) == (classes, size)
+
+
+@pytest.mark.parametrize("name", ["fast-rcnn/r18-fpn-demo", "htc/r18-fpn-demo"])
+def test_regions_are_counted_as_many_as_there_may_be(name: str) -> None:
+    """1000 where proposals are given."""
+    recipe = load_recipe(name)
+    config = recipe.detector
+    cost = measure_cost(config, 1, (64, 64))
+    assert list(cost.flops) == [
+        p for p in ("backbone", "neck", "dense_head", "roi_head") if getattr(config, p) is not None
+    ]
+    assert min(cost.flops.values()) > 0
+    if name.startswith("fast"):
+        assert cost.flops["roi_head"] == 2 * 1000 * (64 * 49 * 256 + 256 * 256 + 256 * (2 + 4))
 
 
 def test_parameters_and_operations_are_listed_on_request(capsys: pytest.CaptureFixture[str]) -> None:
