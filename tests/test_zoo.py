@@ -16,7 +16,7 @@ from attrs import asdict
 from torch import Tensor, nn
 
 from det_core.cli.main import run
-from det_core.engine.cost import class_count, measure_cost, recipe_cost, tested_size
+from det_core.engine.cost import class_count, measure_cost, recipe_cost, size_at_test
 from det_core.plugins import plugin_manager
 from det_core.recipe import load_recipe
 from det_core.structures import Batch, ImageInfo
@@ -105,7 +105,7 @@ def test_classes_and_size_that_a_recipe_is_counted_with(
     name: str, change: list[str], classes: int, size: tuple[int, int]
 ) -> None:
     recipe = load_recipe(name, change)
-    assert (class_count(recipe), tested_size(recipe)) == (classes, size)
+    assert (class_count(recipe), size_at_test(recipe)) == (classes, size)
 
 
 @pytest.mark.parametrize("name", ["fast-rcnn/r18-fpn-demo", "htc/r18-fpn-demo"])

@@ -48,7 +48,7 @@ def recipe_cost(recipe: Recipe, size: tuple[int, int] | None = None) -> Cost:
 
     size: (H, W) of the image; None takes what the recipe resizes to, the short edge as the height.
     """
-    return measure_cost(recipe.detector, class_count(recipe), size or tested_size(recipe))
+    return measure_cost(recipe.detector, class_count(recipe), size or size_at_test(recipe))
 
 
 def class_count(recipe: Recipe) -> int:
@@ -61,7 +61,7 @@ def class_count(recipe: Recipe) -> int:
     return COCO_CLASSES
 
 
-def tested_size(recipe: Recipe) -> tuple[int, int]:
+def size_at_test(recipe: Recipe) -> tuple[int, int]:
     """(H, W) of the largest image that a recipe tests on, not padded."""
     resize = next((t for t in recipe.data.test_transforms if isinstance(t, ResizeConfig)), ResizeConfig())
     long, short = resize.scales[0]
