@@ -51,6 +51,16 @@ def in_turns(calls: list[Call], rounds: int, device: str = "cpu") -> list[float]
     return [min(row) for row in zip(*([turn(c) for c in calls] for _ in range(rounds)), strict=True)]
 
 
+def keep_memory() -> None:
+    """Tell glibc to keep what it is given back, and to take large blocks from there too; SystemExit without glibc."""
+    library = ctypes.CDLL(None)
+    trim_threshold, mmap_max = -1, -4  # the names in malloc.h
+    if not (
+        hasattr(library, "mallopt") and library.mallopt(trim_threshold, 2**31 - 1) and library.mallopt(mmap_max, 0)
+    ):
+        raise SystemExit("--keep-memory needs the GNU C library, whose malloc can be told so; leave it out")
+
+
 def peak(call: Call, device: str = "cpu") -> float:
     """Megabytes that a call holds at its peak on top of what was there; NaN where the system does not tell."""
     gc.collect()

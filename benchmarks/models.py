@@ -2,13 +2,13 @@
 
     python benchmarks/models.py [--models faster-rcnn mask-rcnn retinanet ssd300] [--size 800 1333] [--images 1]
                                 [--what inference training] [--modes eager compile] [--rounds 5] [--threads N]
-                                [--alone det|torchvision|floor] [--profile] [--json FILE]
+                                [--keep-memory] [--alone det|torchvision|floor] [--profile] [--json FILE]
 
 ResNet-50-FPN, float32, stem and first stage frozen, batch norms frozen whole, 1000 proposals at test and 2000 in
 training; SSD300 (300 x 300, whatever `--size` says) trains all of VGG-16. About `--candidates` scores above the
 threshold per image. Images come resized and normalised, so that only the detectors count, from the padded batch to
-boxes (and masks) in the original image. A training step is losses, gradients and SGD. Least time of several rounds,
-taken in turns.
+boxes (and masks) in the original image. Our detector is the one that `for_inference` makes, as `det-core test` and
+`predict` run it. A training step is losses, gradients and SGD. Least time of several rounds, taken in turns.
 
 `compile` compiles backbone and pyramid with torch.compile on both sides, as `schedule.compile` does: what follows them
 is small tensors of sizes that change.
@@ -19,7 +19,9 @@ ours has, too (same class, IoU above .99 or corners within a tenth of a pixel, s
 call adds to what was there. Read the ratios, not the times: they are those of a shared machine.
 
 Two detectors in one process share the allocator, and give back memory that the other must ask the system for again.
-`--alone` times one of the two (or the floor) as it runs in a process of its own; take such runs in turns.
+`--alone` times one of the two (or the floor) as it runs in a process of its own; take such runs in turns. With
+`--keep-memory` the C library (glibc) gives no memory back, for all three alike: what is left is the arithmetic. The
+floor holds nothing from call to call, so that it never asks the system for memory; detectors do.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from pathlib import Path
 
 import torch
 from attrs import asdict, frozen
-from measure import Call, heavy_calls, in_turns, peak
+from measure import Call, heavy_calls, in_turns, keep_memory, peak
 from peers import MAKERS, Pair, make_inputs, make_pair
 from rich.console import Console
 from rich.table import Table
@@ -64,7 +66,7 @@ COLUMNS = ("model", "what", "mode", "det ms", "torchvision ms", "ratio", "floor 
 def agreement(pair: Pair) -> str:
     """How many of torchvision's detections ours has, too."""
     same = total = 0
-    for ours, theirs in zip(pair.infer_ours(), pair.infer_theirs(), strict=True):
+    for ours, theirs in zip(pair.infer_fixed()(), pair.infer_theirs(), strict=True):
         total += len(theirs["boxes"])
         close = box_iou(theirs["boxes"], ours.boxes) > 0.99
         # Boxes that clipping left without area overlap nothing, not even themselves.
@@ -83,6 +85,8 @@ def rows(model: str, pair: Pair, options: argparse.Namespace) -> Iterator[Row]:
         if what == "training":
             calls = [pair.trainer_ours(), pair.trainer_theirs()]
         floor = heavy_calls(calls[0])
+        if what == "inference":
+            calls[0] = pair.infer_fixed()
         for mode in options.modes:
             if mode == "compile":
                 pair.compile()
@@ -96,11 +100,11 @@ def rows(model: str, pair: Pair, options: argparse.Namespace) -> Iterator[Row]:
 def alone(pair: Pair, options: argparse.Namespace) -> Iterator[str]:
     """The time of one side, the other never called."""
     for what in options.what:
-        ours = pair.infer_ours if what == "inference" else pair.trainer_ours()
+        ours = pair.infer_fixed() if what == "inference" else pair.trainer_ours()
         theirs = pair.infer_theirs if what == "inference" else pair.trainer_theirs()
         call = theirs if options.alone == "torchvision" else ours
         if options.alone == "floor":
-            call = heavy_calls(ours).replay
+            call = heavy_calls(pair.infer_ours if what == "inference" else ours).replay
         (least,) = in_turns([call], options.rounds, options.device)
         yield f"{options.alone}, {what}: {least * 1e3 / (options.images if what == 'inference' else 1):.0f} ms"
 
@@ -123,11 +127,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--keep-memory", action="store_true", help="no memory goes back to the system (glibc)")
     parser.add_argument("--alone", choices=["det", "torchvision", "floor"], help="time only this")
     parser.add_argument("--profile", action="store_true", help="also show where the time of an inference goes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.keep_memory:
+        keep_memory()
     console = Console()
     height, width = options.size
     title = f"{options.images} of {height}x{width} (SSD: 300x300), {options.threads} threads, torch {torch.__version__}"
@@ -139,7 +146,7 @@ def main() -> None:
         pair = make_pair(model, inputs, options.candidates)
         console.print(f"{model}: {agreement(pair)}")
         if options.profile:
-            print(profiled(pair.infer_ours))  # too wide for the console
+            print(profiled(pair.infer_fixed()))  # too wide for the console
         if options.alone:
             for line in alone(pair, options):
                 console.print(f"{model}: {line}")

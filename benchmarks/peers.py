@@ -21,7 +21,9 @@ from torchvision.models.detection import (
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FrozenBatchNorm2d
 
-from det_core import Batch, Detections, Detector, Targets, load_recipe
+from det_core import Batch, Detections, Detector, Targets, for_inference, load_recipe
+from det_core.engine.schedule import build_optimizer
+from det_core.recipe import OptimizerConfig
 from det_core.structures import ImageInfo
 from det_core.weights import import_weights
 
@@ -89,10 +91,16 @@ class Pair:
                 part.compile()
 
     def infer_ours(self) -> list[Detections]:
-        """Detections of our detector."""
+        """Detections of our detector as it trains, put into evaluation mode."""
         found = self.ours.eval()(self.inputs.batch)
         assert isinstance(found, list)
         return found
+
+    def infer_fixed(self) -> Callable[[], list[Detections]]:
+        """Detections of our detector made for inference, as `det-core test` and `predict` run it."""
+        fixed = for_inference(self.ours)
+        fixed.predict(self.inputs.batch)  # the first time it folds and packs
+        return lambda: fixed.predict(self.inputs.batch)
 
     @torch.no_grad()
     def infer_theirs(self) -> list[dict[str, Tensor]]:
@@ -103,7 +111,7 @@ class Pair:
 
     def trainer_ours(self) -> Callable[[], None]:
         """A step of our detector: losses, gradients, SGD."""
-        optimizer = sgd(self.ours)
+        optimizer = build_optimizer(OptimizerConfig(lr=1e-9, momentum=0.9, weight_decay=0.0), self.ours)
 
         def step() -> None:
             self.ours.train()
@@ -116,7 +124,7 @@ class Pair:
 
     def trainer_theirs(self) -> Callable[[], None]:
         """The same of torchvision's."""
-        optimizer = sgd(self.theirs)
+        optimizer = fused_sgd(self.theirs)
         targets = [
             {"boxes": t.boxes, "labels": t.labels + self.first_label, "masks": t.masks} for t in self.inputs.targets
         ]
@@ -132,8 +140,8 @@ class Pair:
         return step
 
 
-def sgd(model: nn.Module) -> torch.optim.SGD:
-    """So small a rate that the weights stay what they are."""
+def fused_sgd(model: nn.Module) -> torch.optim.Optimizer:
+    """torch's fastest for weights in torchvision's layout; so small a rate that they stay what they are."""
     return torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-9, momentum=0.9, fused=True)
 
 

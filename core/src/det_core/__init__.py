@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from det_core.drawing import draw
     from det_core.engine.checkpoint import load_detector
     from det_core.engine.evaluate import evaluate
+    from det_core.engine.inference import for_inference
     from det_core.engine.predict import predict
     from det_core.engine.train import train
     from det_core.hookspecs import hookimpl
@@ -44,6 +45,7 @@ _HOME = {
     "Targets": "det_core.structures",
     "draw": "det_core.drawing",
     "evaluate": "det_core.engine.evaluate",
+    "for_inference": "det_core.engine.inference",
     "hookimpl": "det_core.hookspecs",
     "import_weights": "det_core.weights",
     "load_detector": "det_core.engine.checkpoint",
@@ -70,6 +72,7 @@ __all__ = [
     "Targets",
     "draw",
     "evaluate",
+    "for_inference",
     "hookimpl",
     "hookspecs",
     "import_weights",

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from det_core.model.conv_norm import BatchNorm, conv_norm
 from det_core.model.layer_config import BatchNormConfig, FrozenBatchNormConfig, GroupNormConfig
-from det_core.model.layers import BatchNorm, conv_norm
 
 
 def pair(*, frozen_statistics: bool = True, **conv: object) -> tuple[nn.Conv2d, BatchNorm]:

@@ -54,11 +54,12 @@ def command(
     from det_core.drawing import draw, picture_names, save_png
     from det_core.engine.checkpoint import load_detector, read_header, weights_file, write_text
     from det_core.engine.distributed import choose_device
+    from det_core.engine.inference import for_inference
     from det_core.engine.predict import predict
 
     file = weights_file(checkpoint)
     recipe = with_limits(read_header(file).recipe, score_threshold, max_detections)
-    detector = load_detector(file, choose_device(device), recipe=recipe)
+    detector = for_inference(load_detector(file, choose_device(device), recipe=recipe))
     precision = "bf16" if use_amp else "fp32"
     views = augmentation(recipe, scales, flip)
     classes = detector.found_classes

@@ -12,6 +12,7 @@ from det_core.data.dataset import DetectionDataset
 from det_core.data.loader import TestLoader, test_loader
 from det_core.engine.augment import Augmentation, merge, unflip
 from det_core.engine.distributed import World, gather
+from det_core.engine.inference import for_inference
 from det_core.engine.predict import autocast, to_batch
 from det_core.evaluation.base import Evaluator
 from det_core.evaluation.config import CocoEvaluatorConfig
@@ -66,6 +67,7 @@ def evaluate(
         EvaluationStopped: where `should_stop` said so on a rank.
     """
     check_classes(detector, dataset)
+    detector = for_inference(detector)
     if evaluators is None:
         evaluators = (CocoEvaluatorConfig(kinds=("box", "mask") if detector.needs_masks else ("box",)),)
     world = world or World(0, 1, detector.preprocess.mean.device)
@@ -97,7 +99,6 @@ def _detections(
     detector: Detector, loader: TestLoader, mirrored: bool, precision: str
 ) -> Iterator[tuple[int, Detections]]:
     """Image id and detections of each image of this rank, as they lie in the image itself."""
-    detector.eval()
     for image in loader:
         with autocast(detector.preprocess.mean.device, precision):
             found = detector.predict(to_batch(detector, [image]))[0].to("cpu")

@@ -56,7 +56,8 @@ def predict(
     """Detections of each image, best first, in pixels of the original image, on the CPU.
 
     Args:
-        detector: as loaded or composed; it is put into evaluation mode and stays on its device.
+        detector: as loaded or composed; it is put into evaluation mode and stays on its device. For many calls
+            `for_inference` makes a faster one of it.
         images: files, (3, h, w) uint8 RGB tensors, or samples of a data set: these bring the proposals that a detector
             without a proposal head needs.
         batch_size: images that go through the network together.

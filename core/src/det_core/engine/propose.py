@@ -11,6 +11,7 @@ from det_core.data.dataset import DetectionDataset
 from det_core.data.loader import LoadedImage, test_loader
 from det_core.data.proposals import ImageProposals
 from det_core.engine.distributed import World, gather
+from det_core.engine.inference import for_inference
 from det_core.engine.predict import autocast, to_batch
 from det_core.model.contracts import ProposalHead
 from det_core.model.detector import Detector
@@ -40,11 +41,11 @@ def propose(
     Raises:
         DetError: if the detector has no proposal head.
     """
+    detector = for_inference(detector)
     head = detector.dense_head
     if not isinstance(head, ProposalHead):
         kind = "no dense_head" if head is None else f"a {type(head).__name__}, which proposes no boxes"
         raise DetError(f"the detector has {kind}; proposals come from an RPN, or from a two-stage detector")
-    detector.eval()
     world = world or World(0, 1, detector.preprocess.mean.device)
     steps = [t.build() for t in (detector.test_transforms if transforms is None else transforms)]
     loader = test_loader(dataset, steps, workers, world.rank, world.size)

@@ -35,7 +35,7 @@ class BatchNormConfig(NormConfig):
     )
 
     def build(self, channels: int) -> nn.Module:
-        from det_core.model.layers import BatchNorm
+        from det_core.model.conv_norm import BatchNorm
 
         return BatchNorm(channels, eps=self.eps, frozen_statistics=self.frozen_statistics)
 
@@ -53,7 +53,7 @@ class FrozenBatchNormConfig(NormConfig):
     )
 
     def build(self, channels: int) -> nn.Module:
-        from det_core.model.layers import BatchNorm
+        from det_core.model.conv_norm import BatchNorm
 
         # Old torch refuses 0; this vanishes beside any variance.
         norm = BatchNorm(channels, eps=max(self.eps, 1e-30), frozen_statistics=True)

@@ -1,4 +1,4 @@
-"""Layers that many parts use: batch norm that can keep its statistics, convolution with norm and activation.
+"""Layers that many parts use: convolution with norm and activation, towers of them, initial weights.
 
 Letters: N images, C channels, H W size.
 """
@@ -7,50 +7,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from det_core.config.base import ConvConfig, NormConfig
-
-
-class BatchNorm(nn.BatchNorm2d):
-    """torch's batch norm; with `frozen_statistics` it normalises with its running statistics in training too."""
-
-    def __init__(self, channels: int, *, eps: float = 1e-5, frozen_statistics: bool = False) -> None:
-        super().__init__(channels, eps=eps)
-        self.frozen_statistics = frozen_statistics
-        self.train()  # a fresh module is in training mode, frozen statistics never are
-
-    def train(self, mode: bool = True) -> BatchNorm:
-        super().train(mode and not self.frozen_statistics)
-        return self
-
-    def fixed_affine(self) -> tuple[Tensor, Tensor] | None:
-        """(C,) scale and (C,) shift that this norm amounts to; None where it looks at a batch's own statistics."""
-        if self.training or self.running_var is None or self.running_mean is None or self.weight.dtype.itemsize < 4:
-            return None
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
-        return scale, self.bias - self.running_mean * scale
-
-
-def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
-    """norm(conv(x)), as a single convolution where the norm is a fixed scale and shift.
-
-    Scaling the weights costs next to nothing beside a pass over the output (and its copy for the gradient), which is
-    what a norm of its own costs; gradients reach weights, scale and shift as before. A convolution of another kind, a
-    norm that follows the batch, and modules that somebody watches with hooks are called one after the other.
-    """
-    if type(conv) is nn.Conv2d and isinstance(norm, BatchNorm) and not (_watched(conv) or _watched(norm)):
-        affine = norm.fixed_affine()
-        if affine is not None and conv.bias is None and conv.padding_mode == "zeros":
-            scale, shift = affine
-            weight = conv.weight * scale[:, None, None, None]
-            return F.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
-    result: Tensor = norm(conv(x))
-    return result
-
-
-def _watched(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+from det_core.model.conv_norm import conv_norm
 
 
 class ConvNorm(nn.Module):
@@ -77,8 +36,7 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) to (N, C_out, H', W')."""
-        x = self.conv(x) if self.norm is None else conv_norm(self.conv, self.norm, x)
-        return x.relu_() if self.relu else x
+        return conv_norm(self.conv, self.norm, x, relu=self.relu)
 
 
 def tower(channels: int, width: int, count: int, *, conv: ConvConfig, norm: NormConfig | None) -> nn.Sequential:

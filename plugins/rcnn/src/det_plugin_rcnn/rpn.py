@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from det_core.config.base import FeatureSpec, ProposalLimits
 from det_core.model.contracts import Losses, ProposalHead
+from det_core.model.conv_norm import conv_norm
 from det_core.model.dense import DenseOutputs, best_candidates, dense_box_loss, dense_outputs, match_anchors
 from det_core.model.layers import normal_init
 from det_core.structures import Batch, Detections, ImageInfo, Targets
@@ -44,7 +45,7 @@ class RPN(ProposalHead):
 
     def forward(self, features: Sequence[Tensor]) -> DenseOutputs:
         """L maps (N, C, h, w) to scores (N, t, 1) and deltas (N, t, 4) of every anchor, level by level."""
-        hidden = [self.conv(x).relu_() for x in features]
+        hidden = [conv_norm(self.conv, None, x, relu=True) for x in features]
         return dense_outputs([self.scores(x) for x in hidden], [self.deltas(x) for x in hidden], 1, self.anchors)
 
     def losses(self, outputs: DenseOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:  # type: ignore[override]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from det_core.model.contracts import Backbone
-from det_core.model.layers import conv_norm
+from det_core.model.conv_norm import conv_norm
 from det_core.weights import load_initial
 from det_plugin_resnet.blocks import initialise, make_stage
 from det_plugin_resnet.config import ResNetConfig
@@ -57,7 +57,7 @@ class ResNet(Backbone):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, 3, H, W) to one map per named stage, (N, C, H / stride, W / stride)."""
-        x = self.maxpool(conv_norm(self.conv1, self.bn1, images).relu_())
+        x = self.maxpool(conv_norm(self.conv1, self.bn1, images, relu=True))
         maps = []
         for number in range(1, max(self.config.stages) + 1):
             x = self.stage(number)(x)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from det_core.config.base import ConvConfig, NormConfig
-from det_core.model.layers import conv_norm, kaiming_init
+from det_core.model.conv_norm import conv_norm
+from det_core.model.layers import kaiming_init
 from det_plugin_resnet.config import STAGE_BLOCKS, STAGE_PLANES, BlockSettings, expansion
 
 
@@ -29,10 +30,9 @@ class BasicBlock(nn.Module):
         return self.bn2
 
     def forward(self, x: Tensor) -> Tensor:
-        out = conv_norm(self.conv1, self.bn1, x).relu_()
-        out = conv_norm(self.conv2, self.bn2, out)
-        out += x if self.downsample is None else conv_norm(self.downsample[0], self.downsample[1], x)
-        return out.relu_()
+        out = conv_norm(self.conv1, self.bn1, x, relu=True)
+        shortcut = x if self.downsample is None else conv_norm(self.downsample[0], self.downsample[1], x)
+        return conv_norm(self.conv2, self.bn2, out, add=shortcut, relu=True)
 
 
 class Bottleneck(nn.Module):
@@ -56,11 +56,10 @@ class Bottleneck(nn.Module):
         return self.bn3
 
     def forward(self, x: Tensor) -> Tensor:
-        out = conv_norm(self.conv1, self.bn1, x).relu_()
-        out = conv_norm(self.conv2, self.bn2, out).relu_()
-        out = conv_norm(self.conv3, self.bn3, out)
-        out += x if self.downsample is None else conv_norm(self.downsample[0], self.downsample[1], x)
-        return out.relu_()
+        out = conv_norm(self.conv1, self.bn1, x, relu=True)
+        out = conv_norm(self.conv2, self.bn2, out, relu=True)
+        shortcut = x if self.downsample is None else conv_norm(self.downsample[0], self.downsample[1], x)
+        return conv_norm(self.conv3, self.bn3, out, add=shortcut, relu=True)
 
 
 def _shortcut(channels: int, out: int, stride: int, conv: ConvConfig, norm: NormConfig) -> nn.Sequential | None:

@@ -6,11 +6,11 @@ Letters: N images, H W input size, C channels of the first stage. Numbers of lay
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 from torch import Tensor, nn
 
 from det_core.model.contracts import Backbone
+from det_core.model.conv_norm import conv_norm
 from det_core.model.layers import kaiming_init
 from det_core.weights import load_initial
 from det_plugin_ssd.config import VGGConfig
@@ -37,7 +37,7 @@ class VGG(Backbone):
         layers += self._layer(nn.Conv2d(channels, 2 * channels, 3, padding=6, dilation=6))
         layers += self._layer(nn.Conv2d(2 * channels, 2 * channels, 1))
         self.features = nn.Sequential(*layers)
-        self.order = _pooled_first(layers)
+        self.steps = _steps(layers)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 kaiming_init(module)
@@ -57,20 +57,28 @@ class VGG(Backbone):
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, 3, H, W) to conv4_3 (N, 8 C, H / 8, W / 8) and fc7 (N, 16 C, H / 16, W / 16), sides rounded up."""
         maps, x = [], images
-        for number in self.order:
-            x = self.features[number](x)
-            if number in (CONV4_3, FC7):
+        for number, relu in self.steps:
+            layer = self.features[number]
+            conv, norm = layer if isinstance(layer, nn.Sequential) else (layer, None)  # or a pooling
+            x = conv_norm(conv, norm, x, relu=relu)
+            if number + relu in (CONV4_3, FC7):
                 maps.append(x)
         return maps
 
 
-def _pooled_first(layers: Sequence[nn.Module]) -> list[int]:
-    """The order in which layers run: a ReLU after the pooling behind it, which gives the same on fewer values.
+def _steps(layers: Sequence[nn.Module]) -> list[tuple[int, bool]]:
+    """Which layers run, in order, and whether a ReLU is part of the step.
 
-    Not where the ReLU's map is handed on.
+    A ReLU comes after the pooling behind it, which gives the same on fewer values; not where its map is handed on.
     """
-    order = list(range(len(layers)))
-    for number, (layer, follower) in enumerate(pairwise(layers)):
-        if isinstance(layer, nn.ReLU) and isinstance(follower, nn.MaxPool2d) and number not in (CONV4_3, FC7):
-            order[number], order[number + 1] = number + 1, number
-    return order
+    steps: list[tuple[int, bool]] = []
+    for number, layer in enumerate(layers):
+        pools = isinstance(layer, nn.MaxPool2d)
+        waits = pools and number - 1 not in (CONV4_3, FC7)
+        if isinstance(layer, nn.ReLU):
+            steps[-1] = (number - 1, True)
+        else:
+            if waits:
+                steps[-1] = (steps[-1][0], False)
+            steps.append((number, waits))
+    return steps

@@ -1,0 +1,150 @@
+"""A convolution and what follows it (norm, sum, ReLU) as one: folded as it trains, fixed and packed for inference.
+
+Letters: N images, C channels, H W size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """torch's batch norm; with `frozen_statistics` it normalises with its running statistics in training too."""
+
+    def __init__(self, channels: int, *, eps: float = 1e-5, frozen_statistics: bool = False) -> None:
+        super().__init__(channels, eps=eps)
+        self.frozen_statistics = frozen_statistics
+        self.train()  # a fresh module is in training mode, frozen statistics never are
+
+    def train(self, mode: bool = True) -> BatchNorm:
+        super().train(mode and not self.frozen_statistics)
+        return self
+
+    def fixed_affine(self) -> tuple[Tensor, Tensor] | None:
+        """(C,) scale and (C,) shift that this norm amounts to; None where it looks at a batch's own statistics."""
+        if self.training or self.running_var is None or self.running_mean is None or self.weight.dtype.itemsize < 4:
+            return None
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        return scale, self.bias - self.running_mean * scale
+
+
+def conv_norm(
+    conv: nn.Module, norm: nn.Module | None, x: Tensor, *, add: Tensor | None = None, relu: bool = False
+) -> Tensor:
+    """norm(conv(x)) + add, through a ReLU if asked; one convolution where the norm is a fixed scale and shift.
+
+    Scaling the weights costs next to nothing beside a pass over the output (and its copy for the gradient), which is
+    what a norm of its own costs; gradients reach weights, scale and shift as before. A convolution of another kind, a
+    norm that follows the batch, and modules that somebody watches with hooks are called one after the other.
+    """
+    if isinstance(conv, FixedConv2d):
+        folded = conv.with_norm(norm)
+        packed = None if folded is None else conv.packed(norm, folded[0], x)
+        if folded is not None and packed is not None:
+            return _convolve_packed(conv, packed, folded[1], x, add, relu)
+    else:
+        folded = None if norm is None or type(conv) is not nn.Conv2d else fold(conv, norm)
+    if folded is not None:
+        assert isinstance(conv, nn.Conv2d)
+        out = F.conv2d(x, *folded, conv.stride, conv.padding, conv.dilation, conv.groups)
+    else:
+        out = conv(x) if norm is None else norm(conv(x))
+    if add is not None:
+        out += add
+    return out.relu_() if relu else out
+
+
+def fold(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """Weights and bias (C_out,) of one convolution that is `conv` and `norm` after it; None where there is none."""
+    if not isinstance(norm, BatchNorm) or watched(conv) or watched(norm):
+        return None
+    affine = norm.fixed_affine()
+    if affine is None or conv.bias is not None or conv.padding_mode != "zeros":
+        return None
+    scale, shift = affine
+    return conv.weight * scale[:, None, None, None], shift
+
+
+def watched(module: nn.Module) -> bool:
+    """Whether somebody has put hooks on it, which want its own input and output."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+
+
+class FixedConv2d(nn.Conv2d):
+    """A convolution whose weights stay as they are: what depends on them alone is computed once.
+
+    The norm that `conv_norm` gives it is folded in once. On CPUs oneDNN gets weights in the layout that it computes in,
+    where it otherwise rearranges them in every call, and it adds and applies the ReLU on the way: for float32, outside
+    of autocast, and with a torch that has the operators (those that its compiler uses for frozen weights).
+    """
+
+    _folded: dict[nn.Module | None, tuple[Tensor, Tensor | None] | None]  # by the norm that follows
+    _packed: dict[nn.Module | None, Tensor]
+
+    @classmethod
+    def of(cls, conv: nn.Conv2d) -> FixedConv2d:
+        """The same convolution, sharing its tensors."""
+        fixed = cls.__new__(cls)
+        fixed.__dict__.update(conv.__dict__, _folded={}, _packed={})
+        return fixed
+
+    def forward(self, x: Tensor) -> Tensor:
+        return conv_norm(self, None, x)
+
+    def train(self, mode: bool = True) -> FixedConv2d:
+        if mode:
+            raise TypeError("this detector was made for inference, its weights stay; train the one it was made from")
+        return super().train(mode)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> FixedConv2d:
+        self._forget()
+        return super()._apply(*args, **kwargs)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        self._forget()
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _forget(self) -> None:
+        self._folded.clear()
+        self._packed.clear()
+
+    @torch.no_grad()
+    def with_norm(self, norm: nn.Module | None) -> tuple[Tensor, Tensor | None] | None:
+        """Weights and bias of this and the norm after it; None where the two cannot be one."""
+        if norm not in self._folded:
+            self._folded[norm] = (self.weight, self.bias) if norm is None else fold(self, norm)
+        return self._folded[norm]
+
+    def packed(self, norm: nn.Module | None, weight: Tensor, x: Tensor) -> Tensor | None:
+        """`weight` in oneDNN's own layout, the one that fits the first input best; None where it cannot take part."""
+        if not all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (x, weight)):
+            return None
+        if x.numel() == 0 or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or not packing_available():
+            return None
+        if norm not in self._packed:
+            settings = (self.padding, self.stride, self.dilation, self.groups)
+            self._packed[norm] = torch.ops.mkldnn._reorder_convolution_weight(weight, *settings, list(x.shape))
+        return self._packed[norm]
+
+
+def _convolve_packed(
+    conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, x: Tensor, add: Tensor | None, relu: bool
+) -> Tensor:
+    """The convolution, the sum and the ReLU in one pass over the output."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    settings = (weight, bias, conv.padding, conv.stride, conv.dilation, conv.groups)
+    convolve: Callable[..., Tensor] = torch.ops.mkldnn._convolution_pointwise
+    if add is None:
+        return convolve(x, *settings, "relu" if relu else "none", [], None)
+    return convolve(x, add, *settings, "add", 1.0, "relu" if relu else None, [], None)
+
+
+def packing_available() -> bool:
+    """Whether this torch computes convolutions with oneDNN, and has its operators for packed weights."""
+    has = all(hasattr(torch.ops.mkldnn, name) for name in ("_reorder_convolution_weight", "_convolution_pointwise"))
+    return has and torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
