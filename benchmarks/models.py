@@ -81,17 +81,15 @@ def rows(model: str, pair: Pair, options: argparse.Namespace) -> Iterator[Row]:
     """Each kind of work in each mode; the floor, of eager calls, is timed in the same turns."""
     for what in options.what:
         scale = 1e3 / (options.images if what == "inference" else 1)
-        calls: list[Call] = [pair.infer_ours, pair.infer_theirs]
-        if what == "training":
-            calls = [pair.trainer_ours(), pair.trainer_theirs()]
-        floor = heavy_calls(calls[0])
-        if what == "inference":
-            calls[0] = pair.infer_fixed()
+        floor = heavy_calls(pair.infer_ours if what == "inference" else pair.trainer_ours())
         for mode in options.modes:
             if mode == "compile":
                 pair.compile()
-                for call in calls * 2:
-                    call()
+            calls: list[Call] = [pair.trainer_ours(), pair.trainer_theirs()]
+            if what == "inference":
+                calls = [pair.infer_fixed(), pair.infer_theirs]
+            for call in calls * 2:
+                call()
             memory = [peak(call, options.device) for call in calls]
             times = in_turns([*calls, floor.replay], options.rounds, options.device)
             yield Row(model, what, mode, *(scale * t for t in times), *memory)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from det_core.engine.cost import measure_cost
+from det_core.engine.inference import for_inference
 from det_core.recipe import load_recipe
 
 HERE = Path(__file__).parent
@@ -117,10 +118,11 @@ def test_float32_comes_as_close_as_the_reference_does(name):
         if theirs in names:
             assert terms[names[theirs]].value().item() == pytest.approx(value, rel=1e-4), golden.explain(case)
     case.detector.eval()
-    for i, found in enumerate(case.detector.predict(batch)):
-        wanted = golden.golden_detections(case, i)
-        pairs = golden.matched(found, wanted, iou=0.99, score=1e-3)
-        assert len(pairs) >= 0.98 * len(wanted), f"{len(pairs)} of {len(wanted)}; {golden.explain(case)}"
+    for detector in (case.detector, for_inference(case.detector)):
+        for i, found in enumerate(detector.predict(batch)):
+            wanted = golden.golden_detections(case, i)
+            pairs = golden.matched(found, wanted, iou=0.99, score=1e-3)
+            assert len(pairs) >= 0.98 * len(wanted), f"{len(pairs)} of {len(wanted)}; {golden.explain(case)}"
 
 
 @pytest.mark.parametrize("name", PIPELINES)

@@ -1,6 +1,7 @@
-"""The learning rate as a function of the step."""
+"""The optimiser, and the learning rate as a function of the step."""
 
 import pytest
+import torch
 from torch import nn, optim
 
 from det_core.engine.schedule import build_optimizer, learning_rate
@@ -31,3 +32,21 @@ def test_the_optimiser_has_all_parameters_that_train(kind, cls):
     assert isinstance(made, cls)
     assert made.param_groups[0]["weight_decay"] == 0.25
     assert {id(p) for p in made.param_groups[0]["params"]} == {id(p) for p in model[1].parameters()}
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_layouts_of_weights_gradients_and_momenta_may_differ(kind):
+    """As where a run goes on whose momenta were saved in another layout."""
+    stepped = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        torch.manual_seed(0)
+        model = nn.Conv2d(4, 6, 3)
+        made = build_optimizer(OptimizerConfig(kind=kind, lr=0.1, weight_decay=0.25), model)
+        for step in range(3):
+            if step == 2:
+                model.weight.data = model.weight.data.contiguous(memory_format=layout)
+            for parameter in model.parameters():
+                parameter.grad = torch.randn(parameter.shape)
+            made.step()
+        stepped.append(model.weight.detach().clone())
+    torch.testing.assert_close(stepped[1], stepped[0])

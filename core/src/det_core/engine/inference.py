@@ -16,8 +16,8 @@ def for_inference(detector: Detector) -> Detector:
     Batch norms are folded into convolutions once instead of in every call, and on CPUs the weights of torch's
     convolutions are kept in the layout that they compute in (they take their memory twice). It shares its tensors with
     the one given, which is put into evaluation mode and must not change while this one is in use. It cannot train:
-    `train()` raises TypeError. Parts that are compiled or watched by hooks, and convolutions of another kind than
-    torch's, stay as they are.
+    `train()` raises TypeError. Parts that are compiled, convolutions that hooks watch, and those of another kind than
+    torch's stay as they are.
     """
     fixed = _fixed(detector.eval(), {})
     assert isinstance(fixed, Detector)
@@ -29,7 +29,7 @@ def _fixed(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
     if module not in done:
         if type(module) is nn.Conv2d and module.padding_mode == "zeros" and not watched(module):
             done[module] = FixedConv2d.of(module)
-        elif module._compiled_call_impl is not None or not module._modules:
+        elif not module._modules or module._compiled_call_impl is not None:
             done[module] = module
         else:
             clone = copy.copy(module)
