@@ -34,9 +34,9 @@ class ConvNorm(nn.Module):
         self.norm = None if norm is None else norm.build(out_channels)
         self.relu = relu
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) to (N, C_out, H', W')."""
-        return conv_norm(self.conv, self.norm, x, relu=self.relu)
+    def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+        """(N, C_in, H, W) to (N, C_out, H', W'); `add`, of that shape, joins in before the ReLU."""
+        return conv_norm(self.conv, self.norm, x, add=add, relu=self.relu)
 
 
 def tower(channels: int, width: int, count: int, *, conv: ConvConfig, norm: NormConfig | None) -> nn.Sequential:

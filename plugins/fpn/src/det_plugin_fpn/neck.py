@@ -44,11 +44,11 @@ class FPN(Neck):
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Input maps to `levels` maps (N, channels, H, W), finest first."""
-        merged = [conv(x) for conv, x in zip(self.lateral, features[self.config.start :], strict=True)]
-        for i in range(len(merged) - 1, 0, -1):
-            size = merged[i - 1].shape[-2:]
-            merged[i - 1] = merged[i - 1] + F.interpolate(merged[i], size=size, mode="nearest")
-        maps = [conv(x) for conv, x in zip(self.output, merged, strict=True)]
+        merged: list[Tensor] = []  # coarsest first
+        for conv, x in zip(reversed(self.lateral), reversed(features[self.config.start :]), strict=True):
+            above = F.interpolate(merged[-1], size=x.shape[-2:], mode="nearest") if merged else None
+            merged.append(conv(x, above))
+        maps = [conv(x) for conv, x in zip(self.output, reversed(merged), strict=True)]
         while len(maps) < self.config.levels:
             maps.append(self._next(features, maps))
         return maps

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from det_core.config.base import FeatureSpec, ProposalLimits
 from det_core.model.contracts import Losses, ProposalHead
+from det_core.model.conv_norm import conv_norm
 from det_core.model.dense import best_candidates, dense_box_loss
 from det_core.model.layers import normal_init
 from det_core.structures import Batch, Detections, ImageInfo, Targets
@@ -59,7 +60,7 @@ class GARPN(ProposalHead):
         return guided_outputs([self._level(x) for x in features], self.guided.squares)
 
     def _level(self, x: Tensor) -> LevelMaps:
-        x = self.conv(x).relu_()
+        x = conv_norm(self.conv, None, x, relu=True)
         location, shape = self.prediction(x, x)
         kept = None if self.training else kept_cells(location, self.config.guided.location_threshold)
         x = self.adaption(x, shape)
