@@ -44,8 +44,9 @@ class FPN(Neck):
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Input maps to `levels` maps (N, channels, H, W), finest first."""
+        inputs = list(zip(self.lateral, features[self.config.start :], strict=True))
         merged: list[Tensor] = []  # coarsest first
-        for conv, x in zip(reversed(self.lateral), reversed(features[self.config.start :]), strict=True):
+        for conv, x in reversed(inputs):
             above = F.interpolate(merged[-1], size=x.shape[-2:], mode="nearest") if merged else None
             merged.append(conv(x, above))
         maps = [conv(x) for conv, x in zip(self.output, reversed(merged), strict=True)]
