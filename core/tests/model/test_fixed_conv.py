@@ -84,8 +84,12 @@ def _of_no_images(fixed: FixedConv2d, x: Tensor) -> Tensor:
     return fixed(x[:0])
 
 
+def _of_one_image_alone(fixed: FixedConv2d, x: Tensor) -> Tensor:
+    return fixed(x[0])[None]
+
+
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")  # torch's, on setting oneDNN's flags
-@pytest.mark.parametrize("call", [_in_grad_mode, _in_autocast, _without_onednn, _of_no_images])
+@pytest.mark.parametrize("call", [_in_grad_mode, _in_autocast, _without_onednn, _of_no_images, _of_one_image_alone])
 def test_where_packed_weights_do_not_serve_torch_convolves(call: object) -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(8, 16, 3)
@@ -95,6 +99,13 @@ def test_where_packed_weights_do_not_serve_torch_convolves(call: object) -> None
         out = call(fixed, x)  # type: ignore[operator]
         assert PACKED not in operators(call, fixed, x)
         torch.testing.assert_close(out, conv(x)[: len(out)], atol=0.05, rtol=0.05)
+
+
+def test_padding_by_name() -> None:
+    conv = nn.Conv2d(8, 16, 3, padding="same")
+    x = torch.randn(1, 8, 9, 9)
+    with torch.no_grad():
+        torch.testing.assert_close(FixedConv2d.of(conv)(x), conv(x))
 
 
 def test_a_torch_without_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:

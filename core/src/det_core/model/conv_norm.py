@@ -124,7 +124,9 @@ class FixedConv2d(nn.Conv2d):
         """`weight` in oneDNN's own layout, the one that fits the first input best; None where it cannot take part."""
         if not all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (x, weight)):
             return None
-        if x.numel() == 0 or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or not packing_available():
+        if x.dim() != 4 or x.numel() == 0 or isinstance(self.padding, str):  # oneDNN wants numbers, not "same"
+            return None
+        if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or not packing_available():
             return None
         if norm not in self._packed:
             settings = (self.padding, self.stride, self.dilation, self.groups)
