@@ -54,10 +54,8 @@ def in_turns(calls: list[Call], rounds: int, device: str = "cpu") -> list[float]
 def keep_memory() -> None:
     """Tell glibc to keep what it is given back, and to take large blocks from there too; SystemExit without glibc."""
     library = ctypes.CDLL(None)
-    trim_threshold, mmap_max = -1, -4  # the names in malloc.h
-    if not (
-        hasattr(library, "mallopt") and library.mallopt(trim_threshold, 2**31 - 1) and library.mallopt(mmap_max, 0)
-    ):
+    settings = {-1: 2**31 - 1, -4: 0}  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
+    if not hasattr(library, "mallopt") or not all(library.mallopt(*setting) for setting in settings.items()):
         raise SystemExit("--keep-memory needs the GNU C library, whose malloc can be told so; leave it out")
 
 

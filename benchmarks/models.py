@@ -79,19 +79,21 @@ def agreement(pair: Pair) -> str:
 
 def rows(model: str, pair: Pair, options: argparse.Namespace) -> Iterator[Row]:
     """Each kind of work in each mode; the floor, of eager calls, is timed in the same turns."""
-    for what in options.what:
-        scale = 1e3 / (options.images if what == "inference" else 1)
-        floor = heavy_calls(pair.infer_ours if what == "inference" else pair.trainer_ours())
-        for mode in options.modes:
-            if mode == "compile":
-                pair.compile()
-            calls: list[Call] = [pair.trainer_ours(), pair.trainer_theirs()]
-            if what == "inference":
-                calls = [pair.infer_fixed(), pair.infer_theirs]
+    floors = {"inference": heavy_calls(pair.infer_ours), "training": heavy_calls(pair.trainer_ours())}
+    for mode in options.modes:  # eager ones first: what is compiled stays so
+        if mode == "compile":
+            pair.compile()
+        for what in options.what:
+            scale = 1e3 / (options.images if what == "inference" else 1)
+            calls: list[Call] = (
+                [pair.infer_fixed(), pair.infer_theirs]
+                if what == "inference"
+                else [pair.trainer_ours(), pair.trainer_theirs()]
+            )
             for call in calls * 2:
                 call()
             memory = [peak(call, options.device) for call in calls]
-            times = in_turns([*calls, floor.replay], options.rounds, options.device)
+            times = in_turns([*calls, floors[what].replay], options.rounds, options.device)
             yield Row(model, what, mode, *(scale * t for t in times), *memory)
 
 
@@ -130,6 +132,7 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="also show where the time of an inference goes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file")
     options = parser.parse_args()
+    options.modes.sort(reverse=True, key=lambda mode: mode == "eager")
     torch.set_num_threads(options.threads)
     if options.keep_memory:
         keep_memory()

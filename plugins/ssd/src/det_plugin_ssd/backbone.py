@@ -73,8 +73,7 @@ def _steps(layers: Sequence[nn.Module]) -> list[tuple[int, bool]]:
     """
     steps: list[tuple[int, bool]] = []
     for number, layer in enumerate(layers):
-        pools = isinstance(layer, nn.MaxPool2d)
-        waits = pools and number - 1 not in (CONV4_3, FC7)
+        waits = isinstance(layer, nn.MaxPool2d) and number - 1 not in (CONV4_3, FC7)
         if isinstance(layer, nn.ReLU):
             steps[-1] = (number - 1, True)
         else:
