@@ -13,7 +13,7 @@ from pathlib import Path
 
 from det_core.cli.recipes import FIGURES, figure
 from det_core.plugins import plugin_manager
-from det_core.recipe import RecipeEntry
+from det_core.offers import RecipeEntry
 
 HERE = Path(__file__).parent
 COSTS, ZOO = HERE / "zoo_costs.json", HERE / "zoo.md"
@@ -60,7 +60,7 @@ def table(model: str, entries: list[RecipeEntry], costs: dict[str, list[float]])
 def count(entries: list[RecipeEntry]) -> dict[str, list[float]]:
     """Of each recipe: millions of parameters, GFLOPs, and the image's height and width."""
     from det_core.engine.cost import recipe_cost
-    from det_core.recipe import load_recipe
+    from det_core.load import load_recipe
 
     costs = {}
     for entry in entries:

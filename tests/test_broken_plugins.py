@@ -16,7 +16,7 @@ from attrs import frozen
 from det_core.config.base import NeckConfig
 from det_core.hookspecs import hookimpl
 
-@frozen(kw_only=True)
+@stub_config
 class Config(NeckConfig):
     "A neck."
     type: ClassVar[str] = "{type}"

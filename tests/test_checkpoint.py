@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from det_core.engine import checkpoint as checkpoints
 from det_core.engine.checkpoint import CheckpointError, Header
-from det_core.recipe import load_recipe
+from det_core.load import load_recipe
 from det_core.structures import Classes
 
 # Writes checkpoints of steps 1 and 2, and is killed at the n-th thing that it does to the disk for the second.

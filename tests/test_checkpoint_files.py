@@ -18,11 +18,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from det_core.cli.main import run
-from det_core.config.base import DetError
 from det_core.engine.checkpoint import load_detector
-from det_core.recipe import load_recipe
+from det_core.errors import DetError, WeightsError
+from det_core.load import load_recipe
 from det_core.weights import (
-    WeightsError,
     class_count,
     holds_detector,
     import_backbone,

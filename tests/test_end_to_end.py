@@ -22,8 +22,8 @@ from PIL import Image, ImageChops, ImageDraw
 from safetensors.torch import save_file
 
 from det_core.cli.main import run
-from det_core.config.base import DetError
 from det_core.engine.checkpoint import last_checkpoint, read_weights, weights_file
+from det_core.errors import DetError
 
 TWO = {3: "circle", 17: "box"}
 THREE = {1: "disc", 4: "square", 9: "stripe"}

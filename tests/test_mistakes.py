@@ -9,10 +9,11 @@ import time
 
 import pytest
 
-from det_core.config.base import FeatureSpec
+from det_core.known import KNOWN
+from det_core.load import load_recipe
 from det_core.model.detector_config import DetectorConfig
-from det_core.plugins import KNOWN, plugin_manager
-from det_core.recipe import load_recipe
+from det_core.plugins import plugin_manager
+from det_core.specs import FeatureSpec
 from det_plugin_rcnn.config import RCNNHeadConfig, RPNConfig
 from det_plugin_resnet.config import ResNetConfig
 

@@ -12,11 +12,11 @@ from attrs import evolve
 
 from det_core import Recipe, load_detector, load_recipe, train
 from det_core.cli.main import run
-from det_core.config.base import ConfigError, DetError
 from det_core.data.config import CocoConfig, SampleConfig
 from det_core.data.proposals import ImageProposals, read_proposals, write_proposals
 from det_core.engine.checkpoint import last_checkpoint, read_weights
 from det_core.engine.propose import propose
+from det_core.errors import ConfigError, DetError
 
 RESIZED = (
     "data.train_transforms=[{type: resize, scales: [[96, 96]]}, {type: flip}]",

@@ -17,9 +17,9 @@ import torch
 from attrs import frozen
 
 from det_core.cli.main import cli
-from det_core.config.overrides import parse_yaml
+from det_core.config.yaml_text import parse_yaml
+from det_core.load import load_recipe
 from det_core.plugins import EntryPoint, installed_plugins
-from det_core.recipe import load_recipe
 from det_core.testing.plugins import entry_point, isolated_manager
 
 ROOT = Path(__file__).parents[1]

@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from torchvision.models.detection import retinanet_resnet50_fpn, ssd300_vgg16
 
 from det_core.boxes.config import GridAnchorsConfig
+from det_core.contracts import Sample
 from det_core.data.config import ResizeConfig
-from det_core.data.dataset import Sample
 from det_core.data.loader import prepare
 from det_core.engine.predict import to_batch
+from det_core.errors import WeightsError
+from det_core.load import load_recipe
 from det_core.model.detector import Detector
-from det_core.recipe import load_recipe
 from det_core.structures import Detections, Key
-from det_core.weights import WeightsError, class_count, import_weights
+from det_core.weights import class_count, import_weights
 
 RETINANET, SSD = "retinanet/torchvision-r50-fpn", "ssd/torchvision-vgg16-300"
 CLASSES = 6

@@ -10,9 +10,10 @@ import attrs
 import pytest
 
 from det_core.cli.main import run
-from det_core.config.base import ConfigError, DetError
 from det_core.data.config import VOC_CLASSES, CocoConfig, SampleConfig, VocConfig
-from det_core.recipe import Recipe, load_recipe
+from det_core.errors import ConfigError, DetError
+from det_core.load import load_recipe, recipe_from_plain
+from det_core.recipe import Recipe
 
 BCCD = Path(__file__).parents[1] / "core/tests/data/bccd"
 RECIPE = "faster-rcnn/r18-fpn-demo"
@@ -106,7 +107,7 @@ def test_voc_data_round_trip_through_yaml(voc: Path) -> None:
     assert recipe.data.train.sets == ("VOC2007/trainval", "VOC2012/trainval")
     assert recipe.data.train.classes == VOC_CLASSES
     for given in (recipe, recipe.with_data(voc)):
-        assert Recipe.from_plain(given.to_plain()) == given
+        assert recipe_from_plain(given.to_plain()) == given
     with pytest.raises(ConfigError, match=r"data\.train\.difficult: found 'drop', allowed: ignore, keep"):
         load_recipe(RECIPE, ["data.train={type: voc, split: train, difficult: drop}"])
 

@@ -10,8 +10,10 @@ import pytest
 import torch
 from attrs import evolve
 
+from det_core.load import load_recipe
+from det_core.offers import RecipeEntry
 from det_core.plugins import plugin_manager
-from det_core.recipe import Recipe, RecipeEntry, load_recipe
+from det_core.recipe import Recipe
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 DEMOS = [

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from det_core.config.base import DetError
 from det_core.drawing import color, draw, draw_curves, draw_targets, line_width, save_png
+from det_core.errors import DetError
 from det_core.structures import Classes, Detections, Targets
 
 GRAY = torch.full((3, 500, 600), 90, dtype=torch.uint8)

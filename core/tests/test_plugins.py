@@ -10,14 +10,17 @@ import pytest
 from attrs import frozen
 
 from det_core import hookspecs
-from det_core.config.base import SLOTS, BackboneConfig, FeatureSpec, NeckConfig
+from det_core.errors import PluginError, nearest
 from det_core.hookspecs import hookimpl
-from det_core.plugins import HOOK_SLOTS, KNOWN, MODELS, PluginError, PluginManager, nearest, plugin_manager
-from det_core.recipe import RecipeEntry
-from det_core.testing.plugins import entry_point, isolated_manager, make_plugin
+from det_core.known import KNOWN, MODELS
+from det_core.offers import RecipeEntry
+from det_core.plugins import HOOK_SLOTS, PluginManager, plugin_manager
+from det_core.slots import SLOTS, BackboneConfig, NeckConfig
+from det_core.specs import FeatureSpec
+from det_core.testing.plugins import entry_point, isolated_manager, make_plugin, stub_config
 
 
-@frozen(kw_only=True)
+@stub_config
 class Tiny(BackboneConfig):
     """A backbone."""
 
@@ -27,26 +30,26 @@ class Tiny(BackboneConfig):
         return FeatureSpec(channels=(8,), strides=(4,))
 
 
-@frozen(kw_only=True)
+@stub_config
 class OtherTiny(BackboneConfig):
     """A backbone of the same name."""
 
     type: ClassVar[str] = "tiny"
 
 
-@frozen(kw_only=True)
+@stub_config
 class Small(BackboneConfig):
     """Another backbone."""
 
     type: ClassVar[str] = "small"
 
 
-@frozen(kw_only=True)
+@stub_config
 class Nameless(BackboneConfig):
     """Forgets its type."""
 
 
-@frozen(kw_only=True)
+@stub_config
 class Inheriting(Small):
     """Forgets a type of its own."""
 
@@ -55,7 +58,7 @@ class Undecorated(BackboneConfig):
     type: ClassVar[str] = "undecorated"
 
 
-@frozen(kw_only=True)
+@stub_config
 class Slotless(NeckConfig):
     """Names a slot that does not exist."""
 
@@ -63,7 +66,7 @@ class Slotless(NeckConfig):
     type: ClassVar[str] = "slotless"
 
 
-@frozen(kw_only=True)
+@stub_config
 class SomeNeck(NeckConfig):
     """A neck."""
 
@@ -172,7 +175,7 @@ def test_two_components_of_one_name_are_both_refused_and_both_named():
 
 
 def test_one_name_in_two_slots_is_no_clash():
-    @frozen(kw_only=True)
+    @stub_config
     class TinyNeck(NeckConfig):
         """A neck."""
 
@@ -542,7 +545,7 @@ def test_hooks_are_all_accounted_for():
     ],
 )
 def test_every_component_hook_fills_its_slots(hook, slots):
-    configs = {slot: frozen(kw_only=True)(type("Mine", (SLOTS[slot],), {"type": "mine"})) for slot in slots}
+    configs = {slot: stub_config(type("Mine", (SLOTS[slot],), {"type": "mine"})) for slot in slots}
     with isolated_manager(make_plugin("mine", **{hook: lambda: list(configs.values())})) as manager:
         assert state_of(manager, "mine").errors == []
         for slot, config in configs.items():

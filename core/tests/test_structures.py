@@ -8,8 +8,7 @@ import sys
 import attrs
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from det_core.structures import Batch, Classes, Detections, ImageInfo, Key, LossTerm, Targets, semantic_batch
 

@@ -15,29 +15,21 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from attrs import field, frozen
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from det_core.config.base import BackboneConfig, DenseHeadConfig, DetError, FeatureSpec, NeckConfig, NormConfig
+from det_core.errors import DetError, WeightsError
 from det_core.model.detector import Detector, Preprocess
 from det_core.model.detector_config import DetectorConfig, PreprocessConfig
 from det_core.model.layer_config import BatchNormConfig
+from det_core.offers import Names, Part, WeightMap
+from det_core.settings import setting
+from det_core.slots import BackboneConfig, DenseHeadConfig, NeckConfig, NormConfig
+from det_core.specs import FeatureSpec
 from det_core.structures import Classes
-from det_core.testing.plugins import isolated_manager, make_plugin
-from det_core.weights import (
-    ImportReport,
-    Names,
-    Part,
-    WeightMap,
-    WeightsError,
-    import_weights,
-    load_initial,
-    read_state_dict,
-    translate,
-)
+from det_core.testing.plugins import isolated_manager, make_plugin, stub_config
+from det_core.weights import ImportReport, import_weights, load_initial, read_state_dict, translate
 
 SPEC = FeatureSpec(channels=(4,), strides=(4,))
 
@@ -53,7 +45,7 @@ class Module(nn.Module):
             self.add_module(name, layer)
 
 
-@frozen(kw_only=True)
+@stub_config
 class TowerConfig(BackboneConfig):
     type: ClassVar[str] = "tower"
 
@@ -64,11 +56,11 @@ class TowerConfig(BackboneConfig):
         return Module(conv1=nn.Conv2d(3, 4, 1), norm=BatchNormConfig().build(4))
 
 
-@frozen(kw_only=True)
+@stub_config
 class PlainNeckConfig(NeckConfig):
     type: ClassVar[str] = "plain"
 
-    norm: NormConfig = field(default=BatchNormConfig())
+    norm: NormConfig = setting("", default=BatchNormConfig())
 
     def feature_spec(self, inputs: FeatureSpec) -> FeatureSpec:
         return inputs
@@ -77,7 +69,7 @@ class PlainNeckConfig(NeckConfig):
         return Module(outputs=nn.ModuleList([nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)]), norm=self.norm.build(4))
 
 
-@frozen(kw_only=True)
+@stub_config
 class DenseConfig(DenseHeadConfig):
     type: ClassVar[str] = "dense"
 
@@ -249,7 +241,7 @@ def test_an_unknown_source():
 
 
 def test_a_component_without_a_map():
-    @frozen(kw_only=True)
+    @stub_config
     class StrangerConfig(TowerConfig):
         type: ClassVar[str] = "stranger"
 

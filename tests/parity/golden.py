@@ -20,15 +20,15 @@ from torch import Tensor
 
 from det_core.boxes.config import RandomSamplerConfig
 from det_core.boxes.overlaps import box_iou
-from det_core.config.base import ProposalHeadConfig
+from det_core.contracts import BoxHead, MaskHead, RoIPool, Sample
 from det_core.data.config import ResizeConfig
-from det_core.data.dataset import Sample, read_image
+from det_core.data.dataset import read_image
 from det_core.data.loader import prepare
 from det_core.engine.predict import to_batch
-from det_core.model.contracts import BoxHead, MaskHead, RoIPool
+from det_core.load import load_recipe
 from det_core.model.detector import Detector
 from det_core.model.detector_config import DetectorConfig, PreprocessConfig
-from det_core.recipe import load_recipe
+from det_core.slots import ProposalHeadConfig
 from det_core.structures import Batch, Detections, ImageInfo, Key, Targets
 from det_core.weights import ImportReport, import_weights
 from det_plugin_resnet.zoo import BACKBONES

@@ -14,7 +14,7 @@ import torch
 
 from det_core.engine.cost import measure_cost
 from det_core.engine.inference import for_inference
-from det_core.recipe import load_recipe
+from det_core.load import load_recipe
 
 HERE = Path(__file__).parent
 

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
-from det_core.config.base import DetError
+from det_core.errors import DetError
 from det_core.structures import Classes, Detections, Targets
 
 if TYPE_CHECKING:

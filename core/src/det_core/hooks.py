@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from det_core.boxes.config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig, RandomSamplerConfig
-from det_core.config.base import Component, DatasetConfig, EvaluatorConfig, LossConfig, TransformConfig
 from det_core.data.config import CocoConfig, ColorJitterConfig, FlipConfig, ResizeConfig, SampleConfig, VocConfig
 from det_core.evaluation.config import CocoEvaluatorConfig, VocEvaluatorConfig
 from det_core.hookspecs import hookimpl
@@ -25,6 +24,8 @@ from det_core.model.loss_config import (
     L1Config,
     SmoothL1Config,
 )
+from det_core.settings import Component
+from det_core.slots import DatasetConfig, EvaluatorConfig, LossConfig, TransformConfig
 
 
 @hookimpl

@@ -17,9 +17,10 @@ import pluggy
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from det_core.config import base
-    from det_core.recipe import Recipe, RecipeEntry
-    from det_core.weights import WeightMap
+    from det_core import slots
+    from det_core.offers import RecipeEntry, WeightMap
+    from det_core.recipe import Recipe
+    from det_core.settings import Component
 
 PROJECT = "det_core"
 ENTRY_POINT_GROUP = "det_core.plugins"
@@ -29,47 +30,47 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 @hookspec
-def det_backbones() -> Sequence[type[base.BackboneConfig]]:
+def det_backbones() -> Sequence[type[slots.BackboneConfig]]:
     """Config classes of backbones: images to feature maps."""
 
 
 @hookspec
-def det_necks() -> Sequence[type[base.NeckConfig]]:
+def det_necks() -> Sequence[type[slots.NeckConfig]]:
     """Config classes of necks: feature maps to feature maps."""
 
 
 @hookspec
-def det_heads() -> Sequence[type[base.Component]]:
+def det_heads() -> Sequence[type[Component]]:
     """Config classes of heads: dense, proposal, RoI, box and mask heads, and RoI trunks."""
 
 
 @hookspec
-def det_losses() -> Sequence[type[base.LossConfig]]:
+def det_losses() -> Sequence[type[slots.LossConfig]]:
     """Config classes of losses."""
 
 
 @hookspec
-def det_layers() -> Sequence[type[base.Component]]:
+def det_layers() -> Sequence[type[Component]]:
     """Config classes of layers that other plugins' modules take: norm, convolution, RoI pooling."""
 
 
 @hookspec
-def det_targets() -> Sequence[type[base.Component]]:
+def det_targets() -> Sequence[type[Component]]:
     """Config classes of anchor generators, box coders, assigners and samplers."""
 
 
 @hookspec
-def det_datasets() -> Sequence[type[base.DatasetConfig]]:
+def det_datasets() -> Sequence[type[slots.DatasetConfig]]:
     """Config classes of data sets."""
 
 
 @hookspec
-def det_transforms() -> Sequence[type[base.TransformConfig]]:
+def det_transforms() -> Sequence[type[slots.TransformConfig]]:
     """Config classes of image transforms."""
 
 
 @hookspec
-def det_evaluators() -> Sequence[type[base.EvaluatorConfig]]:
+def det_evaluators() -> Sequence[type[slots.EvaluatorConfig]]:
     """Config classes of metrics."""
 
 
@@ -106,15 +107,16 @@ def det_run_finished(step: int, reason: str) -> None:
     """A training run ended: `finished`, `stopped` (SIGTERM, max steps) or `failed`."""
 
 
-COMPONENT_HOOKS = (
-    "det_backbones",
-    "det_necks",
-    "det_heads",
-    "det_losses",
-    "det_layers",
-    "det_targets",
-    "det_datasets",
-    "det_transforms",
-    "det_evaluators",
-)
+# What each component hook may return: the slots of its classes.
+COMPONENT_HOOKS = {
+    "det_backbones": ("backbone",),
+    "det_necks": ("neck",),
+    "det_heads": ("dense_head", "roi_head", "box_head", "mask_head", "trunk"),
+    "det_losses": ("loss",),
+    "det_layers": ("norm", "conv", "roi_pool"),
+    "det_targets": ("anchors", "coder", "assigner", "sampler"),
+    "det_datasets": ("dataset",),
+    "det_transforms": ("transform",),
+    "det_evaluators": ("evaluator",),
+}
 RUN_HOOKS = ("det_run_started", "det_step_finished", "det_evaluated", "det_run_finished")

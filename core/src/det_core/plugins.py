@@ -6,7 +6,6 @@ fails costs only itself. Nothing depends on the order of loading.
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import os
 import re
@@ -18,58 +17,15 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pluggy
 
-from det_core import hookspecs
-from det_core.config.base import SLOTS, Component, DetError
+from det_core import hookspecs, known
+from det_core.errors import PluginError, nearest
+from det_core.settings import Component, fields_of, is_config
+from det_core.slots import SLOTS
 
 if TYPE_CHECKING:
-    from det_core.recipe import RecipeEntry
-    from det_core.weights import WeightMap
-
-# Types and distributions of this project, so that a missing one can be named with what installs it.
-KNOWN: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
-    "det-plugin-resnet": ("plugins/resnet", {"backbone": ("resnet",), "trunk": ("resnet_stage",)}),
-    "det-plugin-fpn": ("plugins/fpn", {"neck": ("fpn",)}),
-    "det-plugin-rcnn": (
-        "plugins/rcnn",
-        {"dense_head": ("rpn",), "roi_head": ("rcnn",), "box_head": ("fc_box_head",), "mask_head": ("conv_mask_head",)},
-    ),
-    "det-plugin-cascade": ("plugins/cascade", {"roi_head": ("cascade",)}),
-    "det-plugin-htc": ("plugins/htc", {"roi_head": ("htc",)}),
-    "det-plugin-retinanet": ("plugins/retinanet", {"dense_head": ("retinanet",)}),
-    "det-plugin-gn-ws-dcn": (
-        "plugins/gn_ws_dcn",
-        {"conv": ("ws_conv2d", "deform_conv2d"), "roi_pool": ("deform_roi_pool",)},
-    ),
-    "det-plugin-guided-anchoring": ("plugins/guided_anchoring", {"dense_head": ("ga_rpn", "ga_retinanet")}),
-    "det-plugin-ssd": (
-        "plugins/ssd",
-        {
-            "backbone": ("vgg16_ssd",),
-            "neck": ("ssd_neck",),
-            "anchors": ("ssd_anchors",),
-            "dense_head": ("ssd",),
-            "transform": ("photometric_distort", "zoom_out", "iou_crop"),
-        },
-    ),
-}
-
-# The models (the first word of a recipe's name) of the distributions above.
-MODELS = {
-    "det-plugin-rcnn": ("rpn", "fast-rcnn", "fast-mask-rcnn", "faster-rcnn", "mask-rcnn"),
-    "det-plugin-cascade": ("cascade-rcnn", "cascade-mask-rcnn"),
-    "det-plugin-htc": ("htc", "htc-without-semantic"),
-    "det-plugin-retinanet": ("retinanet",),
-    "det-plugin-guided-anchoring": ("ga-rpn", "ga-fast-rcnn", "ga-faster-rcnn", "ga-retinanet"),
-    "det-plugin-ssd": ("ssd",),
-}
-# Words in the names of recipes that a distribution adds to the models of others.
-VARIANTS = {"det-plugin-gn-ws-dcn": ("gn", "ws", "dconv", "mdconv", "dpool", "mdpool")}
+    from det_core.offers import RecipeEntry, WeightMap
 
 EntryPoint = tuple[str, str, str, Callable[[], object]]  # name, distribution, version, load
-
-
-class PluginError(DetError):
-    """A plugin, or something a plugin should provide, is missing or broken."""
 
 
 @attrs.define
@@ -103,13 +59,6 @@ class Provided:
     plugin: PluginState
 
 
-def install_hint(distribution: str) -> str:
-    """The command that installs a distribution today; packages of this project install from its source tree."""
-    if distribution in KNOWN:
-        return f"pip install ./{KNOWN[distribution][0]} (from a checkout of det)"
-    return f"pip install {distribution}"
-
-
 def parts_of(config: Any) -> Iterator[type[Component]]:
     """The classes of all components in a configuration, at any depth."""
     if isinstance(config, tuple):
@@ -120,28 +69,6 @@ def parts_of(config: Any) -> Iterator[type[Component]]:
             yield type(config)
         for attribute in attrs.fields(type(config)):
             yield from parts_of(getattr(config, attribute.name))
-
-
-def nearest(name: str, candidates: Iterable[str]) -> str:
-    """`; did you mean "x"?` for the closest name, and others nearly as close; else an empty string."""
-    close = difflib.get_close_matches(name, list(candidates), n=3, cutoff=0.6)
-    ratios = [difflib.SequenceMatcher(None, c, name).ratio() for c in close]
-    alike = [c for c, ratio in zip(close, ratios, strict=True) if ratio > ratios[0] - 0.1]
-    return "; did you mean " + " or ".join(f'"{c}"' for c in alike) + "?" if alike else ""
-
-
-# What each component hook may return; a class in the wrong place is a mistake of its plugin's.
-HOOK_SLOTS = {
-    "det_backbones": ("backbone",),
-    "det_necks": ("neck",),
-    "det_heads": ("dense_head", "roi_head", "box_head", "mask_head", "trunk"),
-    "det_losses": ("loss",),
-    "det_layers": ("norm", "conv", "roi_pool"),
-    "det_targets": ("anchors", "coder", "assigner", "sampler"),
-    "det_datasets": ("dataset",),
-    "det_transforms": ("transform",),
-    "det_evaluators": ("evaluator",),
-}
 
 
 def _selected(name: str, choice: str | None) -> bool:
@@ -265,15 +192,18 @@ class PluginManager:
             raise TypeError(f"returned {config!r}, which is not a configuration class")
         if config.slot not in SLOTS or not issubclass(config, SLOTS[config.slot]):
             raise TypeError(f"{config.__name__}.slot is {config.slot!r}; allowed: {', '.join(SLOTS)}")
-        if config.slot not in HOOK_SLOTS[hook]:
-            right = next(h for h, slots in HOOK_SLOTS.items() if config.slot in slots)
+        if config.slot not in hookspecs.COMPONENT_HOOKS[hook]:
+            right = next(h for h, slots in hookspecs.COMPONENT_HOOKS.items() if config.slot in slots)
             raise TypeError(f"returned {config.__name__} of slot {config.slot!r}, which belongs in {right}")
         if not config.type:
             raise TypeError(f"{config.__name__} has no `type` name")
         if "type" not in vars(config):
             raise TypeError(f"{config.__name__} inherits its `type` {config.type!r}; give it one of its own")
-        if "__attrs_attrs__" not in vars(config):
-            raise TypeError(f"{config.__name__} is not decorated with attrs.frozen(kw_only=True)")
+        if not is_config(config):
+            raise TypeError(f"{config.__name__} is not decorated with det_core.settings.configclass")
+        if missing := ", ".join(f"{name}()" for name in sorted(config.__abstractmethods__)):
+            raise TypeError(f"{config.__name__} does not define {missing}, as {SLOTS[config.slot].__name__} requires")
+        fields_of(config)
         self._components.setdefault((config.slot, config.type), []).append(Provided(config, state))
         state.provides.setdefault(config.slot, []).append(config.type)
 
@@ -291,14 +221,14 @@ class PluginManager:
         raise PluginError(f"unknown type {name!r} for {slot}{self._why_missing(slot, name)}")
 
     def _why_missing(self, slot: str, name: str) -> str:
-        for distribution, (_, types) in KNOWN.items():
-            if name in types.get(slot, ()):
-                return self._why_absent(distribution)
-        known = self.types(slot)
-        hint = nearest(name, known)
+        known_of = known.provider(slot, name)
+        if known_of:
+            return self._why_absent(known_of)
+        types = self.types(slot)
+        hint = nearest(name, types)
         failed = [f"{p.label} ({p.errors[0]})" for p in self.plugins if p.errors]
         broken = f"; plugins that failed and might provide it: {', '.join(failed)}" if failed else ""
-        installed = f"; installed: {', '.join(known) or 'none'}"
+        installed = f"; installed: {', '.join(types) or 'none'}"
         return f"{hint or installed}{broken}"
 
     def _why_absent(self, distribution: str, what: str = "it") -> str:
@@ -308,7 +238,14 @@ class PluginManager:
                 return f"; {distribution} provides {what}, but DET_PLUGINS switches it off"
             if plugin.distribution == distribution and plugin.errors:
                 return f"; {distribution} should provide {what}, but failed: {plugin.errors[0]}"
-        return f"; {distribution} provides {what}: {install_hint(distribution)}"
+        return f"; {distribution} provides {what}: {known.install_hint(distribution)}"
+
+    def component_elsewhere(self, slot: str, name: str) -> type[Component] | None:
+        """A component of that type in another slot, where nobody is known to have one in this."""
+        if known.provider(slot, name):
+            return None
+        found = (several[0].config for (_, type_), several in self._components.items() if type_ == name)
+        return next(found, None)
 
     def types(self, slot: str) -> list[str]:
         """The usable type names of a slot."""
@@ -340,13 +277,9 @@ class PluginManager:
         there = [
             state for known, several in self._recipes.items() if known.startswith(f"{model}/") for _, state in several
         ]
-        for distribution, models in MODELS.items():
-            if model in models and all(state.distribution != distribution for state in there):
-                return self._why_absent(distribution, f"the recipes of {model}")
-        for distribution, words in VARIANTS.items():
-            missing = all(state.distribution != distribution for state in there)
-            if missing and (found := [word for word in words if word in name.split("-")]):
-                return self._why_absent(distribution, f"recipes with {' and '.join(found)}")
+        for distribution, what in known.recipes_like(name):
+            if all(state.distribution != distribution for state in there):
+                return self._why_absent(distribution, what)
         failed = [f"{p.label} ({p.errors[0]})" for p in self.plugins if p.errors]
         broken = f"; plugins that failed: {', '.join(failed)}" if failed else ""
         return f"{nearest(name, self._recipes)}{broken}"
@@ -372,9 +305,8 @@ class PluginManager:
                     reason = state.errors[0] if state.errors else "DET_PLUGINS switches it off"
                     raise PluginError(f"plugin {name!r} cannot be used: {reason}")
                 return state
-        plain = name.replace("_", "-")
-        known = next((d for d in KNOWN if plain in (d, d.removeprefix("det-plugin-"))), None)
-        why = f"; get it by {install_hint(known)}" if known else nearest(name, [p.name for p in self.plugins])
+        hint = known.install_hint_of_plugin(name)
+        why = f"; get it by {hint}" if hint else nearest(name, [p.name for p in self.plugins])
         raise PluginError(f"no plugin {name!r} is installed{why} (`det-core plugins` lists them)")
 
     def default_recipe(self, name: str, *, demo: bool = False) -> str:

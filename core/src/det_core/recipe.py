@@ -2,96 +2,81 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import attrs
-from attrs import field, frozen, validators
-
-from det_core.config.base import ConfigError, DatasetConfig, EvaluatorConfig, Problem, TransformConfig, doc
-from det_core.config.convert import structure, unstructure
-from det_core.config.overrides import apply_overrides, merge, read_yaml, to_yaml
-from det_core.config.schema import json_schema
+from det_core.config.plain import unstructure
+from det_core.config.yaml_text import to_yaml
 from det_core.data.config import CocoConfig, SampleConfig, Split, VocConfig
+from det_core.errors import ConfigError, Problem, nearest
 from det_core.model.detector_config import DetectorConfig
-from det_core.plugins import PluginError, install_hint, nearest, plugin_manager
+from det_core.settings import configclass, evolve, setting
+from det_core.slots import DatasetConfig, EvaluatorConfig, TransformConfig
 
 if TYPE_CHECKING:
-    from det_core.data.dataset import DetectionDataset
+    from det_core.contracts import DetectionDataset
 
-PER_RANK = doc("images per process and step; the total batch is this times processes times `accumulate`")
+PER_RANK = "images per process and step; the total batch is this times processes times `accumulate`"
 
 
-@frozen(kw_only=True)
+@configclass
 class DataConfig:
     """What to train and evaluate on."""
 
-    train: DatasetConfig = field(metadata=doc("the data set to train on"))
-    val: DatasetConfig = field(metadata=doc("the data set to evaluate on"))
-    root: str = field(default="", metadata=doc("the folder that relative paths are below; --data sets it"))
-    train_transforms: tuple[TransformConfig, ...] = field(default=(), metadata=doc("from decoded image to input"))
-    test_transforms: tuple[TransformConfig, ...] = field(default=(), metadata=doc("the same at test time"))
-    repeat: int = field(default=1, validator=validators.ge(1), metadata=doc("times an epoch goes over the data"))
-    images_per_rank: int = field(default=2, validator=validators.ge(1), metadata=PER_RANK)
-    workers: int = field(default=2, validator=validators.ge(0), metadata=doc("loader processes per rank; 0 = none"))
-    group_by_aspect: bool = field(default=True, metadata=doc("batches of only wide or only tall images"))
-    on_bad_sample: Literal["error", "skip"] = field(
-        default="error", metadata=doc("stop at a bad image or annotation, or leave it out, counted and listed")
+    train: DatasetConfig = setting("the data set to train on")
+    val: DatasetConfig = setting("the data set to evaluate on")
+    root: str = setting("the folder that relative paths are below; --data sets it", default="")
+    train_transforms: tuple[TransformConfig, ...] = setting("from decoded image to input", default=())
+    test_transforms: tuple[TransformConfig, ...] = setting("the same at test time", default=())
+    repeat: int = setting("times an epoch goes over the data", default=1, least=1)
+    images_per_rank: int = setting(PER_RANK, default=2, least=1)
+    workers: int = setting("loader processes per rank; 0 = none", default=2, least=0)
+    group_by_aspect: bool = setting("batches of only wide or only tall images", default=True)
+    on_bad_sample: Literal["error", "skip"] = setting(
+        "stop at a bad image or annotation, or leave it out, counted and listed", default="error"
     )
 
 
-@frozen(kw_only=True)
+@configclass
 class OptimizerConfig:
     """The optimiser and its learning rate."""
 
-    kind: Literal["sgd", "adamw"] = field(default="sgd", metadata=doc("torch's own"))
-    lr: float = field(default=0.02, validator=validators.gt(0), metadata=doc("learning rate at `lr_batch` images"))
-    lr_batch: int = field(
-        default=16,
-        validator=validators.ge(0),
-        metadata=doc("total batch that `lr` is for; the rate is scaled to the actual one; 0 = never scaled"),
+    kind: Literal["sgd", "adamw"] = setting("torch's own", default="sgd")
+    lr: float = setting("learning rate at `lr_batch` images", default=0.02, above=0)
+    lr_batch: int = setting(
+        "total batch that `lr` is for; the rate is scaled to the actual one; 0 = never scaled", default=16, least=0
     )
-    momentum: float = field(default=0.9, validator=validators.ge(0), metadata=doc("of SGD"))
-    weight_decay: float = field(default=1e-4, validator=validators.ge(0), metadata=doc("on all parameters"))
+    momentum: float = setting("of SGD", default=0.9, least=0)
+    weight_decay: float = setting("on all parameters", default=1e-4, least=0)
 
 
-@frozen(kw_only=True)
+@configclass
 class ScheduleConfig:
     """How long to train, and how."""
 
-    epochs: int = field(default=12, validator=validators.ge(1), metadata=doc("passes over the data"))
-    milestones: tuple[int, ...] = field(default=(8, 11), metadata=doc("epochs after which the rate drops"))
-    gamma: float = field(default=0.1, validator=validators.gt(0), metadata=doc("factor at each milestone"))
-    warmup_steps: int = field(default=500, validator=validators.ge(0), metadata=doc("linear warm-up"))
-    warmup_factor: float = field(default=0.001, validator=validators.ge(0), metadata=doc("of the rate at step 0"))
-    accumulate: int = field(default=1, validator=validators.ge(1), metadata=doc("micro-batches per step"))
-    clip_norm: float | None = field(
-        default=None, validator=validators.optional(validators.gt(0)), metadata=doc("L2 gradient clipping")
+    epochs: int = setting("passes over the data", default=12, least=1)
+    milestones: tuple[int, ...] = setting("epochs after which the rate drops", default=(8, 11))
+    gamma: float = setting("factor at each milestone", default=0.1, above=0)
+    warmup_steps: int = setting("linear warm-up", default=500, least=0)
+    warmup_factor: float = setting("of the rate at step 0", default=0.001, least=0)
+    accumulate: int = setting("micro-batches per step", default=1, least=1)
+    clip_norm: float | None = setting("L2 gradient clipping", default=None, above=0)
+    ema_decay: float | None = setting(
+        "keep an exponential moving average of the weights, and evaluate that", default=None, above=0, below=1
     )
-    ema_decay: float | None = field(
-        default=None,
-        validator=validators.optional([validators.gt(0), validators.lt(1)]),
-        metadata=doc("keep an exponential moving average of the weights, and evaluate that"),
-    )
-    precision: Literal["fp32", "bf16", "fp16"] = field(default="fp32", metadata=doc("of autocast; fp16 scales losses"))
-    compile: bool = field(default=False, metadata=doc("torch.compile the backbone and neck"))
-    seed: int = field(default=0, metadata=doc("all random choices come from it"))
+    precision: Literal["fp32", "bf16", "fp16"] = setting("of autocast; fp16 scales losses", default="fp32")
+    compile: bool = setting("torch.compile the backbone and neck", default=False)
+    seed: int = setting("all random choices come from it", default=0)
 
 
-@frozen(kw_only=True)
+@configclass
 class EvaluationConfig:
     """What to measure, when, and what counts as best."""
 
-    evaluators: tuple[EvaluatorConfig, ...] = field(metadata=doc("metrics on the validation data"))
-    every_epochs: int = field(default=1, validator=validators.ge(1), metadata=doc("epochs between evaluations"))
-    best: str = field(default="box_ap", metadata=doc("the metric of the best checkpoint"))
-    patience: int | None = field(
-        default=None,
-        validator=validators.optional(validators.ge(1)),
-        metadata=doc("stop after this many evaluations without a better one"),
-    )
+    evaluators: tuple[EvaluatorConfig, ...] = setting("metrics on the validation data")
+    every_epochs: int = setting("epochs between evaluations", default=1, least=1)
+    best: str = setting("the metric of the best checkpoint", default="box_ap")
+    patience: int | None = setting("stop after this many evaluations without a better one", default=None, least=1)
 
     def __attrs_post_init__(self) -> None:
         names = [e.metric_names() for e in self.evaluators]
@@ -101,50 +86,45 @@ class EvaluationConfig:
             raise ConfigError([Problem("best", f"no evaluator measures {self.best!r}{hint}")])
 
 
-@frozen(kw_only=True)
+@configclass
 class Published:
     """Figures that others published for a recipe, for comparison; nothing here was measured by this project.
 
     The plain ones are of the 2019 model zoo; `modern_` ones of its later re-runs, whose conventions the recipes follow.
     """
 
-    box_ap: float | None = field(default=None, metadata=doc("COCO AP (percent) of boxes"))
-    mask_ap: float | None = field(default=None, metadata=doc("COCO AP (percent) of masks"))
-    ar1000: float | None = field(default=None, metadata=doc("COCO AR (percent) at 1000 proposals"))
-    voc_ap50: float | None = field(default=None, metadata=doc("VOC2007's 11-point AP (percent) of boxes at IoU .5"))
-    memory_gb: float | None = field(default=None, metadata=doc("peak memory per GPU in training"))
-    train_s_per_iter: float | None = field(default=None, metadata=doc("seconds per training step"))
-    inference_fps: float | None = field(default=None, metadata=doc("images per second at test"))
-    modern_box_ap: float | None = field(default=None, metadata=doc("COCO AP (percent) of boxes, re-run"))
-    modern_mask_ap: float | None = field(default=None, metadata=doc("COCO AP (percent) of masks, re-run"))
-    modern_ar1000: float | None = field(default=None, metadata=doc("COCO AR (percent) at 1000 proposals, re-run"))
-    modern_memory_gb: float | None = field(default=None, metadata=doc("peak memory per GPU in training, re-run"))
-    dataset: str = field(default="coco", metadata=doc("data set of the figures"))
-    source: str = field(default="mmdetection model zoo, 2019 (modern: 3.3.0)", metadata=doc("who published them"))
-    note: str = field(default="", metadata=doc("what to know about the figures"))
+    box_ap: float | None = setting("COCO AP (percent) of boxes", default=None)
+    mask_ap: float | None = setting("COCO AP (percent) of masks", default=None)
+    ar1000: float | None = setting("COCO AR (percent) at 1000 proposals", default=None)
+    voc_ap50: float | None = setting("VOC2007's 11-point AP (percent) of boxes at IoU .5", default=None)
+    memory_gb: float | None = setting("peak memory per GPU in training", default=None)
+    train_s_per_iter: float | None = setting("seconds per training step", default=None)
+    inference_fps: float | None = setting("images per second at test", default=None)
+    modern_box_ap: float | None = setting("COCO AP (percent) of boxes, re-run", default=None)
+    modern_mask_ap: float | None = setting("COCO AP (percent) of masks, re-run", default=None)
+    modern_ar1000: float | None = setting("COCO AR (percent) at 1000 proposals, re-run", default=None)
+    modern_memory_gb: float | None = setting("peak memory per GPU in training, re-run", default=None)
+    dataset: str = setting("data set of the figures", default="coco")
+    source: str = setting("who published them", default="mmdetection model zoo, 2019 (modern: 3.3.0)")
+    note: str = setting("what to know about the figures", default="")
 
 
-@frozen(kw_only=True)
+@configclass
 class Recipe:
     """Everything a run needs: one entry of the zoo, or a user's own."""
 
-    name: str = field(metadata=doc("the recipe's name"))
-    detector: DetectorConfig = field(metadata=doc("the model"))
-    data: DataConfig = field(metadata=doc("what it trains and is tested on"))
-    optimizer: OptimizerConfig = field(default=OptimizerConfig(), metadata=doc("optimiser and learning rate"))
-    schedule: ScheduleConfig = field(default=ScheduleConfig(), metadata=doc("length and manner of training"))
-    evaluation: EvaluationConfig = field(metadata=doc("metrics"))
-    published: Published | None = field(default=None, metadata=doc("figures others published for it"))
+    name: str = setting("the recipe's name")
+    detector: DetectorConfig = setting("the model")
+    data: DataConfig = setting("what it trains and is tested on")
+    optimizer: OptimizerConfig = setting("optimiser and learning rate", default=OptimizerConfig())
+    schedule: ScheduleConfig = setting("length and manner of training", default=ScheduleConfig())
+    evaluation: EvaluationConfig = setting("metrics")
+    published: Published | None = setting("figures others published for it", default=None)
 
     def to_plain(self) -> dict[str, Any]:
         """Plain data (for JSON or YAML) that `from_plain` turns into an equal recipe."""
         plain: dict[str, Any] = unstructure(self)
         return plain
-
-    @classmethod
-    def from_plain(cls, plain: dict[str, Any], source: str = "") -> Recipe:
-        """A recipe from plain data; ConfigError with every problem."""
-        return structure(plain, cls, source)
 
     def open_train(self) -> DetectionDataset:
         """Its training data, with the masks and maps that the detector learns; DetError for what is wrong with them."""
@@ -212,7 +192,7 @@ class Recipe:
         """
         formats = _formats(root)
         train, val = (_on(getattr(self.data, split), split, formats) for split in ("train", "val"))
-        return attrs.evolve(self, data=attrs.evolve(self.data, root=str(root), train=train, val=val))
+        return evolve(self, data=evolve(self.data, root=str(root), train=train, val=val))
 
     def to_yaml(self) -> str:
         return to_yaml(self.to_plain())
@@ -247,93 +227,3 @@ def _shared(data: CocoConfig | VocConfig) -> dict[str, Any]:
         "proposals": data.proposals,
         "max_proposals": data.max_proposals,
     }
-
-
-@frozen(kw_only=True)
-class RecipeEntry:
-    """A zoo entry as a plugin lists it: cheap to make, its recipe is made only when asked for.
-
-    requires: distributions beyond the plugin's own. default, demo: what `--plugin` means with and without `--data`.
-    """
-
-    name: str
-    make: Callable[[], Recipe]
-    requires: tuple[str, ...] = ()
-    published: Published | None = None
-    default: bool = False
-    demo: bool = False
-    summary: str = ""
-
-    def missing(self) -> list[str]:
-        """Required distributions that are not installed."""
-        return [name for name in self.requires if not _installed(name)]
-
-
-def _installed(distribution: str) -> bool:
-    try:
-        importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe by zoo name or from a YAML file, with `path=value` overrides laid on it.
-
-    A YAML file may say `extends: NAME` and give only what differs. Raises ConfigError with every problem found,
-    PluginError for a name nobody provides or whose requirements are not installed (with what to install), DetError
-    for a file that cannot be read.
-    """
-    text = str(name_or_path)
-    if isinstance(name_or_path, Path) or text.endswith((".yaml", ".yml", ".json")):
-        plain = _read(Path(text))
-    else:
-        plain = zoo_recipe(text).to_plain()
-    source = text if not overrides else f"{text} with --set"
-    return Recipe.from_plain(apply_overrides(plain, list(overrides)), source)
-
-
-def recipe_schema() -> dict[str, Any]:
-    """The JSON Schema of a recipe file, with all installed components, so that an editor completes and checks it.
-
-    Nothing is required in it, since a file that extends a recipe gives only what differs; loading checks the rest.
-    """
-    schema = json_schema(Recipe, "det recipe", partial=True)
-    properties = schema["$defs"]["Recipe"]["properties"]
-    names = {"anyOf": [{"enum": list(plugin_manager().recipes())}, {"type": "string"}]}
-    extends = {"description": "the recipe of a plugin that this file changes", **names}
-    schema["$defs"]["Recipe"]["properties"] = {"extends": extends, **properties}
-    return schema
-
-
-def zoo_recipe(name: str) -> Recipe:
-    """The recipe that a plugin provides under this name."""
-    entry = plugin_manager().recipe_entry(name)
-    missing = entry.missing()
-    if missing:
-        hints = "; ".join(f"{m}: {install_hint(m)}" for m in missing)
-        raise PluginError(f"recipe {name!r} needs what is not installed: {hints}")
-    return entry.make()
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The plain data of a recipe file, laid on what it extends."""
-    plain = read_yaml(path)
-    base_name = plain.pop("extends", None)
-    if base_name is None:
-        return {"name": path.stem, **plain}
-    if not isinstance(base_name, str):
-        raise ConfigError.at("extends", f"found {base_name!r}, expected the name of one recipe", str(path))
-    if base_name.endswith((".yaml", ".yml", ".json")):
-        raise ConfigError.at(
-            "extends",
-            f"found the file {base_name!r}, expected a recipe's name: extending goes one step, from a recipe that a "
-            "plugin provides (`det-core recipes`)",
-            str(path),
-        )
-    try:
-        base = zoo_recipe(base_name)
-    except PluginError as error:
-        raise ConfigError.at("extends", str(error), str(path)) from None
-    merged: dict[str, Any] = merge(attrs.evolve(base, name=path.stem, published=None).to_plain(), plain)
-    return merged

@@ -173,6 +173,13 @@ class Detections:
         )
 
 
+def full_precision(x: Tensor) -> Tensor:
+    """A tensor of any shape (...): half precisions as float32, the rest as it is."""
+    import torch
+
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 @frozen(eq=False)
 class LossTerm:
     """A loss as a sum and its normaliser, so that it can be divided by the count of a global batch.

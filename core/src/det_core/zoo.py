@@ -8,15 +8,8 @@ from typing import Protocol, TypeVar
 
 from det_core.data.config import FlipConfig, ResizeConfig, SampleConfig
 from det_core.model.detector_config import DetectorConfig
-from det_core.recipe import (
-    DataConfig,
-    EvaluationConfig,
-    OptimizerConfig,
-    Published,
-    Recipe,
-    RecipeEntry,
-    ScheduleConfig,
-)
+from det_core.offers import RecipeEntry
+from det_core.recipe import DataConfig, EvaluationConfig, OptimizerConfig, Published, Recipe, ScheduleConfig
 
 
 class PublishedRow(Protocol):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from torch import Tensor
-from torchvision.ops import box_iou as torchvision_box_iou
-from torchvision.ops import generalized_box_iou as torchvision_giou
+from torchvision.ops import box_iou as torchvision_box_iou, generalized_box_iou as torchvision_giou
 
 from det_core.boxes.overlaps import aligned_giou, box_area, box_iou
 

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from attrs import frozen
 
 from det_core.cli.main import run
-from det_core.config.base import NeckConfig
-from det_core.recipe import RecipeEntry
-from det_core.testing.plugins import entry_point, isolated_manager, make_plugin
+from det_core.offers import RecipeEntry
+from det_core.slots import NeckConfig
+from det_core.testing.plugins import entry_point, isolated_manager, make_plugin, stub_config
 
 
-@frozen(kw_only=True)
+@stub_config
 class SomeNeck(NeckConfig):
     """A neck."""
 

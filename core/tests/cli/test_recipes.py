@@ -6,16 +6,18 @@ import json
 from typing import ClassVar
 
 import pytest
-from attrs import frozen
 
 from det_core.cli.main import run
-from det_core.config.base import BackboneConfig, DatasetConfig, DenseHeadConfig, FeatureSpec
+from det_core.load import load_recipe, recipe_from_plain
 from det_core.model.detector_config import DetectorConfig
-from det_core.recipe import DataConfig, EvaluationConfig, Published, Recipe, RecipeEntry, load_recipe
-from det_core.testing.plugins import isolated_manager, make_plugin
+from det_core.offers import RecipeEntry
+from det_core.recipe import DataConfig, EvaluationConfig, Published, Recipe
+from det_core.slots import BackboneConfig, DatasetConfig, DenseHeadConfig
+from det_core.specs import FeatureSpec
+from det_core.testing.plugins import isolated_manager, make_plugin, stub_config
 
 
-@frozen(kw_only=True)
+@stub_config
 class Tower(BackboneConfig):
     """A backbone."""
 
@@ -26,14 +28,14 @@ class Tower(BackboneConfig):
         return FeatureSpec(channels=(8,), strides=(4,))
 
 
-@frozen(kw_only=True)
+@stub_config
 class Dense(DenseHeadConfig):
     """A head."""
 
     type: ClassVar[str] = "dense"
 
 
-@frozen(kw_only=True)
+@stub_config
 class Files(DatasetConfig):
     """A data set."""
 
@@ -174,7 +176,7 @@ def test_show_prints_what_loads_again(tmp_path, capsys):
     path.write_text(capsys.readouterr().out, encoding="utf8")
     assert load_recipe(path) == load_recipe("one/r50-1x", ["detector.backbone.depth=101"])
     assert run(["recipes", "show", str(path), "--json"]) == 0
-    assert Recipe.from_plain(json.loads(capsys.readouterr().out)) == load_recipe(path)
+    assert recipe_from_plain(json.loads(capsys.readouterr().out)) == load_recipe(path)
 
 
 def test_show_reports_mistakes(capsys):

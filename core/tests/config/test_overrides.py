@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from det_core.config.base import ConfigError, DetError
-from det_core.config.overrides import apply_overrides, merge, parse_override, parse_yaml, read_yaml, to_yaml
+from det_core.config.overrides import apply_overrides, merge, parse_override
+from det_core.config.yaml_text import parse_yaml, read_yaml, to_yaml
+from det_core.errors import ConfigError, DetError
 
 
 @pytest.mark.parametrize("text", ["1e-4", "1E-4", "1.0e-4", "+1e-4", ".1e-3", "1.e-4"])

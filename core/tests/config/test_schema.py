@@ -6,15 +6,15 @@ import json
 from typing import Any, ClassVar, Literal
 
 import pytest
-from attrs import field, frozen, validators
 
-from det_core.config.base import BackboneConfig, NormConfig, doc
 from det_core.config.schema import json_schema
-from det_core.recipe import recipe_schema
-from det_core.testing.plugins import isolated_manager, make_plugin
+from det_core.load import recipe_schema
+from det_core.settings import setting
+from det_core.slots import BackboneConfig, NormConfig
+from det_core.testing.plugins import isolated_manager, make_plugin, stub_config
 
 
-@frozen(kw_only=True)
+@stub_config
 class PlainNorm(NormConfig):
     """A norm.
 
@@ -26,18 +26,18 @@ class PlainNorm(NormConfig):
     inner: NormConfig | None = None
 
 
-@frozen(kw_only=True)
+@stub_config
 class Tower(BackboneConfig):
     """A backbone."""
 
     type: ClassVar[str] = "tower"
 
-    depth: int = field(metadata=doc("number of layers"))
+    depth: int = setting("number of layers")
     norm: NormConfig = PlainNorm()
     fixed: PlainNorm = PlainNorm()
 
 
-@frozen(kw_only=True)
+@stub_config
 class Whole:
     """All shapes of field."""
 
@@ -45,8 +45,8 @@ class Whole:
     style: Literal["pytorch", "caffe"] = "pytorch"
     pair: tuple[int, int] = (1, 2)
     many: tuple[float, ...] = ()
-    by_name: dict[str, bool] = field(factory=dict)
-    maybe: float | None = field(default=None, validator=validators.optional(validators.gt(0)))
+    by_name: dict[str, bool] = setting("")
+    maybe: float | None = setting("", default=None, above=0)
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from det_core.config.base import DetError
 from det_core.data.coco import CocoDataset
-from det_core.data.dataset import BadImage, BadSamplesError, DataError, check_same_categories, read_image
+from det_core.data.dataset import BadImage, BadSamplesError, check_same_categories, read_image
+from det_core.errors import DataError, DetError
 
 MakeCoco = Callable[..., Path]
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
+from det_core.contracts import DetectionDataset, Sample
 from det_core.data.coco import CocoDataset
 from det_core.data.config import FlipConfig, ResizeConfig, SampleConfig
-from det_core.data.dataset import DataError, DetectionDataset, Sample
 from det_core.data.loader import LoadedImage, TrainSampler, test_loader, train_loader
+from det_core.errors import DataError
 from det_core.structures import Key
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")

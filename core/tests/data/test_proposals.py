@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from det_core.contracts import DetectionDataset
 from det_core.data import proposals as module
 from det_core.data.config import CocoConfig, FlipConfig, ResizeConfig, SampleConfig
-from det_core.data.dataset import DataError, DetectionDataset
 from det_core.data.loader import TrainSampler, train_loader
 from det_core.data.proposals import (
     FORMAT,
@@ -25,6 +25,7 @@ from det_core.data.proposals import (
     write_proposals,
 )
 from det_core.data.transforms import apply_transforms
+from det_core.errors import DataError
 from det_core.structures import Key
 
 SIZES = {10: (40, 60), 20: (50, 30), 30: (48, 64), 40: (32, 32)}  # of the data set in conftest

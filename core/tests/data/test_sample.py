@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from det_core.data.config import SampleConfig
-from det_core.data.dataset import DataError, check_same_categories
+from det_core.data.dataset import check_same_categories
 from det_core.data.sample_files import sample_folder
+from det_core.errors import DataError
 
 
 def test_counts_and_size() -> None:

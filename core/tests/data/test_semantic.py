@@ -12,36 +12,31 @@ import attrs
 import numpy as np
 import pytest
 import torch
-from attrs import frozen
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from det_core.config.base import (
-    BackboneConfig,
-    ConfigError,
-    DatasetConfig,
-    FeatureSpec,
-    RoIHeadConfig,
-    TransformConfig,
-)
+from det_core.contracts import Sample
 from det_core.data.config import CocoConfig, ColorJitterConfig, FlipConfig, ResizeConfig, SampleConfig
-from det_core.data.dataset import BadImage, BadSamplesError, DataError, Sample
+from det_core.data.dataset import BadImage, BadSamplesError
 from det_core.data.layout import LayoutError
 from det_core.data.loader import TrainSampler, test_loader, train_loader
 from det_core.data.report import data_report
 from det_core.data.semantic import map_name, map_of_masks
 from det_core.data.transforms import V2, apply_transforms
 from det_core.engine.predict import to_targets
+from det_core.errors import ConfigError, DataError
 from det_core.evaluation.config import CocoEvaluatorConfig
 from det_core.model.detector import Preprocess
 from det_core.model.detector_config import DetectorConfig, PreprocessConfig
 from det_core.recipe import DataConfig, EvaluationConfig, Recipe
+from det_core.slots import BackboneConfig, DatasetConfig, RoIHeadConfig, TransformConfig
+from det_core.specs import FeatureSpec
 from det_core.structures import Key, semantic_batch
+from det_core.testing.plugins import stub_config
 
 MakeCoco = Callable[..., Path]
 KEY = Key()
@@ -483,7 +478,7 @@ def test_a_map_of_masks() -> None:
 # what the detector and the data set say of each other
 
 
-@frozen(kw_only=True)
+@stub_config
 class Tower(BackboneConfig):
     type: ClassVar[str] = "tower"
 
@@ -491,7 +486,7 @@ class Tower(BackboneConfig):
         return FeatureSpec(channels=(8,), strides=(8,))
 
 
-@frozen(kw_only=True)
+@stub_config
 class Stuff(RoIHeadConfig):
     type: ClassVar[str] = "stuff"
     classes: int = 183
@@ -561,7 +556,7 @@ def test_more_ids_than_the_head_tells_apart(root: Path) -> None:
 
 
 def test_a_data_set_that_has_none() -> None:
-    @frozen(kw_only=True)
+    @stub_config
     class Plain(DatasetConfig):
         type: ClassVar[str] = "plain"
 

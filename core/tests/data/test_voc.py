@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from PIL import Image
 
 from det_core.data.config import VOC_CLASSES, FlipConfig, VocConfig
-from det_core.data.dataset import BadImage, BadSamplesError, DataError, check_same_categories, image_size, read_image
+from det_core.data.dataset import BadImage, BadSamplesError, check_same_categories, image_size, read_image
 from det_core.data.loader import TrainSampler, train_loader
 from det_core.data.proposals import ImageProposals, write_proposals
 from det_core.data.report import data_report, draw_dataset
 from det_core.data.voc import VocDataset
+from det_core.errors import DataError
 
 MakeVoc = Callable[..., Path]
 BCCD = Path(__file__).with_name("bccd")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from det_core.config.base import DetError
 from det_core.data.config import ColorJitterConfig, FlipConfig, ResizeConfig
 from det_core.engine.augment import Augmentation, merge, unflip
+from det_core.errors import DetError
 from det_core.structures import Detections
 
 RESIZE = ResizeConfig(scales=((100, 80),))

@@ -16,9 +16,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torchvision.ops import box_iou
 
-from det_core.config.base import DetError
+from det_core.contracts import DetectionDataset, Sample
 from det_core.data.config import SampleConfig
-from det_core.data.dataset import DataError, DetectionDataset, Sample
+from det_core.errors import DataError, DetError
 from det_core.evaluation.coco import CocoEvaluator, choose_backend, encode_masks
 from det_core.evaluation.config import CocoEvaluatorConfig
 from det_core.structures import Classes, Detections

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from det_core.data.dataset import DataError, DetectionDataset, Sample
+from det_core.contracts import DetectionDataset, Sample
+from det_core.errors import DataError
 from det_core.evaluation.config import CocoEvaluatorConfig, VocEvaluatorConfig
 from det_core.evaluation.voc import VocEvaluator, area_ap, points_ap
 from det_core.structures import Classes, Detections

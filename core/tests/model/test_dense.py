@@ -7,10 +7,8 @@ import torch
 from attrs import evolve
 from torch import Tensor
 
-from det_core.boxes.anchors import LevelAnchors
-from det_core.boxes.assign import BACKGROUND, IGNORED, Assignment
 from det_core.boxes.config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig
-from det_core.boxes.sample import Sampled
+from det_core.contracts import BACKGROUND, IGNORED, Assignment, LevelAnchors, Sampled
 from det_core.model.dense import (
     Candidates,
     DenseOutputs,

@@ -7,16 +7,19 @@ from typing import ClassVar
 
 import pytest
 import torch
-from attrs import evolve, frozen
+from attrs import evolve
 from torch import Tensor, nn
 
-from det_core.config.base import BackboneConfig, DenseHeadConfig, DetError, FeatureSpec, ProposalLimits
+from det_core.contracts import Backbone, DenseHead, Neck, ProposalHead, RoIHead
 from det_core.data.config import ResizeConfig
-from det_core.model.contracts import Backbone, DenseHead, Neck, ProposalHead, RoIHead
+from det_core.errors import DetError
 from det_core.model.detector import Detector, Preprocess
 from det_core.model.detector_config import DetectorConfig, PreprocessConfig
 from det_core.model.postprocess import to_original
+from det_core.slots import BackboneConfig, DenseHeadConfig
+from det_core.specs import FeatureSpec, ProposalLimits
 from det_core.structures import Batch, Classes, Detections, ImageInfo, LossTerm, Targets
+from det_core.testing.plugins import stub_config
 
 
 class Shrink(Backbone):
@@ -107,7 +110,7 @@ class Second(RoIHead):
         ]
 
 
-@frozen(kw_only=True)
+@stub_config
 class ShrinkConfig(BackboneConfig):
     type: ClassVar[str] = "shrink"
 
@@ -118,7 +121,7 @@ class ShrinkConfig(BackboneConfig):
         return Shrink()
 
 
-@frozen(kw_only=True)
+@stub_config
 class DenseConfig(DenseHeadConfig):
     type: ClassVar[str] = "dense"
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from det_core.config.base import ConfigError
+from det_core.errors import ConfigError
 from det_core.model.layer_config import BatchNormConfig, Conv2dConfig, FrozenBatchNormConfig, GroupNormConfig
 from det_core.model.layers import ConvNorm, kaiming_init, normal_init, to_rois, tower, xavier_init
+from det_core.specs import ConvSpec
 
 
 def images(seed: int = 0) -> torch.Tensor:
@@ -79,9 +80,9 @@ def test_groups_that_do_not_divide_the_channels_are_refused():
 @pytest.mark.parametrize(
     ("config", "settings", "message"),
     [
-        (BatchNormConfig, {"eps": 0.0}, "'eps' must be > 0"),
-        (FrozenBatchNormConfig, {"eps": -1.0}, "'eps' must be >= 0"),
-        (GroupNormConfig, {"groups": 0}, "'groups' must be >= 1"),
+        (BatchNormConfig, {"eps": 0.0}, r"eps\S*: found .+, expected .*above 0"),
+        (FrozenBatchNormConfig, {"eps": -1.0}, r"eps\S*: found .+, expected .*at least 0"),
+        (GroupNormConfig, {"groups": 0}, r"groups\S*: found .+, expected .*at least 1"),
     ],
 )
 def test_settings_out_of_range_are_refused(config, settings, message):
@@ -90,11 +91,11 @@ def test_settings_out_of_range_are_refused(config, settings, message):
 
 
 def test_every_argument_of_a_convolution_reaches_torch():
-    conv = Conv2dConfig().build(4, 8, 3, stride=2, padding=2, dilation=2, groups=4, bias=False)
+    conv = Conv2dConfig().build(ConvSpec(4, 8, 3, stride=2, padding=2, dilation=2, groups=4, bias=False))
     assert isinstance(conv, nn.Conv2d)
     assert (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride) == (4, 8, (3, 3), (2, 2))
     assert (conv.padding, conv.dilation, conv.groups, conv.bias) == ((2, 2), (2, 2), 4, None)
-    assert Conv2dConfig().build(4, 8, 3).bias is not None
+    assert Conv2dConfig().build(ConvSpec(4, 8, 3)).bias is not None
 
 
 def test_a_convolution_has_a_bias_unless_a_norm_follows():

@@ -7,28 +7,26 @@ from typing import ClassVar
 
 import pytest
 import torch
-from attrs import define, evolve, field, frozen
+from attrs import define
 from torch import Tensor, nn
 
-from det_core.config.base import (
+from det_core.contracts import Backbone, BoxHead, BoxOutputs, DenseHead, MaskHead, Neck, RoIHead
+from det_core.model.layer_config import GroupNormConfig, RoIAlignConfig
+from det_core.offers import RecipeEntry
+from det_core.settings import Component, evolve, setting
+from det_core.slots import (
     BackboneConfig,
     BoxHeadConfig,
-    Component,
     DenseHeadConfig,
-    FeatureSpec,
     LossConfig,
     MaskHeadConfig,
     NeckConfig,
-    RegionSpec,
     RoIHeadConfig,
-    doc,
 )
-from det_core.model.contracts import Backbone, BoxHead, BoxOutputs, DenseHead, MaskHead, Neck, RoIHead
-from det_core.model.layer_config import GroupNormConfig, RoIAlignConfig
-from det_core.recipe import RecipeEntry
+from det_core.specs import FeatureSpec, RegionSpec
 from det_core.structures import Detections, LossTerm
 from det_core.testing import contracts
-from det_core.testing.plugins import isolated_manager, make_plugin
+from det_core.testing.plugins import isolated_manager, make_plugin, stub_config
 
 
 @pytest.fixture(autouse=True)
@@ -39,13 +37,13 @@ def not_light(monkeypatch):
         yield
 
 
-@frozen(kw_only=True)
+@stub_config
 class TinyBackboneConfig(BackboneConfig):
     """One convolution; `broken` names what is wrong with it."""
 
     type: ClassVar[str] = "tiny"
 
-    broken: str = field(default="", metadata=doc("what is broken"))
+    broken: str = setting("what is broken", default="")
 
     def feature_spec(self) -> FeatureSpec:
         if self.broken == "order":
@@ -76,7 +74,7 @@ class TinyBackbone(Backbone):
         return [x]
 
 
-@frozen(kw_only=True)
+@stub_config
 class TinyNeckConfig(NeckConfig):
     """One convolution."""
 
@@ -99,14 +97,14 @@ class TinyNeck(Neck):
         return [self.conv(features[0])]
 
 
-@frozen(kw_only=True)
+@stub_config
 class TinyBoxHeadConfig(BoxHeadConfig):
     """Two linear layers; `broken` names what is wrong with it."""
 
     type: ClassVar[str] = "tiny"
 
-    broken: str = field(default="", metadata=doc("what is broken"))
-    class_agnostic: bool = field(default=False, metadata=doc("one box for all classes"))
+    broken: str = setting("what is broken", default="")
+    class_agnostic: bool = setting("one box for all classes", default=False)
 
     def build(self, inputs: RegionSpec, num_classes: int) -> BoxHead:
         return TinyBoxHead(self, inputs, num_classes)
@@ -141,13 +139,13 @@ class TinyBoxHead(BoxHead):
         return BoxOutputs(self.scores(x), self.deltas(x))
 
 
-@frozen(kw_only=True)
+@stub_config
 class TinyMaskHeadConfig(MaskHeadConfig):
     """One convolution."""
 
     type: ClassVar[str] = "tiny"
 
-    wrong_size: bool = field(default=False, metadata=doc("what is broken"))
+    wrong_size: bool = setting("what is broken", default=False)
 
     def build(self, inputs: RegionSpec, num_classes: int) -> MaskHead:
         return TinyMaskHead(self, inputs, num_classes)
@@ -185,13 +183,13 @@ BROKEN_DETECTIONS = {
 }
 
 
-@frozen(kw_only=True)
+@stub_config
 class TinyDenseHeadConfig(DenseHeadConfig):
     """One convolution; `broken` names what is wrong with it."""
 
     type: ClassVar[str] = "tiny"
 
-    broken: str = field(default="", metadata=doc("what is broken"))
+    broken: str = setting("what is broken", default="")
 
     def build(self, features: FeatureSpec, num_classes: int) -> DenseHead:
         return TinyDenseHead(self, features, num_classes)
@@ -228,13 +226,13 @@ class TinyDenseHead(DenseHead):
         return found(batch, **BROKEN_DETECTIONS.get(self.broken, {}))
 
 
-@frozen(kw_only=True)
+@stub_config
 class TinyRoIHeadConfig(RoIHeadConfig):
     """RoIAlign and one linear layer."""
 
     type: ClassVar[str] = "tiny"
 
-    fails_empty: bool = field(default=False, metadata=doc("what is broken"))
+    fails_empty: bool = setting("what is broken", default=False)
 
     def build(self, features: FeatureSpec, num_classes: int) -> RoIHead:
         return TinyRoIHead(self, features, num_classes)
@@ -258,7 +256,7 @@ class TinyRoIHead(RoIHead):
         return found(batch)
 
 
-@frozen(kw_only=True)
+@stub_config
 class TinyLossConfig(LossConfig):
     """A loss."""
 
@@ -449,7 +447,7 @@ def test_a_plugin_without_an_entry_point_is_found():
         contracts.check_plugin("floating")
 
 
-@frozen(kw_only=True)
+@stub_config
 class Undocumented(LossConfig):
     """A loss."""
 
@@ -458,7 +456,7 @@ class Undocumented(LossConfig):
     power: float = 2.0
 
 
-@frozen(kw_only=True)
+@stub_config
 class Silent(LossConfig):
     type: ClassVar[str] = "silent"
 

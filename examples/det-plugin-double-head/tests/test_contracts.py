@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from det_core.config.base import ConfigError, FeatureSpec
+from det_core.errors import ConfigError
+from det_core.load import load_recipe
 from det_core.model.layer_config import BatchNormConfig
-from det_core.recipe import load_recipe
+from det_core.specs import FeatureSpec
 from det_core.testing import contracts
 
 from det_plugin_double_head import DoubleHeadConfig, PlainNetConfig

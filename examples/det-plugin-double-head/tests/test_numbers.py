@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from det_core.config.base import FeatureSpec
 from det_core.model.layer_config import RoIAlignConfig
+from det_core.specs import FeatureSpec
 from det_core.testing import contracts
 
 from det_plugin_double_head import DoubleHead, DoubleHeadConfig

@@ -10,10 +10,10 @@ import torch
 from attrs import evolve
 
 from det_core.boxes.config import GridAnchorsConfig, RandomSamplerConfig
-from det_core.config.base import FeatureSpec, ProposalLimits
 from det_core.model.detector import Detector
 from det_core.model.detector_config import DetectorConfig
 from det_core.model.layer_config import GroupNormConfig, RoIAlignConfig
+from det_core.specs import FeatureSpec, ProposalLimits
 from det_core.structures import Batch, LossTerm, Targets
 from det_core.testing import contracts
 from det_plugin_cascade.config import THREE_STAGES, CascadeHeadConfig, iou_stage

@@ -6,11 +6,13 @@ import attrs
 import pytest
 
 from det_core.boxes.config import DeltaCoderConfig, MaxIoUAssignerConfig, RandomSamplerConfig
-from det_core.config.base import ConfigError, FeatureSpec, RegionSpec
-from det_core.config.convert import structure, unstructure
+from det_core.config.convert import structure
+from det_core.config.plain import unstructure
+from det_core.errors import ConfigError
+from det_core.load import load_recipe
 from det_core.model.layer_config import RoIAlignConfig
 from det_core.model.loss_config import CrossEntropyConfig, SmoothL1Config
-from det_core.recipe import load_recipe
+from det_core.specs import FeatureSpec, RegionSpec
 from det_plugin_cascade.config import CascadeHeadConfig, CascadeStageConfig
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig
 
@@ -47,7 +49,7 @@ def test_a_pooling_for_masks_without_a_mask_head_is_refused():
 
 
 def test_a_negative_loss_weight_is_refused():
-    with pytest.raises(ValueError, match="'loss_weight' must be >= 0"):
+    with pytest.raises(ValueError, match=r"loss_weight\S*: found .+, expected .*at least 0"):
         CascadeStageConfig(loss_weight=-0.5)
 
 

@@ -12,9 +12,9 @@ from attrs import evolve
 from torch import Tensor
 
 from det_core.boxes.config import MaxIoUAssignerConfig, RandomSamplerConfig
-from det_core.config.base import FeatureSpec, RegionSpec
-from det_core.model.contracts import BoxHead, BoxOutputs, MaskHead, RoIPool
+from det_core.contracts import BoxHead, BoxOutputs, MaskHead, RoIPool
 from det_core.model.loss_config import GIoUConfig, SmoothL1Config
+from det_core.specs import FeatureSpec, RegionSpec
 from det_core.structures import Batch, ImageInfo, Targets
 from det_core.testing import contracts
 from det_plugin_cascade.config import THREE_STAGES, CascadeHeadConfig, CascadeStageConfig

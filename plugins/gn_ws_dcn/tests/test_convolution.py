@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import resnet18
 
-from det_core.config.base import ConfigError
+from det_core.errors import ConfigError, WeightsError
+from det_core.load import load_recipe
 from det_core.model.layer_config import Conv2dConfig, GroupNormConfig
-from det_core.recipe import load_recipe
+from det_core.specs import ConvSpec
 from det_core.testing import contracts
-from det_core.weights import WeightsError, import_backbone, translate
+from det_core.weights import import_backbone, translate
 from det_plugin_gn_ws_dcn.config import DeformConv2dConfig, WSConv2dConfig
 from det_plugin_gn_ws_dcn.convolution import DeformConv2d, OffsetConv, WSConv2d
 from det_plugin_resnet.config import ResNetConfig
@@ -56,7 +57,7 @@ def test_a_filter_by_hand() -> None:
 
 
 def test_each_filter_is_standardised_over_its_own_group_of_channels() -> None:
-    conv = WSConv2dConfig().build(4, 6, 3, stride=2, padding=2, dilation=2, groups=2, bias=False).double()
+    conv = WSConv2dConfig().build(ConvSpec(4, 6, 3, stride=2, padding=2, dilation=2, groups=2, bias=False)).double()
     x = image(2, 4, 9, 11)
     weight = torch.stack([(w - w.mean()) / (w.std() + 1e-5) for w in conv.weight])
     assert conv.weight.shape == (6, 2, 3, 3)
@@ -72,13 +73,13 @@ def test_scaling_and_shifting_a_filter_changes_nothing_but_eps() -> None:
 
 
 def test_a_constant_filter_gives_zero_not_nan() -> None:
-    conv = WSConv2dConfig().build(3, 2, 3, bias=False)
+    conv = WSConv2dConfig().build(ConvSpec(3, 2, 3, bias=False))
     nn.init.constant_(conv.weight, 0.3)  # type: ignore[arg-type]
     assert conv(torch.randn(1, 3, 5, 5)).abs().max() < 1e-2
 
 
 def test_gradients_are_those_of_the_formula() -> None:
-    conv = WSConv2dConfig().build(3, 4, 3, padding=1).double()
+    conv = WSConv2dConfig().build(ConvSpec(3, 4, 3, padding=1)).double()
     x = image(2, 3, 5, 6).requires_grad_()
     y = x.detach().clone().requires_grad_()
     weight, bias = (p.detach().clone().requires_grad_() for p in conv.parameters())
@@ -178,7 +179,7 @@ def test_gradients_are_those_of_differences() -> None:
 
 
 def test_in_bfloat16_under_autocast() -> None:
-    module = DeformConv2dConfig(modulated=True).build(4, 4, 3, padding=1)
+    module = DeformConv2dConfig(modulated=True).build(ConvSpec(4, 4, 3, padding=1))
     with torch.autocast("cpu", torch.bfloat16):
         out = module(torch.randn(1, 4, 6, 6))
     assert out.dtype == torch.bfloat16
@@ -190,14 +191,14 @@ def test_in_bfloat16_under_autocast() -> None:
 
 def test_groups_that_do_not_divide_the_channels() -> None:
     with pytest.raises(ConfigError, match="offset_groups: 4 groups do not divide 6 channels; choose a divisor of 6"):
-        DeformConv2dConfig(offset_groups=4).build(6, 6, 3)
+        DeformConv2dConfig(offset_groups=4).build(ConvSpec(6, 6, 3))
 
 
 @pytest.mark.parametrize(
     ("config", "settings", "message"),
     [
-        (DeformConv2dConfig, {"offset_groups": 0}, "^'offset_groups' must be >= 1: 0$"),
-        (WSConv2dConfig, {"eps": 0.0}, "^'eps' must be > 0: 0.0$"),
+        (DeformConv2dConfig, {"offset_groups": 0}, r"offset_groups\S*: found .+, expected .*at least 1"),
+        (WSConv2dConfig, {"eps": 0.0}, r"eps\S*: found .+, expected .*above 0"),
     ],
 )
 def test_settings_out_of_range(config, settings, message) -> None:

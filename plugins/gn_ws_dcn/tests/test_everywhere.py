@@ -10,7 +10,8 @@ import torch
 from det_core.data.config import ResizeConfig
 from det_core.data.loader import prepare
 from det_core.engine.predict import to_batch, to_targets
-from det_core.recipe import Recipe, load_recipe
+from det_core.load import load_recipe, recipe_from_plain
+from det_core.recipe import Recipe
 from det_core.structures import Key
 from det_plugin_gn_ws_dcn.convolution import DeformConv2d, WSConv2d
 
@@ -45,7 +46,7 @@ def with_convolution(name: str, conv: dict[str, Any]) -> tuple[Recipe, int]:
 
     for part in ("neck", "dense_head", "roi_head"):
         change(plain["detector"][part])
-    return Recipe.from_plain(plain), count
+    return recipe_from_plain(plain), count
 
 
 @pytest.mark.parametrize("kind", CONVOLUTIONS)

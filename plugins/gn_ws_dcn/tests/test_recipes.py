@@ -10,14 +10,16 @@ import pytest
 import torch
 from attrs import evolve
 
-from det_core.config.base import ConvConfig, NormConfig
 from det_core.data.config import FlipConfig, ResizeConfig
 from det_core.data.loader import prepare
 from det_core.engine.predict import to_batch, to_targets
+from det_core.errors import PluginError
+from det_core.load import load_recipe
 from det_core.model.detector import Detector
 from det_core.model.layer_config import BatchNormConfig, Conv2dConfig, GroupNormConfig, RoIAlignConfig
-from det_core.plugins import PluginError, plugin_manager
-from det_core.recipe import Published, Recipe, load_recipe
+from det_core.plugins import plugin_manager
+from det_core.recipe import Published, Recipe
+from det_core.slots import ConvConfig, NormConfig
 from det_core.structures import Key
 from det_core.testing import contracts
 from det_plugin_fpn.config import FPNConfig

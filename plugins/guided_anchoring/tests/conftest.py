@@ -7,8 +7,8 @@ import torch
 from attrs import evolve
 from torch import Tensor
 
-from det_core.config.base import FeatureSpec
-from det_core.model.contracts import DenseHead, Losses
+from det_core.contracts import DenseHead, Losses
+from det_core.specs import FeatureSpec
 from det_core.structures import Batch, Detections, ImageInfo, Key, Targets
 from det_plugin_guided_anchoring.retinanet import GARetinaNetHead
 from det_plugin_guided_anchoring.rpn import GARPN

@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from det_core.boxes.config import DeltaCoderConfig, MaxIoUAssignerConfig, RandomSamplerConfig
-from det_core.config.base import AssignerConfig, CoderConfig, ProposalLimits, SamplerConfig
 from det_core.data.config import CocoConfig
 from det_core.data.loader import prepare
 from det_core.engine.predict import to_batch, to_targets
 from det_core.evaluation.config import CocoEvaluatorConfig
+from det_core.load import load_recipe
 from det_core.model.loss_config import BinaryCrossEntropyConfig, BoundedIoUConfig, FocalConfig, SmoothL1Config
 from det_core.plugins import plugin_manager
-from det_core.recipe import load_recipe
+from det_core.slots import AssignerConfig, CoderConfig, SamplerConfig
+from det_core.specs import ProposalLimits
 from det_core.structures import Key
 from det_core.weights import translate
 from det_plugin_fpn.config import FPNConfig

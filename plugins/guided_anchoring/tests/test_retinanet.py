@@ -11,8 +11,9 @@ from attrs import evolve
 from torch import Tensor
 
 from det_core.boxes.config import DeltaCoderConfig
-from det_core.config.base import ConfigError, FeatureSpec
+from det_core.errors import ConfigError
 from det_core.model.layer_config import GroupNormConfig
+from det_core.specs import FeatureSpec
 from det_core.structures import Batch, ImageInfo, Targets
 from det_core.testing import contracts
 from det_plugin_guided_anchoring.config import GARetinaNetHeadConfig, RetinaNetGuidedAnchorsConfig
@@ -182,13 +183,13 @@ def test_parts_that_do_not_fit_are_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"channels": 0}, "'channels' must be >= 1"),
-        ({"num_convs": -1}, "'num_convs' must be >= 0"),
-        ({"prior": 0.0}, "'prior' must be > 0"),
-        ({"before_nms": 0}, "'before_nms' must be >= 1"),
-        ({"min_size": -2.0}, "'min_size' must be >= -1"),
-        ({"score_threshold": 1.5}, "'score_threshold' must be <= 1"),
-        ({"nms_in": "nowhere"}, "'nms_in' must be in"),
+        ({"channels": 0}, r"channels\S*: found .+, expected .*at least 1"),
+        ({"num_convs": -1}, r"num_convs\S*: found .+, expected .*at least 0"),
+        ({"prior": 0.0}, r"prior\S*: found .+, expected .*above 0"),
+        ({"before_nms": 0}, r"before_nms\S*: found .+, expected .*at least 1"),
+        ({"min_size": -2.0}, r"min_size\S*: found .+, expected .*at least -1"),
+        ({"score_threshold": 1.5}, r"score_threshold\S*: found .+, expected .*at most 1"),
+        ({"nms_in": "nowhere"}, r"nms_in\S*: found .+, allowed: "),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, object], message: str) -> None:

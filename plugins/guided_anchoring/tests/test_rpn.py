@@ -11,8 +11,9 @@ from attrs import evolve
 from torch import Tensor
 
 from det_core.boxes.config import DeltaCoderConfig
-from det_core.config.base import ConfigError, FeatureSpec, ProposalLimits
+from det_core.errors import ConfigError
 from det_core.model.detector_config import DetectorConfig
+from det_core.specs import FeatureSpec, ProposalLimits
 from det_core.structures import Batch, ImageInfo, Targets
 from det_core.testing import contracts
 from det_plugin_fpn.config import FPNConfig
@@ -229,18 +230,18 @@ def test_it_has_no_weights_beyond_its_layers(scene: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"base_scale": 0.0}, "'base_scale' must be > 0"),
-        ({"scales_per_octave": 0}, "'scales_per_octave' must be >= 1"),
-        ({"ratios": ()}, "Length of 'ratios' must be >= 1"),
-        ({"ratios": (-1.0,)}, "'ratios' must be > 0"),
-        ({"offset_groups": 0}, "'offset_groups' must be >= 1"),
-        ({"location_prior": 1.0}, "'location_prior' must be < 1"),
-        ({"location_threshold": 1.5}, "'location_threshold' must be <= 1"),
-        ({"location_labels": "none"}, "'location_labels' must be in"),
+        ({"base_scale": 0.0}, r"base_scale\S*: found .+, expected .*above 0"),
+        ({"scales_per_octave": 0}, r"scales_per_octave\S*: found .+, expected .*at least 1"),
+        ({"ratios": ()}, r"ratios: found \d values, expected at least 1"),
+        ({"ratios": (-1.0,)}, r"ratios\S*: found .+, expected .*above 0"),
+        ({"offset_groups": 0}, r"offset_groups\S*: found .+, expected .*at least 1"),
+        ({"location_prior": 1.0}, r"location_prior\S*: found .+, expected .*below 1"),
+        ({"location_threshold": 1.5}, r"location_threshold\S*: found .+, expected .*at most 1"),
+        ({"location_labels": "none"}, r"location_labels\S*: found .+, allowed: "),
         ({"centre_ratio": 0.6}, r"centre_ratio: found 0.6, which must not be above ignore_ratio \(0.5\)"),
-        ({"negative_weight": -0.1}, "'negative_weight' must be >= 0"),
-        ({"location_cells": 0}, "'location_cells' must be >= 1"),
-        ({"allowed_border": -2}, "'allowed_border' must be >= -1"),
+        ({"negative_weight": -0.1}, r"negative_weight\S*: found .+, expected .*at least 0"),
+        ({"location_cells": 0}, r"location_cells\S*: found .+, expected .*at least 1"),
+        ({"allowed_border": -2}, r"allowed_border\S*: found .+, expected .*at least -1"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, object], message: str) -> None:

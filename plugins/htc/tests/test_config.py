@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import ClassVar
 
 import pytest
-from attrs import evolve, frozen
+from attrs import evolve
 from torch import Tensor, nn
 
-from det_core.config.base import ConfigError, FeatureSpec, MaskHeadConfig, RegionSpec, RoIPoolConfig
-from det_core.config.convert import structure, unstructure
-from det_core.model.contracts import MaskHead
+from det_core.config.convert import structure
+from det_core.config.plain import unstructure
+from det_core.contracts import MaskHead
+from det_core.errors import ConfigError
+from det_core.load import load_recipe
 from det_core.model.layer_config import RoIAlignConfig
-from det_core.recipe import load_recipe
+from det_core.slots import MaskHeadConfig, RoIPoolConfig
+from det_core.specs import FeatureSpec, RegionSpec
+from det_core.testing.plugins import stub_config
 from det_plugin_cascade.config import THREE_STAGES, CascadeHeadConfig
 from det_plugin_htc.config import HTCHeadConfig, SemanticBranchConfig
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig
@@ -97,7 +101,7 @@ def test_a_branch_that_does_not_fit_is_refused(semantic, message):
     assert message in str(caught.value)
 
 
-@frozen(kw_only=True)
+@stub_config
 class HalfConfig(RoIPoolConfig):
     type: ClassVar[str] = "half"
 
@@ -130,7 +134,7 @@ def test_features_of_different_widths_are_refused():
 )
 def test_numbers_out_of_range_are_refused(settings):
     (name,) = settings
-    with pytest.raises(ValueError, match=f"'{name}' must be"):
+    with pytest.raises(ValueError, match=f"{name}: found"):
         SemanticBranchConfig(**settings)
 
 
@@ -146,7 +150,7 @@ class Closed(MaskHead):
         return self.logits(regions)
 
 
-@frozen(kw_only=True)
+@stub_config
 class ClosedConfig(MaskHeadConfig):
     type: ClassVar[str] = "closed"
 

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from det_core.boxes.config import MaxIoUAssignerConfig, RandomSamplerConfig
-from det_core.config.base import ProposalLimits
 from det_core.data.config import CocoConfig, FlipConfig, ResizeConfig, SampleConfig
 from det_core.evaluation.config import CocoEvaluatorConfig
+from det_core.load import load_recipe, recipe_from_plain
 from det_core.model.layer_config import BatchNormConfig, RoIAlignConfig
 from det_core.model.loss_config import SmoothL1Config
-from det_core.recipe import Published, Recipe, load_recipe
+from det_core.recipe import Published, Recipe
+from det_core.specs import ProposalLimits
 from det_core.testing import contracts
 from det_plugin_cascade.config import THREE_STAGES
 from det_plugin_fpn.config import FPNConfig
@@ -139,7 +140,7 @@ def test_data_schedule_and_evaluation(recipe: Recipe) -> None:
 def test_every_recipe_builds_and_goes_through_yaml(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name
-    assert Recipe.from_plain(recipe.to_plain()) == recipe
+    assert recipe_from_plain(recipe.to_plain()) == recipe
     with torch.device("meta"):
         detector = recipe.detector.build(num_classes=80)
     assert detector.needs_masks

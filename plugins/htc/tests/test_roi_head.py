@@ -12,8 +12,8 @@ from attrs import evolve
 from torch import Tensor, nn
 
 from det_core.boxes.config import RandomSamplerConfig
-from det_core.config.base import RegionSpec
-from det_core.model.contracts import BoxHead, BoxOutputs, HiddenMaskHead, RoIPool
+from det_core.contracts import BoxHead, BoxOutputs, HiddenMaskHead, RoIPool
+from det_core.specs import RegionSpec
 from det_core.structures import Batch, ImageInfo, Targets
 from det_core.testing import contracts
 from det_plugin_cascade.config import THREE_STAGES, CascadeHeadConfig

@@ -8,8 +8,8 @@ from attrs import evolve
 from torch import nn
 from torch.nn import functional as F
 
-from det_core.config.base import FeatureSpec
 from det_core.model.layer_config import RoIAlignConfig
+from det_core.specs import FeatureSpec
 from det_core.structures import UNLABELLED, Targets
 from det_plugin_htc.config import SemanticBranchConfig
 from det_plugin_htc.semantic import SemanticBranch, SemanticOutputs

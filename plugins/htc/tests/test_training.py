@@ -11,9 +11,8 @@ import torch
 from PIL import Image
 
 from det_core import load_recipe, predict, train
-from det_core.config.base import ConfigError
-from det_core.data.dataset import DataError
 from det_core.data.layout import LayoutError
+from det_core.errors import ConfigError, DataError
 from det_core.recipe import Recipe
 
 TINY = (

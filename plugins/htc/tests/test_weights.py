@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from det_core.recipe import load_recipe
+from det_core.load import load_recipe
 from det_core.weights import translate
 
 NAMES = {

@@ -11,10 +11,10 @@ from attrs import evolve
 from torch import Tensor
 
 from det_core.boxes.config import GridAnchorsConfig
-from det_core.config.base import FeatureSpec, ProposalLimits
 from det_core.model.detector import Detector
 from det_core.model.detector_config import DetectorConfig
 from det_core.model.layer_config import GroupNormConfig, RoIAlignConfig
+from det_core.specs import FeatureSpec, ProposalLimits
 from det_core.structures import Batch, ImageInfo, Key, LossTerm, Targets
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig, RPNConfig

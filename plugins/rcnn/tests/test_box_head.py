@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from det_core.config.base import RegionSpec
 from det_core.model.layer_config import BatchNormConfig, GroupNormConfig
+from det_core.specs import RegionSpec
 from det_core.testing import contracts
 from det_core.weights import translate
 from det_plugin_rcnn.config import FCBoxHeadConfig
@@ -90,7 +90,7 @@ def test_class_dependent_layers():
 
 @pytest.mark.parametrize("field", ["conv_channels", "fc_channels", "num_convs", "num_fcs"])
 def test_settings_out_of_range_are_refused(field):
-    with pytest.raises(ValueError, match=f"'{field}' must be >= [01]: -1"):
+    with pytest.raises(ValueError, match=f"{field}: found -1, expected at least [01]"):
         FCBoxHeadConfig(**{field: -1})
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from det_core.boxes.config import DeltaCoderConfig, MaxIoUAssignerConfig, RandomSamplerConfig
-from det_core.model.contracts import BoxOutputs
+from det_core.contracts import BoxOutputs
 from det_core.structures import ImageInfo, Key, Targets
 from det_plugin_rcnn.box_stage import BoxStage
 from det_plugin_rcnn.config import BoxStageConfig, RCNNHeadConfig

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from det_core.config.base import RegionSpec
 from det_core.model.layer_config import GroupNormConfig
+from det_core.specs import RegionSpec
 from det_core.testing import contracts
 from det_core.weights import translate
 from det_plugin_rcnn.config import ConvMaskHeadConfig
@@ -69,7 +69,7 @@ def test_class_dependent_layers():
 
 @pytest.mark.parametrize("field", ["channels", "num_convs"])
 def test_settings_out_of_range_are_refused(field):
-    with pytest.raises(ValueError, match=f"'{field}' must be >= [01]: -1"):
+    with pytest.raises(ValueError, match=f"{field}: found -1, expected at least [01]"):
         ConvMaskHeadConfig(**{field: -1})
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from det_core.boxes.config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig, RandomSamplerConfig
-from det_core.config.base import FeatureSpec, ProposalLimits
 from det_core.data.config import CocoConfig, FlipConfig, ResizeConfig, SampleConfig
 from det_core.evaluation.config import CocoEvaluatorConfig
+from det_core.load import load_recipe, recipe_from_plain
 from det_core.model.layer_config import (
     BatchNormConfig,
     Conv2dConfig,
@@ -18,7 +18,8 @@ from det_core.model.layer_config import (
     RoIAlignConfig,
 )
 from det_core.model.loss_config import BinaryCrossEntropyConfig, CrossEntropyConfig, L1Config
-from det_core.recipe import Published, Recipe, load_recipe
+from det_core.recipe import Published, Recipe
+from det_core.specs import FeatureSpec, ProposalLimits
 from det_core.testing import contracts
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig, RPNConfig
@@ -327,7 +328,7 @@ def test_published_figures(name: str) -> None:
 def test_every_recipe_builds_and_goes_through_yaml(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name
-    assert Recipe.from_plain(recipe.to_plain()) == recipe
+    assert recipe_from_plain(recipe.to_plain()) == recipe
     with torch.device("meta"):
         detector = recipe.detector.build(num_classes=80)
     assert detector.needs_masks == ("mask-rcnn/" in name)

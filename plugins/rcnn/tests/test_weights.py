@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import ClassVar
 
 import pytest
-from attrs import evolve, frozen
+from attrs import evolve
 
+from det_core.errors import WeightsError
 from det_core.model.layer_config import RoIAlignConfig
-from det_core.weights import Part, WeightsError, translate
+from det_core.offers import Part
+from det_core.testing.plugins import stub_config
+from det_core.weights import translate
 from det_plugin_rcnn.config import ConvMaskHeadConfig, RCNNHeadConfig
 from det_plugin_rcnn.weights import pooling_parts
 
 
-@frozen(kw_only=True)
+@stub_config
 class LearnedPoolConfig(RoIAlignConfig):
     """Pooling of a plugin that says nothing of other projects' names."""
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 import torchvision
 
-from det_core.config.base import ConfigError, RegionSpec
+from det_core.errors import ConfigError
 from det_core.model.layer_config import BatchNormConfig
+from det_core.specs import RegionSpec
 from det_core.testing import contracts
 from det_plugin_resnet.config import ResNetConfig, ResNetStageConfig
 

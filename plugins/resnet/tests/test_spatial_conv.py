@@ -6,11 +6,13 @@ from typing import ClassVar
 
 import pytest
 import torch
-from attrs import frozen
+from attrs import asdict
 from torch import nn
 
-from det_core.config.base import ConvConfig, RegionSpec
 from det_core.model.layer_config import BatchNormConfig, GroupNormConfig
+from det_core.slots import ConvConfig
+from det_core.specs import ConvSpec, RegionSpec
+from det_core.testing.plugins import stub_config
 from det_core.weights import translate
 from det_plugin_resnet.config import ResNetConfig, ResNetStageConfig
 from det_plugin_resnet.zoo import BACKBONES, SCHEDULES, Row
@@ -24,15 +26,15 @@ class Other(Marked):
     """A second one."""
 
 
-@frozen(kw_only=True)
+@stub_config
 class MarkedConfig(ConvConfig):
     """Builds `Marked`."""
 
     type: ClassVar[str] = "marked"
     other: bool = False
 
-    def build(self, in_channels, out_channels, kernel_size, **settings) -> nn.Module:
-        return (Other if self.other else Marked)(in_channels, out_channels, kernel_size, **settings)
+    def build(self, spec: ConvSpec) -> nn.Module:
+        return (Other if self.other else Marked)(**asdict(spec))
 
 
 def names(module: nn.Module, kind: type[nn.Module]) -> set[str]:
@@ -95,7 +97,7 @@ def test_the_spatial_convolutions_of_a_stage_that_is_a_trunk():
 
 @pytest.mark.parametrize("stage", [0, 5])
 def test_a_stage_that_there_is_not(stage):
-    with pytest.raises(ValueError, match=rf"'spatial_stages' must be in \(1, 2, 3, 4\) \(got {stage}\)"):
+    with pytest.raises(ValueError, match=rf"spatial_stages\[0\]: found {stage}, allowed: 1, 2, 3, 4"):
         ResNetConfig(spatial_stages=(stage,))
 
 

@@ -7,16 +7,19 @@ from typing import ClassVar
 
 import pytest
 import torch
-from attrs import evolve, frozen
+from attrs import evolve
 from torch import Tensor
 
 from det_core.boxes.config import GridAnchorsConfig
-from det_core.config.base import AnchorConfig, ConfigError, FeatureSpec
+from det_core.errors import ConfigError
 from det_core.model.dense import DenseOutputs
 from det_core.model.detector_config import DetectorConfig
 from det_core.model.layer_config import GroupNormConfig
+from det_core.slots import AnchorConfig
+from det_core.specs import FeatureSpec
 from det_core.structures import Batch, ImageInfo, Targets
 from det_core.testing import contracts
+from det_core.testing.plugins import stub_config
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_resnet.config import ResNetConfig
 from det_plugin_retinanet.config import RetinaNetHeadConfig
@@ -183,7 +186,7 @@ def test_levels_of_several_widths_are_refused() -> None:
         SMALL.check(FeatureSpec(channels=(4, 8), strides=(8, 16)))
 
 
-@frozen(kw_only=True)
+@stub_config
 class Growing(AnchorConfig):
     """One anchor per cell on the first level, two on the next."""
 
@@ -193,7 +196,7 @@ class Growing(AnchorConfig):
         raise ConfigError.at("anchors", "1 and 2 per cell")
 
 
-@frozen(kw_only=True)
+@stub_config
 class ForTwo(AnchorConfig):
     """One anchor per cell, of two levels."""
 
@@ -218,14 +221,14 @@ def test_anchors_that_do_not_fit_are_refused_before_anything_is_built(anchors: A
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"channels": 0}, "'channels' must be >= 1"),
-        ({"num_convs": -1}, "'num_convs' must be >= 0"),
-        ({"prior": 0.0}, "'prior' must be > 0"),
-        ({"prior": 1.0}, "'prior' must be < 1"),
-        ({"before_nms": 0}, "'before_nms' must be >= 1"),
-        ({"min_size": -2.0}, "'min_size' must be >= -1"),
-        ({"score_threshold": 1.5}, "'score_threshold' must be <= 1"),
-        ({"nms_in": "nowhere"}, "'nms_in' must be in"),
+        ({"channels": 0}, r"channels\S*: found .+, expected .*at least 1"),
+        ({"num_convs": -1}, r"num_convs\S*: found .+, expected .*at least 0"),
+        ({"prior": 0.0}, r"prior\S*: found .+, expected .*above 0"),
+        ({"prior": 1.0}, r"prior\S*: found .+, expected .*below 1"),
+        ({"before_nms": 0}, r"before_nms\S*: found .+, expected .*at least 1"),
+        ({"min_size": -2.0}, r"min_size\S*: found .+, expected .*at least -1"),
+        ({"score_threshold": 1.5}, r"score_threshold\S*: found .+, expected .*at most 1"),
+        ({"nms_in": "nowhere"}, r"nms_in\S*: found .+, allowed: "),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, object], message: str) -> None:

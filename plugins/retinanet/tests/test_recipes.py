@@ -10,8 +10,9 @@ import torch
 
 from det_core.data.loader import prepare
 from det_core.engine.predict import to_batch, to_targets
+from det_core.load import load_recipe
 from det_core.plugins import plugin_manager
-from det_core.recipe import Recipe, load_recipe
+from det_core.recipe import Recipe
 from det_core.structures import Key
 from det_core.weights import translate
 from det_plugin_fpn.config import FPNConfig

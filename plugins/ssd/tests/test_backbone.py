@@ -10,9 +10,9 @@ from attrs import evolve
 from torch import nn
 from torchvision.models import vgg16
 
+from det_core.errors import WeightsError
 from det_core.model.layer_config import GroupNormConfig
 from det_core.testing import contracts
-from det_core.weights import WeightsError
 from det_plugin_ssd.backbone import VGG
 from det_plugin_ssd.config import VGGConfig
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from det_core.boxes.config import DeltaCoderConfig, GridAnchorsConfig
-from det_core.config.base import FeatureSpec
 from det_core.model.dense import DenseOutputs
 from det_core.model.layer_config import SoftNMSConfig
+from det_core.specs import FeatureSpec
 from det_core.structures import Batch, Detections, ImageInfo, LossTerm, Targets
 from det_core.testing import contracts
 from det_plugin_ssd.config import COCO_300, SSDAnchorsConfig, SSDHeadConfig
@@ -291,14 +291,14 @@ def test_the_usual_settings() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"negatives": -1.0}, "'negatives' must be >= 0"),
-        ({"candidates": "image"}, "'candidates' must be in"),
-        ({"before_nms": 0}, "'before_nms' must be >= 1"),
-        ({"min_size": -2.0}, "'min_size' must be >= -1"),
-        ({"score_threshold": 1.5}, "'score_threshold' must be <= 1"),
-        ({"nms_threshold": -0.1}, "'nms_threshold' must be >= 0"),
-        ({"max_detections": 0}, "'max_detections' must be >= 1"),
-        ({"nms_in": "nowhere"}, "'nms_in' must be in"),
+        ({"negatives": -1.0}, r"negatives\S*: found .+, expected .*at least 0"),
+        ({"candidates": "image"}, r"candidates\S*: found .+, allowed: "),
+        ({"before_nms": 0}, r"before_nms\S*: found .+, expected .*at least 1"),
+        ({"min_size": -2.0}, r"min_size\S*: found .+, expected .*at least -1"),
+        ({"score_threshold": 1.5}, r"score_threshold\S*: found .+, expected .*at most 1"),
+        ({"nms_threshold": -0.1}, r"nms_threshold\S*: found .+, expected .*at least 0"),
+        ({"max_detections": 0}, r"max_detections\S*: found .+, expected .*at least 1"),
+        ({"nms_in": "nowhere"}, r"nms_in\S*: found .+, allowed: "),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, object], message: str) -> None:

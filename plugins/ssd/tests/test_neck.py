@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from det_core.config.base import DetError, FeatureSpec
+from det_core.errors import DetError
 from det_core.model.layer_config import GroupNormConfig
+from det_core.specs import FeatureSpec
 from det_core.testing import contracts
 from det_plugin_ssd.config import EXTRA_300, EXTRA_512, ExtraLevelConfig, SSDNeckConfig
 from det_plugin_ssd.neck import L2Norm

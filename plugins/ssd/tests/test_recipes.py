@@ -12,15 +12,16 @@ from click.testing import CliRunner
 
 from det_core.boxes.config import DeltaCoderConfig, MaxIoUAssignerConfig
 from det_core.cli.main import cli
-from det_core.config.base import ConfigError
 from det_core.data.config import CocoConfig, FlipConfig, ResizeConfig, SampleConfig, VocConfig
 from det_core.data.loader import prepare
 from det_core.engine.predict import to_batch, to_targets
+from det_core.errors import ConfigError
 from det_core.evaluation.config import CocoEvaluatorConfig, VocEvaluatorConfig
+from det_core.load import load_recipe, recipe_from_plain
 from det_core.model.detector_config import PreprocessConfig
 from det_core.model.loss_config import CrossEntropyConfig, SmoothL1Config
 from det_core.plugins import plugin_manager
-from det_core.recipe import Published, Recipe, load_recipe
+from det_core.recipe import Published, Recipe
 from det_core.structures import Key
 from det_core.testing import contracts
 from det_plugin_ssd.augment_config import IoUCropConfig, PhotometricDistortConfig, ZoomOutConfig
@@ -225,7 +226,7 @@ def test_weights_are_the_reference_s(name: str) -> None:
 def test_every_recipe_builds_and_goes_through_yaml(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name
-    assert Recipe.from_plain(recipe.to_plain()) == recipe
+    assert recipe_from_plain(recipe.to_plain()) == recipe
     with torch.device("meta"):
         detector = recipe.detector.build(num_classes=20)
     assert not detector.needs_masks
@@ -261,11 +262,11 @@ def test_mistakes_are_placed() -> None:
     )
     assert "there are 5" in refusal("detector.neck.extra=[{spacing: 32}, {spacing: 64}, {spacing: 128}]")
     assert "detector.neck.extra[0].spacing: " in refusal("detector.neck.extra=[{channels: 64}]")
-    assert "detector.neck.extra[0].channels: found 1: must be >= 2" in refusal(
+    assert "detector.neck.extra[0].channels: found 1, expected at least 2" in refusal(
         "detector.neck.extra=[{channels: 1, spacing: 32}]"
     )
-    assert "detector.neck.scale: found 0.0: must be > 0" in refusal("detector.neck.scale=0")
-    assert "detector.backbone.channels: found 0: must be >= 1" in refusal("detector.backbone.channels=0")
+    assert "detector.neck.scale: found 0, expected above 0" in refusal("detector.neck.scale=0")
+    assert "detector.backbone.channels: found 0, expected at least 1" in refusal("detector.backbone.channels=0")
 
 
 def test_the_contract_of_the_plugin() -> None:

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from attrs import evolve
 from torchvision.models.detection import ssd300_vgg16
 
 from det_core.boxes.config import GridAnchorsConfig
-from det_core.config.base import Component
-from det_core.recipe import load_recipe
+from det_core.load import load_recipe
+from det_core.settings import Component, evolve
 from det_core.weights import import_weights, translate
 from det_core.weights.names import detector_names, locate
 from det_plugin_ssd.config import SSDAnchorsConfig, SSDHeadConfig, SSDNeckConfig, VGGConfig

@@ -5,38 +5,13 @@ Letters: L levels, A anchors per cell, h w feature size. Boxes are xyxy float32 
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
-from attrs import frozen
 from torch import Tensor
 
 from det_core.boxes.config import GridAnchorsConfig
-
-
-@frozen(eq=False)
-class LevelAnchors:
-    """boxes (h*w*A, 4) in the order (row, column, anchor); cells (h*w*A, 2) int64: the row and column of each."""
-
-    boxes: Tensor
-    cells: Tensor
-
-    def valid(self, padded_size: tuple[int, int], stride: int) -> Tensor:
-        """(h*w*A,) bool: the cell begins inside the padded image `(H, W)`."""
-        rows, columns = (math.ceil(side / stride) for side in padded_size)
-        return (self.cells[:, 0] < rows) & (self.cells[:, 1] < columns)
-
-
-class AnchorGenerator(ABC):
-    """Makes the anchors of every level."""
-
-    strides: tuple[int, ...]
-
-    @abstractmethod
-    def __call__(self, sizes: Sequence[tuple[int, int]], device: torch.device) -> list[LevelAnchors]:
-        """Anchors for feature sizes (h, w), one per level."""
+from det_core.contracts import AnchorGenerator, LevelAnchors
 
 
 class GridAnchors(AnchorGenerator):

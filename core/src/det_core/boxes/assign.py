@@ -5,40 +5,12 @@ Letters: N candidate boxes, M objects. Boxes are xyxy.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-
 import torch
-from attrs import frozen
 from torch import Tensor
 
 import det_ops
 from det_core.boxes.config import MaxIoUAssignerConfig
-
-BACKGROUND = -1
-IGNORED = -2
-
-
-@frozen(eq=False)
-class Assignment:
-    """objects: (N,) int64, the index of each candidate's object, BACKGROUND, or IGNORED (neither)."""
-
-    objects: Tensor
-
-    def positive(self) -> Tensor:
-        """(p,) int64 candidates that stand for an object, ascending."""
-        return (self.objects >= 0).nonzero().flatten()
-
-    def negative(self) -> Tensor:
-        """(q,) int64 candidates that stand for background, ascending."""
-        return (self.objects == BACKGROUND).nonzero().flatten()
-
-
-class Assigner(ABC):
-    """Assigns candidate boxes to objects."""
-
-    @abstractmethod
-    def __call__(self, boxes: Tensor, objects: Tensor) -> Assignment:
-        """Candidates (N, 4) and objects (M, 4), both possibly empty."""
+from det_core.contracts import Assigner, Assignment
 
 
 class MaxIoUAssigner(Assigner):

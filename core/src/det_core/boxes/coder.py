@@ -6,24 +6,12 @@ Letters: n boxes. Boxes are xyxy in pixels; deltas are (dx, dy, dw, dh).
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
 
 from det_core.boxes.config import DeltaCoderConfig
-
-
-class BoxCoder(ABC):
-    """Turns boxes into what a network regresses, and back."""
-
-    @abstractmethod
-    def encode(self, anchors: Tensor, boxes: Tensor) -> Tensor:
-        """(n, 4) deltas that move `anchors` (n, 4) onto `boxes` (n, 4)."""
-
-    @abstractmethod
-    def decode(self, anchors: Tensor, deltas: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """(n, ..., 4) boxes from `anchors` (n, 4) and `deltas` (n, ..., 4), clipped to the image `(h, w)` if given."""
+from det_core.contracts import BoxCoder
 
 
 class DeltaCoder(BoxCoder):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from attrs import field, frozen, validators
-
-from det_core.config.base import AnchorConfig, AssignerConfig, CoderConfig, SamplerConfig, doc
+from det_core.settings import configclass, setting
+from det_core.slots import AnchorConfig, AssignerConfig, CoderConfig, SamplerConfig
 
 if TYPE_CHECKING:
     from det_core.boxes.anchors import GridAnchors
@@ -14,36 +13,25 @@ if TYPE_CHECKING:
     from det_core.boxes.coder import DeltaCoder
     from det_core.boxes.sample import RandomSampler
 
-FRACTION = [validators.ge(0.0), validators.le(1.0)]
 
-
-@frozen(kw_only=True)
+@configclass
 class GridAnchorsConfig(AnchorConfig):
     """Anchors of every scale and ratio at every cell; their size grows with the level's stride."""
 
     type: ClassVar[str] = "grid_anchors"
 
-    scales: tuple[float, ...] = field(
-        default=(8.0,),
-        validator=[validators.min_len(1), validators.deep_iterable(validators.gt(0))],
-        metadata=doc("side of an anchor of ratio 1, in strides"),
+    scales: tuple[float, ...] = setting(
+        "side of an anchor of ratio 1, in strides", default=(8.0,), min_items=1, above=0
     )
-    ratios: tuple[float, ...] = field(
-        default=(0.5, 1.0, 2.0),
-        validator=[validators.min_len(1), validators.deep_iterable(validators.gt(0))],
-        metadata=doc("height over width"),
+    ratios: tuple[float, ...] = setting("height over width", default=(0.5, 1.0, 2.0), min_items=1, above=0)
+    whole_sides: bool = setting(
+        "the side of a scale is cut to whole pixels before ratios apply (torchvision)", default=False
     )
-    whole_sides: bool = field(
-        default=False, metadata=doc("the side of a scale is cut to whole pixels before ratios apply (torchvision)")
-    )
-    rounded: bool = field(default=False, metadata=doc("corners of an anchor around its centre are whole pixels"))
-    spacing: Literal["stride", "image"] = field(
+    rounded: bool = setting("corners of an anchor around its centre are whole pixels", default=False)
+    spacing: Literal["stride", "image"] = setting(
+        "pixels between cells: the level's stride, or the padded image's side over the cells, rounded down "
+        "(differs on levels whose stride does not divide the side)",
         default="stride",
-        validator=validators.in_(("stride", "image")),
-        metadata=doc(
-            "pixels between cells: the level's stride, or the padded image's side over the cells, rounded down "
-            "(differs on levels whose stride does not divide the side)"
-        ),
     )
 
     def anchors_per_cell(self) -> int:
@@ -55,23 +43,17 @@ class GridAnchorsConfig(AnchorConfig):
         return GridAnchors(self, strides)
 
 
-@frozen(kw_only=True)
+@configclass
 class DeltaCoderConfig(CoderConfig):
     """Boxes as shifts and log-scales relative to an anchor (Girshick et al., R-CNN, 2014, appendix C)."""
 
     type: ClassVar[str] = "delta"
 
-    means: tuple[float, float, float, float] = field(default=(0.0,) * 4, metadata=doc("subtracted from dx dy dw dh"))
-    stds: tuple[float, float, float, float] = field(
-        default=(1.0,) * 4, validator=validators.deep_iterable(validators.gt(0)), metadata=doc("divided by")
-    )
-    max_ratio: float = field(
-        default=16 / 1000,
-        validator=[validators.gt(0.0), validators.lt(1.0)],
-        metadata=doc("decoding clips dw and dh to +-|log(max_ratio)|"),
-    )
-    clip_shrinking: bool = field(
-        default=True, metadata=doc("clip dw and dh on both sides; false clips only what makes a box larger")
+    means: tuple[float, float, float, float] = setting("subtracted from dx dy dw dh", default=(0.0,) * 4)
+    stds: tuple[float, float, float, float] = setting("divided by", default=(1.0,) * 4, above=0)
+    max_ratio: float = setting("decoding clips dw and dh to +-|log(max_ratio)|", default=16 / 1000, above=0, below=1)
+    clip_shrinking: bool = setting(
+        "clip dw and dh on both sides; false clips only what makes a box larger", default=True
     )
 
     def build(self) -> DeltaCoder:
@@ -80,19 +62,19 @@ class DeltaCoderConfig(CoderConfig):
         return DeltaCoder(self)
 
 
-@frozen(kw_only=True)
+@configclass
 class MaxIoUAssignerConfig(AssignerConfig):
     """A box stands for the object it overlaps most, if it overlaps it enough."""
 
     type: ClassVar[str] = "max_iou"
 
-    positive: float = field(default=0.5, validator=FRACTION, metadata=doc("IoU from which a box is an object"))
-    negative: float = field(default=0.5, validator=FRACTION, metadata=doc("IoU below which it is background"))
-    low_quality: bool = field(
-        default=False, metadata=doc("every object also takes the boxes that overlap it most, if by min_positive")
+    positive: float = setting("IoU from which a box is an object", default=0.5, least=0, most=1)
+    negative: float = setting("IoU below which it is background", default=0.5, least=0, most=1)
+    low_quality: bool = setting(
+        "every object also takes the boxes that overlap it most, if by min_positive", default=False
     )
-    min_positive: float = field(default=0.5, validator=FRACTION, metadata=doc("least IoU of a low-quality match"))
-    all_ties: bool = field(default=True, metadata=doc("a low-quality match takes every box tying the best IoU"))
+    min_positive: float = setting("least IoU of a low-quality match", default=0.5, least=0, most=1)
+    all_ties: bool = setting("a low-quality match takes every box tying the best IoU", default=True)
 
     def __attrs_post_init__(self) -> None:
         if self.negative > self.positive:
@@ -104,14 +86,14 @@ class MaxIoUAssignerConfig(AssignerConfig):
         return MaxIoUAssigner(self)
 
 
-@frozen(kw_only=True)
+@configclass
 class RandomSamplerConfig(SamplerConfig):
     """A fixed number of candidates, at most a share of them positive, drawn without replacement."""
 
     type: ClassVar[str] = "random"
 
-    count: int = field(default=256, validator=validators.ge(1), metadata=doc("candidates per image"))
-    positive_fraction: float = field(default=0.5, validator=FRACTION, metadata=doc("at most this share is positive"))
+    count: int = setting("candidates per image", default=256, least=1)
+    positive_fraction: float = setting("at most this share is positive", default=0.5, least=0, most=1)
 
     def build(self) -> RandomSampler:
         from det_core.boxes.sample import RandomSampler

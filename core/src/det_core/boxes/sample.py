@@ -5,32 +5,12 @@ Letters: p positives, q negatives.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-
 import torch
-from attrs import frozen
 from torch import Tensor
 
-from det_core.boxes.assign import Assignment
 from det_core.boxes.config import RandomSamplerConfig
+from det_core.contracts import Assignment, Sampled, Sampler
 from det_core.structures import Key
-
-
-@frozen(eq=False)
-class Sampled:
-    """positive (p,) and negative (q,) int64: indices of candidates; objects (p,) int64: the object of each positive."""
-
-    positive: Tensor
-    negative: Tensor
-    objects: Tensor
-
-
-class Sampler(ABC):
-    """Chooses among assigned candidates."""
-
-    @abstractmethod
-    def __call__(self, assignment: Assignment, key: Key, consumer: str) -> Sampled:
-        """The choice for one image; all randomness comes from the image's key and the consumer's name."""
 
 
 class RandomSampler(Sampler):

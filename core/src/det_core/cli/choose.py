@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import attrs
 import click
 
-from det_core.config.base import DetError
+from det_core.errors import DetError
+from det_core.load import load_recipe
 from det_core.plugins import plugin_manager
-from det_core.recipe import Recipe, load_recipe
+from det_core.recipe import Recipe
+from det_core.settings import evolve
 
 if TYPE_CHECKING:
     from det_core.engine.augment import Augmentation
@@ -62,7 +63,7 @@ def amp(recipe: Recipe) -> Recipe:
     """The recipe in mixed precision: what it says itself, or bfloat16."""
     if recipe.schedule.precision != "fp32":
         return recipe
-    return attrs.evolve(recipe, schedule=attrs.evolve(recipe.schedule, precision="bf16"))
+    return evolve(recipe, schedule=evolve(recipe.schedule, precision="bf16"))
 
 
 def detection_options(command: Command) -> Command:
@@ -96,8 +97,8 @@ def with_limits(recipe: Recipe, score_threshold: float | None, max_detections: i
         if not hasattr(head, name):
             option = f"--{name.replace('_', '-')}"
             raise DetError(f"{option}: {place} {head.type!r} of this checkpoint has no {name}; leave the option out")
-        head = attrs.evolve(head, **{name: value})
-    return attrs.evolve(recipe, detector=attrs.evolve(recipe.detector, **{place: head}))
+        head = evolve(head, **{name: value})
+    return evolve(recipe, detector=evolve(recipe.detector, **{place: head}))
 
 
 def augmentation(recipe: Recipe, scales: Sequence[str], flip: bool) -> Augmentation:

@@ -11,12 +11,12 @@ from attrs import frozen
 
 from det_core.cli.choose import choose_recipe
 from det_core.cli.output import print_json
-from det_core.config.base import DetError
+from det_core.errors import DetError
 from det_core.recipe import Recipe
 
 if TYPE_CHECKING:
+    from det_core.contracts import DetectionDataset
     from det_core.data.config import ResizeConfig
-    from det_core.data.dataset import DetectionDataset
     from det_core.data.report import AnchorSetting, Report
 
 SAMPLE = "the bundled sample, because neither --data nor a recipe was given"
@@ -112,8 +112,8 @@ def browse(choice: Choice, data: str | None, out: str, count: int, split: str) -
 
 def _any_recipe(overrides: tuple[str, ...]) -> Recipe:
     """A demo recipe of an installed plugin: it carries the bundled sample and a detector with anchors."""
+    from det_core.load import load_recipe
     from det_core.plugins import plugin_manager
-    from det_core.recipe import load_recipe
 
     for name, entry in plugin_manager().recipes().items():
         if entry.demo and not entry.missing():

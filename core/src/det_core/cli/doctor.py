@@ -16,7 +16,8 @@ from attrs import frozen
 
 from det_core import __version__
 from det_core.cli.output import print_json
-from det_core.plugins import install_hint, plugin_manager
+from det_core.known import install_hint
+from det_core.plugins import plugin_manager
 
 EXTRAS = {
     "tensorboard": "TensorBoard events in run folders",

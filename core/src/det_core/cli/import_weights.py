@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from det_core.config.base import DetError
+from det_core.errors import DetError
+from det_core.load import load_recipe
 from det_core.plugins import plugin_manager
-from det_core.recipe import Recipe, load_recipe
+from det_core.recipe import Recipe
 from det_core.weights import (
     SOURCES,
     ImportReport,

@@ -15,8 +15,8 @@ from typing import Any
 import click
 
 from det_core import __version__
-from det_core.config.base import DetError
-from det_core.plugins import nearest, plugin_manager
+from det_core.errors import DetError, nearest
+from det_core.plugins import plugin_manager
 
 VERBS = {
     "train": "Train a detector: a recipe, a plugin's own, or yours.",

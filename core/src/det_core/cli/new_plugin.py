@@ -12,7 +12,7 @@ from string import Template
 from attrs import frozen
 
 from det_core import __version__
-from det_core.config.base import DetError
+from det_core.errors import DetError
 from det_core.plugins import plugin_manager
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from det_core.cli.choose import augmentation, detection_options, with_limits
-from det_core.config.base import DetError
+from det_core.errors import DetError
 
 if TYPE_CHECKING:
     from det_core.structures import Classes, Detections

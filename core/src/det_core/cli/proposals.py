@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from det_core.cli.choose import amp, with_bad_samples
-from det_core.config.base import DetError, ProposalHeadConfig
+from det_core.errors import DetError
+from det_core.load import recipe_from_plain
+from det_core.slots import ProposalHeadConfig
 
 if TYPE_CHECKING:
     from det_core.data.proposals import ImageProposals
@@ -59,14 +61,13 @@ def command(
     from det_core.engine.distributed import join, leave
     from det_core.engine.loggers import Terminal
     from det_core.engine.propose import propose
-    from det_core.recipe import Recipe
 
     file = weights_file(checkpoint)
     header = read_header(file)
     _check_head(header.recipe, file)
     limit = [] if max_per_image is None else [f"detector.dense_head.test_limits.after_nms={max_per_image}"]
     changed = apply_overrides(header.recipe.to_plain(), with_bad_samples([*overrides, *limit], on_bad_sample))
-    recipe = Recipe.from_plain(changed, str(file))
+    recipe = recipe_from_plain(changed, str(file))
     _check_head(recipe, file)
     recipe = recipe if data is None else recipe.with_data(data)
     recipe = amp(recipe) if use_amp else recipe

@@ -9,8 +9,13 @@ import attrs
 import click
 
 from det_core.cli.output import print_json, print_table
-from det_core.plugins import PluginError, install_hint, nearest, plugin_manager
-from det_core.recipe import Published, RecipeEntry, load_recipe, recipe_schema
+from det_core.config.plain import unstructure
+from det_core.errors import PluginError, nearest
+from det_core.known import install_hint
+from det_core.load import load_recipe, recipe_schema
+from det_core.offers import RecipeEntry
+from det_core.plugins import plugin_manager
+from det_core.recipe import Published
 
 FIGURES = {
     "box_ap": "box AP",
@@ -84,7 +89,7 @@ def _cost(entry: RecipeEntry) -> dict[str, Any] | None:
 
 
 def _plain(entry: RecipeEntry) -> dict[str, Any]:
-    published = attrs.asdict(entry.published) if entry.published else None
+    published = unstructure(entry.published) if entry.published else None
     return {
         "name": entry.name,
         "model": _model(entry),

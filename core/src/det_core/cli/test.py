@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from det_core.cli.choose import amp, augmentation, detection_options, with_bad_samples, with_limits
+from det_core.load import recipe_from_plain
 
 
 @click.command(name="test")
@@ -39,12 +40,11 @@ def command(
     from det_core.engine.distributed import join, leave
     from det_core.engine.evaluate import evaluate
     from det_core.engine.loggers import Terminal
-    from det_core.recipe import Recipe
 
     file = weights_file(checkpoint)
     header = read_header(file)
     changed = apply_overrides(header.recipe.to_plain(), with_bad_samples(overrides, on_bad_sample))
-    recipe = Recipe.from_plain(changed, str(file))
+    recipe = recipe_from_plain(changed, str(file))
     recipe = recipe if data is None else recipe.with_data(data)
     recipe = with_limits(amp(recipe) if use_amp else recipe, score_threshold, max_detections)
     world = join(device)

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from det_core.cli.choose import amp, choose_recipe, with_bad_samples
-from det_core.config.base import DetError
-from det_core.recipe import Recipe, load_recipe
+from det_core.errors import DetError
+from det_core.load import load_recipe
+from det_core.recipe import Recipe
 
 
 @click.command(name="train")

@@ -6,9 +6,9 @@ from typing import Any, Literal, get_args, get_origin
 
 import attrs
 
-from det_core.config.base import Component
-from det_core.config.convert import fields_of, is_union, unstructure
+from det_core.config.plain import unstructure
 from det_core.plugins import plugin_manager
+from det_core.settings import Component, fields_of, is_union
 
 _PRIMITIVES = {bool: "boolean", int: "integer", float: "number", str: "string"}
 

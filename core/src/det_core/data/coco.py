@@ -16,22 +16,14 @@ from attrs import frozen
 from numpy.typing import NDArray
 from torch import Tensor
 
+from det_core.contracts import BadSample, DetectionDataset, Sample
 from det_core.data.coco_json import CocoRecords, Record, area_of, dropped_by_rule, read_coco
-from det_core.data.dataset import (
-    BadSample,
-    BadSamplesError,
-    DataError,
-    DetectionDataset,
-    Sample,
-    check_on_bad_sample,
-    listing,
-    read_image_of,
-    summary,
-)
+from det_core.data.dataset import BadSamplesError, check_on_bad_sample, read_image_of, summary
 from det_core.data.files import Names
 from det_core.data.masks import SegmentationBuilder, Segmentations, segmentation_problem
 from det_core.data.proposals import read_proposals
 from det_core.data.semantic import SemanticFolder, map_of_masks
+from det_core.errors import DataError, listing
 
 log = logging.getLogger(__name__)
 

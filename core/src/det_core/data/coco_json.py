@@ -14,10 +14,11 @@ from typing import Any
 
 from attrs import field, frozen
 
-from det_core.data.dataset import BadSample, DataError
+from det_core.contracts import BadSample
 from det_core.data.files import Folder
 from det_core.data.masks import segmentation_problem
 from det_core.data.semantic import map_name
+from det_core.errors import DataError
 from det_core.structures import Classes
 
 TOLERANCE = 1.0  # pixels by which a box may reach outside its image: rounding of tools that write whole numbers

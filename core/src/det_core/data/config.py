@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from attrs import field, frozen, validators
-
-from det_core.config.base import DatasetConfig, TransformConfig, doc
+from det_core.settings import configclass, setting
+from det_core.slots import DatasetConfig, TransformConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from attrs import Attribute
-
-    from det_core.data.dataset import DetectionDataset
-    from det_core.data.transforms import Transform
+    from det_core.contracts import DetectionDataset, Transform
 
 Split = Literal["train", "val"]
-SPLITS = ("train", "val")
 Scales = tuple[tuple[int, int], ...]
 
 VOC_CLASSES: tuple[str, ...] = (
@@ -43,57 +38,46 @@ VOC_CLASSES: tuple[str, ...] = (
     "tvmonitor",
 )
 
-PROPOSALS = doc(
+PROPOSALS = (
     "proposals file (`det-core proposals` writes it) for a detector without a proposal head; relative to the data "
     "folder (the sample: to the working folder), or absolute; null = none"
 )
-MAX_PROPOSALS = doc("best proposals of an image that are taken; null = all of the file")
-
-PROBABILITY = [validators.ge(0.0), validators.le(1.0)]
+MAX_PROPOSALS = "best proposals of an image that are taken; null = all of the file"
 
 
-@frozen(kw_only=True)
+@configclass
 class CocoConfig(DatasetConfig):
     """A data set in COCO format: one JSON file and a folder of images."""
 
     type: ClassVar[str] = "coco"
 
-    split: Split = field(validator=validators.in_(SPLITS), metadata=doc("which part of the data set"))
-    annotations: str | None = field(
-        default=None, metadata=doc("annotation file below the root; null = found by the usual layouts")
-    )
-    images: str | None = field(
-        default=None, metadata=doc("image folder below the root; null = found by the usual layouts")
-    )
-    semantic_dir: str | None = field(
+    split: Split = setting("which part of the data set")
+    annotations: str | None = setting("annotation file below the root; null = found by the usual layouts", default=None)
+    images: str | None = setting("image folder below the root; null = found by the usual layouts", default=None)
+    semantic_dir: str | None = setting(
+        "folder below the root of semantic maps for a detector that trains on them: single-channel PNGs of class "
+        "ids, named like the images, 255 = unlabelled; null = none",
         default=None,
-        metadata=doc(
-            "folder below the root of semantic maps for a detector that trains on them: single-channel PNGs of class "
-            "ids, named like the images, 255 = unlabelled; null = none"
-        ),
     )
-    semantic_classes: int = field(
+    semantic_classes: int = setting(
+        "ids that semantic maps may hold are 0..n-1, and 255; 182 of COCO-Stuff, things and stuff",
         default=182,
-        validator=[validators.ge(1), validators.le(255)],
-        metadata=doc("ids that semantic maps may hold are 0..n-1, and 255; 182 of COCO-Stuff, things and stuff"),
+        least=1,
+        most=255,
     )
-    filter_empty: bool = field(default=False, metadata=doc("leave out images without any annotation"))
-    min_size: int = field(
-        default=0, validator=validators.ge(0), metadata=doc("leave out images whose shorter side is below this")
-    )
-    proposals: str | None = field(default=None, metadata=PROPOSALS)
-    max_proposals: int | None = field(
-        default=None, validator=validators.optional(validators.ge(1)), metadata=MAX_PROPOSALS
-    )
+    filter_empty: bool = setting("leave out images without any annotation", default=False)
+    min_size: int = setting("leave out images whose shorter side is below this", default=0, least=0)
+    proposals: str | None = setting(PROPOSALS, default=None)
+    max_proposals: int | None = setting(MAX_PROPOSALS, default=None, least=1)
 
     def build(
         self, root: str, *, masks: bool = False, semantic: bool = False, on_bad_sample: str = "error"
     ) -> DetectionDataset:
         """Open and check the data set; DataError (also LayoutError) with what is wrong."""
         from det_core.data.coco import CocoDataset
-        from det_core.data.dataset import DataError
         from det_core.data.layout import find_layout
         from det_core.data.semantic import SemanticFolder
+        from det_core.errors import DataError
 
         if semantic and self.semantic_dir is None:
             raise DataError(
@@ -123,12 +107,12 @@ def _proposals(root: str, name: str | None) -> Path | None:
     return None if name is None else proposals_path(root, name)
 
 
-def _each_once(_: object, attribute: Attribute[tuple[str, ...]], value: tuple[str, ...] | None) -> None:
-    if value is not None and (not value or not all(value) or len(set(value)) != len(value)):
-        raise ValueError(f"'{attribute.name}' must be one or more names, each once")
+def _named(names: tuple[str, ...]) -> str:
+    """What is wrong with a list of names."""
+    return "" if all(names) else "a name is empty"
 
 
-@frozen(kw_only=True)
+@configclass
 class VocConfig(DatasetConfig):
     """A data set in PASCAL VOC's format: folders Annotations (an XML file per image), ImageSets/Main and JPEGImages.
 
@@ -138,52 +122,44 @@ class VocConfig(DatasetConfig):
 
     type: ClassVar[str] = "voc"
 
-    split: Split = field(validator=validators.in_(SPLITS), metadata=doc("which part of the data set"))
-    sets: tuple[str, ...] | None = field(
+    split: Split = setting("which part of the data set")
+    sets: tuple[str, ...] | None = setting(
+        "image sets, such as VOC2007/trainval, or trainval of the only folder; null = the usual ones: of VOC2007 "
+        "and VOC2012, or the only folder, trainval and test, or else train and val",
         default=None,
-        validator=_each_once,
-        metadata=doc(
-            "image sets, such as VOC2007/trainval, or trainval of the only folder; null = the usual ones: of VOC2007 "
-            "and VOC2012, or the only folder, trainval and test, or else train and val"
-        ),
+        min_items=1,
+        distinct=True,
+        check=_named,
     )
-    classes: tuple[str, ...] | None = field(
+    classes: tuple[str, ...] | None = setting(
+        "class names in the order of their labels; null = all that the annotations name, sorted",
         default=VOC_CLASSES,
-        validator=_each_once,
-        metadata=doc("class names in the order of their labels; null = all that the annotations name, sorted"),
+        min_items=1,
+        distinct=True,
+        check=_named,
     )
-    difficult: Literal["ignore", "keep"] = field(
+    difficult: Literal["ignore", "keep"] = setting(
+        "difficult objects: left out of training (background, as crowd regions are) and ignored by the metrics, or "
+        "kept as objects like the others",
         default="ignore",
-        validator=validators.in_(("ignore", "keep")),
-        metadata=doc(
-            "difficult objects: left out of training (background, as crowd regions are) and ignored by the metrics, or "
-            "kept as objects like the others"
-        ),
     )
-    corners: Literal["inclusive", "exact"] = field(
+    corners: Literal["inclusive", "exact"] = setting(
+        "of boxes: VOC's, pixels counted from 1 that both belong to the box (which is then xmin - 1, ymin - 1, "
+        "xmax, ymax), or coordinates to be taken as they are",
         default="inclusive",
-        validator=validators.in_(("inclusive", "exact")),
-        metadata=doc(
-            "of boxes: VOC's, pixels counted from 1 that both belong to the box (which is then xmin - 1, ymin - 1, "
-            "xmax, ymax), or coordinates to be taken as they are"
-        ),
     )
-    filter_empty: bool = field(default=False, metadata=doc("leave out images without any object"))
-    min_size: int = field(
-        default=0, validator=validators.ge(0), metadata=doc("leave out images whose shorter side is below this")
-    )
-    proposals: str | None = field(default=None, metadata=PROPOSALS)
-    max_proposals: int | None = field(
-        default=None, validator=validators.optional(validators.ge(1)), metadata=MAX_PROPOSALS
-    )
+    filter_empty: bool = setting("leave out images without any object", default=False)
+    min_size: int = setting("leave out images whose shorter side is below this", default=0, least=0)
+    proposals: str | None = setting(PROPOSALS, default=None)
+    max_proposals: int | None = setting(MAX_PROPOSALS, default=None, least=1)
 
     def build(
         self, root: str, *, masks: bool = False, semantic: bool = False, on_bad_sample: str = "error"
     ) -> DetectionDataset:
         """Open and check the data set; DataError (also LayoutError) with what is wrong."""
-        from det_core.data.dataset import DataError
         from det_core.data.layout import find_voc_sets
         from det_core.data.voc import VocDataset
+        from det_core.errors import DataError
 
         if masks or semantic:
             what = "instance masks" if masks else "semantic maps"
@@ -205,7 +181,7 @@ class VocConfig(DatasetConfig):
         )
 
 
-@frozen(kw_only=True)
+@configclass
 class SampleConfig(DatasetConfig):
     """The bundled sample: 24 microscope images of cell nuclei with masks.
 
@@ -214,11 +190,9 @@ class SampleConfig(DatasetConfig):
 
     type: ClassVar[str] = "sample"
 
-    split: Split = field(validator=validators.in_(SPLITS), metadata=doc("17 images to train on, or 7 to evaluate"))
-    proposals: str | None = field(default=None, metadata=PROPOSALS)
-    max_proposals: int | None = field(
-        default=None, validator=validators.optional(validators.ge(1)), metadata=MAX_PROPOSALS
-    )
+    split: Split = setting("17 images to train on, or 7 to evaluate")
+    proposals: str | None = setting(PROPOSALS, default=None)
+    max_proposals: int | None = setting(MAX_PROPOSALS, default=None, least=1)
 
     def build(
         self, root: str = "", *, masks: bool = False, semantic: bool = False, on_bad_sample: str = "error"
@@ -240,12 +214,7 @@ class SampleConfig(DatasetConfig):
         )
 
 
-def _positive_pairs(_: object, attribute: Attribute[Scales], value: Scales) -> None:
-    if not value or any(len(pair) != 2 or min(pair) < 1 for pair in value):
-        raise ValueError(f"'{attribute.name}' must be one or more pairs of sizes of at least 1 pixel")
-
-
-@frozen(kw_only=True)
+@configclass
 class ResizeConfig(TransformConfig):
     """Resize to a scale, bilinear without antialiasing; masks and semantic maps take the nearest pixel.
 
@@ -256,27 +225,23 @@ class ResizeConfig(TransformConfig):
 
     type: ClassVar[str] = "resize"
 
-    scales: Scales = field(
+    scales: Scales = setting(
+        "(long edge, short edge) bounds in pixels; without keep_ratio (width, height)",
         default=((1333, 800),),
-        validator=_positive_pairs,
-        metadata=doc("(long edge, short edge) bounds in pixels; without keep_ratio (width, height)"),
+        min_items=1,
+        least=1,
     )
-    keep_ratio: bool = field(default=True, metadata=doc("keep the shape of the image"))
-    mode: Literal["choice", "range"] = field(
-        default="choice",
-        validator=validators.in_(("choice", "range")),
-        metadata=doc("draw one of the scales, or each edge uniformly between the two given"),
+    keep_ratio: bool = setting("keep the shape of the image", default=True)
+    mode: Literal["choice", "range"] = setting(
+        "draw one of the scales, or each edge uniformly between the two given", default="choice"
     )
 
-    rounding: Literal["nearest", "down"] = field(
-        default="nearest",
-        validator=validators.in_(("nearest", "down")),
-        metadata=doc("of a new side to whole pixels, with keep_ratio; down is torchvision's detectors' way"),
+    rounding: Literal["nearest", "down"] = setting(
+        "of a new side to whole pixels, with keep_ratio; down is torchvision's detectors' way", default="nearest"
     )
-    arithmetic: Literal["fixed_point", "float"] = field(
+    arithmetic: Literal["fixed_point", "float"] = setting(
+        "of pixels: OpenCV's, to 8 bits, or torch's, which keeps fractions (torchvision's detectors)",
         default="fixed_point",
-        validator=validators.in_(("fixed_point", "float")),
-        metadata=doc("of pixels: OpenCV's, to 8 bits, or torch's, which keeps fractions (torchvision's detectors)"),
     )
 
     def __attrs_post_init__(self) -> None:
@@ -289,14 +254,14 @@ class ResizeConfig(TransformConfig):
         return Resize(self)
 
 
-@frozen(kw_only=True)
+@configclass
 class FlipConfig(TransformConfig):
     """Mirror the image with its boxes, masks and semantic map."""
 
     type: ClassVar[str] = "flip"
 
-    probability: float = field(default=0.5, validator=PROBABILITY, metadata=doc("of a horizontal flip"))
-    vertical_probability: float = field(default=0.0, validator=PROBABILITY, metadata=doc("of a vertical flip"))
+    probability: float = setting("of a horizontal flip", default=0.5, least=0, most=1)
+    vertical_probability: float = setting("of a vertical flip", default=0.0, least=0, most=1)
 
     def build(self) -> Transform:
         from det_core.data.transforms import flip
@@ -304,27 +269,17 @@ class FlipConfig(TransformConfig):
         return flip(self)
 
 
-@frozen(kw_only=True)
+@configclass
 class ColorJitterConfig(TransformConfig):
     """Random brightness, contrast, saturation and hue, in random order (torchvision's ColorJitter)."""
 
     type: ClassVar[str] = "color_jitter"
 
-    brightness: float = field(
-        default=0.125, validator=validators.ge(0), metadata=doc("factor drawn from 1 - x .. 1 + x; 0 = off")
-    )
-    contrast: float = field(
-        default=0.5, validator=validators.ge(0), metadata=doc("factor drawn from 1 - x .. 1 + x; 0 = off")
-    )
-    saturation: float = field(
-        default=0.5, validator=validators.ge(0), metadata=doc("factor drawn from 1 - x .. 1 + x; 0 = off")
-    )
-    hue: float = field(
-        default=0.05,
-        validator=[validators.ge(0.0), validators.le(0.5)],
-        metadata=doc("shift drawn from -x .. x of the colour circle; 0 = off"),
-    )
-    probability: float = field(default=0.5, validator=PROBABILITY, metadata=doc("of changing the image at all"))
+    brightness: float = setting("factor drawn from 1 - x .. 1 + x; 0 = off", default=0.125, least=0)
+    contrast: float = setting("factor drawn from 1 - x .. 1 + x; 0 = off", default=0.5, least=0)
+    saturation: float = setting("factor drawn from 1 - x .. 1 + x; 0 = off", default=0.5, least=0)
+    hue: float = setting("shift drawn from -x .. x of the colour circle; 0 = off", default=0.05, least=0, most=0.5)
+    probability: float = setting("of changing the image at all", default=0.5, least=0, most=1)
 
     def build(self) -> Transform:
         from det_core.data.transforms import color_jitter

@@ -5,26 +5,22 @@ Letters: H W the size of an image, n its annotations, N the data set's images. B
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from attrs import frozen
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from det_core.config.base import DetError
-from det_core.structures import Classes, Targets
+from det_core.contracts import BadSample, DetectionDataset
+from det_core.errors import DataError, counted, listing
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch import Tensor
 
 ON_BAD_SAMPLE = ("error", "skip")
-SHOWN_PROBLEMS = 10
 REMEDY = "fix them, or leave them out with `--on-bad-sample skip` (`data.on_bad_sample: skip`)"
 
 # PIL modes of 8 bits per channel (or fewer) that turn into RGB without loss of range.
@@ -33,22 +29,6 @@ EIGHT_BIT_MODES = frozenset(
 )
 
 QUARTER_TURNS = (5, 6, 7, 8)  # values of EXIF's orientation that swap height and width
-
-
-class DataError(DetError):
-    """Something is wrong with a data set's files."""
-
-
-@frozen
-class BadSample:
-    """One thing that is wrong in a data set: what, in which file, and the id of the image, annotation or category."""
-
-    what: str
-    file: str
-    id: int | None = None
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.what}"
 
 
 class BadImage(DataError):
@@ -76,89 +56,7 @@ class BadSamplesError(DataError):
 
 def summary(samples: Sequence[BadSample]) -> str:
     """`3 bad samples`."""
-    return f"{len(samples)} bad sample{'' if len(samples) == 1 else 's'}"
-
-
-def listing(samples: Sequence[BadSample | str], limit: int = SHOWN_PROBLEMS) -> list[str]:
-    """One line for each of the first `limit` of them, and one that counts the rest."""
-    lines = [f"  {sample}" for sample in samples[:limit]]
-    if len(samples) > limit:
-        lines.append(f"  ... and {len(samples) - limit} more")
-    return lines
-
-
-@frozen(eq=False, kw_only=True)
-class Sample:
-    """One image with its annotations.
-
-    image: (3, H, W) uint8 RGB. boxes: (n, 4) float32 xyxy. labels: (n,) int64 in 0..K-1. ignored: (n,) bool, crowd
-    regions and difficult objects. masks: (n, H, W) uint8 of 0 and 1, or None. semantic: (H, W) uint8 class ids with
-    255 ignored, or None. proposals: (p, 4) float32 xyxy, best first, or None.
-    """
-
-    image: Tensor
-    boxes: Tensor
-    labels: Tensor
-    ignored: Tensor
-    masks: Tensor | None = None
-    semantic: Tensor | None = None
-    proposals: Tensor | None = None
-    file: str = ""
-    image_id: int = 0
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) of the image."""
-        return int(self.image.shape[-2]), int(self.image.shape[-1])
-
-    def targets(self) -> Targets:
-        """The annotations as training targets."""
-        return Targets(
-            boxes=self.boxes, labels=self.labels, masks=self.masks, ignored=self.ignored, semantic=self.semantic
-        )
-
-
-class DetectionDataset(ABC):
-    """Images with boxes (and masks), held so that loader processes share them.
-
-    name: for messages. classes: names of labels 0..K-1 and their ids in the annotation file. sizes: (N, 2) int64
-    (height, width). image_ids: (N,) int64, unique. has_masks: whether samples carry masks. semantic_classes: the ids
-    0..n-1 that the samples' semantic maps may hold beside 255; 0 where they carry none. skipped: what was left out
-    because it is bad. on_bad_sample: "error" or "skip", also for what shows itself only at loading. dropped: how many
-    annotations are in order, but left out of training by the data set's rules. filtered: how many images its settings
-    leave out. ignored_kind: what its ignored annotations are, for reports.
-    """
-
-    name: str
-    classes: Classes
-    sizes: NDArray[np.int64]
-    image_ids: NDArray[np.int64]
-    has_masks: bool = False
-    semantic_classes: int = 0
-    on_bad_sample: str = "error"
-    dropped: int = 0
-    filtered: int = 0
-    ignored_kind: str = "crowd regions"
-    skipped: list[BadSample]
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
-
-    @abstractmethod
-    def file(self, index: int) -> str:
-        """Path of an image, for messages."""
-
-    @abstractmethod
-    def load(self, index: int) -> Sample:
-        """Read an image with its annotations; BadImage if it cannot be used."""
-
-    @abstractmethod
-    def ground_truth(self) -> dict[str, Any]:
-        """All annotations as a fresh COCO-format dict, for evaluators.
-
-        `categories` bear the original ids; `annotations` have `bbox` (xywh), `area`, `iscrowd` and, where there are
-        masks, `segmentation`.
-        """
+    return counted(len(samples), "bad sample")
 
 
 def check_on_bad_sample(value: str) -> None:

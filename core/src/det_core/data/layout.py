@@ -7,8 +7,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from det_core.data.dataset import DataError
-from det_core.plugins import nearest
+from det_core.errors import DataError, nearest
 
 # The names a split goes by, the likeliest first. Roboflow writes `valid`; sets without one are evaluated on `test`.
 ALIASES = {"train": ("train",), "val": ("val", "valid", "validation", "test")}

@@ -26,7 +26,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from det_core.data.dataset import DataError, DetectionDataset
+from det_core.contracts import DetectionDataset
+from det_core.errors import DataError
 
 FORMAT = "det proposals 1"
 SUFFIX = ".safetensors"

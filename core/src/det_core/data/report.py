@@ -18,10 +18,12 @@ from attrs import frozen
 from rich.console import Console
 from rich.table import Table
 
+from det_core.contracts import BadSample, DetectionDataset
 from det_core.data.config import ResizeConfig
-from det_core.data.dataset import BadImage, BadSample, DetectionDataset, category_mismatch, listing, summary
+from det_core.data.dataset import BadImage, category_mismatch, summary
 from det_core.data.transforms import keep_ratio_size
 from det_core.drawing import draw_targets, save_png
+from det_core.errors import listing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

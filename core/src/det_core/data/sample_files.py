@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from det_core.data.dataset import DataError
+from det_core.errors import DataError
 
 
 def sample_folder() -> Path:

@@ -7,7 +7,7 @@ any v2 transform. Letters: n annotations, p proposals, H W the size of an image.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 import torch
@@ -16,8 +16,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from det_core.contracts import Sample, Transform
 from det_core.data.config import ColorJitterConfig, FlipConfig, ResizeConfig
-from det_core.data.dataset import Sample
 from det_core.data.resize import Arithmetic, resize_image
 from det_core.structures import Key
 
@@ -25,17 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MIN_SIDE = 1e-3  # pixels; a box that a transform left smaller than this is gone
-
-
-class Transform(Protocol):
-    """From a sample to a new one.
-
-    Random choices come from torch's global CPU generator, which `apply_transforms` seeds for each sample: whoever
-    draws from elsewhere (`random`, numpy) is not reproducible. Boxes that leave the image may be left empty; they
-    are dropped afterwards, with their labels and masks.
-    """
-
-    def __call__(self, sample: Sample, /) -> Sample: ...
 
 
 def apply_transforms(sample: Sample, transforms: Iterable[Transform], key: Key) -> Sample:

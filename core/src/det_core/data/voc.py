@@ -18,22 +18,15 @@ import torch
 from attrs import frozen
 from numpy.typing import NDArray
 
+from det_core.contracts import DetectionDataset, Sample
 from det_core.data.config import VOC_CLASSES
-from det_core.data.dataset import (
-    BadSamplesError,
-    DataError,
-    DetectionDataset,
-    Sample,
-    check_on_bad_sample,
-    listing,
-    read_image_of,
-    summary,
-)
+from det_core.data.dataset import BadSamplesError, check_on_bad_sample, read_image_of, summary
 from det_core.data.files import Names
 from det_core.data.layout import VocSet
 from det_core.data.proposals import read_proposals
 from det_core.data.voc_files import VocImage, read_voc
 from det_core.data.voc_xml import Corners
+from det_core.errors import DataError, listing
 from det_core.structures import Classes
 
 log = logging.getLogger(__name__)

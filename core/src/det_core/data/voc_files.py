@@ -11,7 +11,8 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from det_core.data.dataset import BadImage, BadSample, image_size, size_problem
+from det_core.contracts import BadSample
+from det_core.data.dataset import BadImage, image_size, size_problem
 from det_core.data.files import Folder
 from det_core.data.layout import VocSet
 from det_core.data.voc_xml import (
@@ -25,7 +26,7 @@ from det_core.data.voc_xml import (
     read_ids,
     size_of,
 )
-from det_core.plugins import nearest
+from det_core.errors import nearest
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".bmp", ".tif", ".tiff", ".webp")  # the likeliest first
 SHOWN = 20

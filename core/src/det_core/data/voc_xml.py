@@ -14,7 +14,7 @@ from xml.parsers import expat  # expands no entity here: see _Reader.doctype
 
 from attrs import field, frozen
 
-from det_core.data.dataset import DataError
+from det_core.errors import DataError
 
 TOLERANCE = 1.0  # pixels by which a box may reach outside its image: tools that count from 0, or round
 CORNERS = ("xmin", "ymin", "xmax", "ymax")

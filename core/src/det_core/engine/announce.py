@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from det_core.data.dataset import DetectionDataset
+from det_core.contracts import DetectionDataset
 from det_core.engine.distributed import World
 from det_core.engine.schedule import LearningRate
 from det_core.model.detector import Detector

@@ -11,8 +11,10 @@ import torch
 from attrs import evolve, field, frozen, validators
 
 import det_ops
-from det_core.config.base import DetError, TransformConfig
+from det_core import settings
 from det_core.data.config import FlipConfig, ResizeConfig
+from det_core.errors import DetError
+from det_core.slots import TransformConfig
 from det_core.structures import Detections
 
 
@@ -44,7 +46,9 @@ class Augmentation:
                     f"scales need a resize among the test transforms, found {kinds}; add one, or leave them out"
                 )
             at, resize = resizes[0]
-            plain = [(*transforms[:at], evolve(resize, scales=(s,)), *transforms[at + 1 :]) for s in self.scales]
+            plain = [
+                (*transforms[:at], settings.evolve(resize, scales=(s,)), *transforms[at + 1 :]) for s in self.scales
+            ]
         mirror = FlipConfig(probability=1.0)
         return [(view, False) for view in plain] + [((*view, mirror), True) for view in plain if self.flip]
 

@@ -20,9 +20,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from det_core.config.base import ConfigError, DetError
+from det_core.errors import ConfigError, DetError
+from det_core.known import install_hint
+from det_core.load import recipe_from_plain
 from det_core.model.detector import Detector
-from det_core.plugins import install_hint, plugin_manager
+from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
 from det_core.structures import Classes
 
@@ -186,7 +188,7 @@ def read_header(file: Path) -> Header:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{file}: its header is damaged ({type(error).__name__}: {error})") from None
     try:
-        recipe = Recipe.from_plain(plain, str(file))
+        recipe = recipe_from_plain(plain, str(file))
     except ConfigError as error:
         raise CheckpointError(f"{error}{_missing_plugins(plugins)}") from None
     return Header(recipe=recipe, classes=classes, plugins=plugins, step=step)

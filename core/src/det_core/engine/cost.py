@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
 import torch
 from attrs import frozen
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from det_core.contracts import ProposalHead
 from det_core.data.config import ResizeConfig, SampleConfig, VocConfig
-from det_core.model.contracts import ProposalHead
 from det_core.model.detector import Detector, build_detector
 from det_core.model.detector_config import DetectorConfig
 from det_core.recipe import Recipe
+from det_core.settings import evolve
 from det_core.structures import Batch, ImageInfo
 
 PROPOSALS = 1000  # where no head says how many it proposes
@@ -117,7 +117,7 @@ def _count_regions(
     assert config.roi_head is not None
     head_config: Any = config.roi_head
     if hasattr(head_config, "score_threshold"):
-        head_config = attrs.evolve(head_config, score_threshold=0.0)
+        head_config = evolve(head_config, score_threshold=0.0)
     features = (
         config.neck.feature_spec(config.backbone.feature_spec()) if config.neck else config.backbone.feature_spec()
     )

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from attrs import frozen
 from torch import Tensor
 
-from det_core.config.base import DetError
+from det_core.errors import DetError
 from det_core.structures import LossTerm
 
 T = TypeVar("T")

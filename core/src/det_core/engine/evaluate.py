@@ -7,16 +7,16 @@ from typing import Any
 
 from attrs import frozen
 
-from det_core.config.base import DetError, EvaluatorConfig, TransformConfig
-from det_core.data.dataset import DetectionDataset
+from det_core.contracts import DetectionDataset, Evaluator
 from det_core.data.loader import TestLoader, test_loader
 from det_core.engine.augment import Augmentation, merge, unflip
 from det_core.engine.distributed import World, gather
 from det_core.engine.inference import for_inference
 from det_core.engine.predict import autocast, to_batch
-from det_core.evaluation.base import Evaluator
+from det_core.errors import DetError
 from det_core.evaluation.config import CocoEvaluatorConfig
 from det_core.model.detector import Detector
+from det_core.slots import EvaluatorConfig, TransformConfig
 from det_core.structures import Detections
 
 Records = list[dict[str, Any]]

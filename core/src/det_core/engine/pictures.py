@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from det_core.config.base import DetError
-from det_core.data.dataset import BadImage, DetectionDataset
+from det_core.contracts import DetectionDataset
+from det_core.data.dataset import BadImage
 from det_core.drawing import draw, draw_curves, picture_names, save_png
 from det_core.engine.predict import predict
+from det_core.errors import DetError
 from det_core.model.detector import Detector
 
 PICTURES = 4

@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from det_core.config.base import DetError
-from det_core.data.dataset import Sample, read_image
+from det_core.contracts import Sample, Transform
+from det_core.data.dataset import read_image
 from det_core.data.loader import LoadedImage, prepare
-from det_core.data.transforms import Transform
 from det_core.engine.augment import Augmentation, merge, unflip
+from det_core.errors import DetError
 from det_core.model.detector import Detector
 from det_core.structures import Batch, Detections, Key, Targets
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
-from det_core.config.base import DetError, TransformConfig
-from det_core.data.dataset import DetectionDataset
+from det_core.contracts import DetectionDataset, ProposalHead
 from det_core.data.loader import LoadedImage, test_loader
 from det_core.data.proposals import ImageProposals
 from det_core.engine.distributed import World, gather
 from det_core.engine.inference import for_inference
 from det_core.engine.predict import autocast, to_batch
-from det_core.model.contracts import ProposalHead
+from det_core.errors import DetError
 from det_core.model.detector import Detector
+from det_core.slots import TransformConfig
 
 
 def propose(
@@ -57,7 +58,7 @@ def propose(
 
 
 @torch.no_grad()
-def _of_image(detector: Detector, head: ProposalHead, image: LoadedImage, precision: str) -> ImageProposals:
+def _of_image(detector: Detector, head: ProposalHead[Any], image: LoadedImage, precision: str) -> ImageProposals:
     """One image's proposals, clipped to it."""
     batch = to_batch(detector, [image])
     with autocast(batch.images.device, precision):

@@ -12,10 +12,10 @@ from attrs import frozen
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from det_core.config.base import DetError
 from det_core.engine import checkpoint as checkpoints
 from det_core.engine.checkpoint import Header
 from det_core.engine.distributed import World, barrier, gather
+from det_core.errors import DetError
 from det_core.model.detector import Detector
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe

@@ -22,7 +22,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from det_core.config.base import DetError
 from det_core.data.dataset import check_same_categories
 from det_core.data.loader import LoadedImage, TrainSampler, train_loader
 from det_core.engine import snapshot
@@ -36,6 +35,7 @@ from det_core.engine.pictures import leave_pictures
 from det_core.engine.predict import autocast, to_batch, to_targets
 from det_core.engine.schedule import build_optimizer, learning_rate
 from det_core.engine.snapshot import Trained
+from det_core.errors import DetError
 from det_core.model.detector import Detector
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe

@@ -18,9 +18,9 @@ from attrs import frozen
 from pycocotools import mask as coco_mask
 from rich.table import Table
 
-from det_core.config.base import DetError
-from det_core.data.dataset import DataError, DetectionDataset
-from det_core.evaluation.base import EvaluationResult, Evaluator, check_labels, class_names
+from det_core.contracts import DetectionDataset, EvaluationResult, Evaluator
+from det_core.errors import DataError, DetError
+from det_core.evaluation.base import check_labels, class_names
 from det_core.evaluation.config import AREAS, PROPOSAL_LIMITS, CocoEvaluatorConfig
 from det_core.evaluation.tables import CLASSES_SHOWN, as_text, metric_table, percent
 

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from attrs import Attribute, field, frozen, validators
-
-from det_core.config.base import EvaluatorConfig, doc
+from det_core.settings import configclass, setting
+from det_core.slots import EvaluatorConfig
 
 if TYPE_CHECKING:
-    from det_core.data.dataset import DetectionDataset
-    from det_core.evaluation.base import Evaluator
+    from det_core.contracts import DetectionDataset, Evaluator
 
 Kind = Literal["box", "mask", "proposal"]
-KINDS = ("box", "mask", "proposal")
-BACKENDS = ("auto", "pycocotools", "faster-coco-eval")
 
 
 AREAS = ("", "_small", "_medium", "_large")
@@ -22,26 +18,17 @@ PROPOSAL_LIMITS = (100, 300, 1000)
 VOC_METRICS = ("voc_map", "voc_map11")
 
 
-def _kinds(_: object, attribute: Attribute[tuple[Kind, ...]], value: tuple[Kind, ...]) -> None:
-    if not value or len(set(value)) != len(value) or not set(value) <= set(KINDS):
-        raise ValueError(f"'{attribute.name}' must be one or more of {', '.join(KINDS)}, each once")
-
-
-@frozen(kw_only=True)
+@configclass
 class CocoEvaluatorConfig(EvaluatorConfig):
     """COCO's metrics: AP of boxes and masks (`box_ap`, `mask_ap50`, ...), AR of proposals (`ar1000`, ...)."""
 
     type: ClassVar[str] = "coco"
 
-    kinds: tuple[Kind, ...] = field(default=("box",), validator=_kinds, metadata=doc("what is evaluated"))
-    backend: Literal["auto", "pycocotools", "faster-coco-eval"] = field(
-        default="auto",
-        validator=validators.in_(BACKENDS),
-        metadata=doc("who computes: auto = faster-coco-eval where installed, else pycocotools (the same numbers)"),
+    kinds: tuple[Kind, ...] = setting("what is evaluated", default=("box",), min_items=1, distinct=True)
+    backend: Literal["auto", "pycocotools", "faster-coco-eval"] = setting(
+        "who computes: auto = faster-coco-eval where installed, else pycocotools (the same numbers)", default="auto"
     )
-    max_detections: int = field(
-        default=100, validator=validators.ge(1), metadata=doc("best detections per image that count (boxes, masks)")
-    )
+    max_detections: int = setting("best detections per image that count (boxes, masks)", default=100, least=1)
 
     def needs_masks(self) -> bool:
         return "mask" in self.kinds
@@ -68,7 +55,7 @@ class CocoEvaluatorConfig(EvaluatorConfig):
         return CocoEvaluator(self, dataset)
 
 
-@frozen(kw_only=True)
+@configclass
 class VocEvaluatorConfig(EvaluatorConfig):
     """PASCAL VOC's metric: mean AP at one IoU, from the area below the curve (`voc_map`) and 11 points (`voc_map11`).
 
@@ -77,11 +64,7 @@ class VocEvaluatorConfig(EvaluatorConfig):
 
     type: ClassVar[str] = "voc"
 
-    iou: float = field(
-        default=0.5,
-        validator=[validators.gt(0.0), validators.le(1.0)],
-        metadata=doc("overlap from which on a detection is right"),
-    )
+    iou: float = setting("overlap from which on a detection is right", default=0.5, above=0, most=1)
 
     def metric_names(self) -> tuple[str, ...]:
         return VOC_METRICS

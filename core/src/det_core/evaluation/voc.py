@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from attrs import field, frozen
 
-from det_core.data.dataset import DetectionDataset
-from det_core.evaluation.base import EvaluationResult, Evaluator, check_labels, class_names
+from det_core.contracts import DetectionDataset, EvaluationResult, Evaluator
+from det_core.evaluation.base import check_labels, class_names
 from det_core.evaluation.config import VOC_METRICS, VocEvaluatorConfig
 from det_core.evaluation.tables import CLASSES_SHOWN, as_text, metric_table, percent
 

@@ -13,14 +13,11 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from det_core.boxes.anchors import AnchorGenerator, LevelAnchors
-from det_core.boxes.assign import IGNORED, Assigner, Assignment
-from det_core.boxes.coder import BoxCoder
-from det_core.boxes.sample import Sampled
+from det_core.contracts import IGNORED, AnchorGenerator, Assigner, Assignment, BoxCoder, LevelAnchors, Loss, Sampled
 from det_core.model.dense_config import DetectingHeadConfig
-from det_core.model.losses import Loss, box_loss, full_precision
+from det_core.model.losses import box_loss
 from det_core.model.postprocess import pairs_nms, to_original
-from det_core.structures import Batch, Detections, ImageInfo, LossTerm, Targets
+from det_core.structures import Batch, Detections, ImageInfo, LossTerm, Targets, full_precision
 
 UNLEARNT = -1  # the label of anchors that are neither object nor background, as the focal loss takes it
 

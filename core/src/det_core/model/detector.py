@@ -6,14 +6,16 @@ Letters: N images, n objects or detections of one image, H W padded input size. 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from det_core.config.base import DetError, TransformConfig
+from det_core.contracts import Backbone, DenseHead, Head, Neck, ProposalHead, RoIHead, Trunk
 from det_core.data.config import ResizeConfig
-from det_core.model.contracts import Backbone, DenseHead, Head, Neck, ProposalHead, RoIHead, Trunk
+from det_core.errors import DetError
 from det_core.model.detector_config import DetectorConfig, PreprocessConfig
+from det_core.slots import TransformConfig
 from det_core.structures import Batch, Classes, Detections, ImageInfo, LossTerm, Targets
 
 
@@ -58,7 +60,7 @@ class Detector(nn.Module):
         preprocess: Preprocess,
         backbone: Backbone,
         neck: Neck | None = None,
-        dense_head: DenseHead | None = None,
+        dense_head: DenseHead[Any] | None = None,
         roi_head: RoIHead | None = None,
         classes: Classes,
         config: DetectorConfig | None = None,

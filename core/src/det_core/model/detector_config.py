@@ -6,54 +6,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
-from attrs import field, frozen, validators
-
-from det_core.config.base import (
-    BackboneConfig,
-    ConfigError,
-    DenseHeadConfig,
-    FeatureSpec,
-    NeckConfig,
-    Problem,
-    ProposalHeadConfig,
-    RoIHeadConfig,
-    doc,
-)
+from det_core.errors import ConfigError, Problem
+from det_core.settings import configclass, setting
+from det_core.slots import BackboneConfig, DenseHeadConfig, NeckConfig, ProposalHeadConfig, RoIHeadConfig
+from det_core.specs import FeatureSpec
 
 if TYPE_CHECKING:
     from det_core.model.detector import Detector
     from det_core.structures import Classes
 
 
-@frozen(kw_only=True)
+@configclass
 class PreprocessConfig:
     """From 8-bit images to a batch: colour order, normalisation, padding."""
 
-    order: Literal["rgb", "bgr"] = field(
-        default="rgb",
-        validator=validators.in_(("rgb", "bgr")),
-        metadata=doc("colour order that the backbone was trained on"),
-    )
-    mean: tuple[float, float, float] = field(
-        default=(123.675, 116.28, 103.53), metadata=doc("subtracted, 0..255, in `order`")
-    )
-    std: tuple[float, float, float] = field(default=(58.395, 57.12, 57.375), metadata=doc("divided by, in `order`"))
-    pad_divisor: int = field(
-        default=32, validator=validators.ge(1), metadata=doc("height and width are padded to a multiple of it")
-    )
+    order: Literal["rgb", "bgr"] = setting("colour order that the backbone was trained on", default="rgb")
+    mean: tuple[float, float, float] = setting("subtracted, 0..255, in `order`", default=(123.675, 116.28, 103.53))
+    std: tuple[float, float, float] = setting("divided by, in `order`", default=(58.395, 57.12, 57.375))
+    pad_divisor: int = setting("height and width are padded to a multiple of it", default=32, least=1)
 
 
-@frozen(kw_only=True)
+@configclass
 class DetectorConfig:
     """preprocess -> backbone -> neck -> dense head -> RoI head; the last three where the model has them."""
 
-    preprocess: PreprocessConfig = field(
-        default=PreprocessConfig(), metadata=doc("colour order, normalisation, padding")
-    )
-    backbone: BackboneConfig = field(metadata=doc("images to feature maps"))
-    neck: NeckConfig | None = field(default=None, metadata=doc("feature maps to feature maps"))
-    dense_head: DenseHeadConfig | None = field(default=None, metadata=doc("works on every location, or proposes boxes"))
-    roi_head: RoIHeadConfig | None = field(default=None, metadata=doc("works on proposals"))
+    preprocess: PreprocessConfig = setting("colour order, normalisation, padding", default=PreprocessConfig())
+    backbone: BackboneConfig = setting("images to feature maps")
+    neck: NeckConfig | None = setting("feature maps to feature maps", default=None)
+    dense_head: DenseHeadConfig | None = setting("works on every location, or proposes boxes", default=None)
+    roi_head: RoIHeadConfig | None = setting("works on proposals", default=None)
 
     def __attrs_post_init__(self) -> None:
         if self.dense_head is None and self.roi_head is None:

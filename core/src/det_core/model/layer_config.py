@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from attrs import field, frozen, validators
+from attrs import asdict
 
-from det_core.config.base import (
-    ConfigError,
-    ConvConfig,
-    FeatureSpec,
-    NormConfig,
-    Problem,
-    RegionSpec,
-    RoIPoolConfig,
-    doc,
-)
+from det_core.errors import ConfigError, Problem
+from det_core.settings import configclass, setting
+from det_core.slots import ConvConfig, NormConfig, RoIPoolConfig
+from det_core.specs import ConvSpec, FeatureSpec, RegionSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,15 +17,15 @@ if TYPE_CHECKING:
     from det_core.model.roi_pool import RoIAlign
 
 
-@frozen(kw_only=True)
+@configclass
 class BatchNormConfig(NormConfig):
     """torch's batch normalisation."""
 
     type: ClassVar[str] = "batch_norm"
 
-    eps: float = field(default=1e-5, validator=validators.gt(0), metadata=doc("added to the variance"))
-    frozen_statistics: bool = field(
-        default=False, metadata=doc("keep the running statistics as they are, in training too; the affine part trains")
+    eps: float = setting("added to the variance", default=1e-5, above=0)
+    frozen_statistics: bool = setting(
+        "keep the running statistics as they are, in training too; the affine part trains", default=False
     )
 
     def build(self, channels: int) -> nn.Module:
@@ -40,17 +34,13 @@ class BatchNormConfig(NormConfig):
         return BatchNorm(channels, eps=self.eps, frozen_statistics=self.frozen_statistics)
 
 
-@frozen(kw_only=True)
+@configclass
 class FrozenBatchNormConfig(NormConfig):
     """Batch normalisation with fixed statistics and a fixed affine part."""
 
     type: ClassVar[str] = "frozen_batch_norm"
 
-    eps: float = field(
-        default=1e-5,
-        validator=validators.ge(0),
-        metadata=doc("added to the variance; torchvision's first COCO weights want 0"),
-    )
+    eps: float = setting("added to the variance; torchvision's first COCO weights want 0", default=1e-5, least=0)
 
     def build(self, channels: int) -> nn.Module:
         from det_core.model.conv_norm import BatchNorm
@@ -61,14 +51,14 @@ class FrozenBatchNormConfig(NormConfig):
         return norm
 
 
-@frozen(kw_only=True)
+@configclass
 class GroupNormConfig(NormConfig):
     """torch's group normalisation (Wu and He, 2018)."""
 
     type: ClassVar[str] = "group_norm"
 
-    groups: int = field(default=32, validator=validators.ge(1), metadata=doc("groups of channels"))
-    eps: float = field(default=1e-5, validator=validators.gt(0), metadata=doc("added to the variance"))
+    groups: int = setting("groups of channels", default=32, least=1)
+    eps: float = setting("added to the variance", default=1e-5, above=0)
 
     def build(self, channels: int) -> nn.Module:
         from torch import nn
@@ -85,27 +75,16 @@ class GroupNormConfig(NormConfig):
         return nn.GroupNorm(self.groups, channels, eps=self.eps)
 
 
-@frozen(kw_only=True)
+@configclass
 class Conv2dConfig(ConvConfig):
     """torch's convolution."""
 
     type: ClassVar[str] = "conv2d"
 
-    def build(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        stride: int = 1,
-        padding: int = 0,
-        dilation: int = 1,
-        groups: int = 1,
-        bias: bool = True,
-    ) -> nn.Module:
+    def build(self, spec: ConvSpec) -> nn.Module:
         from torch import nn
 
-        return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+        return nn.Conv2d(**asdict(spec))
 
 
 def pooled_spec(inputs: FeatureSpec, strides: tuple[int, ...], size: int, who: str) -> RegionSpec:
@@ -115,33 +94,24 @@ def pooled_spec(inputs: FeatureSpec, strides: tuple[int, ...], size: int, who: s
     return RegionSpec(channels=taken.same_channels(who), size=(size, size))
 
 
-@frozen(kw_only=True)
+@configclass
 class RoIAlignConfig(RoIPoolConfig):
     """RoIAlign over several levels: each region is pooled from the level that fits its size."""
 
     type: ClassVar[str] = "roi_align"
 
-    size: int = field(default=7, validator=validators.ge(1), metadata=doc("output height and width"))
-    strides: tuple[int, ...] = field(
-        default=(4, 8, 16, 32), validator=validators.min_len(1), metadata=doc("levels to pool from, finest first")
-    )
-    sampling: int = field(default=0, validator=validators.ge(0), metadata=doc("samples per bin and axis; 0 = adaptive"))
-    alignment: Literal["aligned", "unaligned", "v1"] = field(
+    size: int = setting("output height and width", default=7, least=1)
+    strides: tuple[int, ...] = setting("levels to pool from, finest first", default=(4, 8, 16, 32), min_items=1)
+    sampling: int = setting("samples per bin and axis; 0 = adaptive", default=0, least=0)
+    alignment: Literal["aligned", "unaligned", "v1"] = setting(
+        "aligned: pixel centres at integers; unaligned: their corners; v1: the inclusive boxes of 2019",
         default="aligned",
-        validator=validators.in_(("aligned", "unaligned", "v1")),
-        metadata=doc("aligned: pixel centres at integers; unaligned: their corners; v1: the inclusive boxes of 2019"),
     )
-    finest_scale: float = field(
-        default=56.0, validator=validators.gt(0), metadata=doc("regions below twice this side use the finest level")
+    finest_scale: float = setting("regions below twice this side use the finest level", default=56.0, above=0)
+    level_rule: Literal["mmdet", "mmdet-v1", "detectron2", "torchvision"] = setting(
+        "whose rounding decides a region's level; they differ at the exact borders between levels", default="mmdet"
     )
-    level_rule: Literal["mmdet", "mmdet-v1", "detectron2", "torchvision"] = field(
-        default="mmdet",
-        validator=validators.in_(("mmdet", "mmdet-v1", "detectron2", "torchvision")),
-        metadata=doc("whose rounding decides a region's level; they differ at the exact borders between levels"),
-    )
-    mode: Literal["avg", "max"] = field(
-        default="avg", validator=validators.in_(("avg", "max")), metadata=doc("how a bin's samples are combined")
-    )
+    mode: Literal["avg", "max"] = setting("how a bin's samples are combined", default="avg")
 
     def region_spec(self, inputs: FeatureSpec) -> RegionSpec:
         return pooled_spec(inputs, self.strides, self.size, f"roi_pool {self.type!r}")
@@ -152,16 +122,12 @@ class RoIAlignConfig(RoIPoolConfig):
         return RoIAlign(self, inputs)
 
 
-@frozen(kw_only=True)
+@configclass
 class SoftNMSConfig:
     """Soft-NMS (Bodla et al., 2017): overlapping detections lose score instead of going."""
 
-    method: Literal["linear", "gaussian"] = field(
-        default="linear",
-        validator=validators.in_(("linear", "gaussian")),
-        metadata=doc("linear: times 1 - IoU above the NMS threshold; gaussian: exp(-IoU^2 / sigma) always"),
+    method: Literal["linear", "gaussian"] = setting(
+        "linear: times 1 - IoU above the NMS threshold; gaussian: exp(-IoU^2 / sigma) always", default="linear"
     )
-    sigma: float = field(default=0.5, validator=validators.gt(0), metadata=doc("width of the Gaussian"))
-    min_score: float = field(
-        default=0.05, validator=[validators.ge(0), validators.le(1)], metadata=doc("detections that decay below it go")
-    )
+    sigma: float = setting("width of the Gaussian", default=0.5, above=0)
+    min_score: float = setting("detections that decay below it go", default=0.05, least=0, most=1)

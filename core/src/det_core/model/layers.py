@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from det_core.config.base import ConvConfig, NormConfig
 from det_core.model.conv_norm import conv_norm
+from det_core.slots import ConvConfig, NormConfig
+from det_core.specs import ConvSpec
 
 
 class ConvNorm(nn.Module):
@@ -29,7 +30,7 @@ class ConvNorm(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = conv.build(
-            in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=norm is None
+            ConvSpec(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=norm is None)
         )
         self.norm = None if norm is None else norm.build(out_channels)
         self.relu = relu

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from attrs import field, frozen, validators
-
-from det_core.config.base import LossConfig, doc
+from det_core.settings import configclass, setting
+from det_core.slots import LossConfig
 
 if TYPE_CHECKING:
     from det_core.model import losses
 
-POSITIVE = validators.gt(0.0)
 
-
-@frozen(kw_only=True)
+@configclass
 class CrossEntropyConfig(LossConfig):
     """Softmax cross-entropy over K + 1 classes, background last."""
 
@@ -23,10 +20,10 @@ class CrossEntropyConfig(LossConfig):
     def build(self) -> losses.CrossEntropy:
         from det_core.model.losses import CrossEntropy
 
-        return CrossEntropy(self)
+        return CrossEntropy(self.weight)
 
 
-@frozen(kw_only=True)
+@configclass
 class BinaryCrossEntropyConfig(LossConfig):
     """Sigmoid cross-entropy of each logit on its own."""
 
@@ -35,19 +32,17 @@ class BinaryCrossEntropyConfig(LossConfig):
     def build(self) -> losses.BinaryCrossEntropy:
         from det_core.model.losses import BinaryCrossEntropy
 
-        return BinaryCrossEntropy(self)
+        return BinaryCrossEntropy(self.weight)
 
 
-@frozen(kw_only=True)
+@configclass
 class FocalConfig(LossConfig):
     """Sigmoid focal loss (Lin et al., 2017)."""
 
     type: ClassVar[str] = "focal"
 
-    gamma: float = field(default=2.0, validator=validators.ge(0.0), metadata=doc("how little easy examples count"))
-    alpha: float = field(
-        default=0.25, validator=[validators.ge(0.0), validators.le(1.0)], metadata=doc("share of the positives")
-    )
+    gamma: float = setting("how little easy examples count", default=2.0, least=0)
+    alpha: float = setting("share of the positives", default=0.25, least=0, most=1)
 
     def build(self) -> losses.Focal:
         from det_core.model.losses import Focal
@@ -55,7 +50,7 @@ class FocalConfig(LossConfig):
         return Focal(self)
 
 
-@frozen(kw_only=True)
+@configclass
 class L1Config(LossConfig):
     """Absolute difference of deltas."""
 
@@ -64,16 +59,16 @@ class L1Config(LossConfig):
     def build(self) -> losses.L1:
         from det_core.model.losses import L1
 
-        return L1(self)
+        return L1(self.weight)
 
 
-@frozen(kw_only=True)
+@configclass
 class SmoothL1Config(LossConfig):
     """Absolute difference of deltas, quadratic below beta (Girshick, Fast R-CNN, 2015, section 2.3)."""
 
     type: ClassVar[str] = "smooth_l1"
 
-    beta: float = field(default=1.0, validator=POSITIVE, metadata=doc("difference below which it is quadratic"))
+    beta: float = setting("difference below which it is quadratic", default=1.0, above=0)
 
     def build(self) -> losses.SmoothL1:
         from det_core.model.losses import SmoothL1
@@ -81,15 +76,15 @@ class SmoothL1Config(LossConfig):
         return SmoothL1(self)
 
 
-@frozen(kw_only=True)
+@configclass
 class BoundedIoUConfig(LossConfig):
     """Bounded IoU loss (Tychsen-Smith and Petersson, 2018); compares boxes."""
 
     type: ClassVar[str] = "bounded_iou"
     decoded: ClassVar[bool] = True
 
-    beta: float = field(default=0.2, validator=POSITIVE, metadata=doc("difference below which it is quadratic"))
-    eps: float = field(default=1e-3, validator=POSITIVE, metadata=doc("floor of the denominators"))
+    beta: float = setting("difference below which it is quadratic", default=0.2, above=0)
+    eps: float = setting("floor of the denominators", default=1e-3, above=0)
 
     def build(self) -> losses.BoundedIoU:
         from det_core.model.losses import BoundedIoU
@@ -97,7 +92,7 @@ class BoundedIoUConfig(LossConfig):
         return BoundedIoU(self)
 
 
-@frozen(kw_only=True)
+@configclass
 class GIoUConfig(LossConfig):
     """1 - generalised IoU (Rezatofighi et al., 2019); compares boxes."""
 
@@ -107,4 +102,4 @@ class GIoUConfig(LossConfig):
     def build(self) -> losses.GIoU:
         from det_core.model.losses import GIoU
 
-        return GIoU(self)
+        return GIoU(self.weight)

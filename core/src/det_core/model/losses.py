@@ -5,42 +5,15 @@ Letters: n elements (anchors or regions), K foreground classes. Computed in floa
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 import det_ops
-from det_core.boxes.coder import BoxCoder
 from det_core.boxes.overlaps import aligned_giou
-from det_core.config.base import LossConfig
+from det_core.contracts import BoxCoder, Loss
 from det_core.model.loss_config import BoundedIoUConfig, FocalConfig, SmoothL1Config
-from det_core.structures import LossTerm
-
-
-def full_precision(x: Tensor) -> Tensor:
-    """A tensor of any shape (...): half precisions as float32, the rest as it is."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-class Loss(nn.Module, ABC):
-    """Compares predictions with targets element by element; `weight` of the configuration scales the sum."""
-
-    decoded = False
-
-    def __init__(self, config: LossConfig) -> None:
-        super().__init__()
-        self.weight = config.weight
-
-    @abstractmethod
-    def elementwise(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """The loss of each element, unweighted and not summed."""
-
-    def forward(self, predicted: Tensor, target: Tensor, count: Tensor | float) -> LossTerm:
-        """The weighted sum over all elements, with the count that normalises it."""
-        predicted = full_precision(predicted)
-        return LossTerm(self.weight * self.elementwise(predicted, target).sum(), count)
+from det_core.structures import LossTerm, full_precision
 
 
 class CrossEntropy(Loss):
@@ -64,7 +37,7 @@ class Focal(Loss):
     """
 
     def __init__(self, config: FocalConfig) -> None:
-        super().__init__(config)
+        super().__init__(config.weight)
         self.gamma, self.alpha = config.gamma, config.alpha
 
     def elementwise(self, predicted: Tensor, target: Tensor) -> Tensor:
@@ -87,7 +60,7 @@ class SmoothL1(Loss):
     """predicted and target (n, 4) deltas."""
 
     def __init__(self, config: SmoothL1Config) -> None:
-        super().__init__(config)
+        super().__init__(config.weight)
         self.beta = config.beta
 
     def elementwise(self, predicted: Tensor, target: Tensor) -> Tensor:
@@ -103,7 +76,7 @@ class BoundedIoU(Loss):
     decoded = True
 
     def __init__(self, config: BoundedIoUConfig) -> None:
-        super().__init__(config)
+        super().__init__(config.weight)
         self.beta, self.eps = config.beta, config.eps
 
     def elementwise(self, predicted: Tensor, target: Tensor) -> Tensor:

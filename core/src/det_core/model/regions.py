@@ -10,8 +10,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from det_core.boxes.assign import Assigner, Assignment
-from det_core.boxes.sample import Sampler
+from det_core.contracts import Assigner, Assignment, Sampler
 from det_core.structures import Key, Targets
 
 

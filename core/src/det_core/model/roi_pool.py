@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 import det_ops
-from det_core.config.base import FeatureSpec
-from det_core.model.contracts import RoIPool
+from det_core.contracts import RoIPool
 from det_core.model.layer_config import RoIAlignConfig
+from det_core.specs import FeatureSpec
 
 
 class RoIAlign(RoIPool):

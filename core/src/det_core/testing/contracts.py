@@ -20,33 +20,27 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from det_core.config.base import (
+from det_core.config.convert import structure
+from det_core.config.plain import unstructure
+from det_core.config.yaml_text import parse_yaml, to_yaml
+from det_core.contracts import BoxOutputs, DenseHead, Head, Losses, ProposalHead, RoIHead
+from det_core.model.detector import Detector
+from det_core.model.detector_config import DetectorConfig
+from det_core.offers import RecipeEntry
+from det_core.plugins import PluginState, plugin_manager
+from det_core.recipe import Recipe
+from det_core.settings import Component, evolve, fields_of
+from det_core.slots import (
     BackboneConfig,
     BoxHeadConfig,
-    Component,
     DenseHeadConfig,
-    FeatureSpec,
     MaskHeadConfig,
     NeckConfig,
-    RegionSpec,
     RoIHeadConfig,
     RoIPoolConfig,
     TrunkConfig,
 )
-from det_core.config.convert import structure, unstructure
-from det_core.config.overrides import parse_yaml, to_yaml
-from det_core.model.contracts import (
-    BoxOutputs,
-    DenseHead,
-    Head,
-    Losses,
-    ProposalHead,
-    RoIHead,
-)
-from det_core.model.detector import Detector
-from det_core.model.detector_config import DetectorConfig
-from det_core.plugins import PluginState, plugin_manager
-from det_core.recipe import Recipe, RecipeEntry
+from det_core.specs import FeatureSpec, RegionSpec
 from det_core.structures import UNLABELLED, Batch, Detections, ImageInfo, Key, LossTerm, Targets
 
 CLASS_COUNTS = (3, 5)
@@ -221,9 +215,9 @@ def check_dense_head(config: DenseHeadConfig, inputs: FeatureSpec = PYRAMID) -> 
     batch = make_batch()
     features = make_features(inputs, batch)
     for k in CLASS_COUNTS:
-        head: DenseHead = _built(partial(config.build, inputs, k))
+        head: DenseHead[Any] = _built(partial(config.build, inputs, k))
 
-        def losses(empty: bool, head: DenseHead = head, k: int = k) -> Losses:
+        def losses(empty: bool, head: DenseHead[Any] = head, k: int = k) -> Losses:
             return head.losses(head(features), make_targets(batch, k, empty=empty), batch)
 
         _check_losses(config, head, losses)
@@ -334,11 +328,11 @@ def _entry_module(state: PluginState) -> str:
 
 
 def _check_component_class(cls: type[Component], *, build: bool) -> None:
-    undocumented = [f.name for f in attrs.fields(cls) if f.init and not f.metadata.get("doc")]
+    undocumented = [f.name for f in fields_of(cls) if not f.metadata.get("doc")]
     assert not undocumented, f"{cls.__name__}: fields without a doc: {', '.join(undocumented)}; use metadata=doc(...)"
     assert cls.__dict__.get("__doc__"), f"{cls.__name__} has no docstring; `recipes schema` shows its first paragraph"
     check_import_light(cls.__module__)
-    if all(f.default is not attrs.NOTHING for f in attrs.fields(cls) if f.init):
+    if all(f.default is not attrs.NOTHING for f in fields_of(cls)):
         (check_component if build else check_config)(cls())
 
 
@@ -363,7 +357,7 @@ def _check_recipes(entries: Iterable[RecipeEntry]) -> None:
 def check_config(config: Component) -> None:
     """A configuration is frozen, goes through YAML unchanged, and its module imports neither torch nor numpy."""
     _check_round_trip(config)
-    fields = [f.name for f in attrs.fields(type(config))]
+    fields = [f.name for f in fields_of(type(config))]
     if fields:
         try:
             setattr(config, fields[0], getattr(config, fields[0]))
@@ -516,9 +510,9 @@ def _check_detections(config: object, found: Sequence[Detections], batch: Batch,
             _equal(config, "type of masks", detections.masks.dtype, torch.bool)
 
 
-def _check_proposals(config: object, head: ProposalHead, outputs: object, batch: Batch) -> None:
+def _check_proposals(config: object, head: ProposalHead[Any], outputs: object, batch: Batch) -> None:
     for limit in (1, 7):
-        limits = attrs.evolve(head.test_limits, before_nms=50, after_nms=limit)
+        limits = evolve(head.test_limits, before_nms=50, after_nms=limit)
         proposals = head.proposals(outputs, batch, limits)
         _equal(config, "number of proposal lists", len(proposals), len(batch))
         for boxes in proposals:

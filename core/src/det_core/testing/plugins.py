@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import abc
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from det_core.hookspecs import hookimpl
 from det_core.plugins import EntryPoint, PluginManager, use_manager
+from det_core.settings import configclass
+
+T = TypeVar("T")
 
 
 def make_plugin(name: str, **hooks: Callable[..., object]) -> types.ModuleType:
@@ -46,3 +51,17 @@ def isolated_manager(*plugins: object, choice: str | None = None) -> Iterator[Pl
         yield manager
     finally:
         use_manager(before)
+
+
+def stub_config(cls: type[T]) -> type[T]:
+    """A `configclass` for tests of what surrounds it: methods of its slot that it does not define raise when called."""
+    for name in getattr(cls, "__abstractmethods__", ()):
+        setattr(cls, name, _undefined(f"{cls.__name__}.{name}()"))
+    return configclass(abc.update_abstractmethods(cls))
+
+
+def _undefined(what: str) -> Callable[..., object]:
+    def method(*args: object, **kwargs: object) -> object:
+        raise NotImplementedError(f"{what} is not defined by this stub")
+
+    return method

@@ -4,11 +4,12 @@ A `WeightMap` says for one component and one source how our names translate into
 configuration tree: a map names its parts with their configurations, and each part's own map goes on from there.
 """
 
-from det_core.weights.errors import WeightsError
+from det_core.errors import WeightsError
+from det_core.offers import Change, Names, Part, WeightMap
 from det_core.weights.files import SourceFile, read_source, read_state_dict
 from det_core.weights.fill import ImportReport, class_count, import_backbone, import_weights
 from det_core.weights.initial import load_initial
-from det_core.weights.names import SOURCES, Change, Names, Part, WeightMap, holds_detector, translate
+from det_core.weights.names import SOURCES, holds_detector, translate
 
 __all__ = [
     "SOURCES",

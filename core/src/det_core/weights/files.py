@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from attrs import frozen
 
-from det_core.weights.errors import WeightsError
+from det_core.errors import WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from attrs import frozen
 
-from det_core.weights.errors import WeightsError, listing
-from det_core.weights.initial import begins_fresh
+from det_core.errors import WeightsError
+from det_core.weights.initial import not_pretrained
 from det_core.weights.names import (
     Origin,
     backbone_names,
@@ -89,7 +89,7 @@ def import_backbone(
     names = modern(source, state_dict)
     parts = backbone_names(detector.config)
     paths = [f"{path}." for path in backbone_parts(detector.config)]
-    fresh = begins_fresh(detector)
+    fresh = not_pretrained(detector)
     ours = {k: v for k, v in detector.state_dict().items() if k.startswith(tuple(paths)) and not k.startswith(fresh)}
     filling = _Filling(source, state_dict, names)
     values = filling.values(detector, ours, lambda key: locate(source, parts, key))
@@ -157,7 +157,9 @@ class _Filling:
         self.derived.append(key)
         if kind == "running_mean":
             return torch.zeros_like(wanted)
-        return torch.ones_like(wanted) - float(getattr(detector.get_submodule(module), "eps", 0.0))
+        norm = detector.get_submodule(module)
+        assert isinstance(norm, torch.nn.BatchNorm2d)  # no other norm has running statistics
+        return torch.ones_like(wanted) - norm.eps
 
     def finish(self, title: str, unneeded: Callable[[str], bool]) -> None:
         """Sort what is left over, and raise if anything is wrong."""
@@ -165,7 +167,7 @@ class _Filling:
         self.ignored = [self.names[name] for name in left if unneeded(name)]
         over = [f"left over in the source: {self.names[name]}" for name in left if not unneeded(name)]
         if over or self.problems:
-            raise WeightsError(listing(title, [*over, *self.problems]))
+            raise WeightsError.listing(title, [*over, *self.problems])
 
     def report(self) -> ImportReport:
         return ImportReport(self.filled, tuple(self.ignored), self.changed, tuple(self.derived))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from det_core.weights.errors import WeightsError, listing
+from det_core.errors import WeightsError
 from det_core.weights.files import read_state_dict
 
 if TYPE_CHECKING:
@@ -35,12 +35,11 @@ def how_to_set(path: str) -> str:
     return TO_SET.format(path=path, trunk=TRUNK.format(path=path))
 
 
-def begins_fresh(module: nn.Module) -> tuple[str, ...]:
-    """Beginnings of the names of what no ImageNet model has.
+def not_pretrained(module: nn.Module) -> tuple[str, ...]:
+    """Beginnings of the names of what no ImageNet model has."""
+    from det_core.contracts import NotPretrained
 
-    A layer says so of itself with `begins_fresh = True` (the offsets of a deformable convolution, say).
-    """
-    return tuple(f"{name}." for name, part in module.named_modules() if getattr(part, "begins_fresh", False))
+    return tuple(f"{name}." for name, part in module.named_modules() if isinstance(part, NotPretrained))
 
 
 def load_initial(
@@ -58,7 +57,7 @@ def load_initial(
     state = _read(spec)
     state = {k: v for k, v in state.items() if not k.startswith(ignore) and k.startswith(only)}
     ours = module.state_dict()
-    fresh = (*fresh, *begins_fresh(module))
+    fresh = (*fresh, *not_pretrained(module))
     expected = [k for k in ours if not k.startswith(fresh) and not k.endswith("num_batches_tracked")]
     problems = [f"missing: {k}" for k in expected if k not in state]
     problems += [f"left over: {k}" for k in state if k not in ours]
@@ -68,7 +67,7 @@ def load_initial(
         if k in ours and v.shape != ours[k].shape
     ]
     if problems:
-        raise WeightsError(listing(f"initial weights {spec!r} do not fit the backbone", problems))
+        raise WeightsError.listing(f"initial weights {spec!r} do not fit the backbone", problems)
     module.load_state_dict(state, strict=False)
 
 
@@ -106,7 +105,7 @@ def _torchvision_weights(name: str) -> dict[str, Tensor]:
     """The weights of a torchvision model, `NAME` or `NAME@WEIGHTS`, from its cache or the network."""
     import torchvision
 
-    from det_core.plugins import nearest
+    from det_core.errors import nearest
 
     model, _, which = name.partition("@")
     try:

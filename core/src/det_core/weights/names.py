@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import attrs
 from attrs import frozen
 
-from det_core.config.base import Component, ProposalHeadConfig, TrunkConfig
+from det_core.errors import WeightsError
+from det_core.offers import Change, Names, Part
 from det_core.plugins import plugin_manager
-from det_core.weights.errors import WeightsError
+from det_core.settings import Component, fields_of
+from det_core.slots import ProposalHeadConfig, TrunkConfig
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from det_core.model.detector_config import DetectorConfig
 
 SOURCES = ("mmdet", "torchvision", "detectron2")
@@ -31,45 +30,6 @@ OLDER: Mapping[str, tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
         ),
     ),
 }
-
-
-@frozen
-class Part:
-    """A component inside a component: its configuration, and what its names begin with in the source (or nothing)."""
-
-    config: Component
-    prefix: str
-
-
-@frozen(eq=False)
-class Change:
-    """What is done to a source's value on import: in words, and the function."""
-
-    note: str
-    apply: Callable[[Tensor], Tensor]
-
-
-@frozen
-class Names:
-    """Our names to theirs, for one component.
-
-    rules: (regular expression, replacement), the first that matches from the start of our name is applied; a name
-    that none matches is the same in both. parts: our sub-module's name to what is inside it. changes: (regular
-    expression, change), for values that the source lays out otherwise; the first that matches our name is applied.
-    """
-
-    rules: tuple[tuple[str, str], ...] = ()
-    parts: Mapping[str, Part] = attrs.field(factory=dict)
-    changes: tuple[tuple[str, Change], ...] = ()
-
-
-@frozen(eq=False)
-class WeightMap:
-    """How checkpoints of `source` name the weights of a component."""
-
-    source: str
-    component: type[Component]
-    names: Callable[[Any], Names]
 
 
 @frozen(eq=False)
@@ -169,7 +129,7 @@ def backbone_parts(config: DetectorConfig) -> dict[str, Component]:
     """Path to configuration of these parts."""
     parts: dict[str, Component] = {"backbone": config.backbone}
     if config.roi_head is not None:
-        for field in attrs.fields(type(config.roi_head)):
+        for field in fields_of(type(config.roi_head)):
             value = getattr(config.roi_head, field.name)
             if isinstance(value, TrunkConfig):
                 parts[f"roi_head.{field.name}"] = value

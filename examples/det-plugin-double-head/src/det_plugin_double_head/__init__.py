@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
+from det_core.lazy_names import lazy_names
+
 if TYPE_CHECKING:
-    from det_plugin_double_head.backbone import PlainNet
-    from det_plugin_double_head.config import DoubleHeadConfig, PlainNetConfig
-    from det_plugin_double_head.roi_head import DoubleHead
+    from det_plugin_double_head.backbone import PlainNet as PlainNet
+    from det_plugin_double_head.config import (
+        DoubleHeadConfig as DoubleHeadConfig,
+    )
+    from det_plugin_double_head.config import (
+        PlainNetConfig as PlainNetConfig,
+    )
+    from det_plugin_double_head.roi_head import DoubleHead as DoubleHead
 
-_HOME = {
-    "DoubleHead": "det_plugin_double_head.roi_head",
-    "DoubleHeadConfig": "det_plugin_double_head.config",
-    "PlainNet": "det_plugin_double_head.backbone",
-    "PlainNetConfig": "det_plugin_double_head.config",
-}
-
-__all__ = ["DoubleHead", "DoubleHeadConfig", "PlainNet", "PlainNetConfig"]
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "backbone": "PlainNet",
+        "config": "DoubleHeadConfig PlainNetConfig",
+        "roi_head": "DoubleHead",
+    },
+)

@@ -5,7 +5,7 @@ Letters: N images, H W input size, C channels.
 
 from __future__ import annotations
 
-from det_core.model.contracts import Backbone
+from det_core.contracts import Backbone
 from det_core.model.layer_config import Conv2dConfig
 from det_core.model.layers import ConvNorm, kaiming_init
 from torch import Tensor, nn

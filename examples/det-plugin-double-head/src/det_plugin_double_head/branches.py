@@ -5,8 +5,8 @@ Letters: R regions, C channels, h w pooled size, K foreground classes.
 
 from __future__ import annotations
 
-from det_core.config.base import RegionSpec
 from det_core.model.layers import ConvNorm, kaiming_init, normal_init, xavier_init
+from det_core.specs import RegionSpec
 from torch import Tensor, nn
 
 from det_plugin_double_head.config import DoubleHeadConfig

@@ -4,42 +4,38 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from attrs import field, frozen, validators
 from det_core.boxes.config import DeltaCoderConfig, MaxIoUAssignerConfig, RandomSamplerConfig
-from det_core.config.base import (
+from det_core.model.layer_config import Conv2dConfig, GroupNormConfig, RoIAlignConfig
+from det_core.model.loss_config import CrossEntropyConfig, SmoothL1Config
+from det_core.settings import configclass, setting
+from det_core.slots import (
     AssignerConfig,
     BackboneConfig,
     CoderConfig,
     ConvConfig,
-    FeatureSpec,
     LossConfig,
     NormConfig,
     RoIHeadConfig,
     RoIPoolConfig,
     SamplerConfig,
-    doc,
 )
-from det_core.model.layer_config import Conv2dConfig, GroupNormConfig, RoIAlignConfig
-from det_core.model.loss_config import CrossEntropyConfig, SmoothL1Config
+from det_core.specs import FeatureSpec
 
 if TYPE_CHECKING:
     from det_plugin_double_head.backbone import PlainNet
     from det_plugin_double_head.roi_head import DoubleHead
 
-AT_LEAST_1 = validators.ge(1)
-FRACTION = [validators.ge(0.0), validators.le(1.0)]
 
-
-@frozen(kw_only=True)
+@configclass
 class PlainNetConfig(BackboneConfig):
     """A plain stack of 3x3 convolutions in four stages, each twice as wide as the one before."""
 
     type: ClassVar[str] = "plain_net"
 
-    width: int = field(default=32, validator=AT_LEAST_1, metadata=doc("channels of the first stage, at stride 4"))
-    depth: int = field(default=2, validator=AT_LEAST_1, metadata=doc("convolutions per stage"))
-    norm: NormConfig = field(default=GroupNormConfig(groups=8), metadata=doc("after every convolution"))
-    conv: ConvConfig = field(default=Conv2dConfig(), metadata=doc("all convolutions but the stem's"))
+    width: int = setting("channels of the first stage, at stride 4", default=32, least=1)
+    depth: int = setting("convolutions per stage", default=2, least=1)
+    norm: NormConfig = setting("after every convolution", default=GroupNormConfig(groups=8))
+    conv: ConvConfig = setting("all convolutions but the stem's", default=Conv2dConfig())
 
     def feature_spec(self) -> FeatureSpec:
         return FeatureSpec(channels=[self.width * 2**i for i in range(4)], strides=(4, 8, 16, 32))
@@ -50,38 +46,34 @@ class PlainNetConfig(BackboneConfig):
         return PlainNet(self)
 
 
-@frozen(kw_only=True)
+@configclass
 class DoubleHeadConfig(RoIHeadConfig):
     """A fully connected branch that classifies, a convolutional one that regresses (Wu et al., Double-Head, 2020)."""
 
     type: ClassVar[str] = "double_head"
 
-    roi_pool: RoIPoolConfig = field(default=RoIAlignConfig(), metadata=doc("regions for both branches"))
-    num_fcs: int = field(default=2, validator=AT_LEAST_1, metadata=doc("hidden layers of the class branch"))
-    fc_channels: int = field(default=1024, validator=AT_LEAST_1, metadata=doc("of these"))
-    num_blocks: int = field(default=2, validator=validators.ge(0), metadata=doc("residual blocks of the box branch"))
-    conv_channels: int = field(default=256, validator=AT_LEAST_1, metadata=doc("of the box branch"))
-    norm: NormConfig | None = field(
-        default=GroupNormConfig(groups=16), metadata=doc("after every convolution of the box branch")
-    )
-    conv: ConvConfig = field(default=Conv2dConfig(), metadata=doc("the convolutions of the box branch"))
-    box_region_scale: float = field(
+    roi_pool: RoIPoolConfig = setting("regions for both branches", default=RoIAlignConfig())
+    num_fcs: int = setting("hidden layers of the class branch", default=2, least=1)
+    fc_channels: int = setting("of these", default=1024, least=1)
+    num_blocks: int = setting("residual blocks of the box branch", default=2, least=0)
+    conv_channels: int = setting("of the box branch", default=256, least=1)
+    norm: NormConfig | None = setting("after every convolution of the box branch", default=GroupNormConfig(groups=16))
+    conv: ConvConfig = setting("the convolutions of the box branch", default=Conv2dConfig())
+    box_region_scale: float = setting(
+        "the box branch sees regions enlarged by this factor, so that an object's edges are inside",
         default=1.3,
-        validator=validators.ge(1),
-        metadata=doc("the box branch sees regions enlarged by this factor, so that an object's edges are inside"),
+        least=1,
     )
-    assigner: AssignerConfig = field(default=MaxIoUAssignerConfig(), metadata=doc("proposals to objects"))
-    sampler: SamplerConfig = field(
-        default=RandomSamplerConfig(count=512, positive_fraction=0.25), metadata=doc("which proposals train")
+    assigner: AssignerConfig = setting("proposals to objects", default=MaxIoUAssignerConfig())
+    sampler: SamplerConfig = setting(
+        "which proposals train", default=RandomSamplerConfig(count=512, positive_fraction=0.25)
     )
-    coder: CoderConfig = field(
-        default=DeltaCoderConfig(stds=(0.1, 0.1, 0.2, 0.2)), metadata=doc("box regression targets")
-    )
-    cls_loss: LossConfig = field(default=CrossEntropyConfig(weight=2.0), metadata=doc("classification"))
-    box_loss: LossConfig = field(default=SmoothL1Config(weight=2.0), metadata=doc("box regression"))
-    score_threshold: float = field(default=0.05, validator=FRACTION, metadata=doc("detections above it are kept"))
-    nms_threshold: float = field(default=0.5, validator=FRACTION, metadata=doc("IoU above which a detection goes"))
-    max_detections: int = field(default=100, validator=AT_LEAST_1, metadata=doc("best per image"))
+    coder: CoderConfig = setting("box regression targets", default=DeltaCoderConfig(stds=(0.1, 0.1, 0.2, 0.2)))
+    cls_loss: LossConfig = setting("classification", default=CrossEntropyConfig(weight=2.0))
+    box_loss: LossConfig = setting("box regression", default=SmoothL1Config(weight=2.0))
+    score_threshold: float = setting("detections above it are kept", default=0.05, least=0, most=1)
+    nms_threshold: float = setting("IoU above which a detection goes", default=0.5, least=0, most=1)
+    max_detections: int = setting("best per image", default=100, least=1)
 
     def check(self, features: FeatureSpec) -> None:
         self.roi_pool.region_spec(features)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from det_core.config.base import BackboneConfig, Component
 from det_core.hookspecs import hookimpl
-from det_core.recipe import Recipe, RecipeEntry
+from det_core.offers import RecipeEntry
+from det_core.recipe import Recipe
+from det_core.settings import Component
+from det_core.slots import BackboneConfig
 
 from det_plugin_double_head.config import DoubleHeadConfig, PlainNetConfig
 from det_plugin_double_head.journal import Journal

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from det_core.boxes.config import RandomSamplerConfig
-from det_core.config.base import ProposalLimits
 from det_core.data.config import FlipConfig, ResizeConfig, SampleConfig
 from det_core.evaluation.config import CocoEvaluatorConfig
 from det_core.model.detector_config import DetectorConfig
 from det_core.model.layer_config import GroupNormConfig
-from det_core.recipe import DataConfig, EvaluationConfig, OptimizerConfig, Recipe, RecipeEntry, ScheduleConfig
+from det_core.offers import RecipeEntry
+from det_core.recipe import DataConfig, EvaluationConfig, OptimizerConfig, Recipe, ScheduleConfig
+from det_core.specs import ProposalLimits
 
 from det_plugin_double_head.config import DoubleHeadConfig, PlainNetConfig
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from det_core.model.contracts import Losses, RoIHead, RoIPool
+from det_core.contracts import Losses, RoIHead, RoIPool
 from det_core.model.layers import to_rois
-from det_core.model.losses import box_loss, full_precision
+from det_core.model.losses import box_loss
 from det_core.model.postprocess import class_wise_nms, to_original
 from det_core.model.regions import SampledRegions, sample_regions
-from det_core.structures import Batch, Detections, ImageInfo, Targets
+from det_core.structures import Batch, Detections, ImageInfo, Targets, full_precision
 from torch import Tensor
 
 from det_plugin_double_head.branches import BoxBranch, ClassBranch

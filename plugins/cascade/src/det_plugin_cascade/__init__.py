@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from det_core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from det_plugin_cascade.config import CascadeHeadConfig, CascadeStageConfig, StagedHeadConfig
-    from det_plugin_cascade.roi_head import CascadeHead
+    from det_plugin_cascade.config import (
+        CascadeHeadConfig as CascadeHeadConfig,
+        CascadeStageConfig as CascadeStageConfig,
+        StagedHeadConfig as StagedHeadConfig,
+    )
+    from det_plugin_cascade.roi_head import CascadeHead as CascadeHead
 
-_HOMES = {
-    "CascadeHead": "roi_head",
-    "CascadeHeadConfig": "config",
-    "CascadeStageConfig": "config",
-    "StagedHeadConfig": "config",
-}
-
-__all__ = ["CascadeHead", "CascadeHeadConfig", "CascadeStageConfig", "StagedHeadConfig"]
 __version__ = "0.1.0"
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "config": "CascadeHeadConfig CascadeStageConfig StagedHeadConfig",
+        "roi_head": "CascadeHead",
+    },
+)

@@ -14,9 +14,8 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from det_core.model.contracts import BoxOutputs
-from det_core.model.losses import full_precision
-from det_core.structures import ImageInfo, LossTerm
+from det_core.contracts import BoxOutputs
+from det_core.structures import ImageInfo, LossTerm, full_precision
 from det_plugin_rcnn.box_stage import BoxStage
 from det_plugin_rcnn.mask_branch import of_class
 

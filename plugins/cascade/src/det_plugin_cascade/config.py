@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from attrs import field, frozen, validators
-
 from det_core.boxes.config import DeltaCoderConfig, MaxIoUAssignerConfig
-from det_core.config.base import BoxHeadConfig, ConfigError, FeatureSpec, LossConfig, doc
+from det_core.errors import ConfigError
 from det_core.model.loss_config import SmoothL1Config
+from det_core.settings import configclass, setting
+from det_core.slots import BoxHeadConfig, LossConfig
+from det_core.specs import FeatureSpec
 from det_plugin_rcnn.config import BoxStageConfig, FCBoxHeadConfig, RegionHeadConfig
 
 if TYPE_CHECKING:
     from det_plugin_cascade.roi_head import CascadeHead
 
 
-@frozen(kw_only=True)
+@configclass
 class CascadeStageConfig(BoxStageConfig):
     """One stage of a cascade: which regions train, as what, by which losses, and how much these count."""
 
-    box_loss: LossConfig = field(default=SmoothL1Config(), metadata=doc("box regression"))
-    loss_weight: float = field(
-        default=1.0, validator=validators.ge(0.0), metadata=doc("factor on all losses of the stage, its masks' too")
-    )
+    box_loss: LossConfig = setting("box regression", default=SmoothL1Config())
+    loss_weight: float = setting("factor on all losses of the stage, its masks' too", default=1.0, least=0)
 
 
 def iou_stage(iou: float, std: tuple[float, float], weight: float) -> CascadeStageConfig:
@@ -42,18 +41,18 @@ THREE_STAGES = (
 )
 
 
-@frozen(kw_only=True)
+@configclass
 class StagedHeadConfig(RegionHeadConfig):
     """What heads with several second stages in a row have in common, over what those with one have.
 
     Every stage has a box head and, where there are masks, a mask head of its own, built from one configuration.
     """
 
-    box_head: BoxHeadConfig = field(
-        default=FCBoxHeadConfig(class_agnostic=True), metadata=doc("scores and deltas; one is built for each stage")
+    box_head: BoxHeadConfig = setting(
+        "scores and deltas; one is built for each stage", default=FCBoxHeadConfig(class_agnostic=True)
     )
-    stages: tuple[CascadeStageConfig, ...] = field(
-        default=THREE_STAGES, metadata=doc("how each stage's boxes learn, first to last; at least one")
+    stages: tuple[CascadeStageConfig, ...] = setting(
+        "how each stage's boxes learn, first to last; at least one", default=THREE_STAGES
     )
 
     def __attrs_post_init__(self) -> None:
@@ -63,7 +62,7 @@ class StagedHeadConfig(RegionHeadConfig):
             raise ConfigError.at("stages", message)
 
 
-@frozen(kw_only=True)
+@configclass
 class CascadeHeadConfig(StagedHeadConfig):
     """Several second stages in a row, each on the boxes that the one before it refined (Cai and Vasconcelos, 2018).
 

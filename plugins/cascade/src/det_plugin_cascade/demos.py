@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from attrs import evolve
-
 from det_core.recipe import Recipe
+from det_core.settings import evolve
 from det_plugin_cascade.config import THREE_STAGES, CascadeHeadConfig
 from det_plugin_rcnn import demos
 from det_plugin_rcnn.config import FCBoxHeadConfig, RCNNHeadConfig

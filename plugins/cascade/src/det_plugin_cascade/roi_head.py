@@ -11,8 +11,8 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from det_core.config.base import FeatureSpec
-from det_core.model.contracts import BoxHead, BoxOutputs, Losses, MaskHead, RoIHead, RoIPool, Trunk
+from det_core.contracts import BoxHead, BoxOutputs, Losses, MaskHead, RoIHead, RoIPool, Trunk
+from det_core.specs import FeatureSpec
 from det_core.structures import Batch, Detections, LossTerm, Targets
 from det_plugin_cascade.chain import mean_probabilities, run_chain, weighted
 from det_plugin_cascade.config import CascadeHeadConfig

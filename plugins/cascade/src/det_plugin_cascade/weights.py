@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from det_core.weights import Names, Part, WeightMap
+from det_core.offers import Names, Part, WeightMap
 from det_plugin_cascade.config import CascadeHeadConfig, StagedHeadConfig
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from attrs import evolve
-
-from det_core.config.base import ProposalLimits
 from det_core.model.layer_config import RoIAlignConfig
 from det_core.model.loss_config import SmoothL1Config
 from det_core.recipe import Published, Recipe
+from det_core.settings import evolve
+from det_core.specs import ProposalLimits
 from det_plugin_cascade.config import CascadeHeadConfig
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RPNConfig

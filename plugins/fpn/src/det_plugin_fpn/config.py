@@ -5,35 +5,33 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from attrs import field, frozen, validators
-
-from det_core.config.base import ConfigError, ConvConfig, FeatureSpec, NeckConfig, NormConfig, Problem, doc
+from det_core.errors import ConfigError, Problem
 from det_core.model.layer_config import Conv2dConfig
+from det_core.settings import configclass, setting
+from det_core.slots import ConvConfig, NeckConfig, NormConfig
+from det_core.specs import FeatureSpec
 
 if TYPE_CHECKING:
     from det_plugin_fpn.neck import FPN
 
 
-@frozen(kw_only=True)
+@configclass
 class FPNConfig(NeckConfig):
     """Feature pyramid network (Lin et al., 2017)."""
 
     type: ClassVar[str] = "fpn"
 
-    channels: int = field(default=256, validator=validators.ge(1), metadata=doc("of every output level"))
-    levels: int = field(default=5, validator=validators.ge(1), metadata=doc("output levels, extra ones included"))
-    start: int = field(default=0, validator=validators.ge(0), metadata=doc("first input level that is used"))
-    extra: Literal["max_pool", "conv_input", "conv_output"] = field(
+    channels: int = setting("of every output level", default=256, least=1)
+    levels: int = setting("output levels, extra ones included", default=5, least=1)
+    start: int = setting("first input level that is used", default=0, least=0)
+    extra: Literal["max_pool", "conv_input", "conv_output"] = setting(
+        "levels beyond the inputs: the last output, every second pixel; or 3x3 convolutions of stride 2, the first "
+        "on the last input (RetinaNet) or on the last output, each further one on the one before",
         default="max_pool",
-        validator=validators.in_(("max_pool", "conv_input", "conv_output")),
-        metadata=doc(
-            "levels beyond the inputs: the last output, every second pixel; or 3x3 convolutions of stride 2, the first "
-            "on the last input (RetinaNet) or on the last output, each further one on the one before"
-        ),
     )
-    extra_relu: bool = field(default=False, metadata=doc("a ReLU in front of each further of these convolutions"))
-    norm: NormConfig | None = field(default=None, metadata=doc("after every convolution"))
-    conv: ConvConfig = field(default=Conv2dConfig(), metadata=doc("lateral, output and extra convolutions"))
+    extra_relu: bool = setting("a ReLU in front of each further of these convolutions", default=False)
+    norm: NormConfig | None = setting("after every convolution", default=None)
+    conv: ConvConfig = setting("lateral, output and extra convolutions", default=Conv2dConfig())
 
     def feature_spec(self, inputs: FeatureSpec) -> FeatureSpec:
         used = inputs.strides[self.start :]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from det_core.config.base import NeckConfig
 from det_core.hookspecs import hookimpl
-from det_core.weights import WeightMap
+from det_core.offers import WeightMap
+from det_core.slots import NeckConfig
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_fpn.weights import WEIGHT_MAPS
 

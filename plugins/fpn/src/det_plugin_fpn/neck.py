@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from det_core.config.base import FeatureSpec
-from det_core.model.contracts import Neck
+from det_core.contracts import Neck
 from det_core.model.layers import ConvNorm, xavier_init
+from det_core.specs import FeatureSpec
 from det_plugin_fpn.config import FPNConfig
 
 

@@ -1,6 +1,6 @@
 """How other projects name FPN's weights."""
 
-from det_core.weights import Names, WeightMap
+from det_core.offers import Names, WeightMap
 from det_plugin_fpn.config import FPNConfig
 
 

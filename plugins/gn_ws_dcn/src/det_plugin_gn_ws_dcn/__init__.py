@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from det_core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from det_plugin_gn_ws_dcn.config import DeformConv2dConfig, DeformRoIPoolConfig, WSConv2dConfig
+    from det_plugin_gn_ws_dcn.config import (
+        DeformConv2dConfig as DeformConv2dConfig,
+        DeformRoIPoolConfig as DeformRoIPoolConfig,
+        WSConv2dConfig as WSConv2dConfig,
+    )
 
-_HOMES = {"DeformConv2dConfig": "config", "DeformRoIPoolConfig": "config", "WSConv2dConfig": "config"}
-
-__all__ = ["DeformConv2dConfig", "DeformRoIPoolConfig", "WSConv2dConfig"]
 __version__ = "0.1.0"
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "config": "DeformConv2dConfig DeformRoIPoolConfig WSConv2dConfig",
+    },
+)

@@ -6,11 +6,14 @@ Letters: N images, C input and O output channels, G offset groups, k kernel side
 from __future__ import annotations
 
 import torch
+from attrs import asdict, evolve
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import det_ops
+from det_core.contracts import NotPretrained
 from det_core.model.layers import kaiming_init
+from det_core.specs import ConvSpec
 from det_plugin_gn_ws_dcn.config import DeformConv2dConfig
 
 
@@ -20,20 +23,8 @@ class WSConv2d(nn.Conv2d):
     (w - mean) / (std + eps) over a filter's inputs and taps, std with n - 1, anew in every forward.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        stride: int,
-        padding: int,
-        dilation: int,
-        groups: int,
-        bias: bool,
-        standard_eps: float,
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+    def __init__(self, spec: ConvSpec, standard_eps: float) -> None:
+        super().__init__(**asdict(spec))
         self.standard_eps = standard_eps
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,22 +34,21 @@ class WSConv2d(nn.Conv2d):
         return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
-class OffsetConv(nn.Module):
+class OffsetConv(NotPretrained):
     """The convolution that predicts offsets (and weights of taps); begins at 0, whoever initialises convolutions.
 
     So it starts as an ordinary convolution. No `nn.Conv2d`, lest a backbone gives it random weights with the rest.
     """
 
-    begins_fresh = True  # no ImageNet model has it
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+    def __init__(self, spec: ConvSpec) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(out_channels, in_channels, kernel_size, kernel_size))
-        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.stride, self.padding, self.dilation = spec.stride, spec.padding, spec.dilation
+        self.weight = nn.Parameter(torch.zeros(spec.out_channels, spec.in_channels, spec.kernel_size, spec.kernel_size))
+        self.bias = nn.Parameter(torch.zeros(spec.out_channels))
 
-    def forward(self, x: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, O, h, w)."""
-        return F.conv2d(x, self.weight, self.bias, stride, padding, dilation)
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
 
 
 class DeformConv2d(nn.Module):
@@ -67,32 +57,20 @@ class DeformConv2d(nn.Module):
     Modulated, each tap is also multiplied by a sigmoid in 0..1 (Zhu et al., 2019, section 4.2), .5 at first.
     """
 
-    def __init__(
-        self,
-        config: DeformConv2dConfig,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        stride: int,
-        padding: int,
-        dilation: int,
-        groups: int,
-        bias: bool,
-    ) -> None:
+    def __init__(self, config: DeformConv2dConfig, spec: ConvSpec) -> None:
         super().__init__()
-        self.config = config
-        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
-        plain = nn.Conv2d(in_channels, out_channels, kernel_size, groups=groups, bias=bias)
+        self.config, self.spec = config, spec
+        plain = nn.Conv2d(**asdict(spec))
         kaiming_init(plain)
         self.weight, self.bias = plain.weight, plain.bias
-        taps = config.offset_groups * kernel_size * kernel_size
-        self.taps = taps
-        self.conv_offset = OffsetConv(in_channels, (3 if config.modulated else 2) * taps, kernel_size)
+        self.taps = config.offset_groups * spec.kernel_size**2
+        self.conv_offset = OffsetConv(
+            evolve(spec, out_channels=(3 if config.modulated else 2) * self.taps, groups=1, bias=True)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, O, h, w)."""
-        predicted = self.conv_offset(x, self.stride, self.padding, self.dilation)
+        predicted, spec = self.conv_offset(x), self.spec
         mask = predicted[:, 2 * self.taps :].sigmoid() if self.config.modulated else None
         return det_ops.deform_conv2d(
             x,
@@ -100,9 +78,9 @@ class DeformConv2d(nn.Module):
             self.weight,
             mask,
             self.bias,
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            groups=self.groups,
+            stride=spec.stride,
+            padding=spec.padding,
+            dilation=spec.dilation,
+            groups=spec.groups,
             offset_groups=self.config.offset_groups,
         )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from attrs import evolve
-
 from det_core.recipe import Recipe
+from det_core.settings import evolve
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_gn_ws_dcn.config import DeformConv2dConfig, WSConv2dConfig
 from det_plugin_rcnn import demos

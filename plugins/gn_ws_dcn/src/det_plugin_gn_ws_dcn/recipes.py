@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from det_core.recipe import RecipeEntry
+from det_core.offers import RecipeEntry
 from det_core.zoo import zoo_entries
 from det_plugin_gn_ws_dcn.demos import demo_recipe
 from det_plugin_gn_ws_dcn.zoo import REQUIRES, ROWS, SUMMARIES, zoo_recipe

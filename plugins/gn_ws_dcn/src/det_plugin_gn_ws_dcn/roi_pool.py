@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import det_ops
-from det_core.config.base import FeatureSpec
-from det_core.model.contracts import RoIPool
+from det_core.contracts import RoIPool
+from det_core.specs import FeatureSpec
 from det_plugin_gn_ws_dcn.config import DeformRoIPoolConfig
 
 

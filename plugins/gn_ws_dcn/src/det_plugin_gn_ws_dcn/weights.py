@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from det_core.weights import Names, WeightMap
+from det_core.offers import Names, WeightMap
 from det_plugin_gn_ws_dcn.config import DeformRoIPoolConfig
 
 

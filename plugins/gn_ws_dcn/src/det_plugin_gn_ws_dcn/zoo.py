@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from attrs import evolve
-
-from det_core.config.base import ConvConfig
 from det_core.data.config import ResizeConfig
 from det_core.model.detector_config import PreprocessConfig
 from det_core.model.layer_config import Conv2dConfig, GroupNormConfig
 from det_core.recipe import Published, Recipe
+from det_core.settings import evolve
+from det_core.slots import ConvConfig
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_gn_ws_dcn.config import DeformConv2dConfig, DeformRoIPoolConfig, WSConv2dConfig
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig

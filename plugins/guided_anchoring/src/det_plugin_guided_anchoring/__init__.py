@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from det_core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from det_plugin_guided_anchoring.config import (
-        GARetinaNetHeadConfig,
-        GARPNConfig,
-        GuidedAnchorsConfig,
-        RetinaNetGuidedAnchorsConfig,
+        GARetinaNetHeadConfig as GARetinaNetHeadConfig,
+        GARPNConfig as GARPNConfig,
+        GuidedAnchorsConfig as GuidedAnchorsConfig,
+        RetinaNetGuidedAnchorsConfig as RetinaNetGuidedAnchorsConfig,
     )
-    from det_plugin_guided_anchoring.retinanet import GARetinaNetHead
-    from det_plugin_guided_anchoring.rpn import GARPN
+    from det_plugin_guided_anchoring.retinanet import GARetinaNetHead as GARetinaNetHead
+    from det_plugin_guided_anchoring.rpn import GARPN as GARPN
 
-_HOMES = {
-    "GARPN": "rpn",
-    "GARPNConfig": "config",
-    "GARetinaNetHead": "retinanet",
-    "GARetinaNetHeadConfig": "config",
-    "GuidedAnchorsConfig": "config",
-    "RetinaNetGuidedAnchorsConfig": "config",
-}
-
-__all__ = [
-    "GARPN",
-    "GARPNConfig",
-    "GARetinaNetHead",
-    "GARetinaNetHeadConfig",
-    "GuidedAnchorsConfig",
-    "RetinaNetGuidedAnchorsConfig",
-]
 __version__ = "0.1.0"
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "config": "GARPNConfig GARetinaNetHeadConfig GuidedAnchorsConfig RetinaNetGuidedAnchorsConfig",
+        "retinanet": "GARetinaNetHead",
+        "rpn": "GARPN",
+    },
+)

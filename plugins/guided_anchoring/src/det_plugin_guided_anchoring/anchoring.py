@@ -13,8 +13,7 @@ from attrs import frozen
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from det_core.boxes.anchors import LevelAnchors
-from det_core.boxes.assign import Assigner, Assignment
+from det_core.contracts import Assigner, Assignment, LevelAnchors
 from det_core.model.dense import DenseOutputs, assign_usable, within_border
 from det_core.structures import Batch, LossTerm, Targets
 from det_plugin_guided_anchoring.config import GuidedAnchorsConfig

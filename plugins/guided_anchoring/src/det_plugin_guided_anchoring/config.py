@@ -4,98 +4,72 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from attrs import evolve, field, frozen, validators
-
 from det_core.boxes.config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig, RandomSamplerConfig
-from det_core.config.base import (
+from det_core.errors import ConfigError
+from det_core.model.dense_config import DetectingHeadConfig
+from det_core.model.layer_config import Conv2dConfig
+from det_core.model.loss_config import BinaryCrossEntropyConfig, BoundedIoUConfig, FocalConfig, SmoothL1Config
+from det_core.settings import configclass, evolve, setting
+from det_core.slots import (
     AssignerConfig,
     CoderConfig,
-    ConfigError,
     ConvConfig,
-    FeatureSpec,
     LossConfig,
     NormConfig,
     ProposalHeadConfig,
-    ProposalLimits,
     SamplerConfig,
-    doc,
 )
-from det_core.model.dense_config import FRACTION, DetectingHeadConfig
-from det_core.model.layer_config import Conv2dConfig
-from det_core.model.loss_config import BinaryCrossEntropyConfig, BoundedIoUConfig, FocalConfig, SmoothL1Config
+from det_core.specs import FeatureSpec, ProposalLimits
 
 if TYPE_CHECKING:
     from det_plugin_guided_anchoring.retinanet import GARetinaNetHead
     from det_plugin_guided_anchoring.rpn import GARPN
 
-POSITIVE = validators.gt(0.0)
-AT_LEAST_1 = validators.ge(1)
-PROBABILITY = [validators.gt(0.0), validators.lt(1.0)]
 
 # Predicted sides may be a million times those of a square, so that clipping decides nothing.
 ANCHOR_CODER = DeltaCoderConfig(stds=(0.07, 0.07, 0.14, 0.14), max_ratio=1e-6)
 FEW = ProposalLimits(before_nms=2000, after_nms=300)  # fewer than an RPN's: they are better
 
 
-@frozen(kw_only=True)
+@configclass
 class GuidedAnchorsConfig:
     """Where anchors are and how large (Wang et al., Guided Anchoring, 2019, section 3), as GA-RPN has it."""
 
-    base_scale: float = field(
-        default=8.0, validator=POSITIVE, metadata=doc("side, in strides, of the square that an anchor begins as")
+    base_scale: float = setting("side, in strides, of the square that an anchor begins as", default=8.0, above=0)
+    scales_per_octave: int = setting("sizes of the approximate anchors, base_scale and larger", default=3, least=1)
+    ratios: tuple[float, ...] = setting(
+        "height over width of the approximate anchors", default=(0.5, 1.0, 2.0), min_items=1, above=0
     )
-    scales_per_octave: int = field(
-        default=3, validator=AT_LEAST_1, metadata=doc("sizes of the approximate anchors, base_scale and larger")
+    coder: CoderConfig = setting("predicted shapes to anchors", default=ANCHOR_CODER)
+    offset_groups: int = setting("groups of channels that the adaption moves on their own", default=4, least=1)
+    location_prior: float = setting("location score that a fresh head gives every cell", default=0.01, above=0, below=1)
+    location_threshold: float = setting(
+        "location score from which a cell has an anchor at test", default=0.01, least=0, most=1
     )
-    ratios: tuple[float, ...] = field(
-        default=(0.5, 1.0, 2.0),
-        validator=[validators.min_len(1), validators.deep_iterable(POSITIVE)],
-        metadata=doc("height over width of the approximate anchors"),
+    location_labels: Literal["centre", "inverted"] = setting(
+        "what the location loss learns as 1: centres of objects, or (mmdet 2.x and 3.x) all else", default="centre"
     )
-    coder: CoderConfig = field(default=ANCHOR_CODER, metadata=doc("predicted shapes to anchors"))
-    offset_groups: int = field(
-        default=4, validator=AT_LEAST_1, metadata=doc("groups of channels that the adaption moves on their own")
+    centre_ratio: float = setting(
+        "share of an object's sides around its centre that is positive", default=0.2, least=0, most=1
     )
-    location_prior: float = field(
-        default=0.01, validator=PROBABILITY, metadata=doc("location score that a fresh head gives every cell")
+    ignore_ratio: float = setting("share of them up to which cells are not negative", default=0.5, least=0, most=1)
+    negative_weight: float = setting("of a negative cell in the location loss", default=0.1, least=0)
+    location_cells: int = setting(
+        "the location loss is divided by the cells of a batch over this", default=200, least=1
     )
-    location_threshold: float = field(
-        default=0.01, validator=FRACTION, metadata=doc("location score from which a cell has an anchor at test")
-    )
-    location_labels: Literal["centre", "inverted"] = field(
-        default="centre",
-        validator=validators.in_(("centre", "inverted")),
-        metadata=doc("what the location loss learns as 1: centres of objects, or (mmdet 2.x and 3.x) all else"),
-    )
-    centre_ratio: float = field(
-        default=0.2, validator=FRACTION, metadata=doc("share of an object's sides around its centre that is positive")
-    )
-    ignore_ratio: float = field(
-        default=0.5, validator=FRACTION, metadata=doc("share of them up to which cells are not negative")
-    )
-    negative_weight: float = field(
-        default=0.1, validator=validators.ge(0.0), metadata=doc("of a negative cell in the location loss")
-    )
-    location_cells: int = field(
-        default=200,
-        validator=AT_LEAST_1,
-        metadata=doc("the location loss is divided by the cells of a batch over this"),
-    )
-    location_loss: FocalConfig = field(default=FocalConfig(), metadata=doc("cells with an anchor or without"))
-    shape_assigner: MaxIoUAssignerConfig = field(
+    location_loss: FocalConfig = setting("cells with an anchor or without", default=FocalConfig())
+    shape_assigner: MaxIoUAssignerConfig = setting(
+        "which cells' shapes learn from an object, by the best of a cell's approximate anchors",
         default=MaxIoUAssignerConfig(positive=0.7, negative=0.3, low_quality=True, min_positive=0.3),
-        metadata=doc("which cells' shapes learn from an object, by the best of a cell's approximate anchors"),
     )
-    shape_sampler: SamplerConfig = field(
-        default=RandomSamplerConfig(count=256, positive_fraction=0.5), metadata=doc("which of them")
+    shape_sampler: SamplerConfig = setting(
+        "which of them", default=RandomSamplerConfig(count=256, positive_fraction=0.5)
     )
-    shape_loss: LossConfig = field(default=BoundedIoUConfig(), metadata=doc("anchors against their objects"))
-    allowed_border: int = field(
+    shape_loss: LossConfig = setting("anchors against their objects", default=BoundedIoUConfig())
+    allowed_border: int = setting(
+        "cells train where an approximate anchor reaches at most this many pixels out of the image; -1 = all do",
         default=-1,
-        validator=validators.ge(-1),
-        metadata=doc(
-            "cells train where an approximate anchor reaches at most this many pixels out of the image; -1 = all do"
-        ),
+        least=-1,
     )
 
     def __attrs_post_init__(self) -> None:
@@ -124,51 +98,41 @@ class GuidedAnchorsConfig:
             )
 
 
-@frozen(kw_only=True)
+@configclass
 class RetinaNetGuidedAnchorsConfig(GuidedAnchorsConfig):
     """Where anchors are and how large, as GA-RetinaNet has it."""
 
-    base_scale: float = field(
-        default=4.0, validator=POSITIVE, metadata=doc("side, in strides, of the square that an anchor begins as")
-    )
-    coder: CoderConfig = field(
-        default=evolve(ANCHOR_CODER, stds=(1.0,) * 4), metadata=doc("predicted shapes to anchors")
-    )
-    shape_assigner: MaxIoUAssignerConfig = field(
+    base_scale: float = setting("side, in strides, of the square that an anchor begins as", default=4.0, above=0)
+    coder: CoderConfig = setting("predicted shapes to anchors", default=evolve(ANCHOR_CODER, stds=(1.0,) * 4))
+    shape_assigner: MaxIoUAssignerConfig = setting(
+        "which cells' shapes learn from an object, by the best of a cell's approximate anchors",
         default=MaxIoUAssignerConfig(positive=0.5, negative=0.4, low_quality=True, min_positive=0.4),
-        metadata=doc("which cells' shapes learn from an object, by the best of a cell's approximate anchors"),
     )
 
 
-@frozen(kw_only=True)
+@configclass
 class GARPNConfig(ProposalHeadConfig):
     """Region proposals from guided anchors, one per cell (Wang et al., 2019, section 3.5)."""
 
     type: ClassVar[str] = "ga_rpn"
 
-    channels: int = field(default=256, validator=AT_LEAST_1, metadata=doc("of the shared 3x3 convolution"))
-    train_limits: ProposalLimits = field(default=FEW, metadata=doc("proposals that a RoI head trains on"))
-    test_limits: ProposalLimits = field(default=FEW, metadata=doc("proposals at test time"))
-    guided: GuidedAnchorsConfig = field(default=GuidedAnchorsConfig(), metadata=doc("where anchors are, how large"))
-    coder: CoderConfig = field(
-        default=DeltaCoderConfig(stds=(0.07, 0.07, 0.11, 0.11)), metadata=doc("box regression targets")
-    )
-    assigner: AssignerConfig = field(
+    channels: int = setting("of the shared 3x3 convolution", default=256, least=1)
+    train_limits: ProposalLimits = setting("proposals that a RoI head trains on", default=FEW)
+    test_limits: ProposalLimits = setting("proposals at test time", default=FEW)
+    guided: GuidedAnchorsConfig = setting("where anchors are, how large", default=GuidedAnchorsConfig())
+    coder: CoderConfig = setting("box regression targets", default=DeltaCoderConfig(stds=(0.07, 0.07, 0.11, 0.11)))
+    assigner: AssignerConfig = setting(
+        "which guided anchors stand for objects",
         default=MaxIoUAssignerConfig(positive=0.7, negative=0.3, low_quality=True, min_positive=0.3),
-        metadata=doc("which guided anchors stand for objects"),
     )
-    sampler: SamplerConfig = field(
-        default=RandomSamplerConfig(count=256, positive_fraction=0.5), metadata=doc("which of them the losses look at")
+    sampler: SamplerConfig = setting(
+        "which of them the losses look at", default=RandomSamplerConfig(count=256, positive_fraction=0.5)
     )
-    cls_loss: LossConfig = field(default=BinaryCrossEntropyConfig(), metadata=doc("object or not"))
-    box_loss: LossConfig = field(default=SmoothL1Config(beta=1.0), metadata=doc("box regression"))
-    nms_threshold: float = field(default=0.7, validator=FRACTION, metadata=doc("IoU above which a proposal goes"))
-    min_size: float = field(
-        default=0.0,
-        validator=validators.ge(0.0),
-        metadata=doc("a proposal whose width or height is not above this goes"),
-    )
-    conv: ConvConfig = field(default=Conv2dConfig(), metadata=doc("the shared convolution"))
+    cls_loss: LossConfig = setting("object or not", default=BinaryCrossEntropyConfig())
+    box_loss: LossConfig = setting("box regression", default=SmoothL1Config(beta=1.0))
+    nms_threshold: float = setting("IoU above which a proposal goes", default=0.7, least=0, most=1)
+    min_size: float = setting("a proposal whose width or height is not above this goes", default=0.0, least=0)
+    conv: ConvConfig = setting("the shared convolution", default=Conv2dConfig())
 
     def check(self, features: FeatureSpec) -> None:
         features.same_channels(f"dense_head {self.type!r}")
@@ -180,41 +144,40 @@ class GARPNConfig(ProposalHeadConfig):
         return GARPN(self, features)
 
 
-@frozen(kw_only=True)
+@configclass
 class GARetinaNetHeadConfig(DetectingHeadConfig):
     """RetinaNet's head with one guided anchor per cell (Wang et al., 2019, section 4.1)."""
 
     type: ClassVar[str] = "ga_retinanet"
 
-    channels: int = field(default=256, validator=AT_LEAST_1, metadata=doc("of both towers"))
-    num_convs: int = field(default=4, validator=validators.ge(0), metadata=doc("3x3 convolutions of each tower"))
-    guided: RetinaNetGuidedAnchorsConfig = field(
-        default=RetinaNetGuidedAnchorsConfig(), metadata=doc("where anchors are, how large")
+    channels: int = setting("of both towers", default=256, least=1)
+    num_convs: int = setting("3x3 convolutions of each tower", default=4, least=0)
+    guided: RetinaNetGuidedAnchorsConfig = setting(
+        "where anchors are, how large", default=RetinaNetGuidedAnchorsConfig()
     )
-    coder: CoderConfig = field(default=DeltaCoderConfig(), metadata=doc("box regression targets"))
-    assigner: AssignerConfig = field(
+    coder: CoderConfig = setting("box regression targets", default=DeltaCoderConfig())
+    assigner: AssignerConfig = setting(
+        "which guided anchors stand for objects; all others below `negative` are background",
         default=MaxIoUAssignerConfig(positive=0.5, negative=0.5, low_quality=True, min_positive=0.0),
-        metadata=doc("which guided anchors stand for objects; all others below `negative` are background"),
     )
-    cls_loss: LossConfig = field(default=FocalConfig(), metadata=doc("classification, of all anchors"))
-    box_loss: LossConfig = field(default=SmoothL1Config(beta=0.04), metadata=doc("box regression, of positive anchors"))
-    prior: float = field(
+    cls_loss: LossConfig = setting("classification, of all anchors", default=FocalConfig())
+    box_loss: LossConfig = setting("box regression, of positive anchors", default=SmoothL1Config(beta=0.04))
+    prior: float = setting(
+        "score that a fresh head gives everything, so that background does not drown the first steps",
         default=0.01,
-        validator=PROBABILITY,
-        metadata=doc("score that a fresh head gives everything, so that background does not drown the first steps"),
+        above=0,
+        below=1,
     )
-    before_nms: int = field(
-        default=1000, validator=AT_LEAST_1, metadata=doc("anchors of each level that stay, best by their best class")
-    )
-    min_size: float = field(
+    before_nms: int = setting("anchors of each level that stay, best by their best class", default=1000, least=1)
+    min_size: float = setting(
+        "a detection whose width or height, in the network's input, is not above this goes; -1 = none",
         default=-1.0,
-        validator=validators.ge(-1.0),
-        metadata=doc("a detection whose width or height, in the network's input, is not above this goes; -1 = none"),
+        least=-1,
     )
-    norm: NormConfig | None = field(
-        default=None, metadata=doc("after every convolution of the towers; shared by levels, so none that counts them")
+    norm: NormConfig | None = setting(
+        "after every convolution of the towers; shared by levels, so none that counts them", default=None
     )
-    conv: ConvConfig = field(default=Conv2dConfig(), metadata=doc("the towers' convolutions"))
+    conv: ConvConfig = setting("the towers' convolutions", default=Conv2dConfig())
 
     def check(self, features: FeatureSpec) -> None:
         channels = features.same_channels(f"dense_head {self.type!r}")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from attrs import evolve
-
 from det_core.model.detector_config import DetectorConfig
 from det_core.model.layer_config import GroupNormConfig
 from det_core.recipe import Recipe
+from det_core.settings import evolve
 from det_core.zoo import sample_recipe
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_guided_anchoring.config import GARetinaNetHeadConfig, RetinaNetGuidedAnchorsConfig

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from det_core.model.losses import full_precision
-from det_core.structures import LossTerm
+from det_core.structures import LossTerm, full_precision
 from det_plugin_guided_anchoring.config import GuidedAnchorsConfig
 
 NEGATIVE, IGNORED, CENTRE = 0, 1, 2

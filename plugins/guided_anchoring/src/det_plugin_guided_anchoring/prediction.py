@@ -14,9 +14,9 @@ from attrs import frozen
 from torch import Tensor, nn
 
 import det_ops
-from det_core.boxes.anchors import AnchorGenerator, LevelAnchors
+from det_core.contracts import AnchorGenerator, LevelAnchors
 from det_core.model.layers import normal_init
-from det_core.model.losses import full_precision
+from det_core.structures import full_precision
 
 
 @frozen(eq=False)

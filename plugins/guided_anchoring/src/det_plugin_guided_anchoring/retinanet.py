@@ -12,9 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from det_core.boxes.anchors import LevelAnchors
-from det_core.config.base import FeatureSpec
-from det_core.model.contracts import DenseHead, Losses
+from det_core.contracts import DenseHead, LevelAnchors, Losses
 from det_core.model.dense import (
     DenseOutputs,
     anchor_labels,
@@ -24,8 +22,8 @@ from det_core.model.dense import (
     suppress,
 )
 from det_core.model.layers import normal_init, tower
-from det_core.model.losses import full_precision
-from det_core.structures import Batch, Detections, ImageInfo, Targets
+from det_core.specs import FeatureSpec
+from det_core.structures import Batch, Detections, ImageInfo, Targets, full_precision
 from det_plugin_guided_anchoring.anchoring import GuidedAnchors
 from det_plugin_guided_anchoring.config import GARetinaNetHeadConfig
 from det_plugin_guided_anchoring.prediction import (
@@ -39,7 +37,7 @@ from det_plugin_guided_anchoring.prediction import (
 )
 
 
-class GARetinaNetHead(DenseHead):
+class GARetinaNetHead(DenseHead[GuidedOutputs]):
     """Two towers: that of classes says where anchors are, that of boxes their shapes; both are adapted to them.
 
     In training every cell counts. In evaluation mode scores and boxes are computed only where there are anchors.
@@ -83,7 +81,7 @@ class GARetinaNetHead(DenseHead):
         scores = conv_at(self.scores, self.cls_adaption(classes, shape), kept)
         return LevelMaps(location, shape, scores, conv_at(self.deltas, self.box_adaption(boxes, shape), kept), kept)
 
-    def losses(self, outputs: GuidedOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:  # type: ignore[override]
+    def losses(self, outputs: GuidedOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:
         """`retina_cls` and `retina_box`, over the positive anchors; `retina_shape`, over the sampled cells;
         `retina_location`."""
         matches = self.guided.match(outputs, self.assigner, targets, batch)
@@ -101,7 +99,7 @@ class GARetinaNetHead(DenseHead):
         }
 
     @torch.no_grad()
-    def predict(self, outputs: GuidedOutputs, batch: Batch) -> list[Detections]:  # type: ignore[override]
+    def predict(self, outputs: GuidedOutputs, batch: Batch) -> list[Detections]:
         """Per level the best anchors, all classes of theirs above the threshold, then NMS inside each class."""
         return [self._detect(outputs, row, info) for row, info in enumerate(batch.infos)]
 

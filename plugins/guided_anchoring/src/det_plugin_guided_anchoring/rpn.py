@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from det_core.config.base import FeatureSpec, ProposalLimits
-from det_core.model.contracts import Losses, ProposalHead
+from det_core.contracts import Losses, ProposalHead
 from det_core.model.conv_norm import conv_norm
 from det_core.model.dense import best_candidates, dense_box_loss
 from det_core.model.layers import normal_init
+from det_core.specs import ConvSpec, FeatureSpec, ProposalLimits
 from det_core.structures import Batch, Detections, ImageInfo, Targets
 from det_plugin_guided_anchoring.anchoring import GuidedAnchors
 from det_plugin_guided_anchoring.config import GARPNConfig
@@ -31,7 +31,7 @@ from det_plugin_guided_anchoring.prediction import (
 from det_plugin_rcnn.proposals import ScoredBoxes, as_detections, choose_proposals, objectness_loss
 
 
-class GARPN(ProposalHead):
+class GARPN(ProposalHead[GuidedOutputs]):
     """A 3x3 convolution; where anchors are and their shapes; features adapted to these; object or not, and a box.
 
     In training every cell counts. In evaluation mode scores and boxes are computed only where there are anchors.
@@ -41,7 +41,7 @@ class GARPN(ProposalHead):
         super().__init__()
         self.config, guided = config, config.guided
         self.train_limits, self.test_limits = config.train_limits, config.test_limits
-        self.conv = config.conv.build(features.same_channels("ga_rpn"), config.channels, 3, padding=1)
+        self.conv = config.conv.build(ConvSpec(features.same_channels("ga_rpn"), config.channels, 3, padding=1))
         self.prediction = AnchorPrediction(config.channels, guided.location_prior)
         self.adaption = FeatureAdaption(config.channels, guided.offset_groups)
         self.scores = nn.Conv2d(config.channels, 1, 1)
@@ -66,7 +66,7 @@ class GARPN(ProposalHead):
         x = self.adaption(x, shape)
         return LevelMaps(location, shape, conv_at(self.scores, x, kept), conv_at(self.deltas, x, kept), kept)
 
-    def losses(self, outputs: GuidedOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:  # type: ignore[override]
+    def losses(self, outputs: GuidedOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:
         """`rpn_cls` and `rpn_box`, over the sampled anchors; `rpn_shape`, over the sampled cells; `rpn_location`."""
         matches = self.guided.match(outputs, self.assigner, targets, batch)
         sampled = [
@@ -90,11 +90,11 @@ class GARPN(ProposalHead):
         best = best_candidates(self.guided.of_image(outputs, row), 0, info, self.coder, limit=limits.before_nms)
         return choose_proposals(best, self.config, limits)
 
-    def proposals(self, outputs: GuidedOutputs, batch: Batch, limits: ProposalLimits) -> list[Tensor]:  # type: ignore[override]
+    def proposals(self, outputs: GuidedOutputs, batch: Batch, limits: ProposalLimits) -> list[Tensor]:
         """Per image (n, 4) detached boxes, best first; none where no cell has an anchor."""
         return [self._propose(outputs, info, row, limits).boxes for row, info in enumerate(batch.infos)]
 
-    def predict(self, outputs: GuidedOutputs, batch: Batch) -> list[Detections]:  # type: ignore[override]
+    def predict(self, outputs: GuidedOutputs, batch: Batch) -> list[Detections]:
         """The proposals as detections of one class, in original pixels."""
         return [
             as_detections(self._propose(outputs, info, row, self.test_limits), info)

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import det_ops
-from det_core.boxes.assign import Assignment
-from det_core.boxes.coder import BoxCoder
 from det_core.boxes.config import MaxIoUAssignerConfig
+from det_core.contracts import Assignment, BoxCoder
 from det_core.model.dense import assign_usable, dense_box_loss
 from det_core.structures import Batch, LossTerm, Targets
 from det_plugin_guided_anchoring.config import GuidedAnchorsConfig

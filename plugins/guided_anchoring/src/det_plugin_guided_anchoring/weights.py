@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from det_core.weights import Names, WeightMap
+from det_core.offers import Names, WeightMap
 from det_plugin_guided_anchoring.config import GARetinaNetHeadConfig, GARPNConfig
 
 PREDICTION = ((r"prediction\.location\.", "conv_loc."), (r"prediction\.shape\.", "conv_shape."))

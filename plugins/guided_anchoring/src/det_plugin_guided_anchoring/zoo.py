@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from attrs import evolve
-
 from det_core.boxes.config import DeltaCoderConfig, MaxIoUAssignerConfig, RandomSamplerConfig
-from det_core.config.base import DenseHeadConfig, ProposalLimits
 from det_core.data.config import CocoConfig
 from det_core.recipe import Published, Recipe
+from det_core.settings import evolve
+from det_core.slots import DenseHeadConfig
+from det_core.specs import ProposalLimits
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_guided_anchoring.config import GARetinaNetHeadConfig, GARPNConfig
 from det_plugin_rcnn.config import RCNNHeadConfig

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from attrs import field, frozen, validators
-
-from det_core.config.base import (
-    ConfigError,
-    ConvConfig,
-    FeatureSpec,
-    MaskHeadConfig,
-    NormConfig,
-    RegionSpec,
-    RoIPoolConfig,
-    doc,
-)
+from det_core.errors import ConfigError
 from det_core.model.layer_config import Conv2dConfig, RoIAlignConfig
+from det_core.settings import configclass, setting
+from det_core.slots import ConvConfig, MaskHeadConfig, NormConfig, RoIPoolConfig
+from det_core.specs import FeatureSpec, RegionSpec
 from det_plugin_cascade.config import StagedHeadConfig
 from det_plugin_rcnn.config import ConvMaskHeadConfig
 
@@ -26,25 +18,23 @@ if TYPE_CHECKING:
 STUFF_AND_THINGS = 183  # logits of the published models; COCO-Stuff's maps hold ids 0..181
 
 
-@frozen(kw_only=True)
+@configclass
 class SemanticBranchConfig:
     """What every pixel is, learned beside the objects, and handed to their box and mask heads."""
 
-    classes: int = field(
-        default=STUFF_AND_THINGS,
-        validator=[validators.ge(1), validators.le(255)],
-        metadata=doc("logits; the ids in semantic maps are 0..n-1, and 255 is ignored"),
+    classes: int = setting(
+        "logits; the ids in semantic maps are 0..n-1, and 255 is ignored", default=STUFF_AND_THINGS, least=1, most=255
     )
-    num_convs: int = field(default=4, validator=validators.ge(0), metadata=doc("3x3 convolutions on the fused map"))
-    stride: int = field(default=8, validator=validators.ge(1), metadata=doc("of the level that all levels come to"))
-    roi_pool: RoIPoolConfig = field(
-        default=RoIAlignConfig(size=14, strides=(8,)), metadata=doc("regions of its map, which has the stride above")
+    num_convs: int = setting("3x3 convolutions on the fused map", default=4, least=0)
+    stride: int = setting("of the level that all levels come to", default=8, least=1)
+    roi_pool: RoIPoolConfig = setting(
+        "regions of its map, which has the stride above", default=RoIAlignConfig(size=14, strides=(8,))
     )
-    loss_weight: float = field(default=0.2, validator=validators.ge(0), metadata=doc("of its cross entropy"))
-    fuse_boxes: bool = field(default=True, metadata=doc("box heads get its regions"))
-    fuse_masks: bool = field(default=True, metadata=doc("mask heads get its regions"))
-    norm: NormConfig | None = field(default=None, metadata=doc("after every convolution but the logits"))
-    conv: ConvConfig = field(default=Conv2dConfig(), metadata=doc("its convolutions"))
+    loss_weight: float = setting("of its cross entropy", default=0.2, least=0)
+    fuse_boxes: bool = setting("box heads get its regions", default=True)
+    fuse_masks: bool = setting("mask heads get its regions", default=True)
+    norm: NormConfig | None = setting("after every convolution but the logits", default=None)
+    conv: ConvConfig = setting("its convolutions", default=Conv2dConfig())
 
     def map_spec(self, features: FeatureSpec) -> FeatureSpec:
         """The map that regions are pooled from: as many channels as the features have, so that both can be added."""
@@ -67,7 +57,7 @@ class SemanticBranchConfig:
                 )
 
 
-@frozen(kw_only=True)
+@configclass
 class HTCHeadConfig(StagedHeadConfig):
     """Hybrid Task Cascade (Chen et al., 2019): box and mask stages that hand on what they know.
 
@@ -76,30 +66,22 @@ class HTCHeadConfig(StagedHeadConfig):
 
     type: ClassVar[str] = "htc"
 
-    mask_roi_pool: RoIPoolConfig | None = field(
-        default=RoIAlignConfig(size=14), metadata=doc("regions for the mask heads; null = those of the box heads")
+    mask_roi_pool: RoIPoolConfig | None = setting(
+        "regions for the mask heads; null = those of the box heads", default=RoIAlignConfig(size=14)
     )
-    mask_head: MaskHeadConfig | None = field(
+    mask_head: MaskHeadConfig | None = setting(
+        "one is built for each stage; must show its features (`HiddenMaskHead`), as conv_mask_head does",
         default=ConvMaskHeadConfig(),
-        metadata=doc("one is built for each stage; must show its features (`HiddenMaskHead`), as conv_mask_head does"),
     )
-    semantic: SemanticBranchConfig | None = field(
-        default=SemanticBranchConfig(), metadata=doc("the semantic branch; null = HTC without it")
+    semantic: SemanticBranchConfig | None = setting(
+        "the semantic branch; null = HTC without it", default=SemanticBranchConfig()
     )
-    interleaved: bool = field(
-        default=True, metadata=doc("a stage's masks train on its refined boxes, assigned and sampled anew")
+    interleaved: bool = setting("a stage's masks train on its refined boxes, assigned and sampled anew", default=True)
+    information_flow: bool = setting("mask heads get the features of the mask head before", default=True)
+    masks_of: Literal["all", "last"] = setting(
+        "whose masks are shown: the mean of all stages' (2019), or the last's alone (mmdet 3.x)", default="all"
     )
-    information_flow: bool = field(default=True, metadata=doc("mask heads get the features of the mask head before"))
-    masks_of: Literal["all", "last"] = field(
-        default="all",
-        validator=validators.in_(("all", "last")),
-        metadata=doc("whose masks are shown: the mean of all stages' (2019), or the last's alone (mmdet 3.x)"),
-    )
-    score_threshold: float = field(
-        default=0.001,
-        validator=[validators.ge(0.0), validators.le(1.0)],
-        metadata=doc("detections above it are kept"),
-    )
+    score_threshold: float = setting("detections above it are kept", default=0.001, least=0, most=1)
 
     def __attrs_post_init__(self) -> None:
         if self.mask_head is None:

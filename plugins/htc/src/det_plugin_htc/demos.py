@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from attrs import evolve
-
 from det_core.recipe import Recipe
+from det_core.settings import evolve
 from det_plugin_cascade.config import CascadeHeadConfig
 from det_plugin_cascade.demos import demo_recipe as cascade_demo
 from det_plugin_htc.config import HTCHeadConfig, SemanticBranchConfig

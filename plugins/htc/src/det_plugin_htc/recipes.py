@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from det_core.recipe import RecipeEntry
+from det_core.offers import RecipeEntry
 from det_core.zoo import zoo_entries
 from det_plugin_htc.demos import demo_recipe
 from det_plugin_htc.zoo import ROWS, SUMMARIES, zoo_recipe

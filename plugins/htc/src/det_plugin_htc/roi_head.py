@@ -15,10 +15,11 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from det_core.config.base import ConfigError, FeatureSpec
-from det_core.model.contracts import BoxHead, BoxOutputs, HiddenMaskHead, Losses, RoIHead, RoIPool
+from det_core.contracts import BoxHead, BoxOutputs, HiddenMaskHead, Losses, RoIHead, RoIPool
+from det_core.errors import ConfigError
 from det_core.model.layer_config import Conv2dConfig
 from det_core.model.layers import ConvNorm, kaiming_init, to_rois
+from det_core.specs import FeatureSpec
 from det_core.structures import Batch, Detections, LossTerm, Targets
 from det_plugin_cascade.chain import mean_probabilities, run_chain, weighted
 from det_plugin_htc.config import HTCHeadConfig

@@ -12,10 +12,9 @@ from attrs import frozen
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from det_core.config.base import FeatureSpec
 from det_core.model.layers import ConvNorm, kaiming_init, to_rois
-from det_core.model.losses import full_precision
-from det_core.structures import UNLABELLED, LossTerm, Targets, semantic_batch
+from det_core.specs import FeatureSpec
+from det_core.structures import UNLABELLED, LossTerm, Targets, full_precision, semantic_batch
 from det_plugin_htc.config import SemanticBranchConfig
 
 

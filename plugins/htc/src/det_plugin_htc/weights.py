@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from det_core.weights import Names, WeightMap
+from det_core.offers import Names, WeightMap
 from det_plugin_cascade.weights import cascade_names
 from det_plugin_htc.config import HTCHeadConfig
 

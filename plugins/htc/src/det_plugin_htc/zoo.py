@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from attrs import evolve
-
 from det_core.data.config import CocoConfig
 from det_core.recipe import Published, Recipe
+from det_core.settings import evolve
 from det_plugin_cascade.zoo import cascade_proposals
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_htc.config import HTCHeadConfig

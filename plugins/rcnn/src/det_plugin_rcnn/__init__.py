@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from det_core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from det_plugin_rcnn.box_head import FCBoxHead
-    from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig, RPNConfig
-    from det_plugin_rcnn.mask_head import ConvMaskHead
-    from det_plugin_rcnn.roi_head import RCNNHead
-    from det_plugin_rcnn.rpn import RPN
+    from det_plugin_rcnn.box_head import FCBoxHead as FCBoxHead
+    from det_plugin_rcnn.config import (
+        ConvMaskHeadConfig as ConvMaskHeadConfig,
+        FCBoxHeadConfig as FCBoxHeadConfig,
+        RCNNHeadConfig as RCNNHeadConfig,
+        RPNConfig as RPNConfig,
+    )
+    from det_plugin_rcnn.mask_head import ConvMaskHead as ConvMaskHead
+    from det_plugin_rcnn.roi_head import RCNNHead as RCNNHead
+    from det_plugin_rcnn.rpn import RPN as RPN
 
-_HOMES = {
-    "RPN": "rpn",
-    "RCNNHead": "roi_head",
-    "FCBoxHead": "box_head",
-    "ConvMaskHead": "mask_head",
-    "RPNConfig": "config",
-    "RCNNHeadConfig": "config",
-    "FCBoxHeadConfig": "config",
-    "ConvMaskHeadConfig": "config",
-}
-
-__all__ = [
-    "RPN",
-    "ConvMaskHead",
-    "ConvMaskHeadConfig",
-    "FCBoxHead",
-    "FCBoxHeadConfig",
-    "RCNNHead",
-    "RCNNHeadConfig",
-    "RPNConfig",
-]
 __version__ = "0.1.0"
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "box_head": "FCBoxHead",
+        "config": "ConvMaskHeadConfig FCBoxHeadConfig RCNNHeadConfig RPNConfig",
+        "mask_head": "ConvMaskHead",
+        "roi_head": "RCNNHead",
+        "rpn": "RPN",
+    },
+)

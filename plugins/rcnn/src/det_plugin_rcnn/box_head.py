@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from det_core.config.base import RegionSpec
-from det_core.model.contracts import BoxHead, BoxOutputs
+from det_core.contracts import BoxHead, BoxOutputs
 from det_core.model.layers import ConvNorm, kaiming_init, normal_init, xavier_init
+from det_core.specs import RegionSpec
 from det_plugin_rcnn.config import FCBoxHeadConfig
 
 

@@ -12,10 +12,10 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
-from det_core.model.contracts import BoxOutputs
-from det_core.model.losses import box_loss, full_precision
+from det_core.contracts import BoxOutputs
+from det_core.model.losses import box_loss
 from det_core.model.regions import SampledRegions, sample_regions
-from det_core.structures import ImageInfo, LossTerm, Targets
+from det_core.structures import ImageInfo, LossTerm, Targets, full_precision
 from det_plugin_rcnn.config import BoxStageConfig
 
 

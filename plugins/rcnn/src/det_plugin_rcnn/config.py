@@ -4,31 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from attrs import field, frozen, validators
-
 from det_core.boxes.config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig, RandomSamplerConfig
-from det_core.config.base import (
+from det_core.errors import ConfigError, Problem
+from det_core.model.layer_config import Conv2dConfig, RoIAlignConfig, SoftNMSConfig
+from det_core.model.loss_config import BinaryCrossEntropyConfig, CrossEntropyConfig, L1Config
+from det_core.settings import configclass, setting
+from det_core.slots import (
     AnchorConfig,
     AssignerConfig,
     BoxHeadConfig,
     CoderConfig,
-    ConfigError,
     ConvConfig,
-    FeatureSpec,
     LossConfig,
     MaskHeadConfig,
     NormConfig,
-    Problem,
     ProposalHeadConfig,
-    RegionSpec,
     RoIHeadConfig,
     RoIPoolConfig,
     SamplerConfig,
     TrunkConfig,
-    doc,
 )
-from det_core.model.layer_config import Conv2dConfig, RoIAlignConfig, SoftNMSConfig
-from det_core.model.loss_config import BinaryCrossEntropyConfig, CrossEntropyConfig, L1Config
+from det_core.specs import FeatureSpec, RegionSpec
 
 if TYPE_CHECKING:
     from det_plugin_rcnn.box_head import FCBoxHead
@@ -37,39 +33,29 @@ if TYPE_CHECKING:
     from det_plugin_rcnn.roi_head import RCNNHead
     from det_plugin_rcnn.rpn import RPN
 
-FRACTION = [validators.ge(0.0), validators.le(1.0)]
-AT_LEAST_0 = validators.ge(0)
-AT_LEAST_1 = validators.ge(1)
 
-
-@frozen(kw_only=True)
+@configclass
 class RPNConfig(ProposalHeadConfig):
     """Region proposal network (Ren et al., 2015)."""
 
     type: ClassVar[str] = "rpn"
 
-    channels: int = field(default=256, validator=AT_LEAST_1, metadata=doc("of the shared 3x3 convolution"))
-    anchors: AnchorConfig = field(default=GridAnchorsConfig(), metadata=doc("reference boxes"))
-    coder: CoderConfig = field(default=DeltaCoderConfig(), metadata=doc("box regression targets"))
-    assigner: AssignerConfig = field(
+    channels: int = setting("of the shared 3x3 convolution", default=256, least=1)
+    anchors: AnchorConfig = setting("reference boxes", default=GridAnchorsConfig())
+    coder: CoderConfig = setting("box regression targets", default=DeltaCoderConfig())
+    assigner: AssignerConfig = setting(
+        "which anchors stand for objects",
         default=MaxIoUAssignerConfig(positive=0.7, negative=0.3, low_quality=True, min_positive=0.3),
-        metadata=doc("which anchors stand for objects"),
     )
-    sampler: SamplerConfig = field(default=RandomSamplerConfig(), metadata=doc("which anchors the loss looks at"))
-    cls_loss: LossConfig = field(default=BinaryCrossEntropyConfig(), metadata=doc("object or not"))
-    box_loss: LossConfig = field(default=L1Config(), metadata=doc("box regression"))
-    allowed_border: int = field(
-        default=-1,
-        validator=validators.ge(-1),
-        metadata=doc("anchors further than this many pixels outside the image do not train; -1 = all do"),
+    sampler: SamplerConfig = setting("which anchors the loss looks at", default=RandomSamplerConfig())
+    cls_loss: LossConfig = setting("object or not", default=BinaryCrossEntropyConfig())
+    box_loss: LossConfig = setting("box regression", default=L1Config())
+    allowed_border: int = setting(
+        "anchors further than this many pixels outside the image do not train; -1 = all do", default=-1, least=-1
     )
-    nms_threshold: float = field(default=0.7, validator=FRACTION, metadata=doc("IoU above which a proposal goes"))
-    min_size: float = field(
-        default=0.0,
-        validator=validators.ge(0.0),
-        metadata=doc("a proposal whose width or height is not above this goes"),
-    )
-    conv: ConvConfig = field(default=Conv2dConfig(), metadata=doc("the shared convolution"))
+    nms_threshold: float = setting("IoU above which a proposal goes", default=0.7, least=0, most=1)
+    min_size: float = setting("a proposal whose width or height is not above this goes", default=0.0, least=0)
+    conv: ConvConfig = setting("the shared convolution", default=Conv2dConfig())
 
     def check(self, features: FeatureSpec) -> None:
         features.same_channels(f"dense_head {self.type!r}")
@@ -82,19 +68,19 @@ class RPNConfig(ProposalHeadConfig):
         return RPN(self, features)
 
 
-@frozen(kw_only=True)
+@configclass
 class FCBoxHeadConfig(BoxHeadConfig):
     """Convolutions, then fully connected layers, then class scores and box deltas."""
 
     type: ClassVar[str] = "fc_box_head"
 
-    num_convs: int = field(default=0, validator=AT_LEAST_0, metadata=doc("3x3 convolutions in front"))
-    conv_channels: int = field(default=256, validator=AT_LEAST_1, metadata=doc("of these"))
-    num_fcs: int = field(default=2, validator=AT_LEAST_0, metadata=doc("shared fully connected layers"))
-    fc_channels: int = field(default=1024, validator=AT_LEAST_1, metadata=doc("of these"))
-    class_agnostic: bool = field(default=False, metadata=doc("one box for all classes"))
-    norm: NormConfig | None = field(default=None, metadata=doc("after every convolution"))
-    conv: ConvConfig = field(default=Conv2dConfig(), metadata=doc("the convolutions"))
+    num_convs: int = setting("3x3 convolutions in front", default=0, least=0)
+    conv_channels: int = setting("of these", default=256, least=1)
+    num_fcs: int = setting("shared fully connected layers", default=2, least=0)
+    fc_channels: int = setting("of these", default=1024, least=1)
+    class_agnostic: bool = setting("one box for all classes", default=False)
+    norm: NormConfig | None = setting("after every convolution", default=None)
+    conv: ConvConfig = setting("the convolutions", default=Conv2dConfig())
 
     def build(self, inputs: RegionSpec, num_classes: int) -> FCBoxHead:
         from det_plugin_rcnn.box_head import FCBoxHead
@@ -102,17 +88,17 @@ class FCBoxHeadConfig(BoxHeadConfig):
         return FCBoxHead(self, inputs, num_classes)
 
 
-@frozen(kw_only=True)
+@configclass
 class ConvMaskHeadConfig(MaskHeadConfig):
     """Convolutions, an upsampling by two, then one mask per class (He et al., Mask R-CNN, 2017)."""
 
     type: ClassVar[str] = "conv_mask_head"
 
-    num_convs: int = field(default=4, validator=AT_LEAST_0, metadata=doc("3x3 convolutions in front"))
-    channels: int = field(default=256, validator=AT_LEAST_1, metadata=doc("of these and of the upsampling"))
-    class_agnostic: bool = field(default=False, metadata=doc("one mask for all classes"))
-    norm: NormConfig | None = field(default=None, metadata=doc("after every 3x3 convolution"))
-    conv: ConvConfig = field(default=Conv2dConfig(), metadata=doc("the 3x3 convolutions"))
+    num_convs: int = setting("3x3 convolutions in front", default=4, least=0)
+    channels: int = setting("of these and of the upsampling", default=256, least=1)
+    class_agnostic: bool = setting("one mask for all classes", default=False)
+    norm: NormConfig | None = setting("after every 3x3 convolution", default=None)
+    conv: ConvConfig = setting("the 3x3 convolutions", default=Conv2dConfig())
 
     def build(self, inputs: RegionSpec, num_classes: int) -> ConvMaskHead:
         from det_plugin_rcnn.mask_head import ConvMaskHead
@@ -120,20 +106,18 @@ class ConvMaskHeadConfig(MaskHeadConfig):
         return ConvMaskHead(self, inputs, num_classes)
 
 
-@frozen(kw_only=True)
+@configclass
 class BoxStageConfig:
     """How the boxes of a second stage learn: which regions train, as what, and by which losses."""
 
-    assigner: AssignerConfig = field(default=MaxIoUAssignerConfig(), metadata=doc("proposals to objects"))
-    sampler: SamplerConfig = field(
-        default=RandomSamplerConfig(count=512, positive_fraction=0.25), metadata=doc("which proposals train")
+    assigner: AssignerConfig = setting("proposals to objects", default=MaxIoUAssignerConfig())
+    sampler: SamplerConfig = setting(
+        "which proposals train", default=RandomSamplerConfig(count=512, positive_fraction=0.25)
     )
-    add_ground_truth: bool = field(default=True, metadata=doc("objects' own boxes join the proposals in training"))
-    coder: CoderConfig = field(
-        default=DeltaCoderConfig(stds=(0.1, 0.1, 0.2, 0.2)), metadata=doc("box regression targets")
-    )
-    cls_loss: LossConfig = field(default=CrossEntropyConfig(), metadata=doc("classification"))
-    box_loss: LossConfig = field(default=L1Config(), metadata=doc("box regression"))
+    add_ground_truth: bool = setting("objects' own boxes join the proposals in training", default=True)
+    coder: CoderConfig = setting("box regression targets", default=DeltaCoderConfig(stds=(0.1, 0.1, 0.2, 0.2)))
+    cls_loss: LossConfig = setting("classification", default=CrossEntropyConfig())
+    box_loss: LossConfig = setting("box regression", default=L1Config())
 
     def build(self, num_classes: int, *, class_agnostic: bool) -> BoxStage:
         from det_plugin_rcnn.box_stage import BoxStage
@@ -141,40 +125,32 @@ class BoxStageConfig:
         return BoxStage(self, num_classes, class_agnostic=class_agnostic)
 
 
-@frozen(kw_only=True)
+@configclass
 class RegionHeadConfig(RoIHeadConfig):
     """What heads that pool, classify, regress and segment regions have in common: their parts and their detections."""
 
-    roi_pool: RoIPoolConfig = field(default=RoIAlignConfig(), metadata=doc("regions for the box head"))
-    trunk: TrunkConfig | None = field(default=None, metadata=doc("a stage shared by the box and mask branch"))
-    box_head: BoxHeadConfig = field(default=FCBoxHeadConfig(), metadata=doc("scores and deltas"))
-    mask_roi_pool: RoIPoolConfig | None = field(
-        default=None, metadata=doc("regions for the mask head; null = those of the box branch")
+    roi_pool: RoIPoolConfig = setting("regions for the box head", default=RoIAlignConfig())
+    trunk: TrunkConfig | None = setting("a stage shared by the box and mask branch", default=None)
+    box_head: BoxHeadConfig = setting("scores and deltas", default=FCBoxHeadConfig())
+    mask_roi_pool: RoIPoolConfig | None = setting(
+        "regions for the mask head; null = those of the box branch", default=None
     )
-    mask_head: MaskHeadConfig | None = field(default=None, metadata=doc("masks, where the model has them"))
-    mask_loss: LossConfig = field(default=BinaryCrossEntropyConfig(), metadata=doc("masks, per pixel"))
-    score_threshold: float = field(default=0.05, validator=FRACTION, metadata=doc("detections above it are kept"))
-    nms_threshold: float = field(default=0.5, validator=FRACTION, metadata=doc("IoU above which a detection goes"))
-    soft_nms: SoftNMSConfig | None = field(default=None, metadata=doc("decay overlapping detections instead"))
-    class_agnostic_nms: bool = field(
-        default=False, metadata=doc("detections of different classes suppress each other, too")
+    mask_head: MaskHeadConfig | None = setting("masks, where the model has them", default=None)
+    mask_loss: LossConfig = setting("masks, per pixel", default=BinaryCrossEntropyConfig())
+    score_threshold: float = setting("detections above it are kept", default=0.05, least=0, most=1)
+    nms_threshold: float = setting("IoU above which a detection goes", default=0.5, least=0, most=1)
+    soft_nms: SoftNMSConfig | None = setting("decay overlapping detections instead", default=None)
+    class_agnostic_nms: bool = setting("detections of different classes suppress each other, too", default=False)
+    max_detections: int = setting("best per image", default=100, least=1)
+    min_size: float = setting(
+        "a detection narrower or lower than this many pixels of the network's input goes", default=0.0, least=0
     )
-    max_detections: int = field(default=100, validator=AT_LEAST_1, metadata=doc("best per image"))
-    min_size: float = field(
-        default=0.0,
-        validator=validators.ge(0.0),
-        metadata=doc("a detection narrower or lower than this many pixels of the network's input goes"),
+    nms_in: Literal["original", "network"] = setting(
+        "in whose pixels detections are compared: after or before boxes are scaled back", default="original"
     )
-    nms_in: Literal["original", "network"] = field(
-        default="original",
-        validator=validators.in_(("original", "network")),
-        metadata=doc("in whose pixels detections are compared: after or before boxes are scaled back"),
-    )
-    mask_threshold: float = field(default=0.5, validator=FRACTION, metadata=doc("probability of a mask's pixels"))
-    mask_paste: Literal["sampled", "resized"] = field(
-        default="sampled",
-        validator=validators.in_(("sampled", "resized")),
-        metadata=doc("into the image: sampled at its pixel centres, or resized to whole pixels (torchvision)"),
+    mask_threshold: float = setting("probability of a mask's pixels", default=0.5, least=0, most=1)
+    mask_paste: Literal["sampled", "resized"] = setting(
+        "into the image: sampled at its pixel centres, or resized to whole pixels (torchvision)", default="sampled"
     )
 
     def __attrs_post_init__(self) -> None:
@@ -201,22 +177,20 @@ class RegionHeadConfig(RoIHeadConfig):
             self.mask_regions(features)
 
 
-@frozen(kw_only=True)
+@configclass
 class RCNNHeadConfig(RegionHeadConfig):
     """The second stage of Faster and Mask R-CNN: pool, classify, regress, and segment if there is a mask head."""
 
     type: ClassVar[str] = "rcnn"
 
-    assigner: AssignerConfig = field(default=MaxIoUAssignerConfig(), metadata=doc("proposals to objects"))
-    sampler: SamplerConfig = field(
-        default=RandomSamplerConfig(count=512, positive_fraction=0.25), metadata=doc("which proposals train")
+    assigner: AssignerConfig = setting("proposals to objects", default=MaxIoUAssignerConfig())
+    sampler: SamplerConfig = setting(
+        "which proposals train", default=RandomSamplerConfig(count=512, positive_fraction=0.25)
     )
-    add_ground_truth: bool = field(default=True, metadata=doc("objects' own boxes join the proposals in training"))
-    coder: CoderConfig = field(
-        default=DeltaCoderConfig(stds=(0.1, 0.1, 0.2, 0.2)), metadata=doc("box regression targets")
-    )
-    cls_loss: LossConfig = field(default=CrossEntropyConfig(), metadata=doc("classification"))
-    box_loss: LossConfig = field(default=L1Config(), metadata=doc("box regression"))
+    add_ground_truth: bool = setting("objects' own boxes join the proposals in training", default=True)
+    coder: CoderConfig = setting("box regression targets", default=DeltaCoderConfig(stds=(0.1, 0.1, 0.2, 0.2)))
+    cls_loss: LossConfig = setting("classification", default=CrossEntropyConfig())
+    box_loss: LossConfig = setting("box regression", default=L1Config())
 
     def box_stage(self) -> BoxStageConfig:
         """How its boxes learn."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from attrs import evolve
-
 from det_core.boxes.config import GridAnchorsConfig, RandomSamplerConfig
-from det_core.config.base import ProposalLimits
 from det_core.data.config import FlipConfig, ResizeConfig
 from det_core.model.detector_config import DetectorConfig
 from det_core.model.layer_config import GroupNormConfig, RoIAlignConfig
 from det_core.recipe import OptimizerConfig, Recipe
+from det_core.settings import evolve
+from det_core.specs import ProposalLimits
 from det_core.zoo import sample_recipe
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig, RPNConfig

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from det_core.config.base import Component
 from det_core.hookspecs import hookimpl
-from det_core.recipe import RecipeEntry
-from det_core.weights import WeightMap
+from det_core.offers import RecipeEntry, WeightMap
+from det_core.settings import Component
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig, RPNConfig
 from det_plugin_rcnn.recipes import ENTRIES
 from det_plugin_rcnn.weights import WEIGHT_MAPS

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from det_core.model.losses import Loss
+from det_core.contracts import Loss
 from det_core.model.masks import PASTE, mask_targets
 from det_core.model.regions import SampledRegions
 from det_core.structures import ImageInfo, LossTerm, Targets

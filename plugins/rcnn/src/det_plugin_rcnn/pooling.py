@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from det_core.model.contracts import RoIPool, Trunk
+from det_core.contracts import RoIPool, Trunk
 from det_core.model.layers import to_rois
 from det_core.model.regions import SampledRegions
 

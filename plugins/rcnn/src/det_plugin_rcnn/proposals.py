@@ -13,11 +13,10 @@ from attrs import frozen
 from torch import Tensor
 
 import det_ops
-from det_core.boxes.sample import Sampled
-from det_core.config.base import ProposalLimits
+from det_core.contracts import Loss, Sampled
 from det_core.model.dense import Candidates
-from det_core.model.losses import Loss
 from det_core.model.postprocess import to_original
+from det_core.specs import ProposalLimits
 from det_core.structures import Detections, ImageInfo, LossTerm
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from det_core.recipe import RecipeEntry
+from det_core.offers import RecipeEntry
 from det_core.zoo import zoo_entries
 from det_plugin_rcnn.demos import c4_demo, demo_recipe
 from det_plugin_rcnn.torchvision_recipes import TORCHVISION_ENTRIES

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from det_core.config.base import FeatureSpec
-from det_core.model.contracts import BoxHead, Losses, MaskHead, RoIHead, RoIPool, Trunk
-from det_core.model.losses import full_precision
-from det_core.structures import Batch, Detections, Targets
+from det_core.contracts import BoxHead, Losses, MaskHead, RoIHead, RoIPool, Trunk
+from det_core.specs import FeatureSpec
+from det_core.structures import Batch, Detections, Targets, full_precision
 from det_plugin_rcnn.config import RCNNHeadConfig
 from det_plugin_rcnn.detections import choose_detections, found_labels, to_detections
 from det_plugin_rcnn.mask_branch import mask_term, of_class, paste

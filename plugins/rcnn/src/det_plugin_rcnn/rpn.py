@@ -11,17 +11,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from det_core.config.base import FeatureSpec, ProposalLimits
-from det_core.model.contracts import Losses, ProposalHead
+from det_core.contracts import Losses, ProposalHead
 from det_core.model.conv_norm import conv_norm
 from det_core.model.dense import DenseOutputs, best_candidates, dense_box_loss, dense_outputs, match_anchors
 from det_core.model.layers import normal_init
+from det_core.specs import ConvSpec, FeatureSpec, ProposalLimits
 from det_core.structures import Batch, Detections, ImageInfo, Targets
 from det_plugin_rcnn.config import RPNConfig
 from det_plugin_rcnn.proposals import ScoredBoxes, as_detections, choose_proposals, objectness_loss
 
 
-class RPN(ProposalHead):
+class RPN(ProposalHead[DenseOutputs]):
     """A 3x3 convolution and two 1x1 siblings, shared over levels: object or not, and a box, per anchor."""
 
     def __init__(self, config: RPNConfig, features: FeatureSpec) -> None:
@@ -30,7 +30,7 @@ class RPN(ProposalHead):
         self.train_limits, self.test_limits = config.train_limits, config.test_limits
         channels = features.same_channels("rpn")
         per_cell = config.anchors.anchors_per_cell()
-        self.conv = config.conv.build(channels, config.channels, 3, padding=1)
+        self.conv = config.conv.build(ConvSpec(channels, config.channels, 3, padding=1))
         self.scores = nn.Conv2d(config.channels, per_cell, 1)
         self.deltas = nn.Conv2d(config.channels, per_cell * 4, 1)
         for layer in (self.conv, self.scores, self.deltas):
@@ -48,7 +48,7 @@ class RPN(ProposalHead):
         hidden = [conv_norm(self.conv, None, x, relu=True) for x in features]
         return dense_outputs([self.scores(x) for x in hidden], [self.deltas(x) for x in hidden], 1, self.anchors)
 
-    def losses(self, outputs: DenseOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:  # type: ignore[override]
+    def losses(self, outputs: DenseOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:
         """`rpn_cls` and `rpn_box`, both divided by the number of sampled anchors of the global batch."""
         border = self.config.allowed_border
         matches = match_anchors(outputs.anchors, self.strides, self.assigner, targets, batch, border)
@@ -71,11 +71,11 @@ class RPN(ProposalHead):
         best = best_candidates(outputs, row, info, self.coder, limit=limits.before_nms)
         return choose_proposals(best, self.config, limits)
 
-    def proposals(self, outputs: DenseOutputs, batch: Batch, limits: ProposalLimits) -> list[Tensor]:  # type: ignore[override]
+    def proposals(self, outputs: DenseOutputs, batch: Batch, limits: ProposalLimits) -> list[Tensor]:
         """Per image (n, 4) detached boxes, best first."""
         return [self._propose(outputs, info, row, limits).boxes for row, info in enumerate(batch.infos)]
 
-    def predict(self, outputs: DenseOutputs, batch: Batch) -> list[Detections]:  # type: ignore[override]
+    def predict(self, outputs: DenseOutputs, batch: Batch) -> list[Detections]:
         """The proposals as detections of one class, in original pixels."""
         return [
             as_detections(self._propose(outputs, info, row, self.test_limits), info)

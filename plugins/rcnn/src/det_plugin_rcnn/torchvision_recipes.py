@@ -7,15 +7,15 @@ an anchor that several objects tie for goes to the last of them, there to the on
 
 from __future__ import annotations
 
-from attrs import evolve
-
 from det_core.boxes.config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig
-from det_core.config.base import ProposalLimits
 from det_core.data.config import FlipConfig, ResizeConfig
 from det_core.model.detector_config import DetectorConfig
 from det_core.model.layer_config import FrozenBatchNormConfig, RoIAlignConfig
 from det_core.model.loss_config import SmoothL1Config
-from det_core.recipe import OptimizerConfig, Recipe, RecipeEntry, ScheduleConfig
+from det_core.offers import RecipeEntry
+from det_core.recipe import OptimizerConfig, Recipe, ScheduleConfig
+from det_core.settings import evolve
+from det_core.specs import ProposalLimits
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_rcnn.config import ConvMaskHeadConfig, RCNNHeadConfig, RPNConfig
 from det_plugin_rcnn.zoo import EVALUATIONS

@@ -1,7 +1,7 @@
 """How other projects name the weights of the R-CNN family's heads."""
 
-from det_core.config.base import NormConfig
-from det_core.weights import Change, Names, Part, WeightMap
+from det_core.offers import Change, Names, Part, WeightMap
+from det_core.slots import NormConfig
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig, RegionHeadConfig, RPNConfig
 
 

@@ -5,14 +5,13 @@ A row says what is particular to it; what kinds and models have in common stands
 
 from __future__ import annotations
 
-from attrs import evolve
-
 from det_core.boxes.config import GridAnchorsConfig, MaxIoUAssignerConfig
-from det_core.config.base import ProposalLimits
 from det_core.data.config import CocoConfig
 from det_core.evaluation.config import CocoEvaluatorConfig
 from det_core.model.layer_config import RoIAlignConfig
 from det_core.recipe import EvaluationConfig, Published, Recipe
+from det_core.settings import evolve
+from det_core.specs import ProposalLimits
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig, RPNConfig
 from det_plugin_resnet.config import ResNetStageConfig

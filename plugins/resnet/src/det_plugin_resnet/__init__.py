@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from det_core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from det_plugin_resnet.backbone import ResNet
-    from det_plugin_resnet.config import ResNetConfig
+    from det_plugin_resnet.backbone import ResNet as ResNet
+    from det_plugin_resnet.config import ResNetConfig as ResNetConfig
 
-__all__ = ["ResNet", "ResNetConfig"]
 __version__ = "0.1.0"
 
-_HOMES = {"ResNet": "backbone", "ResNetConfig": "config"}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "backbone": "ResNet",
+        "config": "ResNetConfig",
+    },
+)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from det_core.model.contracts import Backbone
+from det_core.contracts import Backbone
 from det_core.model.conv_norm import conv_norm
+from det_core.specs import ConvSpec
 from det_core.weights import load_initial
 from det_plugin_resnet.blocks import initialise, make_stage
 from det_plugin_resnet.config import ResNetConfig
@@ -21,7 +22,7 @@ class ResNet(Backbone):
         super().__init__()
         self.config = config
         self.out = config.feature_spec()
-        self.conv1 = config.conv.build(3, 64, 7, stride=2, padding=3, bias=False)
+        self.conv1 = config.conv.build(ConvSpec(3, 64, 7, stride=2, padding=3, bias=False))
         self.bn1 = config.norm.build(64)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         for stage in range(1, max(config.stages) + 1):

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from det_core.config.base import ConvConfig, NormConfig
 from det_core.model.conv_norm import conv_norm
 from det_core.model.layers import kaiming_init
+from det_core.slots import ConvConfig, NormConfig
+from det_core.specs import ConvSpec
 from det_plugin_resnet.config import STAGE_BLOCKS, STAGE_PLANES, BlockSettings, expansion
 
 
@@ -19,9 +20,9 @@ class BasicBlock(nn.Module):
     def __init__(self, channels: int, planes: int, stride: int, settings: BlockSettings, spatial: ConvConfig) -> None:
         super().__init__()
         conv, norm = settings.conv, settings.norm
-        self.conv1 = spatial.build(channels, planes, 3, stride=stride, padding=1, bias=False)
+        self.conv1 = spatial.build(ConvSpec(channels, planes, 3, stride=stride, padding=1, bias=False))
         self.bn1 = norm.build(planes)
-        self.conv2 = spatial.build(planes, planes, 3, padding=1, bias=False)
+        self.conv2 = spatial.build(ConvSpec(planes, planes, 3, padding=1, bias=False))
         self.bn2 = norm.build(planes)
         self.downsample = _shortcut(channels, planes, stride, conv, norm)
 
@@ -43,11 +44,13 @@ class Bottleneck(nn.Module):
         conv, norm, out = settings.conv, settings.norm, planes * expansion(settings.depth)
         width = planes * settings.base_width // 64 * settings.groups
         first, second = (1, stride) if settings.style == "pytorch" else (stride, 1)
-        self.conv1 = conv.build(channels, width, 1, stride=first, bias=False)
+        self.conv1 = conv.build(ConvSpec(channels, width, 1, stride=first, bias=False))
         self.bn1 = norm.build(width)
-        self.conv2 = spatial.build(width, width, 3, stride=second, padding=1, groups=settings.groups, bias=False)
+        self.conv2 = spatial.build(
+            ConvSpec(width, width, 3, stride=second, padding=1, groups=settings.groups, bias=False)
+        )
         self.bn2 = norm.build(width)
-        self.conv3 = conv.build(width, out, 1, bias=False)
+        self.conv3 = conv.build(ConvSpec(width, out, 1, bias=False))
         self.bn3 = norm.build(out)
         self.downsample = _shortcut(channels, out, stride, conv, norm)
 
@@ -66,7 +69,7 @@ def _shortcut(channels: int, out: int, stride: int, conv: ConvConfig, norm: Norm
     """A 1x1 convolution where size or channels change, else nothing."""
     if stride == 1 and channels == out:
         return None
-    return nn.Sequential(conv.build(channels, out, 1, stride=stride, bias=False), norm.build(out))
+    return nn.Sequential(conv.build(ConvSpec(channels, out, 1, stride=stride, bias=False)), norm.build(out))
 
 
 def make_stage(number: int, stride: int, settings: BlockSettings) -> nn.Sequential:

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
-from attrs import field, frozen, validators
-
-from det_core.config.base import (
-    BackboneConfig,
-    ConfigError,
-    ConvConfig,
-    FeatureSpec,
-    NormConfig,
-    Problem,
-    RegionSpec,
-    TrunkConfig,
-    doc,
-)
+from det_core.errors import ConfigError, Problem
 from det_core.model.layer_config import BatchNormConfig, Conv2dConfig
+from det_core.settings import configclass, setting
+from det_core.slots import BackboneConfig, ConvConfig, NormConfig, TrunkConfig
+from det_core.specs import FeatureSpec, RegionSpec
 
 if TYPE_CHECKING:
     from det_plugin_resnet.backbone import ResNet
@@ -26,6 +17,8 @@ if TYPE_CHECKING:
 STAGE_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 STAGE_PLANES = (64, 128, 256, 512)
 
+Depth = Literal[18, 34, 50, 101, 152]
+Stage = Literal[1, 2, 3, 4]
 Style = Literal["pytorch", "caffe"]
 
 
@@ -59,51 +52,35 @@ def _check_blocks(settings: BlockSettings) -> None:
         raise ConfigError([Problem("groups", f"{found}; take depth 50 or more for ResNeXt")])
 
 
-@frozen(kw_only=True)
+@configclass
 class ResNetConfig(BackboneConfig):
     """ResNet (He et al., 2016) and ResNeXt (Xie et al., 2017), with the freezing that detectors use."""
 
     type: ClassVar[str] = "resnet"
 
-    depth: Literal[18, 34, 50, 101, 152] = field(
-        default=50, validator=validators.in_(tuple(STAGE_BLOCKS)), metadata=doc("layers")
-    )
-    groups: int = field(
-        default=1, validator=validators.ge(1), metadata=doc("of a bottleneck's 3x3 convolution; 32 or 64 in ResNeXt")
-    )
-    base_width: int = field(
-        default=64, validator=validators.ge(1), metadata=doc("of a group in the first stage; 4 in ResNeXt")
-    )
-    style: Style = field(
-        default="pytorch",
-        validator=validators.in_(("pytorch", "caffe")),
-        metadata=doc("a bottleneck's stride is on its 3x3 (pytorch) or first 1x1 (caffe)"),
-    )
-    stages: tuple[int, ...] = field(
+    depth: Depth = setting("layers", default=50)
+    groups: int = setting("of a bottleneck's 3x3 convolution; 32 or 64 in ResNeXt", default=1, least=1)
+    base_width: int = setting("of a group in the first stage; 4 in ResNeXt", default=64, least=1)
+    style: Style = setting("a bottleneck's stride is on its 3x3 (pytorch) or first 1x1 (caffe)", default="pytorch")
+    stages: tuple[Stage, ...] = setting(
+        "stages handed on: 1 is C2 at stride 4, 4 is C5 at stride 32; later ones are not built",
         default=(1, 2, 3, 4),
-        validator=[validators.min_len(1), validators.deep_iterable(validators.in_((1, 2, 3, 4)))],
-        metadata=doc("stages handed on: 1 is C2 at stride 4, 4 is C5 at stride 32; later ones are not built"),
+        min_items=1,
     )
-    frozen_stages: int = field(
-        default=1,
-        validator=[validators.ge(-1), validators.le(4)],
-        metadata=doc("-1 trains all, 0 freezes the stem, n the stem and stages 1..n"),
+    frozen_stages: int = setting(
+        "-1 trains all, 0 freezes the stem, n the stem and stages 1..n", default=1, least=-1, most=4
     )
-    norm: NormConfig = field(default=BatchNormConfig(frozen_statistics=True), metadata=doc("after every convolution"))
-    conv: ConvConfig = field(default=Conv2dConfig(), metadata=doc("all convolutions, the stem's too"))
-    spatial_conv: ConvConfig | None = field(
-        default=None, metadata=doc("the 3x3 convolutions of blocks in `spatial_stages`; null = as the others")
+    norm: NormConfig = setting("after every convolution", default=BatchNormConfig(frozen_statistics=True))
+    conv: ConvConfig = setting("all convolutions, the stem's too", default=Conv2dConfig())
+    spatial_conv: ConvConfig | None = setting(
+        "the 3x3 convolutions of blocks in `spatial_stages`; null = as the others", default=None
     )
-    spatial_stages: tuple[int, ...] = field(
-        default=(2, 3, 4),
-        validator=validators.deep_iterable(validators.in_((1, 2, 3, 4))),
-        metadata=doc("stages that `spatial_conv` is for: those of C3 to C5"),
+    spatial_stages: tuple[Stage, ...] = setting(
+        "stages that `spatial_conv` is for: those of C3 to C5", default=(2, 3, 4)
     )
-    zero_init_residual: bool = field(
-        default=True, metadata=doc("fresh residual branches begin at zero (their last norm's weight)")
-    )
-    pretrained: str | None = field(
-        default=None, metadata=doc("initial weights: torchvision:resnet50, or a file with torchvision's names")
+    zero_init_residual: bool = setting("fresh residual branches begin at zero (their last norm's weight)", default=True)
+    pretrained: str | None = setting(
+        "initial weights: torchvision:resnet50, or a file with torchvision's names", default=None
     )
 
     def __attrs_post_init__(self) -> None:
@@ -127,34 +104,24 @@ class ResNetConfig(BackboneConfig):
         return ResNet(self)
 
 
-@frozen(kw_only=True)
+@configclass
 class ResNetStageConfig(TrunkConfig):
     """One stage of ResNet as the trunk that a RoI head's branches share: res5 of the C4 models."""
 
     type: ClassVar[str] = "resnet_stage"
 
-    depth: Literal[18, 34, 50, 101, 152] = field(
-        default=50, validator=validators.in_(tuple(STAGE_BLOCKS)), metadata=doc("layers of the ResNet it belongs to")
-    )
-    number: Literal[1, 2, 3, 4] = field(
-        default=4, validator=validators.in_((1, 2, 3, 4)), metadata=doc("which stage; 4 is res5")
-    )
-    stride: Literal[1, 2] = field(default=2, validator=validators.in_((1, 2)), metadata=doc("of its first block"))
-    groups: int = field(default=1, validator=validators.ge(1), metadata=doc("as in the backbone"))
-    base_width: int = field(default=64, validator=validators.ge(1), metadata=doc("as in the backbone"))
-    style: Style = field(
-        default="pytorch", validator=validators.in_(("pytorch", "caffe")), metadata=doc("as in the backbone")
-    )
-    norm: NormConfig = field(default=BatchNormConfig(frozen_statistics=True), metadata=doc("after every convolution"))
-    conv: ConvConfig = field(default=Conv2dConfig(), metadata=doc("all convolutions"))
-    spatial_conv: ConvConfig | None = field(
-        default=None, metadata=doc("the 3x3 convolutions of its blocks; null = as the others")
-    )
-    zero_init_residual: bool = field(
-        default=True, metadata=doc("fresh residual branches begin at zero (their last norm's weight)")
-    )
-    pretrained: str | None = field(
-        default=None, metadata=doc("initial weights of the whole ResNet, of which this stage's are taken")
+    depth: Depth = setting("layers of the ResNet it belongs to", default=50)
+    number: Stage = setting("which stage; 4 is res5", default=4)
+    stride: Literal[1, 2] = setting("of its first block", default=2)
+    groups: int = setting("as in the backbone", default=1, least=1)
+    base_width: int = setting("as in the backbone", default=64, least=1)
+    style: Style = setting("as in the backbone", default="pytorch")
+    norm: NormConfig = setting("after every convolution", default=BatchNormConfig(frozen_statistics=True))
+    conv: ConvConfig = setting("all convolutions", default=Conv2dConfig())
+    spatial_conv: ConvConfig | None = setting("the 3x3 convolutions of its blocks; null = as the others", default=None)
+    zero_init_residual: bool = setting("fresh residual branches begin at zero (their last norm's weight)", default=True)
+    pretrained: str | None = setting(
+        "initial weights of the whole ResNet, of which this stage's are taken", default=None
     )
 
     def __attrs_post_init__(self) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from det_core.config.base import BackboneConfig, Component
 from det_core.hookspecs import hookimpl
-from det_core.weights import WeightMap
+from det_core.offers import WeightMap
+from det_core.settings import Component
+from det_core.slots import BackboneConfig
 from det_plugin_resnet.config import ResNetConfig, ResNetStageConfig
 from det_plugin_resnet.weights import WEIGHT_MAPS
 

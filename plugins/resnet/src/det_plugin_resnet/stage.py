@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from det_core.config.base import RegionSpec
-from det_core.model.contracts import Trunk
+from det_core.contracts import Trunk
+from det_core.specs import RegionSpec
 from det_core.weights import load_initial
 from det_plugin_resnet.blocks import initialise, make_stage
 from det_plugin_resnet.config import ResNetStageConfig

@@ -1,6 +1,6 @@
 """How other projects name ResNet's weights: as torchvision does, and so do we; detectron2 has names of its own."""
 
-from det_core.weights import Names, WeightMap
+from det_core.offers import Names, WeightMap
 from det_plugin_resnet.config import ResNetConfig, ResNetStageConfig
 
 

@@ -5,14 +5,15 @@ A row of a model's zoo says what is particular to it; the tables here say what b
 
 from __future__ import annotations
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
-from det_core.config.base import DenseHeadConfig, NeckConfig, RoIHeadConfig
 from det_core.data.config import CocoConfig, FlipConfig, ResizeConfig
 from det_core.evaluation.config import CocoEvaluatorConfig
 from det_core.model.detector_config import DetectorConfig, PreprocessConfig
 from det_core.model.layer_config import FrozenBatchNormConfig
 from det_core.recipe import DataConfig, EvaluationConfig, OptimizerConfig, Published, Recipe, ScheduleConfig
+from det_core.settings import evolve
+from det_core.slots import DenseHeadConfig, NeckConfig, RoIHeadConfig
 from det_plugin_resnet.config import ResNetConfig
 
 

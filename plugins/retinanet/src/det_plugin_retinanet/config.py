@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from attrs import field, frozen, validators
-
 from det_core.boxes.config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig
-from det_core.config.base import (
-    AnchorConfig,
-    AssignerConfig,
-    CoderConfig,
-    ConvConfig,
-    FeatureSpec,
-    LossConfig,
-    NormConfig,
-    doc,
-)
 from det_core.model.dense_config import DetectingHeadConfig
 from det_core.model.layer_config import Conv2dConfig
 from det_core.model.loss_config import FocalConfig, L1Config
+from det_core.settings import configclass, setting
+from det_core.slots import AnchorConfig, AssignerConfig, CoderConfig, ConvConfig, LossConfig, NormConfig
+from det_core.specs import FeatureSpec
 
 if TYPE_CHECKING:
     from det_plugin_retinanet.head import RetinaNetHead
@@ -27,31 +18,32 @@ if TYPE_CHECKING:
 OCTAVE = tuple(4 * 2 ** (i / 3) for i in range(3))  # three scales, the first 4 strides long
 
 
-@frozen(kw_only=True)
+@configclass
 class RetinaNetHeadConfig(DetectingHeadConfig):
     """Classes and boxes at every location of every level (Lin et al., Focal Loss, 2017)."""
 
     type: ClassVar[str] = "retinanet"
 
-    channels: int = field(default=256, validator=validators.ge(1), metadata=doc("of both towers"))
-    num_convs: int = field(default=4, validator=validators.ge(0), metadata=doc("3x3 convolutions of each tower"))
-    anchors: AnchorConfig = field(default=GridAnchorsConfig(scales=OCTAVE), metadata=doc("reference boxes"))
-    coder: CoderConfig = field(default=DeltaCoderConfig(), metadata=doc("box regression targets"))
-    assigner: AssignerConfig = field(
+    channels: int = setting("of both towers", default=256, least=1)
+    num_convs: int = setting("3x3 convolutions of each tower", default=4, least=0)
+    anchors: AnchorConfig = setting("reference boxes", default=GridAnchorsConfig(scales=OCTAVE))
+    coder: CoderConfig = setting("box regression targets", default=DeltaCoderConfig())
+    assigner: AssignerConfig = setting(
+        "which anchors stand for objects; all others below `negative` are background",
         default=MaxIoUAssignerConfig(positive=0.5, negative=0.4, low_quality=True, min_positive=0.0),
-        metadata=doc("which anchors stand for objects; all others below `negative` are background"),
     )
-    cls_loss: LossConfig = field(default=FocalConfig(), metadata=doc("classification, of all anchors"))
-    box_loss: LossConfig = field(default=L1Config(), metadata=doc("box regression, of positive anchors"))
-    prior: float = field(
+    cls_loss: LossConfig = setting("classification, of all anchors", default=FocalConfig())
+    box_loss: LossConfig = setting("box regression, of positive anchors", default=L1Config())
+    prior: float = setting(
+        "score that a fresh head gives everything, so that background does not drown the first steps",
         default=0.01,
-        validator=[validators.gt(0.0), validators.lt(1.0)],
-        metadata=doc("score that a fresh head gives everything, so that background does not drown the first steps"),
+        above=0,
+        below=1,
     )
-    norm: NormConfig | None = field(
-        default=None, metadata=doc("after every convolution of the towers; shared by levels, so none that counts them")
+    norm: NormConfig | None = setting(
+        "after every convolution of the towers; shared by levels, so none that counts them", default=None
     )
-    conv: ConvConfig = field(default=Conv2dConfig(), metadata=doc("the towers' convolutions"))
+    conv: ConvConfig = setting("the towers' convolutions", default=Conv2dConfig())
 
     def check(self, features: FeatureSpec) -> None:
         features.same_channels(f"dense_head {self.type!r}")

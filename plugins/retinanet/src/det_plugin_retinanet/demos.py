@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from attrs import evolve
-
 from det_core.boxes.config import GridAnchorsConfig
 from det_core.model.detector_config import DetectorConfig
 from det_core.model.layer_config import GroupNormConfig
 from det_core.recipe import Recipe
+from det_core.settings import evolve
 from det_core.zoo import sample_recipe
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_resnet.config import ResNetConfig

@@ -14,8 +14,7 @@ import torch
 from attrs import evolve
 from torch import Tensor, nn
 
-from det_core.config.base import FeatureSpec
-from det_core.model.contracts import DenseHead, Losses
+from det_core.contracts import DenseHead, Losses
 from det_core.model.dense import (
     DenseOutputs,
     anchor_labels,
@@ -27,11 +26,12 @@ from det_core.model.dense import (
     suppress,
 )
 from det_core.model.layers import normal_init, tower
+from det_core.specs import FeatureSpec
 from det_core.structures import Batch, Detections, ImageInfo, Targets
 from det_plugin_retinanet.config import RetinaNetHeadConfig
 
 
-class RetinaNetHead(DenseHead):
+class RetinaNetHead(DenseHead[DenseOutputs]):
     """A tower of convolutions for classes and one for boxes, shared over levels."""
 
     def __init__(self, config: RetinaNetHeadConfig, features: FeatureSpec, num_classes: int) -> None:
@@ -66,7 +66,7 @@ class RetinaNetHead(DenseHead):
         deltas = [self.deltas(self.box_tower(x)) for x in features]
         return dense_outputs(scores, deltas, self.num_classes, self.anchors)
 
-    def losses(self, outputs: DenseOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:  # type: ignore[override]
+    def losses(self, outputs: DenseOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:
         """`retina_cls` of all anchors and `retina_box` of the positive ones, both divided by the number of these."""
         matches = match_anchors(outputs.anchors, self.strides, self.assigner, targets, batch)
         chosen = [everything(assignment) for assignment in matches.assignments]
@@ -81,7 +81,7 @@ class RetinaNetHead(DenseHead):
         }
 
     @torch.no_grad()
-    def predict(self, outputs: DenseOutputs, batch: Batch) -> list[Detections]:  # type: ignore[override]
+    def predict(self, outputs: DenseOutputs, batch: Batch) -> list[Detections]:
         """Per level the best (anchor, class) pairs above the threshold, then NMS inside each class over all levels."""
         return [self._detect(outputs, row, info) for row, info in enumerate(batch.infos)]
 

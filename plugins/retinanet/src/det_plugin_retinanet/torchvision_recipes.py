@@ -7,13 +7,13 @@ the one it overlaps most.
 
 from __future__ import annotations
 
-from attrs import evolve
-
 from det_core.boxes.config import DeltaCoderConfig, GridAnchorsConfig
 from det_core.data.config import FlipConfig, ResizeConfig
 from det_core.model.detector_config import DetectorConfig
 from det_core.model.layer_config import FrozenBatchNormConfig
-from det_core.recipe import OptimizerConfig, Recipe, RecipeEntry, ScheduleConfig
+from det_core.offers import RecipeEntry
+from det_core.recipe import OptimizerConfig, Recipe, ScheduleConfig
+from det_core.settings import evolve
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_resnet.config import ResNetConfig
 from det_plugin_resnet.zoo import BOXES, COCO

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from det_core.boxes.anchors import AnchorGenerator, LevelAnchors, tile
+from det_core.boxes.anchors import tile
+from det_core.contracts import AnchorGenerator, LevelAnchors
 from det_plugin_ssd.config import SSDAnchorsConfig
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from det_core.data.dataset import DataError, Sample
-from det_core.data.transforms import V2, Transform
+from det_core.contracts import Sample, Transform
+from det_core.data.transforms import V2
+from det_core.errors import DataError
 from det_plugin_ssd.augment_config import IoUCropConfig, PhotometricDistortConfig, ZoomOutConfig
 
 

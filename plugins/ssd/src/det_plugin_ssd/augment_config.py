@@ -4,51 +4,38 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from attrs import field, frozen, validators
-
-from det_core.config.base import TransformConfig, doc
+from det_core.settings import configclass, setting
+from det_core.slots import TransformConfig
 
 if TYPE_CHECKING:
-    from det_core.data.transforms import Transform
-
-PROBABILITY = [validators.ge(0.0), validators.le(1.0)]
-POSITIVE = validators.gt(0.0)
+    from det_core.contracts import Transform
 
 
-def _rising(instance: object, attribute: object, value: tuple[float, float]) -> None:
-    if value[0] > value[1]:
-        raise ValueError(f"{getattr(attribute, 'name', '')!r} must be (least, most), got {list(value)}")
+def _rising(ends: tuple[float, float]) -> str:
+    """What is wrong with a range."""
+    return "" if ends[0] <= ends[1] else "the first must not be above the second: (least, most)"
 
 
-def _ends(instance: object, attribute: object, value: tuple[float, ...]) -> None:
-    if not any(overlap >= 1 for overlap in value):
-        raise ValueError(
-            f"'overlaps' must have a value of 1 or more, which keeps the image whole: without it no crop may fit some "
-            f"images, and drawing would not end; got {list(value)}"
-        )
+def _ends(overlaps: tuple[float, ...]) -> str:
+    """What is wrong with the IoUs to draw from: without 1, no crop may fit some images, and drawing would not end."""
+    return (
+        "" if any(overlap >= 1 for overlap in overlaps) else "one value must be 1 or more, which keeps the image whole"
+    )
 
 
-@frozen(kw_only=True)
+@configclass
 class PhotometricDistortConfig(TransformConfig):
     """Brightness, contrast, saturation, hue and the order of channels, each changed with a probability."""
 
     type: ClassVar[str] = "photometric_distort"
 
-    brightness: tuple[float, float] = field(
-        default=(0.875, 1.125), validator=[validators.deep_iterable(POSITIVE), _rising], metadata=doc("factor")
+    brightness: tuple[float, float] = setting("factor", default=(0.875, 1.125), above=0, check=_rising)
+    contrast: tuple[float, float] = setting("factor", default=(0.5, 1.5), above=0, check=_rising)
+    saturation: tuple[float, float] = setting("factor", default=(0.5, 1.5), above=0, check=_rising)
+    hue: tuple[float, float] = setting(
+        "shift, of the colour circle", default=(-0.05, 0.05), least=-0.5, most=0.5, check=_rising
     )
-    contrast: tuple[float, float] = field(
-        default=(0.5, 1.5), validator=[validators.deep_iterable(POSITIVE), _rising], metadata=doc("factor")
-    )
-    saturation: tuple[float, float] = field(
-        default=(0.5, 1.5), validator=[validators.deep_iterable(POSITIVE), _rising], metadata=doc("factor")
-    )
-    hue: tuple[float, float] = field(
-        default=(-0.05, 0.05),
-        validator=[validators.deep_iterable([validators.ge(-0.5), validators.le(0.5)]), _rising],
-        metadata=doc("shift, of the colour circle"),
-    )
-    probability: float = field(default=0.5, validator=PROBABILITY, metadata=doc("of each of the changes"))
+    probability: float = setting("of each of the changes", default=0.5, least=0, most=1)
 
     def build(self) -> Transform:
         from det_plugin_ssd.augment import photometric_distort
@@ -56,21 +43,19 @@ class PhotometricDistortConfig(TransformConfig):
         return photometric_distort(self)
 
 
-@frozen(kw_only=True)
+@configclass
 class ZoomOutConfig(TransformConfig):
     """The image somewhere on a larger canvas, so that its objects become small."""
 
     type: ClassVar[str] = "zoom_out"
 
-    fill: tuple[float, float, float] = field(
-        default=(123.675, 116.28, 103.53), metadata=doc("colour of the canvas, RGB 0..255: the mean")
+    fill: tuple[float, float, float] = setting(
+        "colour of the canvas, RGB 0..255: the mean", default=(123.675, 116.28, 103.53)
     )
-    sides: tuple[float, float] = field(
-        default=(1.0, 4.0),
-        validator=[validators.deep_iterable(validators.ge(1.0)), _rising],
-        metadata=doc("of the canvas over those of the image"),
+    sides: tuple[float, float] = setting(
+        "of the canvas over those of the image", default=(1.0, 4.0), least=1, check=_rising
     )
-    probability: float = field(default=0.5, validator=PROBABILITY, metadata=doc("of zooming out"))
+    probability: float = setting("of zooming out", default=0.5, least=0, most=1)
 
     def build(self) -> Transform:
         from det_plugin_ssd.augment import zoom_out
@@ -78,28 +63,23 @@ class ZoomOutConfig(TransformConfig):
         return zoom_out(self)
 
 
-@frozen(kw_only=True)
+@configclass
 class IoUCropConfig(TransformConfig):
     """A crop that overlaps objects by a drawn IoU; objects whose centre is outside of it go."""
 
     type: ClassVar[str] = "iou_crop"
 
-    overlaps: tuple[float, ...] = field(
+    overlaps: tuple[float, ...] = setting(
+        "least IoU that is drawn; 1 and more keeps the image whole",
         default=(0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0),
-        validator=[validators.deep_iterable(validators.ge(0.0)), _ends],
-        metadata=doc("least IoU that is drawn; 1 and more keeps the image whole"),
+        least=0,
+        check=_ends,
     )
-    sides: tuple[float, float] = field(
-        default=(0.3, 1.0),
-        validator=[validators.deep_iterable([POSITIVE, validators.le(1.0)]), _rising],
-        metadata=doc("of the crop over those of the image"),
+    sides: tuple[float, float] = setting(
+        "of the crop over those of the image", default=(0.3, 1.0), above=0, most=1, check=_rising
     )
-    aspects: tuple[float, float] = field(
-        default=(0.5, 2.0),
-        validator=[validators.deep_iterable(POSITIVE), _rising],
-        metadata=doc("width over height of the crop"),
-    )
-    tries: int = field(default=50, validator=validators.ge(1), metadata=doc("for an IoU, before another is drawn"))
+    aspects: tuple[float, float] = setting("width over height of the crop", default=(0.5, 2.0), above=0, check=_rising)
+    tries: int = setting("for an IoU, before another is drawn", default=50, least=1)
 
     def build(self) -> Transform:
         from det_plugin_ssd.augment import IoUCrop

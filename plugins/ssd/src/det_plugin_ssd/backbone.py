@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from det_core.model.contracts import Backbone
+from det_core.contracts import Backbone
 from det_core.model.conv_norm import conv_norm
 from det_core.model.layers import kaiming_init
 from det_core.weights import load_initial

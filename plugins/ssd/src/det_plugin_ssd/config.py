@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from attrs import field, frozen, validators
-
 from det_core.boxes.config import DeltaCoderConfig, MaxIoUAssignerConfig
-from det_core.config.base import (
+from det_core.errors import ConfigError
+from det_core.model.dense_config import DetectingHeadConfig
+from det_core.model.layer_config import Conv2dConfig
+from det_core.model.loss_config import CrossEntropyConfig, SmoothL1Config
+from det_core.settings import configclass, setting
+from det_core.slots import (
     AnchorConfig,
     AssignerConfig,
     BackboneConfig,
     CoderConfig,
-    ConfigError,
     ConvConfig,
-    FeatureSpec,
     LossConfig,
     NeckConfig,
     NormConfig,
-    doc,
 )
-from det_core.model.dense_config import FRACTION, DetectingHeadConfig
-from det_core.model.layer_config import Conv2dConfig
-from det_core.model.loss_config import CrossEntropyConfig, SmoothL1Config
+from det_core.specs import FeatureSpec
 
 if TYPE_CHECKING:
     from det_plugin_ssd.anchors import SSDAnchors
@@ -30,26 +28,20 @@ if TYPE_CHECKING:
     from det_plugin_ssd.head import SSDHead
     from det_plugin_ssd.neck import SSDNeck
 
-AT_LEAST_1 = validators.ge(1)
 
-
-@frozen(kw_only=True)
+@configclass
 class VGGConfig(BackboneConfig):
     """VGG-16 with its fully connected layers turned into convolutions (Liu et al., SSD, 2016, section 3)."""
 
     type: ClassVar[str] = "vgg16_ssd"
 
-    channels: int = field(
-        default=64, validator=AT_LEAST_1, metadata=doc("of the first stage; others have 2, 4, 8 and 8 times, fc7 16")
+    channels: int = setting("of the first stage; others have 2, 4, 8 and 8 times, fc7 16", default=64, least=1)
+    norm: NormConfig | None = setting(
+        "after every convolution; the published models have none, and fine-tune", default=None
     )
-    norm: NormConfig | None = field(
-        default=None, metadata=doc("after every convolution; the published models have none, and fine-tune")
-    )
-    pretrained: str | None = field(
+    pretrained: str | None = setting(
+        "initial weights: torchvision:NAME, torchvision:NAME@WEIGHTS or a file's path; fc6 and fc7 begin fresh",
         default=None,
-        metadata=doc(
-            "initial weights: torchvision:NAME, torchvision:NAME@WEIGHTS or a file's path; fc6 and fc7 begin fresh"
-        ),
     )
 
     def feature_spec(self) -> FeatureSpec:
@@ -61,17 +53,15 @@ class VGGConfig(BackboneConfig):
         return VGG(self)
 
 
-@frozen(kw_only=True)
+@configclass
 class ExtraLevelConfig:
     """A level that the neck adds: a 1x1 convolution to half the channels, then one of `kernel`."""
 
-    channels: int = field(default=256, validator=validators.ge(2), metadata=doc("of the level"))
-    kernel: int = field(default=3, validator=AT_LEAST_1, metadata=doc("side of the second convolution"))
-    stride: int = field(default=2, validator=AT_LEAST_1, metadata=doc("of the second convolution"))
-    padding: int = field(default=1, validator=validators.ge(0), metadata=doc("of the second convolution"))
-    spacing: int = field(
-        validator=AT_LEAST_1, metadata=doc("pixels of the input between the level's cells: what its anchors stand on")
-    )
+    channels: int = setting("of the level", default=256, least=2)
+    kernel: int = setting("side of the second convolution", default=3, least=1)
+    stride: int = setting("of the second convolution", default=2, least=1)
+    padding: int = setting("of the second convolution", default=1, least=0)
+    spacing: int = setting("pixels of the input between the level's cells: what its anchors stand on", least=1)
 
 
 EXTRA_300 = (
@@ -89,18 +79,16 @@ EXTRA_512 = (
 )
 
 
-@frozen(kw_only=True)
+@configclass
 class SSDNeckConfig(NeckConfig):
     """The finest map normalised, and further levels behind the coarsest."""
 
     type: ClassVar[str] = "ssd_neck"
 
-    scale: float = field(
-        default=20.0, validator=validators.gt(0), metadata=doc("what the finest map's channels are scaled to at first")
-    )
-    extra: tuple[ExtraLevelConfig, ...] = field(default=EXTRA_300, metadata=doc("levels behind the inputs, in order"))
-    norm: NormConfig | None = field(default=None, metadata=doc("after every convolution"))
-    conv: ConvConfig = field(default=Conv2dConfig(), metadata=doc("the further levels' convolutions"))
+    scale: float = setting("what the finest map's channels are scaled to at first", default=20.0, above=0)
+    extra: tuple[ExtraLevelConfig, ...] = setting("levels behind the inputs, in order", default=EXTRA_300)
+    norm: NormConfig | None = setting("after every convolution", default=None)
+    conv: ConvConfig = setting("the further levels' convolutions", default=Conv2dConfig())
 
     def feature_spec(self, inputs: FeatureSpec) -> FeatureSpec:
         return FeatureSpec(
@@ -114,7 +102,7 @@ class SSDNeckConfig(NeckConfig):
         return SSDNeck(self, inputs)
 
 
-@frozen(kw_only=True)
+@configclass
 class SSDAnchorsConfig(AnchorConfig):
     """Anchors of two sizes and several shapes around the middle of every cell; sizes are given level by level.
 
@@ -124,18 +112,14 @@ class SSDAnchorsConfig(AnchorConfig):
 
     type: ClassVar[str] = "ssd_anchors"
 
-    sizes: tuple[float, ...] = field(
-        validator=[validators.min_len(2), validators.deep_iterable(validators.gt(0))],
-        metadata=doc("side in pixels of each level's smaller square, and the size behind the last level"),
+    sizes: tuple[float, ...] = setting(
+        "side in pixels of each level's smaller square, and the size behind the last level", min_items=2, above=0
     )
-    ratios: tuple[tuple[float, ...], ...] = field(
-        validator=validators.deep_iterable(validators.deep_iterable(validators.gt(1.0))),
-        metadata=doc("of each level: width over height of the wide ones, height over width of the high ones"),
+    ratios: tuple[tuple[float, ...], ...] = setting(
+        "of each level: width over height of the wide ones, height over width of the high ones", above=1
     )
-    longest: float | None = field(
-        default=None,
-        validator=validators.optional(validators.gt(0)),
-        metadata=doc("sides are cut to it, as torchvision cuts them to the image's; null = they are not"),
+    longest: float | None = setting(
+        "sides are cut to it, as torchvision cuts them to the image's; null = they are not", default=None, above=0
     )
 
     def __attrs_post_init__(self) -> None:
@@ -184,36 +168,30 @@ VOC_300 = SSDAnchorsConfig(sizes=(30.0, 60.0, 111.0, 162.0, 213.0, 264.0, 315.0)
 VOC_512 = SSDAnchorsConfig(sizes=(35.0, 76.0, 153.0, 230.0, 307.0, 384.0, 460.0, 537.0), ratios=RATIOS_512)
 
 
-@frozen(kw_only=True)
+@configclass
 class SSDHeadConfig(DetectingHeadConfig):
     """Softmax classes and boxes at every location, with layers of each level's own (Liu et al., SSD, 2016)."""
 
     type: ClassVar[str] = "ssd"
 
-    anchors: AnchorConfig = field(default=COCO_300, metadata=doc("reference boxes"))
-    coder: CoderConfig = field(
-        default=DeltaCoderConfig(stds=(0.1, 0.1, 0.2, 0.2)), metadata=doc("box regression targets")
-    )
-    assigner: AssignerConfig = field(
+    anchors: AnchorConfig = setting("reference boxes", default=COCO_300)
+    coder: CoderConfig = setting("box regression targets", default=DeltaCoderConfig(stds=(0.1, 0.1, 0.2, 0.2)))
+    assigner: AssignerConfig = setting(
+        "which anchors stand for objects",
         default=MaxIoUAssignerConfig(positive=0.5, negative=0.5, low_quality=True, min_positive=0.0, all_ties=False),
-        metadata=doc("which anchors stand for objects"),
     )
-    cls_loss: LossConfig = field(
-        default=CrossEntropyConfig(), metadata=doc("classification, of positives and the hardest negatives")
+    cls_loss: LossConfig = setting(
+        "classification, of positives and the hardest negatives", default=CrossEntropyConfig()
     )
-    box_loss: LossConfig = field(default=SmoothL1Config(), metadata=doc("box regression, of positive anchors"))
-    negatives: float = field(
-        default=3.0, validator=validators.ge(0.0), metadata=doc("hardest background anchors per positive, by image")
+    box_loss: LossConfig = setting("box regression, of positive anchors", default=SmoothL1Config())
+    negatives: float = setting("hardest background anchors per positive, by image", default=3.0, least=0)
+    candidates: Literal["level", "class"] = setting(
+        "what `before_nms` counts in: pairs of each level, or anchors of each class (torchvision)", default="level"
     )
-    candidates: Literal["level", "class"] = field(
-        default="level",
-        validator=validators.in_(("level", "class")),
-        metadata=doc("what `before_nms` counts in: pairs of each level, or anchors of each class (torchvision)"),
-    )
-    before_nms: int = field(default=1000, validator=AT_LEAST_1, metadata=doc("best of each level or class that stay"))
-    score_threshold: float = field(default=0.02, validator=FRACTION, metadata=doc("detections above it are kept"))
-    nms_threshold: float = field(default=0.45, validator=FRACTION, metadata=doc("IoU above which a detection goes"))
-    max_detections: int = field(default=200, validator=AT_LEAST_1, metadata=doc("best per image"))
+    before_nms: int = setting("best of each level or class that stay", default=1000, least=1)
+    score_threshold: float = setting("detections above it are kept", default=0.02, least=0, most=1)
+    nms_threshold: float = setting("IoU above which a detection goes", default=0.45, least=0, most=1)
+    max_detections: int = setting("best per image", default=200, least=1)
 
     def check(self, features: FeatureSpec) -> None:
         self.anchors.anchors_per_level(len(features.strides))

@@ -13,8 +13,7 @@ import torch
 from attrs import evolve
 from torch import Tensor, nn
 
-from det_core.config.base import FeatureSpec
-from det_core.model.contracts import DenseHead, Losses
+from det_core.contracts import DenseHead, Losses
 from det_core.model.dense import (
     DenseOutputs,
     best_candidates,
@@ -26,12 +25,12 @@ from det_core.model.dense import (
     suppress,
 )
 from det_core.model.layers import xavier_init
-from det_core.model.losses import full_precision
-from det_core.structures import Batch, Detections, Targets
+from det_core.specs import FeatureSpec
+from det_core.structures import Batch, Detections, Targets, full_precision
 from det_plugin_ssd.config import SSDHeadConfig
 
 
-class SSDHead(DenseHead):
+class SSDHead(DenseHead[DenseOutputs]):
     """One 3x3 convolution to K+1 classes and one to boxes on each level, background last."""
 
     def __init__(self, config: SSDHeadConfig, features: FeatureSpec, num_classes: int) -> None:
@@ -59,7 +58,7 @@ class SSDHead(DenseHead):
         deltas = [layer(x) for layer, x in zip(self.deltas, features, strict=True)]
         return dense_outputs(scores, deltas, self.num_classes + 1, self.anchors)
 
-    def losses(self, outputs: DenseOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:  # type: ignore[override]
+    def losses(self, outputs: DenseOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:
         """`ssd_cls` of positive anchors and the hardest negatives, `ssd_box`; both over the number of positives."""
         matches = match_anchors(outputs.anchors, self.strides, self.assigner, targets, batch)
         chosen = [everything(assignment) for assignment in matches.assignments]
@@ -82,7 +81,7 @@ class SSDHead(DenseHead):
         return background.topk(min(count, len(background)), largest=False).indices
 
     @torch.no_grad()
-    def predict(self, outputs: DenseOutputs, batch: Batch) -> list[Detections]:  # type: ignore[override]
+    def predict(self, outputs: DenseOutputs, batch: Batch) -> list[Detections]:
         """Softmax scores, the best of each level or class above the threshold, then NMS inside each class."""
         config = self.config
         scores = [full_precision(x).softmax(-1)[..., :-1] for x in outputs.scores]

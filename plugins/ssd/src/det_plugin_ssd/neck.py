@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from det_core.config.base import DetError, FeatureSpec
-from det_core.model.contracts import Neck
+from det_core.contracts import Neck
+from det_core.errors import DetError
 from det_core.model.layers import ConvNorm, xavier_init
+from det_core.specs import FeatureSpec
 from det_plugin_ssd.config import SSDNeckConfig
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from det_core.recipe import RecipeEntry
+from det_core.offers import RecipeEntry
 from det_core.zoo import zoo_entries
 from det_plugin_ssd.demos import demo_recipe
 from det_plugin_ssd.torchvision_recipes import TORCHVISION_ENTRY

@@ -6,12 +6,12 @@ version 0.29).
 
 from __future__ import annotations
 
-from attrs import evolve
-
 from det_core.boxes.config import DeltaCoderConfig
 from det_core.data.config import ResizeConfig
 from det_core.model.detector_config import PreprocessConfig
-from det_core.recipe import Recipe, RecipeEntry
+from det_core.offers import RecipeEntry
+from det_core.recipe import Recipe
+from det_core.settings import evolve
 from det_plugin_ssd.config import COCO_300, SSDHeadConfig
 from det_plugin_ssd.zoo import ROWS, detector, zoo_recipe
 

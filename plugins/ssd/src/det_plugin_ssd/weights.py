@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from det_core.weights import Change, Names, WeightMap
+from det_core.offers import Change, Names, WeightMap
 from det_plugin_ssd.config import SSDAnchorsConfig, SSDHeadConfig, SSDNeckConfig, VGGConfig
 
 if TYPE_CHECKING:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from attrs import evolve, frozen
+from attrs import frozen
 
-from det_core.config.base import TransformConfig
 from det_core.data.config import CocoConfig, FlipConfig, ResizeConfig, VocConfig
 from det_core.evaluation.config import CocoEvaluatorConfig, VocEvaluatorConfig
 from det_core.model.detector_config import DetectorConfig, PreprocessConfig
 from det_core.recipe import DataConfig, EvaluationConfig, OptimizerConfig, Published, Recipe, ScheduleConfig
+from det_core.settings import evolve
+from det_core.slots import TransformConfig
 from det_plugin_ssd.augment_config import IoUCropConfig, PhotometricDistortConfig, ZoomOutConfig
 from det_plugin_ssd.config import (
     COCO_300,

@@ -1,0 +1,411 @@
+"""What a built part must offer, slot by slot, and the values that parts of one kind exchange.
+
+Letters: N images, L feature levels, R regions of interest, K foreground classes, C channels, H W padded input size,
+h w feature size, A anchors per cell, n elements (anchors, regions, boxes), M objects, p positives, q negatives.
+Boxes are xyxy float32 or float64 (never half) in pixels of the padded network input, unless said otherwise. Labels are
+0..K-1, K is background in softmax heads. Sizes are (height, width).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+import attrs
+from attrs import frozen
+from torch import Tensor, nn
+
+from det_core.specs import FeatureSpec, ProposalLimits, RegionSpec
+from det_core.structures import Batch, Classes, Detections, Key, LossTerm, Targets, full_precision
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+Losses = Mapping[str, LossTerm]
+
+
+class Backbone(nn.Module, ABC):
+    """Images to feature maps. `out` equals the configuration's `feature_spec()`."""
+
+    out: FeatureSpec
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) to L maps (N, C_l, H / stride_l, W / stride_l), finest first."""
+
+    def load_initial_weights(self) -> None:
+        """Load what the configuration names as initial (ImageNet) weights, if anything; called before training."""
+
+
+class Neck(nn.Module, ABC):
+    """Feature maps to feature maps. `out` equals the configuration's `feature_spec(inputs)`."""
+
+    out: FeatureSpec
+
+    @abstractmethod
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """L_in maps to L_out maps, finest first."""
+
+
+class NotPretrained(nn.Module):
+    """A layer that no ImageNet model has (the offsets of a deformable convolution, say): it keeps its own weights."""
+
+
+class Head(nn.Module):
+    """What all heads share."""
+
+    def class_dependent(self) -> tuple[str, ...]:
+        """Names (below this module) of layers whose shape hangs on the classes: left fresh in fine-tuning."""
+        return ()
+
+
+Outputs = TypeVar("Outputs")
+
+
+class DenseHead(Head, ABC, Generic[Outputs]):
+    """Works on every location of the feature maps. Its outputs are a frozen attrs class of its own."""
+
+    @abstractmethod
+    def forward(self, features: Sequence[Tensor]) -> Outputs:
+        """L feature maps to the outputs that `losses` and `predict` take."""
+
+    @abstractmethod
+    def losses(self, outputs: Outputs, targets: Sequence[Targets], batch: Batch) -> Losses:
+        """Loss terms by name; finite, with gradients to all parameters, also where no image has objects."""
+
+    @abstractmethod
+    def predict(self, outputs: Outputs, batch: Batch) -> list[Detections]:
+        """Detections per image, in original pixels."""
+
+
+class ProposalHead(DenseHead[Outputs]):
+    """A dense head that proposes boxes to a RoI head."""
+
+    train_limits: ProposalLimits
+    test_limits: ProposalLimits
+
+    @abstractmethod
+    def proposals(self, outputs: Outputs, batch: Batch, limits: ProposalLimits) -> list[Tensor]:
+        """Per image (n, 4) detached boxes, best first, n <= limits.after_nms."""
+
+
+class RoIHead(Head, ABC):
+    """Works on proposals."""
+
+    needs_masks: bool = False
+    needs_semantic: bool = False
+
+    @abstractmethod
+    def losses(
+        self, features: Sequence[Tensor], proposals: Sequence[Tensor], targets: Sequence[Targets], batch: Batch
+    ) -> Losses:
+        """Loss terms by name; finite, with gradients to all parameters, also where no image has objects."""
+
+    @abstractmethod
+    def predict(self, features: Sequence[Tensor], proposals: Sequence[Tensor], batch: Batch) -> list[Detections]:
+        """Detections per image, in original pixels."""
+
+
+class RoIPool(nn.Module, ABC):
+    """Feature maps and RoIs to one small map per RoI. `out` equals the configuration's `region_spec(inputs)`."""
+
+    out: RegionSpec
+
+    @abstractmethod
+    def forward(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
+        """L maps and (R, 5) rois (image index, x1, y1, x2, y2) to (R, C, height, width)."""
+
+
+class Trunk(nn.Module, ABC):
+    """A stage shared by a RoI head's branches. `out` equals the configuration's `region_spec(inputs)`."""
+
+    out: RegionSpec
+
+    def load_initial_weights(self) -> None:
+        """Load the weights that the configuration names, if any; called once before training from scratch."""
+
+    @abstractmethod
+    def forward(self, regions: Tensor) -> Tensor:
+        """(R, C, h, w) to (R, C', h', w')."""
+
+
+@frozen(eq=False)
+class BoxOutputs:
+    """scores (R, K+1) logits, background last; deltas (R, 4K), or (R, 4) where regression is class-agnostic."""
+
+    scores: Tensor
+    deltas: Tensor
+
+
+class BoxHead(Head, ABC):
+    """Pooled regions to class scores and box deltas."""
+
+    num_classes: int
+    class_agnostic: bool = False
+
+    @abstractmethod
+    def forward(self, regions: Tensor) -> BoxOutputs:
+        """(R, C, h, w) to scores and deltas."""
+
+
+class MaskHead(Head, ABC):
+    """Pooled regions to mask logits. `size` is the (height, width) of its masks."""
+
+    size: tuple[int, int]
+    num_classes: int
+    class_agnostic: bool = False
+
+    @abstractmethod
+    def forward(self, regions: Tensor) -> Tensor:
+        """(R, C, h, w) to (R, K, height, width) logits, K = 1 where class-agnostic."""
+
+
+class HiddenMaskHead(MaskHead):
+    """A mask head that shows its features, so that another stage's head can build on them (HTC's information flow)."""
+
+    hidden_channels: int
+
+    @abstractmethod
+    def hidden(self, regions: Tensor) -> Tensor:
+        """(R, C, h, w) to features (R, hidden_channels, h, w)."""
+
+    @abstractmethod
+    def logits_of(self, hidden: Tensor) -> Tensor:
+        """Features (R, hidden_channels, h, w) to logits (R, K, height, width)."""
+
+    def forward(self, regions: Tensor) -> Tensor:
+        return self.logits_of(self.hidden(regions))
+
+
+# Anchors, targets, losses
+
+
+@frozen(eq=False)
+class LevelAnchors:
+    """boxes (h*w*A, 4) in the order (row, column, anchor); cells (h*w*A, 2) int64: the row and column of each."""
+
+    boxes: Tensor
+    cells: Tensor
+
+    def valid(self, padded_size: tuple[int, int], stride: int) -> Tensor:
+        """(h*w*A,) bool: the cell begins inside the padded image `(H, W)`."""
+        rows, columns = (math.ceil(side / stride) for side in padded_size)
+        return (self.cells[:, 0] < rows) & (self.cells[:, 1] < columns)
+
+
+class AnchorGenerator(ABC):
+    """Makes the anchors of every level."""
+
+    strides: tuple[int, ...]
+
+    @abstractmethod
+    def __call__(self, sizes: Sequence[tuple[int, int]], device: torch.device) -> list[LevelAnchors]:
+        """Anchors for feature sizes (h, w), one per level."""
+
+
+BACKGROUND = -1
+
+
+IGNORED = -2
+
+
+@frozen(eq=False)
+class Assignment:
+    """objects: (N,) int64, the index of each candidate's object, BACKGROUND, or IGNORED (neither)."""
+
+    objects: Tensor
+
+    def positive(self) -> Tensor:
+        """(p,) int64 candidates that stand for an object, ascending."""
+        return (self.objects >= 0).nonzero().flatten()
+
+    def negative(self) -> Tensor:
+        """(q,) int64 candidates that stand for background, ascending."""
+        return (self.objects == BACKGROUND).nonzero().flatten()
+
+
+class Assigner(ABC):
+    """Assigns candidate boxes to objects."""
+
+    @abstractmethod
+    def __call__(self, boxes: Tensor, objects: Tensor) -> Assignment:
+        """Candidates (N, 4) and objects (M, 4), both possibly empty."""
+
+
+class BoxCoder(ABC):
+    """Turns boxes into what a network regresses, and back."""
+
+    @abstractmethod
+    def encode(self, anchors: Tensor, boxes: Tensor) -> Tensor:
+        """(n, 4) deltas that move `anchors` (n, 4) onto `boxes` (n, 4)."""
+
+    @abstractmethod
+    def decode(self, anchors: Tensor, deltas: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """(n, ..., 4) boxes from `anchors` (n, 4) and `deltas` (n, ..., 4), clipped to the image `(h, w)` if given."""
+
+
+@frozen(eq=False)
+class Sampled:
+    """positive (p,) and negative (q,) int64: indices of candidates; objects (p,) int64: the object of each positive."""
+
+    positive: Tensor
+    negative: Tensor
+    objects: Tensor
+
+
+class Sampler(ABC):
+    """Chooses among assigned candidates."""
+
+    @abstractmethod
+    def __call__(self, assignment: Assignment, key: Key, consumer: str) -> Sampled:
+        """The choice for one image; all randomness comes from the image's key and the consumer's name."""
+
+
+class Loss(nn.Module, ABC):
+    """Compares predictions with targets element by element; `weight` scales the sum."""
+
+    decoded = False
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = weight
+
+    @abstractmethod
+    def elementwise(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """The loss of each element, unweighted and not summed."""
+
+    def forward(self, predicted: Tensor, target: Tensor, count: Tensor | float) -> LossTerm:
+        """The weighted sum over all elements, with the count that normalises it."""
+        predicted = full_precision(predicted)
+        return LossTerm(self.weight * self.elementwise(predicted, target).sum(), count)
+
+
+# Data and metrics
+
+
+@frozen
+class BadSample:
+    """One thing that is wrong in a data set: what, in which file, and the id of the image, annotation or category."""
+
+    what: str
+    file: str
+    id: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}"
+
+
+@frozen(eq=False, kw_only=True)
+class Sample:
+    """One image with its annotations.
+
+    image: (3, H, W) uint8 RGB. boxes: (n, 4) float32 xyxy. labels: (n,) int64 in 0..K-1. ignored: (n,) bool, crowd
+    regions and difficult objects. masks: (n, H, W) uint8 of 0 and 1, or None. semantic: (H, W) uint8 class ids with
+    255 ignored, or None. proposals: (p, 4) float32 xyxy, best first, or None.
+    """
+
+    image: Tensor
+    boxes: Tensor
+    labels: Tensor
+    ignored: Tensor
+    masks: Tensor | None = None
+    semantic: Tensor | None = None
+    proposals: Tensor | None = None
+    file: str = ""
+    image_id: int = 0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the image."""
+        return int(self.image.shape[-2]), int(self.image.shape[-1])
+
+    def targets(self) -> Targets:
+        """The annotations as training targets."""
+        return Targets(
+            boxes=self.boxes, labels=self.labels, masks=self.masks, ignored=self.ignored, semantic=self.semantic
+        )
+
+
+class DetectionDataset(ABC):
+    """Images with boxes (and masks), held so that loader processes share them.
+
+    name: for messages. classes: names of labels 0..K-1 and their ids in the annotation file. sizes: (N, 2) int64
+    (height, width). image_ids: (N,) int64, unique. has_masks: whether samples carry masks. semantic_classes: the ids
+    0..n-1 that the samples' semantic maps may hold beside 255; 0 where they carry none. skipped: what was left out
+    because it is bad. on_bad_sample: "error" or "skip", also for what shows itself only at loading. dropped: how many
+    annotations are in order, but left out of training by the data set's rules. filtered: how many images its settings
+    leave out. ignored_kind: what its ignored annotations are, for reports.
+    """
+
+    name: str
+    classes: Classes
+    sizes: NDArray[np.int64]
+    image_ids: NDArray[np.int64]
+    has_masks: bool = False
+    semantic_classes: int = 0
+    on_bad_sample: str = "error"
+    dropped: int = 0
+    filtered: int = 0
+    ignored_kind: str = "crowd regions"
+    skipped: list[BadSample]
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @abstractmethod
+    def file(self, index: int) -> str:
+        """Path of an image, for messages."""
+
+    @abstractmethod
+    def load(self, index: int) -> Sample:
+        """Read an image with its annotations; BadImage if it cannot be used."""
+
+    @abstractmethod
+    def ground_truth(self) -> dict[str, Any]:
+        """All annotations as a fresh COCO-format dict, for evaluators.
+
+        `categories` bear the original ids; `annotations` have `bbox` (xywh), `area`, `iscrowd` and, where there are
+        masks, `segmentation`.
+        """
+
+
+class Transform(Protocol):
+    """From a sample to a new one.
+
+    Random choices come from torch's global CPU generator, which `apply_transforms` seeds for each sample: whoever
+    draws from elsewhere (`random`, numpy) is not reproducible. Boxes that leave the image may be left empty; they
+    are dropped afterwards, with their labels and masks.
+    """
+
+    def __call__(self, sample: Sample, /) -> Sample: ...
+
+
+@frozen(kw_only=True)
+class EvaluationResult:
+    """Metrics by name, as fractions of 1; nan where there is nothing to measure (no ground truth).
+
+    per_class: metrics of each class by its name. table: the same as text of at most 80 columns for a terminal.
+    """
+
+    metrics: dict[str, float]
+    per_class: dict[str, dict[str, float]] = attrs.field(factory=dict)
+    table: str = ""
+
+
+class Evaluator(ABC):
+    """A metric on one data set.
+
+    `encode` is called for every image, on whichever rank has it; the records of all ranks then go to one `compute`.
+    """
+
+    @abstractmethod
+    def encode(self, image_id: int, detections: Detections) -> list[dict[str, Any]]:
+        """The detections of an image as records that JSON can hold; boxes in pixels of the original image."""
+
+    @abstractmethod
+    def compute(self, results: list[dict[str, Any]]) -> EvaluationResult:
+        """Metrics from the records of all images; none at all is a result too."""

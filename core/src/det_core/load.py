@@ -1,0 +1,88 @@
+"""A name or a file to a recipe: the zoo, YAML with `extends`, and overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from det_core.config.convert import structure
+from det_core.config.overrides import apply_overrides, merge
+from det_core.config.schema import json_schema
+from det_core.config.yaml_text import read_yaml
+from det_core.errors import ConfigError, PluginError
+from det_core.known import install_hint
+from det_core.plugins import plugin_manager
+from det_core.recipe import Recipe
+from det_core.settings import evolve
+
+
+def recipe_from_plain(plain: dict[str, Any], source: str = "") -> Recipe:
+    """A recipe from plain data, as `Recipe.to_plain` makes it.
+
+    Raises:
+        ConfigError: with every problem, `source` naming the file.
+    """
+    return structure(plain, Recipe, source)
+
+
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe by zoo name or from a YAML file, with `path=value` overrides laid on it.
+
+    A YAML file may say `extends: NAME` and give only what differs. Raises ConfigError with every problem found,
+    PluginError for a name nobody provides or whose requirements are not installed (with what to install), DetError
+    for a file that cannot be read.
+    """
+    text = str(name_or_path)
+    if isinstance(name_or_path, Path) or text.endswith((".yaml", ".yml", ".json")):
+        plain = _read(Path(text))
+    else:
+        plain = zoo_recipe(text).to_plain()
+    source = text if not overrides else f"{text} with --set"
+    return recipe_from_plain(apply_overrides(plain, list(overrides)), source)
+
+
+def recipe_schema() -> dict[str, Any]:
+    """The JSON Schema of a recipe file, with all installed components, so that an editor completes and checks it.
+
+    Nothing is required in it, since a file that extends a recipe gives only what differs; loading checks the rest.
+    """
+    schema = json_schema(Recipe, "det recipe", partial=True)
+    properties = schema["$defs"]["Recipe"]["properties"]
+    names = {"anyOf": [{"enum": list(plugin_manager().recipes())}, {"type": "string"}]}
+    extends = {"description": "the recipe of a plugin that this file changes", **names}
+    schema["$defs"]["Recipe"]["properties"] = {"extends": extends, **properties}
+    return schema
+
+
+def zoo_recipe(name: str) -> Recipe:
+    """The recipe that a plugin provides under this name."""
+    entry = plugin_manager().recipe_entry(name)
+    missing = entry.missing()
+    if missing:
+        hints = "; ".join(f"{m}: {install_hint(m)}" for m in missing)
+        raise PluginError(f"recipe {name!r} needs what is not installed: {hints}")
+    return entry.make()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The plain data of a recipe file, laid on what it extends."""
+    plain = read_yaml(path)
+    base_name = plain.pop("extends", None)
+    if base_name is None:
+        return {"name": path.stem, **plain}
+    if not isinstance(base_name, str):
+        raise ConfigError.at("extends", f"found {base_name!r}, expected the name of one recipe", str(path))
+    if base_name.endswith((".yaml", ".yml", ".json")):
+        raise ConfigError.at(
+            "extends",
+            f"found the file {base_name!r}, expected a recipe's name: extending goes one step, from a recipe that a "
+            "plugin provides (`det-core recipes`)",
+            str(path),
+        )
+    try:
+        base = zoo_recipe(base_name)
+    except PluginError as error:
+        raise ConfigError.at("extends", str(error), str(path)) from None
+    merged: dict[str, Any] = merge(evolve(base, name=path.stem, published=None).to_plain(), plain)
+    return merged
