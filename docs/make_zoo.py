@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 COSTS, ZOO = HERE / "zoo_costs.json", HERE / "zoo.md"
 INTRO = """# The zoo
 
-<!-- Made by docs/make_zoo.py; change the recipes, not this file. -->
+<!-- Made by docs/make_zoo.py; change the plugins' recipes.py and published.csv, not this file. -->
 
 {count} recipes. `det-core recipes --model NAME` lists those of a model in the terminal, `det-core recipes show NAME`
 prints one whole, `det-core train --recipe NAME --data ROOT` trains it.
