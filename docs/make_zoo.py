@@ -12,14 +12,14 @@ import sys
 from pathlib import Path
 
 from det_core.cli.recipes import FIGURES, figure
-from det_core.plugins import plugin_manager
 from det_core.offers import RecipeEntry
+from det_core.plugins import plugin_manager
 
 HERE = Path(__file__).parent
 COSTS, ZOO = HERE / "zoo_costs.json", HERE / "zoo.md"
 INTRO = """# The zoo
 
-<!-- Made by docs/make_zoo.py; change the recipes, not this file. -->
+<!-- Made by docs/make_zoo.py; change the plugins' recipes.py and published.csv, not this file. -->
 
 {count} recipes. `det-core recipes --model NAME` lists those of a model in the terminal, `det-core recipes show NAME`
 prints one whole, `det-core train --recipe NAME --data ROOT` trains it.

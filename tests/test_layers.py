@@ -189,6 +189,7 @@ def test_every_plugin_has_the_same_anatomy(plugin):
     folder = PACKAGES[plugin]
     for file in ("__init__.py", "hooks.py", "config.py", "weights.py", "py.typed"):
         assert (folder / file).exists(), f"{plugin} has no {file}"
+    assert (folder / "recipes.py").exists() == (folder / "published.csv").exists(), f"{plugin}: one without the other"
     project = folder.parents[1]
     assert (project / "README.md").exists()
     data = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf8"))["project"]

@@ -1,36 +1,165 @@
-"""What plugins make the entries of their zoo with: tables of published baselines, and demos. Imports no torch."""
+"""What the zoos of all families share: rows of published figures, data, schedules, demos. Imports no torch.
+
+A plugin keeps its figures in `published.csv`, one row per recipe; its `recipes.py` says how a row becomes a recipe:
+
+    ROWS = published_rows(Path(__file__).with_name("published.csv"))
+    ENTRIES = zoo_entries(ROWS, baseline, default="retinanet/r50-fpn-1x", summary=lambda row: SUMMARY)
+"""
 
 from __future__ import annotations
 
+import csv
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol, TypeVar
+from pathlib import Path
+from typing import Any
 
-from det_core.data.config import FlipConfig, ResizeConfig, SampleConfig
+from attrs import evolve, fields, frozen
+
+from det_core.data.config import CocoConfig, FlipConfig, ResizeConfig, SampleConfig, VocConfig
+from det_core.errors import PluginError, nearest
+from det_core.evaluation.config import CocoEvaluatorConfig
 from det_core.model.detector_config import DetectorConfig
 from det_core.offers import RecipeEntry
 from det_core.recipe import DataConfig, EvaluationConfig, OptimizerConfig, Published, Recipe, ScheduleConfig
 
+SCHEDULES = {
+    "1x": ScheduleConfig(epochs=12, milestones=(8, 11)),
+    "20e": ScheduleConfig(epochs=20, milestones=(16, 19)),
+    "2x": ScheduleConfig(epochs=24, milestones=(16, 22)),
+    "20-23-24e": ScheduleConfig(epochs=24, milestones=(20, 23)),
+    "3x": ScheduleConfig(epochs=36, milestones=(28, 34)),
+}
+RESIZE = ResizeConfig(scales=((1333, 800),))
+COCO_TRAIN = CocoConfig(split="train", filter_empty=True, min_size=32)
+COCO_VAL = CocoConfig(split="val")
+COCO = DataConfig(train=COCO_TRAIN, val=COCO_VAL, train_transforms=(RESIZE, FlipConfig()), test_transforms=(RESIZE,))
+# The union of VOC2007 and VOC2012, tested on VOC2007.
+VOC_TRAIN = VocConfig(split="train", sets=("VOC2007/trainval", "VOC2012/trainval"), filter_empty=True, min_size=32)
+VOC_VAL = VocConfig(split="val", sets=("VOC2007/test",))
 
-class PublishedRow(Protocol):
-    """A row of a table of published baselines: the name of its recipe, and its figures."""
+BOXES = EvaluationConfig(evaluators=(CocoEvaluatorConfig(kinds=("box",)),))
+MASKS = EvaluationConfig(evaluators=(CocoEvaluatorConfig(kinds=("box", "mask")),))
+PROPOSALS = EvaluationConfig(evaluators=(CocoEvaluatorConfig(kinds=("proposal",)),), best="ar1000")
+
+# How torchvision trained its detectors with a ResNet: it rounds resized sides down.
+TORCHVISION_RESIZE = evolve(RESIZE, rounding="down", arithmetic="float")
+TORCHVISION_COCO = evolve(
+    COCO, train_transforms=(TORCHVISION_RESIZE, FlipConfig()), test_transforms=(TORCHVISION_RESIZE,)
+)
+TORCHVISION_SCHEDULE = ScheduleConfig(epochs=26, milestones=(16, 22))
+
+
+@frozen(kw_only=True)
+class Row:
+    """A row of a table of published baselines: what names its recipe, and its figures.
+
+    network: the backbone. kind: what is built on it, `fpn` or `c4`; for SSD, the size of its images. variant: how the
+    model departs from the plain one, such as `gn`; for SSD, the data set.
+    """
+
+    model: str
+    network: str
+    kind: str
+    variant: str = ""
+    schedule: str
+    published: Published = Published()
 
     @property
-    def name(self) -> str: ...
-    @property
-    def published(self) -> Published: ...
+    def name(self) -> str:
+        """The name of its recipe: `<model>/<network>-<kind>[-<variant>]-<schedule>`."""
+        parts = [self.network, self.kind, self.variant, self.schedule]
+        return f"{self.model}/{'-'.join(part for part in parts if part)}"
 
 
-RowT = TypeVar("RowT", bound=PublishedRow)
+NAME_COLUMNS = ("model", "network", "kind", "variant", "schedule")
+FIGURE_COLUMNS = {a.name: a.default is None for a in fields(Published)}  # whether it is a number
+
+
+def published_rows(file: Path) -> tuple[Row, ...]:
+    """The rows of a CSV file of published figures, in order.
+
+    Its first line names the columns: the five of `NAME_COLUMNS`, and any of the fields of `Published`. An empty cell is
+    the field's default, None for a number. Raises PluginError with file and line for an unknown, missing or repeated
+    column, a row with too few or too many cells, a cell that is not a number, and a second row for the same recipe.
+    """
+    rows: dict[str, Row] = {}
+    with file.open(encoding="utf8", newline="") as lines:
+        reader = csv.reader(lines, strict=True)
+        try:
+            columns = _columns(next(reader, []))
+            for cells in reader:
+                row = _row(columns, cells)
+                if row.name in rows:
+                    raise ValueError(f"a second row for {row.name}; expected one row per recipe")
+                rows[row.name] = row
+        except (csv.Error, ValueError) as error:
+            raise PluginError(f"{file}:{max(reader.line_num, 1)}: {error}") from None
+    return tuple(rows.values())
+
+
+def _columns(found: list[str]) -> list[str]:
+    """The header, once it is checked."""
+    known = (*NAME_COLUMNS, *FIGURE_COLUMNS)
+    for column in found:
+        if column not in known:
+            raise ValueError(f"unknown column {column!r}{nearest(column, known)}; allowed are: {', '.join(known)}")
+        if found.count(column) > 1:
+            raise ValueError(f"column {column!r} is there {found.count(column)} times; expected once")
+    missing = [column for column in NAME_COLUMNS if column not in found]
+    if missing:
+        raise ValueError(f"missing columns: {', '.join(missing)}; the first line names all columns")
+    return found
+
+
+def _row(columns: list[str], cells: list[str]) -> Row:
+    """One line of the file; ValueError for a cell that is wrong, or one too many or too few."""
+    if len(cells) != len(columns):
+        raise ValueError(f"found {len(cells)} cells; expected {len(columns)}, one per column")
+    names: dict[str, str] = {}
+    figures: dict[str, Any] = {}
+    for column, cell in zip(columns, cells, strict=True):
+        if column in NAME_COLUMNS:
+            if not re.fullmatch(r"\S*" if column == "variant" else r"\S+", cell):
+                raise ValueError(f"{column} is {cell!r}; expected a part of the recipe's name, without spaces")
+            names[column] = cell
+        elif cell and not FIGURE_COLUMNS[column]:
+            figures[column] = cell
+        elif cell:
+            if not re.fullmatch(r"\d+(\.\d+)?", cell):
+                raise ValueError(f"{column} is {cell!r}; expected a number such as 38.7, or nothing")
+            figures[column] = float(cell)
+    return Row(**names, published=Published(**figures))
+
+
+def compose(
+    row: Row,
+    detector: DetectorConfig,
+    *,
+    data: DataConfig = COCO,
+    evaluation: EvaluationConfig = BOXES,
+    lr: float = 0.02,
+) -> Recipe:
+    """The recipe of a row with this detector, on COCO unless told otherwise; `lr` is for 16 images a step."""
+    return Recipe(
+        name=row.name,
+        detector=detector,
+        data=data,
+        optimizer=OptimizerConfig(lr=lr, lr_batch=16),
+        schedule=SCHEDULES[row.schedule],
+        evaluation=evaluation,
+        published=row.published,
+    )
 
 
 def zoo_entries(
-    rows: Sequence[RowT],
-    make: Callable[[RowT], Recipe],
+    rows: Sequence[Row],
+    make: Callable[[Row], Recipe],
     *,
     default: str,
-    summary: Callable[[RowT], str],
-    requires: Callable[[RowT], tuple[str, ...]] = lambda row: (),
+    summary: Callable[[Row], str],
+    requires: Callable[[Row], tuple[str, ...]] = lambda row: (),
 ) -> tuple[RecipeEntry, ...]:
     """The zoo entries of a table of baselines; `make` gives a row's recipe, `default` names the plugin's default."""
     return tuple(

@@ -16,8 +16,7 @@ from det_core.recipe import Published, Recipe
 from det_core.specs import ProposalLimits
 from det_core.testing import contracts
 from det_plugin_cascade.config import THREE_STAGES, CascadeHeadConfig
-from det_plugin_cascade.recipes import ENTRIES
-from det_plugin_cascade.zoo import ROWS
+from det_plugin_cascade.recipes import ENTRIES, ROWS
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RPNConfig
 from det_plugin_resnet.config import ResNetConfig, ResNetStageConfig

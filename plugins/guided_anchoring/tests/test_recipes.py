@@ -22,7 +22,7 @@ from det_core.structures import Key
 from det_core.weights import translate
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_guided_anchoring.config import GARetinaNetHeadConfig, GARPNConfig, GuidedAnchorsConfig
-from det_plugin_guided_anchoring.zoo import ROWS
+from det_plugin_guided_anchoring.recipes import ROWS
 from det_plugin_rcnn.config import RCNNHeadConfig
 from det_plugin_resnet.config import ResNetConfig
 

@@ -23,8 +23,7 @@ from det_core.specs import FeatureSpec, ProposalLimits
 from det_core.testing import contracts
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig, RPNConfig
-from det_plugin_rcnn.recipes import ENTRIES
-from det_plugin_rcnn.zoo import ROWS
+from det_plugin_rcnn.recipes import ENTRIES, ROWS
 from det_plugin_resnet.config import ResNetConfig, ResNetStageConfig
 
 # The published table: which schedules each model has with each backbone.

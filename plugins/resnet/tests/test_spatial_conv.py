@@ -15,7 +15,6 @@ from det_core.specs import ConvSpec, RegionSpec
 from det_core.testing.plugins import stub_config
 from det_core.weights import translate
 from det_plugin_resnet.config import ResNetConfig, ResNetStageConfig
-from det_plugin_resnet.zoo import BACKBONES, SCHEDULES, Row
 
 
 class Marked(nn.Conv2d):
@@ -122,28 +121,3 @@ def test_group_norms_are_called_gn_by_mmdet_alone(ours, theirs):
     assert translate("mmdet", ResNetConfig(norm=BatchNormConfig()), ours) == ours
     if ours.startswith("layer4"):
         assert translate("mmdet", ResNetStageConfig(norm=GroupNormConfig()), ours) == theirs
-
-
-# what zoos share
-
-
-def test_the_name_of_a_row():
-    assert Row("mask-rcnn", "r50", "fpn", "2x").name == "mask-rcnn/r50-fpn-2x"
-    assert Row("mask-rcnn", "x50-32x4d", "fpn", "2x", variant="gn-ws").name == "mask-rcnn/x50-32x4d-fpn-gn-ws-2x"
-
-
-def test_schedules():
-    found = {name: (s.epochs, s.milestones) for name, s in SCHEDULES.items()}
-    assert found == {
-        "1x": (12, (8, 11)),
-        "20e": (20, (16, 19)),
-        "2x": (24, (16, 22)),
-        "20-23-24e": (24, (20, 23)),
-        "3x": (36, (28, 34)),
-    }
-
-
-def test_resnext_50():
-    config = BACKBONES["x50-32x4d"]
-    assert (config.depth, config.groups, config.base_width) == (50, 32, 4)
-    assert config.pretrained == "torchvision:resnext50_32x4d"

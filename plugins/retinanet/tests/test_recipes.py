@@ -17,7 +17,7 @@ from det_core.structures import Key
 from det_core.weights import translate
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_retinanet.config import RetinaNetHeadConfig
-from det_plugin_retinanet.zoo import ROWS
+from det_plugin_retinanet.recipes import ROWS
 
 CASE = Path(__file__).parents[3] / "tests" / "parity" / "cases" / "retinanet_r50_fpn.json"
 

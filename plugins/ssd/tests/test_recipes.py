@@ -37,8 +37,7 @@ from det_plugin_ssd.config import (
     SSDNeckConfig,
     VGGConfig,
 )
-from det_plugin_ssd.recipes import ENTRIES
-from det_plugin_ssd.zoo import ROWS
+from det_plugin_ssd.recipes import ENTRIES, ROWS
 
 CASES = Path(__file__).parents[3] / "tests" / "parity" / "cases"
 

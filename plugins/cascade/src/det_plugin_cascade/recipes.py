@@ -1,21 +1,92 @@
-"""The zoo entries of the cascades, and their demos."""
+"""The zoo of the cascades: published baselines under modern conventions (figures in `published.csv`), and demos."""
 
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
+from det_core.model.detector_config import DetectorConfig
+from det_core.model.layer_config import RoIAlignConfig
+from det_core.model.loss_config import SmoothL1Config
 from det_core.offers import RecipeEntry
-from det_core.zoo import zoo_entries
-from det_plugin_cascade.demos import demo_recipe
-from det_plugin_cascade.zoo import ROWS, SUMMARIES, zoo_recipe
+from det_core.recipe import Recipe
+from det_core.settings import evolve
+from det_core.specs import ProposalLimits
+from det_core.zoo import BOXES, MASKS, Row, compose, published_rows, zoo_entries
+from det_plugin_cascade.config import THREE_STAGES, CascadeHeadConfig
+from det_plugin_fpn.config import FPNConfig
+from det_plugin_rcnn import recipes as rcnn
+from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig, RPNConfig
+from det_plugin_resnet.backbones import backbone_of, c4_trunk_of, preprocess_of
+
+ROWS = published_rows(Path(__file__).with_name("published.csv"))
+SUMMARIES = {
+    "cascade-rcnn": "boxes, refined in three stages (Cai and Vasconcelos, 2018)",
+    "cascade-mask-rcnn": "boxes and masks, refined in three stages (Cai and Vasconcelos, 2019)",
+}
+
+
+def baseline(row: Row) -> Recipe:
+    """The recipe of a published row."""
+    return compose(
+        row,
+        DetectorConfig(
+            preprocess=preprocess_of(row),
+            backbone=backbone_of(row),
+            neck=FPNConfig() if row.kind == "fpn" else None,
+            dense_head=cascade_rpn_of(row),
+            roi_head=_second_stages(row),
+        ),
+        evaluation=MASKS if row.model == "cascade-mask-rcnn" else BOXES,
+    )
+
+
+def cascade_rpn_of(row: Row) -> RPNConfig:
+    """The first stage of a cascade: it kept what the other models' have given up since 2019.
+
+    Anchors that cross the image's border do not train, the box loss is smooth, and 2000 proposals train the stages.
+    """
+    rpn = rcnn.rpn_of(row)
+    return evolve(
+        rpn,
+        box_loss=SmoothL1Config(beta=1 / 9),
+        allowed_border=0,
+        train_limits=ProposalLimits(before_nms=rpn.train_limits.before_nms, after_nms=2000),
+    )
+
+
+def _second_stages(row: Row) -> CascadeHeadConfig:
+    """On the pyramid, or behind res5 on C4, where the mask heads get the box branch's regions."""
+    masks = row.model == "cascade-mask-rcnn"
+    if row.kind == "c4":
+        return CascadeHeadConfig(
+            roi_pool=rcnn.C4_POOL,
+            trunk=c4_trunk_of(row),
+            box_head=FCBoxHeadConfig(num_fcs=0, class_agnostic=True),
+            mask_head=ConvMaskHeadConfig(num_convs=0) if masks else None,
+        )
+    if not masks:
+        return CascadeHeadConfig()
+    return CascadeHeadConfig(mask_roi_pool=RoIAlignConfig(size=14), mask_head=ConvMaskHeadConfig())
+
+
+def demo_recipe(model: str) -> Recipe:
+    """The demo of Faster or Mask R-CNN with three second stages in the place of one."""
+    single = rcnn.demo_recipe({"cascade-rcnn": "faster-rcnn", "cascade-mask-rcnn": "mask-rcnn"}[model])
+    head = single.detector.roi_head
+    assert isinstance(head, RCNNHeadConfig)
+    assert isinstance(head.box_head, FCBoxHeadConfig)
+    cascade = CascadeHeadConfig(
+        box_head=evolve(head.box_head, class_agnostic=True),
+        mask_roi_pool=head.mask_roi_pool,
+        mask_head=head.mask_head,
+        stages=tuple(evolve(stage, sampler=head.sampler) for stage in THREE_STAGES),
+    )
+    return evolve(single, name=f"{model}/r18-fpn-demo", detector=evolve(single.detector, roi_head=cascade))
+
 
 ENTRIES = (
-    *zoo_entries(
-        ROWS,
-        zoo_recipe,
-        default="cascade-mask-rcnn/r50-fpn-1x",
-        summary=lambda row: SUMMARIES[row.model],
-    ),
+    *zoo_entries(ROWS, baseline, default="cascade-mask-rcnn/r50-fpn-1x", summary=lambda row: SUMMARIES[row.model]),
     *(
         RecipeEntry(
             name=f"{model}/r18-fpn-demo",

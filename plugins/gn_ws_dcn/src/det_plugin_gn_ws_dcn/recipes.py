@@ -1,16 +1,159 @@
-"""The zoo entries of models with group norm, standardised weights and deformable layers."""
+"""The zoo of GroupNorm, Weight Standardization and deformable layers: baselines (`published.csv`) and a demo.
+
+A recipe is that of the same model with plain layers, in which some are replaced. The plugins of Cascade R-CNN and HTC
+are optional: they are imported only when one of their models' recipes is made.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from det_core.data.config import ResizeConfig
+from det_core.model.detector_config import PreprocessConfig
+from det_core.model.layer_config import Conv2dConfig, GroupNormConfig
 from det_core.offers import RecipeEntry
-from det_core.zoo import zoo_entries
-from det_plugin_gn_ws_dcn.demos import demo_recipe
-from det_plugin_gn_ws_dcn.zoo import REQUIRES, ROWS, SUMMARIES, zoo_recipe
+from det_core.recipe import Recipe
+from det_core.settings import evolve
+from det_core.slots import ConvConfig
+from det_core.zoo import Row, published_rows, zoo_entries
+from det_plugin_fpn.config import FPNConfig
+from det_plugin_gn_ws_dcn.config import DeformConv2dConfig, DeformRoIPoolConfig, WSConv2dConfig
+from det_plugin_rcnn import recipes as rcnn
+from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig
+from det_plugin_resnet.config import ResNetConfig
+
+ROWS = published_rows(Path(__file__).with_name("published.csv"))
+SUMMARIES = {
+    "gn": "with group norm everywhere (Wu and He, 2018)",
+    "gn-contrib": "with group norm everywhere (Wu and He, 2018), contributed weights",
+    "gn-ws": "with group norm and standardised weights (Qiao et al., 2019)",
+    "dconv-c3-c5": "with deformable convolution (Dai et al., 2017)",
+    "mdconv-c3-c5": "with modulated deformable convolution (Zhu et al., 2019)",
+    "mdconv-group4-c3-c5": "with modulated deformable convolution in 4 groups (Zhu et al., 2019)",
+    "dpool": "with deformable RoI pooling (Dai et al., 2017)",
+    "mdpool": "with modulated deformable RoI pooling (Zhu et al., 2019)",
+    "dconv-c3-c5-ms": "with deformable convolution and images of many sizes (Chen et al., 2019)",
+}
+REQUIRES = {
+    "cascade-rcnn": ("det-plugin-cascade",),
+    "cascade-mask-rcnn": ("det-plugin-cascade",),
+    "htc": ("det-plugin-htc",),
+}
+
+# Detectron's weights expect BGR minus its mean, undivided, though strides are as in torchvision's.
+DETECTRON = PreprocessConfig(order="bgr", mean=(102.9801, 115.9465, 122.7717), std=(1.0, 1.0, 1.0))
+GN_WEIGHTS = {
+    ("gn", "r50"): "mmdet:detectron/resnet50_gn",
+    ("gn", "r101"): "mmdet:detectron/resnet101_gn",
+    ("gn-contrib", "r50"): "mmdet:contrib/resnet50_gn",
+    ("gn-ws", "r50"): "mmdet:jhu/resnet50_gn_ws",
+    ("gn-ws", "r101"): "mmdet:jhu/resnet101_gn_ws",
+    ("gn-ws", "x50-32x4d"): "mmdet:jhu/resnext50_32x4d_gn_ws",
+    ("gn-ws", "x101-32x4d"): "mmdet:jhu/resnext101_32x4d_gn_ws",
+}
+
+
+def _plain(row: Row) -> Recipe:
+    """The model with plain layers; imports the plugin that has it."""
+    if row.model == "htc":
+        from det_plugin_htc import recipes as htc
+
+        return htc.baseline(row)
+    if row.model.startswith("cascade"):
+        from det_plugin_cascade import recipes as cascade
+
+        return cascade.baseline(row)
+    return rcnn.baseline(row)
+
+
+def _group_norm(recipe: Recipe, row: Row) -> Recipe:
+    """Norms in backbone, pyramid and heads; four convolutions and one fully connected layer to the boxes."""
+    norm = GroupNormConfig()
+    conv: ConvConfig = WSConv2dConfig() if row.variant == "gn-ws" else Conv2dConfig()
+    config: Any = recipe.detector
+    head = config.roi_head
+    assert isinstance(head, RCNNHeadConfig)
+    head = evolve(head, box_head=FCBoxHeadConfig(num_convs=4, num_fcs=1, norm=norm, conv=conv))
+    if head.mask_head is not None:
+        head = evolve(head, mask_head=ConvMaskHeadConfig(norm=norm, conv=conv))
+    weights = GN_WEIGHTS[row.variant, row.network]
+    return evolve(
+        recipe,
+        detector=evolve(
+            config,
+            preprocess=DETECTRON if row.variant == "gn" else config.preprocess,
+            backbone=evolve(config.backbone, norm=norm, conv=conv, pretrained=weights),
+            neck=FPNConfig(norm=norm, conv=conv),
+            roi_head=head,
+        ),
+    )
+
+
+def _deformable(conv: DeformConv2dConfig) -> Callable[[Recipe, Row], Recipe]:
+    def change(recipe: Recipe, row: Row) -> Recipe:
+        backbone = recipe.detector.backbone
+        assert isinstance(backbone, ResNetConfig)
+        return evolve(recipe, detector=evolve(recipe.detector, backbone=evolve(backbone, spatial_conv=conv)))
+
+    return change
+
+
+def _pooled(pool: DeformRoIPoolConfig) -> Callable[[Recipe, Row], Recipe]:
+    def change(recipe: Recipe, row: Row) -> Recipe:
+        head = recipe.detector.roi_head
+        assert isinstance(head, RCNNHeadConfig)
+        return evolve(recipe, detector=evolve(recipe.detector, roi_head=evolve(head, roi_pool=pool)))
+
+    return change
+
+
+def _many_sizes(recipe: Recipe, row: Row) -> Recipe:
+    """Deformable, and short edges of 400 to 1400 pixels in training."""
+    recipe = _deformable(DeformConv2dConfig())(recipe, row)
+    _, *others = recipe.data.train_transforms
+    resize = ResizeConfig(scales=((1600, 400), (1600, 1400)), mode="range")
+    return evolve(recipe, data=evolve(recipe.data, train_transforms=(resize, *others)))
+
+
+CHANGES: dict[str, Callable[[Recipe, Row], Recipe]] = {
+    "gn": _group_norm,
+    "gn-contrib": _group_norm,
+    "gn-ws": _group_norm,
+    "dconv-c3-c5": _deformable(DeformConv2dConfig()),
+    "mdconv-c3-c5": _deformable(DeformConv2dConfig(modulated=True)),
+    "mdconv-group4-c3-c5": _deformable(DeformConv2dConfig(modulated=True, offset_groups=4)),
+    "dpool": _pooled(DeformRoIPoolConfig()),
+    "mdpool": _pooled(DeformRoIPoolConfig(modulated=True)),
+    "dconv-c3-c5-ms": _many_sizes,
+}
+
+
+def baseline(row: Row) -> Recipe:
+    """The recipe of a published row, under modern conventions."""
+    return CHANGES[row.variant](_plain(row), row)
+
+
+def demo_recipe() -> Recipe:
+    """Faster R-CNN's demo, which has group norm, with standardised weights and modulated deformable convolutions."""
+    plain = rcnn.demo_recipe("faster-rcnn")
+    backbone, neck = plain.detector.backbone, plain.detector.neck
+    assert isinstance(backbone, ResNetConfig)
+    assert isinstance(neck, FPNConfig)
+    conv = WSConv2dConfig()
+    detector = evolve(
+        plain.detector,
+        backbone=evolve(backbone, conv=conv, spatial_conv=DeformConv2dConfig(modulated=True)),
+        neck=evolve(neck, conv=conv),
+    )
+    return evolve(plain, name="faster-rcnn/r18-fpn-gn-ws-mdconv-demo", detector=detector)
+
 
 ENTRIES = (
     *zoo_entries(
         ROWS,
-        zoo_recipe,
+        baseline,
         default="faster-rcnn/r50-fpn-mdconv-c3-c5-1x",
         summary=lambda row: SUMMARIES[row.variant],
         requires=lambda row: REQUIRES.get(row.model, ()),

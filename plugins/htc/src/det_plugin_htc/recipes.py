@@ -1,21 +1,64 @@
-"""The zoo entries of Hybrid Task Cascade, and its demos."""
+"""The zoo of Hybrid Task Cascade: published baselines (figures in `published.csv`) and demos."""
 
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
+from det_core.model.detector_config import DetectorConfig
 from det_core.offers import RecipeEntry
-from det_core.zoo import zoo_entries
-from det_plugin_htc.demos import demo_recipe
-from det_plugin_htc.zoo import ROWS, SUMMARIES, zoo_recipe
+from det_core.recipe import Recipe
+from det_core.settings import evolve
+from det_core.zoo import COCO, COCO_TRAIN, MASKS, Row, compose, published_rows, zoo_entries
+from det_plugin_cascade import recipes as cascade
+from det_plugin_cascade.config import CascadeHeadConfig
+from det_plugin_fpn.config import FPNConfig
+from det_plugin_htc.config import HTCHeadConfig, SemanticBranchConfig
+from det_plugin_resnet.backbones import backbone_of, preprocess_of
+
+ROWS = published_rows(Path(__file__).with_name("published.csv"))
+SUMMARIES = {
+    "htc": "boxes and masks in three interleaved stages, with a semantic branch (Chen et al., 2019)",
+    "htc-without-semantic": "boxes and masks in three interleaved stages (Chen et al., 2019)",
+}
+# Maps of COCO-Stuff, beside the images of COCO: https://github.com/nightrome/cocostuff
+COCO_STUFF = evolve(COCO, train=evolve(COCO_TRAIN, semantic_dir="stuffthingmaps/train2017"))
+
+
+def baseline(row: Row) -> Recipe:
+    """The recipe of a published row, under modern conventions."""
+    semantic = row.model == "htc"
+    return compose(
+        row,
+        DetectorConfig(
+            preprocess=preprocess_of(row),
+            backbone=backbone_of(row),
+            neck=FPNConfig(),
+            dense_head=cascade.cascade_rpn_of(row),
+            roi_head=HTCHeadConfig() if semantic else HTCHeadConfig(semantic=None),
+        ),
+        data=COCO_STUFF if semantic else COCO,
+        evaluation=MASKS,
+    )
+
+
+def demo_recipe(model: str) -> Recipe:
+    """The demo of Cascade Mask R-CNN, interleaved, with information flow and (`htc`) nuclei against background."""
+    plain = cascade.demo_recipe("cascade-mask-rcnn")
+    head = plain.detector.roi_head
+    assert isinstance(head, CascadeHeadConfig)
+    htc = HTCHeadConfig(
+        box_head=head.box_head,
+        mask_roi_pool=head.mask_roi_pool,
+        mask_head=head.mask_head,
+        stages=head.stages,
+        semantic=SemanticBranchConfig(classes=2, num_convs=2) if model == "htc" else None,
+    )
+    return evolve(plain, name=f"{model}/r18-fpn-demo", detector=evolve(plain.detector, roi_head=htc))
+
 
 ENTRIES = (
-    *zoo_entries(
-        ROWS,
-        zoo_recipe,
-        default="htc/r50-fpn-1x",
-        summary=lambda row: SUMMARIES[row.model],
-    ),
+    *zoo_entries(ROWS, baseline, default="htc/r50-fpn-1x", summary=lambda row: SUMMARIES[row.model]),
     *(
         RecipeEntry(
             name=f"{model}/r18-fpn-demo",

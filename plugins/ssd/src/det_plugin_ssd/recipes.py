@@ -1,20 +1,145 @@
-"""The zoo entries of SSD, and its demo."""
+"""The zoo of SSD: published baselines (figures in `published.csv`), torchvision's SSD300, and a demo.
+
+The published frames per second are those of single images.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from det_core.boxes.config import DeltaCoderConfig
+from det_core.data.config import FlipConfig, ResizeConfig
+from det_core.evaluation.config import VocEvaluatorConfig
+from det_core.model.detector_config import DetectorConfig, PreprocessConfig
+from det_core.model.layer_config import GroupNormConfig
 from det_core.offers import RecipeEntry
-from det_core.zoo import zoo_entries
-from det_plugin_ssd.demos import demo_recipe
-from det_plugin_ssd.torchvision_recipes import TORCHVISION_ENTRY
-from det_plugin_ssd.zoo import ROWS, SUMMARY, zoo_recipe
+from det_core.recipe import DataConfig, EvaluationConfig, OptimizerConfig, Recipe, ScheduleConfig
+from det_core.settings import evolve
+from det_core.zoo import (
+    BOXES,
+    COCO_TRAIN,
+    COCO_VAL,
+    VOC_TRAIN,
+    VOC_VAL,
+    Row,
+    published_rows,
+    sample_recipe,
+    zoo_entries,
+)
+from det_plugin_ssd.augment_config import IoUCropConfig, PhotometricDistortConfig, ZoomOutConfig
+from det_plugin_ssd.config import (
+    COCO_300,
+    COCO_512,
+    EXTRA_300,
+    EXTRA_512,
+    VOC_300,
+    VOC_512,
+    ExtraLevelConfig,
+    SSDAnchorsConfig,
+    SSDHeadConfig,
+    SSDNeckConfig,
+    VGGConfig,
+)
+
+ROWS = published_rows(Path(__file__).with_name("published.csv"))
+SUMMARY = "boxes, at every location in one stage (Liu et al., 2016)"
+# By image size (a row's `kind`) and data set (its `variant`).
+EXTRA = {"300": EXTRA_300, "512": EXTRA_512}
+ANCHORS = {("300", "coco"): COCO_300, ("512", "coco"): COCO_512, ("300", "voc"): VOC_300, ("512", "voc"): VOC_512}
+
+
+def baseline(row: Row) -> Recipe:
+    """The recipe of a published row, under modern conventions."""
+    coco = row.variant == "coco"
+    return Recipe(
+        name=row.name,
+        detector=DetectorConfig(
+            preprocess=PreprocessConfig(mean=(123.675, 116.28, 103.53), std=(1.0, 1.0, 1.0), pad_divisor=1),
+            backbone=VGGConfig(pretrained="torchvision:vgg16@IMAGENET1K_FEATURES"),
+            neck=SSDNeckConfig(extra=EXTRA[row.kind]),
+            dense_head=SSDHeadConfig(anchors=ANCHORS[row.kind, row.variant]),
+        ),
+        data=_data(row),
+        optimizer=OptimizerConfig(lr=2e-3 if coco else 1e-3, lr_batch=64 if coco else 32, weight_decay=5e-4),
+        schedule=ScheduleConfig(epochs=24, milestones=(16, 22) if coco else (16, 20)),
+        evaluation=BOXES if coco else EvaluationConfig(evaluators=(VocEvaluatorConfig(),), best="voc_map11"),
+        published=row.published,
+    )
+
+
+def _data(row: Row) -> DataConfig:
+    """COCO five times over in an epoch or VOC ten times, for 64 or 32 images a step on 8 GPUs.
+
+    A schedule's name counts passes over the data: `120e` is 24 epochs of COCO five times over.
+    """
+    coco, size = row.variant == "coco", int(row.kind)
+    resize = ResizeConfig(scales=((size, size),), keep_ratio=False)
+    return DataConfig(
+        train=COCO_TRAIN if coco else VOC_TRAIN,
+        val=COCO_VAL if coco else VOC_VAL,
+        train_transforms=(ZoomOutConfig(), IoUCropConfig(), resize, FlipConfig(), PhotometricDistortConfig()),
+        test_transforms=(resize,),
+        repeat=5 if coco else 10,
+        images_per_rank=8 if coco else 4,
+        group_by_aspect=False,  # all images are squares
+    )
+
+
+def torchvision_recipe() -> Recipe:
+    """torchvision's `ssd300_vgg16`, for weights that it trained.
+
+    Every convention in which it differs from the published baselines is set here; they were read in
+    torchvision/models/detection, version 0.29. Sides of anchors are cut to the image, the best 400 anchors of each
+    class are candidates, and suppression is in network pixels.
+    """
+    coco = baseline(Row(model="ssd", network="vgg16", kind="300", variant="coco", schedule="120e"))
+    resize = ResizeConfig(scales=((300, 300),), keep_ratio=False, arithmetic="float")
+    train = tuple(resize if isinstance(t, ResizeConfig) else t for t in coco.data.train_transforms)
+    mean = (0.48235 * 255, 0.45882 * 255, 0.40784 * 255)
+    head = SSDHeadConfig(
+        anchors=evolve(COCO_300, longest=300.0),
+        coder=DeltaCoderConfig(stds=(0.1, 0.1, 0.2, 0.2), clip_shrinking=False),
+        candidates="class",
+        before_nms=400,
+        score_threshold=0.01,
+        min_size=-1.0,
+        nms_in="network",
+    )
+    preprocess = PreprocessConfig(mean=mean, std=(1.0, 1.0, 1.0), pad_divisor=1)
+    return evolve(
+        coco,
+        name="ssd/torchvision-vgg16-300",
+        detector=evolve(coco.detector, preprocess=preprocess, dense_head=head),
+        data=evolve(coco.data, train_transforms=train, test_transforms=(resize,)),
+        published=None,
+    )
+
+
+def demo_recipe() -> Recipe:
+    """A quarter of VGG's width, with group norm, and three levels; nuclei are small, and so are the anchors."""
+    norm = GroupNormConfig(groups=16)
+    anchors = SSDAnchorsConfig(sizes=(14.0, 28.0, 56.0, 112.0), ratios=((2.0,), (2.0,), (2.0,)))
+    return sample_recipe(
+        "ssd/vgg16-demo",
+        DetectorConfig(
+            backbone=VGGConfig(channels=16, norm=norm),
+            neck=SSDNeckConfig(extra=(ExtraLevelConfig(channels=128, spacing=32),), norm=norm),
+            dense_head=SSDHeadConfig(anchors=anchors),
+        ),
+        evolve(BOXES, every_epochs=20),
+        lr=0.005,
+        weight_decay=5e-4,
+        epochs=40,
+        keep_ratio=False,
+    )
+
 
 ENTRIES = (
-    *zoo_entries(
-        ROWS,
-        zoo_recipe,
-        default="ssd/vgg16-300-coco-120e",
-        summary=lambda row: SUMMARY,
+    *zoo_entries(ROWS, baseline, default="ssd/vgg16-300-coco-120e", summary=lambda row: SUMMARY),
+    RecipeEntry(
+        name="ssd/torchvision-vgg16-300",
+        make=torchvision_recipe,
+        summary="boxes, with torchvision's conventions, for its weights",
     ),
-    TORCHVISION_ENTRY,
     RecipeEntry(name="ssd/vgg16-demo", make=demo_recipe, demo=True, summary=f"{SUMMARY}, small, on the bundled sample"),
 )
