@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
@@ -11,34 +11,28 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from det_ops import operators, service
-from det_ops.reference import boxes as reference_boxes
+from det_ops import dispatch
+from det_ops.memory_format import memory_format_of
 
 LAST, PLANES = torch.channels_last, torch.contiguous_format
 # The largest error of a value relative to the largest of all, by dtype of the features.
 CLOSE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 # On the CPU the kernels look at the data: in C++ the dispatcher turns a ValueError into a RuntimeError.
 WRONG_DATA = RuntimeError
-FORWARD = tuple(name for name in operators.NAMES if not name.endswith("_backward"))
-BACKWARD = tuple(name for name in operators.NAMES if name.endswith("_backward"))
-
-
-def fallback(name: str) -> Callable[..., Any]:
-    """The Python kernel of an operator, which serves where no native one does."""
-    found = getattr(operators, f"_{name}", None)
-    return found if found is not None else getattr(reference_boxes, name)
+FORWARD = tuple(sorted(name for name in dispatch.FALLBACKS if not name.endswith("_backward")))
+BACKWARD = tuple(sorted(name for name in dispatch.FALLBACKS if name.endswith("_backward")))
 
 
 @contextlib.contextmanager
 def no_torchvision() -> Iterator[None]:
     """As if torchvision were missing: the reference serves the fallback of every operator."""
-    with mock.patch.object(service, "torchvision_ops", return_value=None):
+    with mock.patch.object(dispatch, "torchvision_ops", return_value=None):
         yield
 
 
 def reference(name: str, *arguments: Any) -> Any:
     with no_torchvision():
-        return fallback(name)(*arguments)
+        return dispatch.call_fallback(name, *arguments)
 
 
 def native(name: str, *arguments: Any) -> Any:
@@ -52,7 +46,7 @@ def assert_close(found: Any, expected: Any, tolerance: float) -> None:
     for a, b in zip(ours, theirs, strict=True):
         assert a.shape == b.shape
         assert a.dtype == b.dtype
-        assert operators.layout_of(a) == operators.layout_of(b) or a.dim() != 4
+        assert memory_format_of(a) == memory_format_of(b) or a.dim() != 4
         if not a.is_floating_point():
             torch.testing.assert_close(a, b, rtol=0, atol=0)
             continue
@@ -182,9 +176,7 @@ SERVERS = ("native", "torchvision", "reference")
 
 def serve(server: str, name: str, *arguments: Any) -> Any:
     """The result of an operator from one of its implementations."""
-    return {"native": native, "torchvision": lambda n, *a: fallback(n)(*a), "reference": reference}[server](
-        name, *arguments
-    )
+    return {"native": native, "torchvision": dispatch.call_fallback, "reference": reference}[server](name, *arguments)
 
 
 def scattered(x: Tensor) -> Tensor:

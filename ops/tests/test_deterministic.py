@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from det_ops import gradients, service
+from det_ops import dispatch, registration
 
 
 @pytest.fixture
 def native_cuda(monkeypatch):
     """As if native CUDA kernels were loaded."""
-    monkeypatch.setattr(service, "native_ready", lambda name, device: True)
+    monkeypatch.setattr(dispatch, "native_loaded", lambda device: True)
 
 
 @pytest.fixture
@@ -19,22 +19,22 @@ def deterministic():
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize("name", gradients.UNORDERED)
+@pytest.mark.parametrize("name", registration.UNORDERED)
 def test_an_unordered_gradient_is_an_error(native_cuda, deterministic, name):
     with pytest.raises(RuntimeError, match=f"the CUDA kernel of det_ops.{name}'s gradient is not deterministic"):
-        gradients.alert_unordered(name, "cuda")
+        registration.alert_not_deterministic(name, "cuda")
 
 
 def test_or_a_warning(native_cuda, deterministic):
     torch.use_deterministic_algorithms(True, warn_only=True)
     with pytest.warns(UserWarning, match="is not deterministic; unset DET_OPS_CUDA for the reference"):
-        gradients.alert_unordered("roi_pool", "cuda")
+        registration.alert_not_deterministic("roi_pool", "cuda")
 
 
 def test_the_cpu_and_the_reference_have_nothing_to_say(deterministic):
-    gradients.alert_unordered("roi_pool", "cpu")
-    gradients.alert_unordered("roi_pool", "cuda")  # opt-in kernels are off
+    registration.alert_not_deterministic("roi_pool", "cpu")
+    registration.alert_not_deterministic("roi_pool", "cuda")  # opt-in kernels are off
 
 
 def test_nothing_is_said_unless_asked(native_cuda):
-    gradients.alert_unordered("roi_pool", "cuda")
+    registration.alert_not_deterministic("roi_pool", "cuda")

@@ -7,8 +7,7 @@ import shutil
 import pytest
 from op_samples import FORWARD
 
-from det_ops import libraries, native
-from det_ops.service import TORCHVISION
+from det_ops import dispatch, libraries, native
 
 # Runs one operator of each kind twice, and prints status before and after, warnings, and whether kernels are there.
 CODE = """
@@ -110,7 +109,7 @@ def test_switched_off_torchvision_serves_where_it_agrees_and_nothing_is_amiss(st
     assert found["torchvision"]
     assert found["warned"] == []
     for name, row in by_name(found["last"]).items():
-        assert row == ("torchvision" if name in TORCHVISION else "reference (plain PyTorch)", "")
+        assert row == ("torchvision" if dispatch.FALLBACKS[name].torchvision else "reference (plain PyTorch)", "")
     assert found["first"] == found["last"]
     check_results(found)
 

@@ -65,8 +65,8 @@ VALUES = [
     (lambda: align(sampling=-1), "sampling is -1, expected at least 0"),
     (lambda: align(alignment="v2"), "alignment is 'v2', expected 'aligned', 'unaligned' or 'v1'"),
     (lambda: align(mode="min"), "mode is 'min', expected 'avg' or 'max'"),
-    (lambda: levels([]), "found 0 maps and 2 scales, expected as many, and at least one"),
-    (lambda: levels([X]), "found 1 maps and 2 scales, expected as many, and at least one"),
+    (lambda: levels([]), "found 0 maps and 2 scales, expected one or more, equally many"),
+    (lambda: levels([X]), "found 1 maps and 2 scales, expected one or more, equally many"),
     (lambda: levels([X, X[0]]), "features of level 1 have shape (4, 8, 8), expected (B, C, H, W)"),
     (lambda: levels([X, X[:, :3]]), "features of level 1 have shape (2, 3, 8, 8), level 0 (2, 4, 8, 8)"),
     (lambda: levels(at=LEVELS[:2]), "levels have shape (2,), expected (3,) to match rois"),
@@ -111,14 +111,14 @@ VALUES = [
     (lambda: focal(gamma=float("nan")), "gamma is nan, expected at least 0"),
     (lambda: focal(reduction="max"), "reduction is 'max', expected 'none', 'sum' or 'mean'"),
 ]
-FLOAT = "expected a floating point one"
+FLOAT = "expected a floating-point dtype"
 F32, F64 = "torch.float32", "torch.float64"
 TYPES = [
     (lambda: det_ops.nms(B.long(), S, 0.5), f"boxes have dtype torch.int64, {FLOAT}; convert them with .float()"),
     (lambda: det_ops.nms(B, S.long(), 0.5), f"scores have dtype torch.int64, {FLOAT}; convert them with .float()"),
     (
         lambda: det_ops.batched_nms(B, S, S, 0.5),
-        "groups have dtype torch.float32, expected an integer one; convert them with .long()",
+        "groups have dtype torch.float32, expected an integer dtype; convert them with .long()",
     ),
     (lambda: det_ops.box_overlaps(B, B.double()), f"boxes have dtype {F32} and others {F64}, expected the same"),
     (

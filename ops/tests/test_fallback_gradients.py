@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from det_ops import operators, service
+from det_ops import dispatch
 
 
-def both(monkeypatch, backward, *arguments):
-    """What the fallback gives with torchvision and without."""
-    with_peer = backward(*arguments)
-    monkeypatch.setattr(service, "torchvision_ops", lambda: None)
-    return with_peer, backward(*arguments)
+def both(monkeypatch, name, *arguments):
+    """The result of the fallback with torchvision and without."""
+    with_peer = dispatch.call_fallback(name, *arguments)
+    monkeypatch.setattr(dispatch, "torchvision_ops", lambda: None)
+    return with_peer, dispatch.call_fallback(name, *arguments)
 
 
 def assert_equal(found, wanted):
@@ -32,7 +32,7 @@ def test_roi_align(monkeypatch, alignment, sampling, inverted):
     grad = torch.randn(3, 5, 3, 2, dtype=torch.float64)
     shapes, scales = [2, 5, 14, 15, 2, 5, 7, 8], [0.25, 0.125]
     arguments = (grad, [], rois, levels, shapes, scales, sampling, alignment, "avg", False)
-    assert_equal(*both(monkeypatch, operators._roi_align_backward, *arguments))
+    assert_equal(*both(monkeypatch, "roi_align_backward", *arguments))
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -48,4 +48,4 @@ def test_deform_conv2d_with_taps_on_the_border(monkeypatch, masked, groups, offs
     mask = torch.rand(2, 9 * offset_groups, 5, 6, dtype=torch.float64) if masked else None
     grad = torch.randn(2, 4, 5, 6, dtype=torch.float64)
     arguments = (grad, x, offset, weight, mask, [1, 1], [1, 1], [1, 1], groups, offset_groups)
-    assert_equal(*both(monkeypatch, operators._deform_conv2d_backward, *arguments))
+    assert_equal(*both(monkeypatch, "deform_conv2d_backward", *arguments))

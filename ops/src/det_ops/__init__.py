@@ -1,15 +1,22 @@
-"""Operators of object detection, each with one definition and several implementations.
+"""Operators for object detection, each with one definition and several implementations.
 
-Native C++ kernels serve where they can be built, else torchvision where its definition agrees, else the plain PyTorch
-reference in `det_ops.reference`; `status()` says which. Importing this package compiles nothing and needs torch alone.
+An operator runs as a native C++ kernel if one can be built, else in torchvision if its definition agrees, else as the
+plain PyTorch reference in `det_ops.reference`; `status()` lists which. Importing this package compiles nothing and
+requires only torch.
 """
 
-from det_ops import flops, gradients, operators, shapes  # noqa: F401 - registers the operators
-from det_ops.boxes import batched_nms, box_overlaps, max_iou_assign, nms, nms_padded, soft_nms
-from det_ops.convolution import deform_conv2d, masked_conv2d
-from det_ops.focal import sigmoid_focal_loss
-from det_ops.pooling import deform_psroi_pool, deform_roi_pool, multi_level_roi_align, roi_align, roi_levels, roi_pool
-from det_ops.service import OpStatus, status
+from det_ops.box_overlaps import box_overlaps
+from det_ops.deform_conv2d import deform_conv2d
+from det_ops.deform_psroi_pool import deform_psroi_pool
+from det_ops.deform_roi_pool import deform_roi_pool
+from det_ops.dispatch import OpStatus, status
+from det_ops.masked_conv2d import masked_conv2d
+from det_ops.max_iou_assign import max_iou_assign
+from det_ops.nms import batched_nms, nms, nms_padded
+from det_ops.roi_align import multi_level_roi_align, roi_align, roi_levels
+from det_ops.roi_pool import roi_pool
+from det_ops.sigmoid_focal_loss import sigmoid_focal_loss
+from det_ops.soft_nms import soft_nms
 
 __all__ = [
     "OpStatus",

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import det_ops
-from det_ops import operators
+from det_ops import dispatch
 
 NAMESPACE = "det_emulated"
 HERE = Path(__file__).parent
@@ -73,7 +73,7 @@ class Emulated:
 
     def __init__(self, folder: Path) -> None:
         self._definitions = torch.library.Library(NAMESPACE, "DEF")
-        for name in operators.NAMES:
+        for name in dispatch.FALLBACKS:
             schema = str(getattr(torch.ops.det, name).default._schema)
             self._definitions.define(schema.removeprefix("det::"))
         torch.ops.load_library(str(_build(folder)))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from op_samples import CLOSE, LAST, PLANES, arguments, assert_close, boxes, generator, maps, reference, scattered
 from torch.utils import _pytree as pytree
 
-from det_ops import operators
+from det_ops import dispatch
 
 DTYPES = list(CLOSE)
 SIZES = (0, 1, 63, 64, 65, 200, 700)
@@ -69,7 +69,7 @@ def regions(count, dtype=torch.float32, side=60.0, huge=1e8):
 
 @pytest.mark.parametrize("layout", [PLANES, LAST])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", operators.NAMES)
+@pytest.mark.parametrize("name", sorted(dispatch.FALLBACKS))
 def test_every_operator_agrees_with_its_definition_and_leaves_its_inputs_alone(cuda, name, dtype, layout):
     given = arguments(name, dtype, layout)
     tensors = [x for x in pytree.tree_leaves(given) if isinstance(x, torch.Tensor)]
@@ -81,7 +81,7 @@ def test_every_operator_agrees_with_its_definition_and_leaves_its_inputs_alone(c
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", operators.NAMES)
+@pytest.mark.parametrize("name", sorted(dispatch.FALLBACKS))
 def test_strides_make_no_difference(cuda, name, dtype):
     given = arguments(name, dtype)
     spread = pytree.tree_map(lambda x: scattered(x) if isinstance(x, torch.Tensor) and x.dim() else x, given)

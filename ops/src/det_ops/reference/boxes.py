@@ -48,8 +48,13 @@ def by_score(kept: Tensor, scores: Tensor) -> Tensor:
     return kept[torch.sort(scores[kept], descending=True, stable=True).indices]
 
 
+def nms_padded(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, max_out: int) -> tuple[Tensor, Tensor]:
+    """(max_out,) int64 kept indices and how many there are: (); see `det_ops.nms_padded`."""
+    return padded(batched_nms(boxes, scores, groups, threshold), max_out)
+
+
 def padded(kept: Tensor, max_out: int) -> tuple[Tensor, Tensor]:
-    """The first max_out of the kept indices (n,), filled up with -1: (max_out,) int64, and how many are real: ()."""
+    """The first max_out of the kept indices (n,), padded with -1: (max_out,) int64, and how many there are: ()."""
     kept = kept[:max_out]
     result = kept.new_full((max_out,), -1)
     result[: len(kept)] = kept

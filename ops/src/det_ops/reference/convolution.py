@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from det_ops.memory_format import match_format
 from det_ops.reference.precision import compute_dtype
 
 
@@ -45,7 +46,7 @@ def deform_conv2d(
     result = torch.cat(out)
     if bias is not None:
         result = result + bias.to(real)[:, None, None]
-    return result.to(x.dtype)
+    return match_format(result.to(x.dtype), x)
 
 
 def _base(
@@ -111,4 +112,4 @@ def masked_conv2d(x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None, 
     if x.shape[1] == 0:  # torch's convolution of no channels has no output channels either
         x, weight = F.pad(x, (0, 0, 0, 0, 0, 1)), F.pad(weight, (0, 0, 0, 0, 0, 1))
     result = F.conv2d(x.to(real), weight.to(real), None if bias is None else bias.to(real), padding=list(padding))
-    return torch.where((mask > 0)[:, None], result, result.new_zeros(())).to(x.dtype)
+    return match_format(torch.where((mask > 0)[:, None], result, result.new_zeros(())).to(x.dtype), x)

@@ -9,8 +9,11 @@ from torch.nn import functional as F
 from det_ops.reference.precision import full
 
 
-def sigmoid_focal_loss(logits: Tensor, target: Tensor, weight: Tensor | None, gamma: float, alpha: float) -> Tensor:
-    """(N, C) unreduced, float32 or float64; see `det_ops.sigmoid_focal_loss`."""
+def sigmoid_focal_loss(
+    logits: Tensor, target: Tensor, weight: Tensor | None, gamma: float, alpha: float, summed: bool
+) -> Tensor:
+    """(N, C), or its sum; float32 or float64; see `det_ops.sigmoid_focal_loss`."""
+    _check_target(target, logits.shape[1])
     logits = full(logits)
     classes = torch.arange(logits.shape[1], device=logits.device)
     positive = target[:, None] == classes
@@ -18,7 +21,16 @@ def sigmoid_focal_loss(logits: Tensor, target: Tensor, weight: Tensor | None, ga
     signed = torch.where(positive, logits, -logits)
     share = torch.where(positive, logits.new_tensor(alpha), logits.new_tensor(1 - alpha))
     loss = share * torch.sigmoid(-signed) ** gamma * -F.logsigmoid(signed)
-    return loss * _row_weight(target, weight, logits)[:, None]
+    loss = loss * _row_weight(target, weight, logits)[:, None]
+    return loss.sum() if summed else loss.contiguous()
+
+
+def _check_target(target: Tensor, classes: int) -> None:
+    """Raises for a target (N,) above `classes`. On the CPU only: elsewhere, reading the data would synchronise."""
+    if target.device.type == "cpu" and len(target) and int(target.max()) > classes:
+        row = int((target > classes).nonzero()[0])
+        text = f"expected at most {classes} (background), or a negative one to ignore the row"
+        raise RuntimeError(f"target has {int(target[row])} in row {row}, {text}")
 
 
 def _row_weight(target: Tensor, weight: Tensor | None, logits: Tensor) -> Tensor:

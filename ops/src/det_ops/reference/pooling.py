@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from det_ops import checks
+from det_ops.memory_format import match_format
 from det_ops.reference.precision import compute_dtype, full
 from det_ops.reference.sampling import Axis, bilinear_grid, bilinear_points
 
@@ -27,7 +29,7 @@ def extent(rois: Tensor, scale: float, alignment: str) -> tuple[Tensor, Tensor]:
     return start, size if alignment == "aligned" else size.clamp(min=1)
 
 
-def grids(size: Tensor, out: tuple[int, int], sampling: int) -> Tensor:
+def grids(size: Tensor, out: Sequence[int], sampling: int) -> Tensor:
     """(K, 2) int64 samples per bin along y and x; 0 where a region has no extent or is not a number."""
     if sampling > 0:
         return torch.full(size.shape, sampling, dtype=torch.int64, device=size.device)
@@ -39,23 +41,25 @@ def roi_align(
     features: Sequence[Tensor],
     rois: Tensor,
     levels: Tensor,
-    size: tuple[int, int],
+    size: Sequence[int],
     scales: Sequence[float],
     sampling: int,
     alignment: str,
     mode: str,
 ) -> Tensor:
     """(K, C, h, w): each region from the level that `levels` (K,) names; see `det_ops.roi_align`."""
+    checks.check_images(rois, len(features[0]))
+    checks.check_index_range("levels name one outside", levels, len(features))
     out = features[0].new_zeros((len(rois), features[0].shape[1], *size))
     for number, (maps, scale) in enumerate(zip(features, scales, strict=True)):
         member = (levels == number).nonzero().flatten()
         pooled = _roi_align(maps, rois[member], size, scale, sampling, alignment, mode)
         out = out.index_copy(0, member, pooled)
-    return out
+    return match_format(out, features[0])
 
 
 def _roi_align(
-    features: Tensor, rois: Tensor, out_size: tuple[int, int], scale: float, sampling: int, alignment: str, mode: str
+    features: Tensor, rois: Tensor, out_size: Sequence[int], scale: float, sampling: int, alignment: str, mode: str
 ) -> Tensor:
     """One level. Regions with equally many samples per bin are done together, very large ones one at a time."""
     height, width = features.shape[-2:]
@@ -81,8 +85,9 @@ def _roi_align(
     return zeros.index_copy(0, torch.cat(indices), torch.cat(pieces))
 
 
-def roi_pool(features: Tensor, rois: Tensor, size: tuple[int, int], scale: float) -> tuple[Tensor, Tensor]:
+def roi_pool(features: Tensor, rois: Tensor, size: Sequence[int], scale: float) -> tuple[Tensor, Tensor]:
     """(K, C, h, w) maxima and their int64 positions y * W + x, -1 for an empty bin; see `det_ops.roi_pool`."""
+    checks.check_images(rois, len(features))
     height, width = features.shape[-2:]
     start, extents = extent(full(rois.to(compute_dtype(features.dtype))), scale, "v1")
     maxima, positions = [], []
@@ -108,19 +113,21 @@ def roi_pool(features: Tensor, rois: Tensor, size: tuple[int, int], scale: float
         empty = features.new_zeros((len(rois), features.shape[1], *size))
         return empty, empty.long()
     shape = (len(rois), *size, features.shape[1])
-    return torch.stack(maxima).view(shape).permute(0, 3, 1, 2), torch.stack(positions).view(shape).permute(0, 3, 1, 2)
+    pooled, at = (torch.stack(values).view(shape).permute(0, 3, 1, 2) for values in (maxima, positions))
+    return match_format(pooled, features), match_format(at, features)
 
 
 def deform_roi_pool(
     features: Tensor,
     rois: Tensor,
     offset: Tensor | None,
-    size: tuple[int, int],
+    size: Sequence[int],
     scale: float,
     sampling: int,
     gamma: float,
 ) -> Tensor:
     """(K, C, h, w): RoIAlign whose bins are shifted by offset (K, 2 as (x, y), h, w); see `det_ops.deform_roi_pool`."""
+    checks.check_images(rois, len(features))
     real = compute_dtype(features.dtype)
     start, extents = extent(rois.to(real), scale, "aligned")
     grid = grids(extents, size, sampling)
@@ -145,11 +152,11 @@ def deform_roi_pool(
         pooled.append(bilinear_points(image, y, x).mean((-2, -1)))
     if not pooled:
         return features.new_zeros((0, features.shape[1], *size))
-    return torch.stack(pooled).to(features.dtype)
+    return match_format(torch.stack(pooled).to(features.dtype), features)
 
 
 def _deform_large(
-    image: Tensor, start: Tensor, step: Tensor, grid: tuple[int, int], shift: Tensor | None, size: tuple[int, int]
+    image: Tensor, start: Tensor, step: Tensor, grid: tuple[int, int], shift: Tensor | None, size: Sequence[int]
 ) -> Tensor:
     """(C, h, w) of one very large region on image (C, H, W), bin by bin, without the samples outside the map.
 
@@ -181,7 +188,7 @@ def deform_psroi_pool(
     features: Tensor,
     rois: Tensor,
     offset: Tensor | None,
-    size: tuple[int, int],
+    size: Sequence[int],
     scale: float,
     channels: int,
     group: int,
@@ -190,6 +197,7 @@ def deform_psroi_pool(
     gamma: float,
 ) -> Tensor:
     """(K, channels, h, w); see `det_ops.deform_psroi_pool`."""
+    checks.check_images(rois, len(features))
     real = compute_dtype(features.dtype)
     height, width = features.shape[-2:]
     device = features.device
@@ -223,7 +231,7 @@ def deform_psroi_pool(
         )
         values = _per_channel(features[int(rois[k, 0])].to(real), source, y, x) * counts
         pooled.append((values.sum((-2, -1)) / counts.sum((-2, -1)).clamp(min=1))[None])
-    return torch.cat(pooled).to(features.dtype)
+    return match_format(torch.cat(pooled).to(features.dtype), features)
 
 
 def _per_channel(features: Tensor, source: Tensor, y: Tensor, x: Tensor) -> Tensor:
