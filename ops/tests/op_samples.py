@@ -10,6 +10,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from det_ops import dispatch
 from det_ops.memory_format import memory_format_of
@@ -177,6 +178,19 @@ SERVERS = ("native", "torchvision", "reference")
 def serve(server: str, name: str, *arguments: Any) -> Any:
     """The result of an operator from one of its implementations."""
     return {"native": native, "torchvision": dispatch.call_fallback, "reference": reference}[server](name, *arguments)
+
+
+class ElementCount(TorchDispatchMode):
+    """Counts the elements of all results that torch computes in this context; of a native kernel, its result only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.elements += sum(x.numel() for x in pytree.tree_leaves(result) if isinstance(x, Tensor))
+        return result
 
 
 def scattered(x: Tensor) -> Tensor:

@@ -5,8 +5,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from op_samples import CLOSE, LAST, PLANES, SERVERS, assert_close, maps, native, offsets, reference, scattered, serve
 from torch.nn import functional as F
 

@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+from types import SimpleNamespace
 
 import pytest
+import torch
 from op_samples import FORWARD
 
 from det_ops import dispatch, libraries, native
@@ -149,3 +151,35 @@ except NativeError as error:
 """
     text = run_python(code, DET_OPS_NATIVE="require", **nothing_built(tmp_path))
     assert text.startswith("DET_OPS_NATIVE=require, but the native library det_ops_cpu cannot be loaded: ")
+
+
+def test_an_operator_that_the_library_lacks_falls_back(run_python):
+    code = """
+import torch
+from det_ops import dispatch
+from op_samples import BACKWARD, FORWARD, arguments, assert_close, native, reference
+asked = []
+dispatch.native_loaded = lambda device: asked.append(device) or True
+for name in FORWARD + BACKWARD:
+    for _ in range(2):
+        given = arguments(name)
+        asked.clear()
+        found = native(name, *given)
+        assert asked == ["cpu"], (name, asked)  # asked once, although the call arrived twice
+        assert_close(found, reference(name, *given), 1e-4)
+print("right")
+"""
+    assert run_python(code, DET_OPS_NATIVE="off").strip() == "right"
+
+
+def test_an_error_of_a_native_kernel_leaves_the_next_call_alone(monkeypatch):
+    boxes, scores = torch.tensor([[0.0, 0, 4, 4]]).repeat(2, 1), torch.ones(2)
+
+    def fail():
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(dispatch, "native_loaded", lambda device: True)
+    monkeypatch.setattr(torch.ops, "det", SimpleNamespace(nms=SimpleNamespace(default=lambda *_: fail())))
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            dispatch.call("nms", boxes, scores, 0.5, 0)

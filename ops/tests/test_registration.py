@@ -28,6 +28,33 @@ import det_ops
 from det_ops import dispatch
 
 ALL = FORWARD + BACKWARD
+# The native kernels, and exported programs, have exactly these.
+SCHEMAS = """
+batched_nms(Tensor boxes, Tensor scores, Tensor groups, float threshold) -> Tensor
+box_overlaps(Tensor boxes, Tensor others, str mode, bool aligned, int offset) -> Tensor
+deform_conv2d(Tensor x, Tensor offset, Tensor weight, Tensor? mask, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups, int offset_groups) -> Tensor
+deform_conv2d_backward(Tensor grad, Tensor x, Tensor offset, Tensor weight, Tensor? mask, int[] stride, int[] padding, int[] dilation, int groups, int offset_groups) -> (Tensor, Tensor, Tensor, Tensor)
+deform_psroi_pool(Tensor features, Tensor rois, Tensor? offset, int[] size, float scale, int channels, int group, int part, int samples, float gamma) -> Tensor
+deform_psroi_pool_backward(Tensor grad, Tensor features, Tensor rois, Tensor? offset, float scale, int group, int part, int samples, float gamma) -> (Tensor, Tensor)
+deform_roi_pool(Tensor features, Tensor rois, Tensor? offset, int[] size, float scale, int sampling, float gamma) -> Tensor
+deform_roi_pool_backward(Tensor grad, Tensor features, Tensor rois, Tensor? offset, float scale, int sampling, float gamma) -> (Tensor, Tensor)
+masked_conv2d(Tensor x, Tensor mask, Tensor weight, Tensor? bias, int[] padding) -> Tensor
+max_iou_assign(Tensor boxes, Tensor objects, float positive, float negative, float min_positive, bool low_quality, bool all_ties) -> (Tensor, Tensor)
+nms(Tensor boxes, Tensor scores, float threshold, int offset) -> Tensor
+nms_padded(Tensor boxes, Tensor scores, Tensor groups, float threshold, int max_out) -> (Tensor, Tensor)
+roi_align(Tensor[] features, Tensor rois, Tensor levels, int[] size, float[] scales, int sampling, str alignment, str mode) -> Tensor
+roi_align_backward(Tensor grad, Tensor[] features, Tensor rois, Tensor levels, int[] shapes, float[] scales, int sampling, str alignment, str mode, bool channels_last) -> Tensor[]
+roi_pool(Tensor features, Tensor rois, int[] size, float scale) -> (Tensor, Tensor)
+roi_pool_backward(Tensor grad, Tensor positions, Tensor rois, int[] shape, bool channels_last) -> Tensor
+sigmoid_focal_loss(Tensor logits, Tensor target, Tensor? weight, float gamma, float alpha, bool summed) -> Tensor
+sigmoid_focal_loss_backward(Tensor grad, Tensor logits, Tensor target, Tensor? weight, float gamma, float alpha) -> Tensor
+soft_nms(Tensor boxes, Tensor scores, float threshold, float sigma, float min_score, str method) -> (Tensor, Tensor)
+"""  # noqa: E501
+
+
+def test_the_schemas_are_those_of_the_native_kernels():
+    schemas = [str(getattr(torch.ops.det, name).default._schema) for name in sorted(ALL)]
+    assert schemas == [f"det::{line}" for line in SCHEMAS.strip().splitlines()]
 
 
 def test_every_operator_has_samples():

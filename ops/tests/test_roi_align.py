@@ -1,13 +1,24 @@
 """RoIAlign: every implementation against plain Python, torchvision and each other, and hostile regions."""
 
 import math
-import time
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from op_samples import CLOSE, LAST, PLANES, SERVERS, assert_close, maps, native, reference, rois, scattered, serve
+from hypothesis import given, settings, strategies as st
+from op_samples import (
+    CLOSE,
+    LAST,
+    PLANES,
+    SERVERS,
+    ElementCount,
+    assert_close,
+    maps,
+    native,
+    reference,
+    rois,
+    scattered,
+    serve,
+)
 
 import det_ops
 
@@ -178,13 +189,12 @@ def test_regions_that_are_no_numbers_or_endless_pool_zeros(server, alignment, mo
 
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("mode", MODES)
-def test_huge_regions_take_bounded_time(server, mode):
+def test_huge_regions_compute_a_bounded_number_of_samples(server, mode):
     huge = torch.tensor([[0.0, -1e8, -1e8, 1e8, 1e8], [0, 0, 0, 1e8, 5], [0, -1e8, 2, 20, 9], [0, 1e8, 1e8, 2e8, 2e8]])
     x = maps(1, 3, 9, 13)
-    pooled(server, x, ODD[:0], mode=mode)  # loads what there is to load
-    before = time.perf_counter()
-    found = pooled(server, x, huge, (7, 7), 1.0, mode=mode)
-    assert time.perf_counter() - before < 2
+    with ElementCount() as count:
+        found = pooled(server, x, huge, (7, 7), 1.0, mode=mode)
+    assert count.elements < 100_000_000  # the native kernel would not return if it visited all of the 1e16 samples
     assert not found[3].any()
     if mode == "avg":  # all of the map lies in one bin: its sum, over the number of samples
         assert found[1].any()

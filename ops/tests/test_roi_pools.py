@@ -1,11 +1,23 @@
 """RoIPool and deformable RoI pooling against plain Python in double precision, and native against the reference."""
 
 import math
-import time
 
 import pytest
 import torch
-from op_samples import CLOSE, LAST, PLANES, assert_close, maps, native, offsets, reference, rois, scattered, serve
+from op_samples import (
+    CLOSE,
+    LAST,
+    PLANES,
+    ElementCount,
+    assert_close,
+    maps,
+    native,
+    offsets,
+    reference,
+    rois,
+    scattered,
+    serve,
+)
 
 import det_ops
 
@@ -260,19 +272,19 @@ def test_shifts_that_lead_nowhere_pool_zeros_and_have_no_gradient(server):
 
 
 @pytest.mark.parametrize("server", ["native", "reference"])
-def test_huge_regions_take_bounded_time(server):
+def test_huge_regions_compute_a_bounded_number_of_samples(server):
     huge = torch.tensor([[0.0, -1e8, -1e8, 1e8, 1e8], [0, 0, 0, 1e8, 5]])
     x = maps(1, 4, 9, 13)
-    serve(server, "roi_pool", x, huge[:0], [2, 3], 0.5)  # loads what there is to load
-    before = time.perf_counter()
-    for found in (
-        serve(server, "roi_pool", x, huge, [2, 3], 0.5)[0],
-        serve(server, "deform_roi_pool", x, huge, None, [2, 3], 0.5, 0, 0.1),
-        serve(server, "deform_psroi_pool", x, huge, None, [2, 3], 0.5, 1, 2, 2, 4, 0.1),
-    ):
+    with ElementCount() as count:
+        results = (
+            serve(server, "roi_pool", x, huge, [2, 3], 0.5)[0],
+            serve(server, "deform_roi_pool", x, huge, None, [2, 3], 0.5, 0, 0.1),
+            serve(server, "deform_psroi_pool", x, huge, None, [2, 3], 0.5, 1, 2, 2, 4, 0.1),
+        )
+    assert count.elements < 100_000_000  # a native kernel would not return if it visited all of the 1e16 samples
+    for found in results:
         assert found.isfinite().all()
         assert found.any()
-    assert time.perf_counter() - before < 2
 
 
 def test_huge_deformed_regions_give_the_same_natively_with_gradients(native_library):

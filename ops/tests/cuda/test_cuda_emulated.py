@@ -7,8 +7,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from op_samples import CLOSE, LAST, PLANES, arguments, assert_close, boxes, generator, maps, reference, scattered
 from torch.utils import _pytree as pytree
 

@@ -9,8 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 import det_ops
-from det_ops import __main__ as command
-from det_ops import native
+from det_ops import __main__ as command, native
 
 
 @pytest.fixture
