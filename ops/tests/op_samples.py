@@ -68,6 +68,24 @@ def boxes(count: int, seed: int = 0, side: float = 100.0, dtype: torch.dtype = t
     return torch.cat([corner, corner + size], 1).to(dtype)
 
 
+def table(drawn: list[Any], dtype: torch.dtype = torch.float32) -> Tensor:
+    """(N, 4) boxes drawn by hypothesis."""
+    return torch.tensor(drawn, dtype=dtype).reshape(-1, 4)
+
+
+def overlap_on_paper(a: list[float], b: list[float], mode: str = "iou", offset: int = 0) -> float:
+    """One overlap, from lists of floats."""
+    inter = max(0.0, min(a[2], b[2]) - max(a[0], b[0]) + offset) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]) + offset)
+    first = (a[2] - a[0] + offset) * (a[3] - a[1] + offset)
+    union = first if mode == "iof" else first + (b[2] - b[0] + offset) * (b[3] - b[1] + offset) - inter
+    iou = inter / max(union, 1e-6)
+    if mode != "giou":
+        return iou
+    width, height = max(a[2], b[2]) - min(a[0], b[0]) + offset, max(a[3], b[3]) - min(a[1], b[1]) + offset
+    hull = max(max(0.0, width) * max(0.0, height), 1e-6)
+    return iou - (hull - union) / hull
+
+
 def scores(count: int, seed: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.rand(count, generator=generator(seed), dtype=torch.float64).to(dtype)
 

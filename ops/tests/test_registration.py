@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 import det_ops
-from det_ops import dispatch
+from det_ops import dispatch, registration
 
 ALL = FORWARD + BACKWARD
 # The native kernels, and exported programs, have exactly these.
@@ -273,3 +273,37 @@ def test_gradients_under_autocast_have_the_dtype_of_the_inputs(inside):
     for ours, exact in zip(grads, full, strict=True):
         assert ours.dtype == torch.float32
         assert float((ours - exact).abs().max()) < 0.03 * float(exact.abs().max())
+
+
+@pytest.fixture
+def native_cuda(monkeypatch):
+    """As if native CUDA kernels were loaded."""
+    monkeypatch.setattr(dispatch, "native_loaded", lambda device: True)
+
+
+@pytest.fixture
+def deterministic():
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("name", registration.UNORDERED)
+def test_an_unordered_gradient_is_an_error(native_cuda, deterministic, name):
+    with pytest.raises(RuntimeError, match=f"the CUDA kernel of det_ops.{name}'s gradient is not deterministic"):
+        registration.alert_not_deterministic(name, "cuda")
+
+
+def test_or_a_warning(native_cuda, deterministic):
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    with pytest.warns(UserWarning, match="is not deterministic; unset DET_OPS_CUDA for the reference"):
+        registration.alert_not_deterministic("roi_pool", "cuda")
+
+
+def test_the_cpu_and_the_reference_have_nothing_to_say(deterministic):
+    registration.alert_not_deterministic("roi_pool", "cpu")
+    registration.alert_not_deterministic("roi_pool", "cuda")  # opt-in kernels are off
+
+
+def test_nothing_is_said_unless_asked(native_cuda):
+    registration.alert_not_deterministic("roi_pool", "cuda")

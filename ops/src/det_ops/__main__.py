@@ -1,4 +1,4 @@
-"""`python -m det_ops` tells who serves each operator, builds the native libraries ahead of time, or removes them."""
+"""Shows which implementation runs each operator, builds the native libraries ahead of time, or removes them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from det_ops.native import cache, settings
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; returns the exit code."""
+    """Runs a command of `python -m det_ops`; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
         if options.command == "build":
@@ -24,13 +24,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    epilog = "The environment variables are in det_ops/native/settings.py."
+    epilog = "det_ops/native/settings.py documents the environment variables."
     parser = argparse.ArgumentParser("python -m det_ops", description=__doc__, epilog=epilog)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    commands.add_parser("status", help="state of each library, and who serves each operator (the default)")
-    build = commands.add_parser("build", help="build the libraries now rather than at first use")
-    build.add_argument("--cuda", action="store_true", help="the CUDA library too")
-    build.add_argument("--force", action="store_true", help="build anew what is built already")
+    commands.add_parser(
+        "status", help="show the state of the libraries and the implementation of each operator (default)"
+    )
+    build = commands.add_parser("build", help="build the libraries now instead of at first use")
+    build.add_argument("--cuda", action="store_true", help="also build the CUDA library")
+    build.add_argument("--force", action="store_true", help="rebuild existing libraries")
     commands.add_parser("clean", help="remove the built libraries")
     return parser
 
@@ -61,7 +63,7 @@ def _built(outcome: native.Outcome) -> str:
         log = f"\n{outcome.log}" if outcome.log else ""
         return f"cannot build: {outcome.reason}; {outcome.remedy}{log}"
     if outcome.built_seconds is None:
-        return f"was built already: {outcome.path}"
+        return f"already built: {outcome.path}"
     return f"built in {outcome.built_seconds:.1f} seconds: {outcome.path}"
 
 

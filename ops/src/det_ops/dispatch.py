@@ -108,7 +108,7 @@ def _library(device: str) -> native.NativeLibrary | None:
     """The library of a device. CUDA kernels are opt-in until their tests have passed on a GPU."""
     if device == "cpu":
         return libraries.CPU
-    return libraries.CUDA if device == "cuda" and settings.cuda_wanted() else None
+    return libraries.CUDA if device == "cuda" and settings.cuda_enabled() else None
 
 
 def status(device: str = "cpu") -> list[OpStatus]:

@@ -1,4 +1,4 @@
-"""The native libraries of this package: what they are built from."""
+"""The native libraries of this package: their sources and flags."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def _files(folder: str, *patterns: str) -> tuple[Path, ...]:
     return tuple(sorted(path for pattern in patterns for path in (_SOURCES / folder).glob(pattern)))
 
 
-# The oldest torch whose stable interface the bindings use: a library built with newer headers still runs there.
+# The oldest torch that the bindings support: a library built with newer headers still runs with it.
 _TARGET = "-DTORCH_TARGET_VERSION=0x020b000000000000"  # 2.11
 
 CPU = NativeLibrary(
     "det_ops_cpu",
     sources=_files("cpu", "*.cpp"),
     headers=_files("cpu", "*.h"),
-    # No contraction: a fused multiply-add would move coordinates and overlaps by an ulp, and with it decisions.
+    # No contraction: a fused multiply-add changes coordinates and overlaps by an ulp, and with them decisions.
     flags=("-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", _TARGET),
 )
 CUDA = NativeLibrary(

@@ -21,7 +21,7 @@ def test_a_compile_error_is_remembered_and_retried_when_asked(make, builds, cach
     assert re.fullmatch(rf"building {library.name} failed: {source}:1:.* error: .*nonsense.*", first.reason)
     assert "nonsense" in first.log
     log = next(root.glob("*.failed.log"))
-    assert first.remedy == f"read {log}; after a repair, DET_OPS_RETRY=1 or `python -m det_ops build` tries again"
+    assert first.remedy == f"read {log}; then set DET_OPS_RETRY=1 or run `python -m det_ops build` to try again"
     assert log.read_text().startswith(first.reason)
     assert len(builds()) == 1
     monkeypatch.setattr(loader, "_answers", {})
@@ -63,13 +63,13 @@ def test_a_failure_that_others_met_meanwhile_counts_even_when_retrying(tmp_path)
     ("text", "reason", "remedy"),
     [
         ("print('c++: fatal error: Killed signal terminated program cc1plus'); sys.exit(3)",
-         "building was cut short (Killed signal)", "see to memory and disk space, and try again"),
+         "the build was interrupted (Killed signal)", "check memory and disk space, then try again"),
         ("print('No space left on device'); sys.exit(3)",
-         "building was cut short (No space left on device)", "see to memory and disk space, and try again"),
-        ("import os; os.kill(os.getpid(), 9)", "building was cut short (exit code -9)", "see to memory"),
-        ("sys.exit(1)", "building was cut short (exit code 1)", "see to memory"),
+         "the build was interrupted (No space left on device)", "check memory and disk space, then try again"),
+        ("import os; os.kill(os.getpid(), 9)", "the build was interrupted (exit code -9)", "check memory"),
+        ("sys.exit(1)", "the build was interrupted (exit code 1)", "check memory"),
         ("print('x.so: failed to map segment from shared object'); sys.exit(3)",
-         "{root} does not allow programs",
+         "{root} does not allow executables",
          "set DET_OPS_CACHE to a folder on a file system that is not mounted noexec"),
         ("print('torch.utils.cpp_extension cannot be imported: setuptools'); sys.exit(4)",
          "torch.utils.cpp_extension cannot be imported: setuptools", "pip install --upgrade setuptools"),
@@ -92,7 +92,7 @@ def test_a_failure_without_a_line_of_error_shows_the_last(make, builds, cache_fo
 def test_an_entry_that_cannot_be_put_in_place(make, builds, cache_folder, monkeypatch):
     monkeypatch.setattr(cache, "write_manifest", lambda *arguments: None)
     outcome = native.load(make())
-    assert re.fullmatch(rf"{cache_folder}/demo.* could not be put in place", outcome.reason)
+    assert re.fullmatch(rf"{cache_folder}/demo.* could not be moved into place", outcome.reason)
     assert outcome.remedy == "set DET_OPS_CACHE to another folder"
 
 
@@ -113,7 +113,7 @@ def test_a_library_that_does_not_load_here(make, builds, cache_folder, monkeypat
     monkeypatch.setattr(torch.ops, "load_library", broken)
     outcome = native.load(make())
     assert re.fullmatch(r"/.*\.so does not load: undefined symbol: x", outcome.reason)
-    assert outcome.remedy == "see that it was built for this machine: `python -m det_ops build --force`"
+    assert outcome.remedy == "rebuild it for this machine: `python -m det_ops build --force`"
 
 
 def test_the_lock_is_given_up_after_a_time(make, builds, cache_folder, monkeypatch, capfd):
@@ -126,7 +126,7 @@ def test_the_lock_is_given_up_after_a_time(make, builds, cache_folder, monkeypat
         outcome = native.load(library)
     who = f"process {os.getpid()} on {os.uname().nodename}, which builds {library.name}"
     assert outcome.reason == f"waited 0.4 seconds for {who}"
-    assert outcome.remedy == "end that process if it hangs, or allow more by DET_OPS_LOCK_TIMEOUT=SECONDS"
+    assert outcome.remedy == "end that process if it hangs, or set DET_OPS_LOCK_TIMEOUT to more seconds"
     assert capfd.readouterr().err == f"det-ops: waiting for {who} (up to 0.4 seconds)\n"
 
 
@@ -151,7 +151,7 @@ def test_a_long_build_is_announced(make, builds, cache_folder, monkeypatch, capf
     monkeypatch.setattr(lock, "SAY_AFTER", 0.01)
     library = make()
     assert native.load(library).loaded
-    assert capfd.readouterr().err == f"det-ops: building {library.name}, once for this machine\n"
+    assert capfd.readouterr().err == f"det-ops: building {library.name}, once per machine\n"
 
 
 def test_verbose_shows_the_compiler_and_what_is_loaded(make, builds, cache_folder, monkeypatch, capfd):

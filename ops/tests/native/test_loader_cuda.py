@@ -59,13 +59,13 @@ def test_nvcc_does_not_run(make, builds, cache_folder, toolkit):
 
 def test_nvcc_says_no_version(make, builds, cache_folder, toolkit):
     home = toolkit("echo hello")
-    _failing(make, rf"nvcc \({home}/bin/nvcc\) does not tell its version", "install the CUDA toolkit")
+    _failing(make, rf"nvcc \({home}/bin/nvcc\) does not report its version", "install the CUDA toolkit")
 
 
 def test_nvcc_of_another_major_version(make, builds, cache_folder, toolkit):
     toolkit(NVCC.format(release="12.8"))
-    reason = r"nvcc is of CUDA 12.8 and torch of CUDA 13.2: their major versions must agree"
-    _failing(make, reason, "set CUDA_HOME to a toolkit of CUDA 13, or change torch")
+    reason = r"nvcc is from CUDA 12.8 and torch from CUDA 13.2; expected the same major version"
+    _failing(make, reason, "set CUDA_HOME to the toolkit of CUDA 13, or change torch")
 
 
 def test_no_gpu_and_no_list(make, builds, cache_folder, toolkit, monkeypatch):
@@ -101,8 +101,8 @@ def test_nvcc_on_path_may_be_a_link(tmp_path, tools):
 
 def test_the_list_of_architectures(monkeypatch):
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0 8.0;8.0+PTX")
-    assert archs.wanted(cuda=True).to_build() == "8.0;8.0+PTX;9.0"
-    assert archs.wanted(cuda=False) == archs.Archs()
+    assert archs.required(cuda=True).to_build() == "8.0;8.0+PTX;9.0"
+    assert archs.required(cuda=False) == archs.Archs()
 
 
 @pytest.mark.parametrize("text", ["", "native"])
@@ -111,7 +111,7 @@ def test_the_architectures_of_the_visible_devices(text, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda i: [(9, 0), (8, 0), (9, 0)][i])
-    assert archs.wanted(cuda=True).to_build() == "8.0;9.0"
+    assert archs.required(cuda=True).to_build() == "8.0;9.0"
 
 
 def test_the_environment_of_the_builder(make, toolkit, monkeypatch, tmp_path, tools):
@@ -121,7 +121,7 @@ def test_the_environment_of_the_builder(make, toolkit, monkeypatch, tmp_path, to
     library = make(cuda=True)
     stage = staging.Stage(tmp_path / "stage")
     stage.folder.mkdir()
-    chain = probe.toolchain(True, archs.wanted(cuda=True))
+    chain = probe.toolchain(True, archs.required(cuda=True))
     staging.fill(stage, library, native.loader.snapshot(library), chain)
     environment = staging.environment(stage, chain)
     assert (environment["CUDA_HOME"], environment["TORCH_CUDA_ARCH_LIST"]) == (str(home), "9.0")

@@ -31,7 +31,7 @@ def test_no_compiler(make, cache_folder, bare_path):
 
 def test_cxx_is_no_program(make, cache_folder, monkeypatch):
     monkeypatch.setenv("CXX", "/no/such/g++")
-    _failing(make(), r"CXX is '/no/such/g\+\+', which is no program", "correct or unset CXX")
+    _failing(make(), r"CXX is '/no/such/g\+\+', which is not a program", "correct or unset CXX")
 
 
 def test_cxx_is_no_command(make, cache_folder, monkeypatch):
@@ -99,12 +99,14 @@ def test_windows(make, cache_folder, monkeypatch):
 
 def test_a_python_without_a_program(make, cache_folder, monkeypatch):
     monkeypatch.setattr(sys, "executable", "")
-    reason = r"this Python does not know its own program \(sys.executable is empty\)"
-    _failing(make(), reason, "run `python` itself")
+    reason = "sys.executable is empty"
+    _failing(make(), reason, "start Python by its command, `python`")
 
 
 def test_an_incomplete_installation(cache_folder):
-    _failing(native.NativeLibrary("nothing", ()), "its sources are missing", "install the package that brings nothing")
+    _failing(
+        native.NativeLibrary("nothing", ()), "its sources are missing", "reinstall the package that provides nothing"
+    )
 
 
 def test_no_folder_can_be_written_to(make, builds, tmp_path, monkeypatch):
@@ -113,11 +115,11 @@ def test_no_folder_can_be_written_to(make, builds, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "gone"))
     outcome = native.load(make())
-    assert outcome.reason.startswith("no folder for built libraries can be written to (")
+    assert outcome.reason.startswith("no folder for built libraries is writable (")
     assert f"{tmp_path}/file/cache: Not a directory" in outcome.reason
     assert f"{tmp_path}/file/.cache/det-ops: Not a directory" in outcome.reason
     assert f"{tmp_path}/gone/det-ops-{os.getuid()}: No such file or directory" in outcome.reason
-    assert outcome.remedy == "set DET_OPS_CACHE to a folder that can"
+    assert outcome.remedy == "set DET_OPS_CACHE to a writable folder"
 
 
 def test_one_warning_says_reason_cost_and_remedy(make, cache_folder, bare_path):
@@ -131,7 +133,7 @@ def test_one_warning_says_reason_cost_and_remedy(make, cache_folder, bare_path):
     assert [w.category for w in caught] == [RuntimeWarning]
     assert str(caught[0].message) == outcome.warning_text() == (
         "the native library warned is not in use: there is no C++ compiler: none of c++, g++, clang++ is on PATH. "
-        "Cost: torchvision where its definition agrees, else plain PyTorch serves, several to some hundred times "
+        "Cost: operators run in torchvision or plain PyTorch, several to several hundred times "
         f"slower. Remedy: {GET}."
     )  # fmt: skip
 

@@ -123,7 +123,7 @@ def test_another_compiler_that_cannot_build_falls_back_on_the_entry(make, builds
     monkeypatch.setenv("CXX", str(tools["script"](tmp_path / "other", text)))
     outcome = native.load(library)
     assert (outcome.loaded, outcome.path) == (True, path)
-    assert "building here is impossible" in outcome.note
+    assert "it cannot be rebuilt here" in outcome.note
     assert "no licence" in outcome.note
 
 
@@ -165,7 +165,7 @@ def test_another_library_of_that_name_is_not_loaded_beside_it(make, builds, cach
     other = make(name=library.name, flags=("-O1",))
     outcome = native.load(other)
     assert (outcome.path, outcome.origin) == (first.path, "process")
-    assert outcome.note == "loaded before, maybe from other sources; a new process would look again"
+    assert outcome.note == "already loaded, possibly from other sources; a new process searches again"
 
 
 def test_peek(make, builds, cache_folder, monkeypatch):

@@ -85,9 +85,9 @@ def test_a_temporary_folder_of_others_is_refused(case, words, make, builds, tmp_
     assert roots.searchable(settings.read()) == []  # what lies there is not loaded either
     outcome = native.load(library)
     assert not outcome.loaded
-    assert outcome.reason.startswith("no folder for built libraries can be written to (")
+    assert outcome.reason.startswith("no folder for built libraries is writable (")
     assert f"{folder}: " in outcome.reason
-    assert outcome.remedy == "set DET_OPS_CACHE to a folder that can"
+    assert outcome.remedy == "set DET_OPS_CACHE to a writable folder"
     assert re.search(words.format(uid=os.getuid()), outcome.reason)
 
 

@@ -23,7 +23,7 @@ A = Path("/s/a.cpp")
         ({"sources": (Path("a.cu"),)}, r"native library x: source a.cu, expected .cpp$"),
         ({"sources": (Path("a.c"),), "cuda": True}, r"native library x: source a.c, expected .cpp or .cu$"),
         ({"sources": (A, Path("/t/a.cpp"))}, r"native library x: two sources have one file name: a.cpp, a.cpp"),
-        ({"flags": ("-march=native",)}, r"native library x: flag -march=native binds it to one machine"),
+        ({"flags": ("-march=native",)}, r"native library x: flag -march=native restricts it to one machine"),
         ({"cuda_flags": ("-arch=sm_90",)}, r"native library x: flag -arch=sm_90; architectures come from TORCH_CUDA"),
     ],
 )
@@ -33,7 +33,7 @@ def test_a_bad_description(fields, message):
 
 
 def test_no_sources_shows_when_the_library_is_wanted():
-    with pytest.raises(CannotBuild, match="its sources are missing; install the package that brings x again"):
+    with pytest.raises(CannotBuild, match="its sources are missing; reinstall the package that provides x"):
         key.snapshot(NativeLibrary("x", ()))
 
 

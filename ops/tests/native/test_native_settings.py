@@ -12,7 +12,7 @@ from det_ops.native import settings
 
 def test_defaults():
     assert settings.read() == settings.Settings("auto", None, (), False, False, 600.0)
-    assert not settings.cuda_wanted()
+    assert not settings.cuda_enabled()
     assert settings.isa() is None
 
 
@@ -22,7 +22,7 @@ def test_values(monkeypatch):
         monkeypatch.setenv(f"DET_OPS_{name}", value)
     prebuilt = (Path("/p"), Path("~/q").expanduser())
     assert settings.read() == settings.Settings("require", Path("/a b"), prebuilt, True, True, 2.5)
-    assert settings.cuda_wanted()
+    assert settings.cuda_enabled()
     assert settings.isa() == "avx2"
 
 
@@ -54,7 +54,7 @@ def test_a_bad_value_is_named(name, value, allowed, monkeypatch, make):
 
 @pytest.mark.parametrize(
     ("name", "read", "allowed"),
-    [("DET_OPS_CUDA", settings.cuda_wanted, "off, on"), ("DET_OPS_ISA", settings.isa, "baseline, avx2, avx512")],
+    [("DET_OPS_CUDA", settings.cuda_enabled, "off, on"), ("DET_OPS_ISA", settings.isa, "baseline, avx2, avx512")],
 )
 def test_bad_values_of_the_dispatcher(name, read, allowed, monkeypatch):
     monkeypatch.setenv(name, "AVX")

@@ -42,7 +42,7 @@ def test_build(libraries, capsys, builds):
     assert re.fullmatch(line, capsys.readouterr().out)
     assert command.main(["build", "--cuda"]) == 0
     first, second = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(rf"{libraries.CPU.name}: was built already: /.*\.so", first)
+    assert re.fullmatch(rf"{libraries.CPU.name}: already built: /.*\.so", first)
     assert re.fullmatch(rf"{libraries.CUDA.name}: built in .*", second)
     assert command.main(["build", "--force"]) == 0
     assert builds() == [libraries.CPU.name, libraries.CUDA.name, libraries.CPU.name]

@@ -1,8 +1,8 @@
-"""Builds C++/CUDA libraries of operators just in time, keeps them, and loads them.
+"""Compiles C++ and CUDA libraries of operators just in time, caches them, and loads them.
 
-A `NativeLibrary` says what to build; `load` finds it prebuilt or in the cache, or else builds it, once per machine.
-Where that is impossible, an `Outcome` says why and what to do, so that another implementation can serve. Importing
-this package compiles nothing; `det_ops.native.settings` lists the environment variables.
+A `NativeLibrary` describes what to build. `load` finds it prebuilt or in the cache, or builds it once per machine. If
+that is impossible, the `Outcome` contains the reason and a remedy, so that callers can use another implementation.
+Importing this package compiles nothing. `det_ops.native.settings` lists the environment variables.
 """
 
 from det_ops.native.library import NativeLibrary

@@ -1,4 +1,4 @@
-"""GPU architectures: what to compile for, and whether a built library serves."""
+"""GPU architectures: which to compile for, and which devices a built library supports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from det_ops.native.outcome import CannotBuild
 
 @dataclass(frozen=True)
 class Archs:
-    """What is asked for: TORCH_CUDA_ARCH_LIST by name, else the visible devices; both empty for the CPU.
+    """The required architectures: TORCH_CUDA_ARCH_LIST by name, else the visible devices; both empty for the CPU.
 
     Args:
         names: such as "9.0" or "8.0+PTX".
@@ -24,10 +24,10 @@ class Archs:
     devices: tuple[tuple[int, int], ...] = ()
 
     def to_build(self) -> str:
-        """The list to compile for, as torch wants it.
+        """The architectures to compile for, in torch's format.
 
         Raises:
-            CannotBuild: if nothing says what to build for.
+            CannotBuild: if no GPU is visible and no list is set.
         """
         names = self.names or tuple(f"{major}.{minor}" for major, minor in self.devices)
         if not names:
@@ -36,13 +36,13 @@ class Archs:
         return ";".join(names)
 
     def covered_by(self, built: str) -> bool:
-        """Whether a library built for this list serves. One built for more architectures does, of course."""
+        """Whether a library built for this list, or for more architectures, can be used."""
         has = built.split(";")
         return set(self.names) <= set(has) and all(any(_runs_on(arch, d) for arch in has) for d in self.devices)
 
 
-def wanted(cuda: bool) -> Archs:
-    """What this process needs; without any GPU and list, nothing."""
+def required(cuda: bool) -> Archs:
+    """The architectures that this process requires; none without a GPU and a list."""
     if not cuda:
         return Archs()
     text = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(" ", ";")
@@ -54,10 +54,10 @@ def wanted(cuda: bool) -> Archs:
 
 
 def _runs_on(arch: str, device: tuple[int, int]) -> bool:
-    """Machine code runs on the same major and an equal or newer minor; PTX on everything newer; 9.0a on 9.0 alone."""
+    """Machine code runs on the same major and an equal or newer minor version, PTX on all newer, 9.0a on 9.0 only."""
     parts = re.fullmatch(r"(\d+)\.(\d+)([a-z]?)(\+PTX)?", arch)
     if parts is None:
-        return False  # a name such as Hopper: unknown here, so it is built anew
+        return False  # names such as Hopper are unknown here, so the library is rebuilt
     version = (int(parts[1]), int(parts[2]))
     if parts[3]:
         return version == device

@@ -1,4 +1,4 @@
-"""Builds a library: one process at a time, in a private folder, put in place by one rename."""
+"""Builds a library: one process at a time, in a private folder that is renamed when it is complete."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from det_ops.native.settings import Settings
 
 CHILD = Path(__file__).with_name("child.py")
 FAILED, UNUSABLE = 3, 4  # exit codes of the child
-TAIL = 25  # lines of the log that messages show
-# failures of the day rather than of the sources: trying again may help
+TAIL = 25  # last lines of the log that messages contain
+# temporary failures that the sources do not cause: another attempt may succeed
 _PASSING = ("No space left on device", "Killed signal", "Cannot allocate memory", "memory exhausted")
 _ERROR = re.compile(r"\berror:|\bfatal\s*:|undefined (symbol|reference)|cannot find")
 _CRASHES = (signal.SIGABRT, signal.SIGSEGV, signal.SIGILL, signal.SIGFPE)
@@ -33,7 +33,7 @@ _NO_EXEC = "failed to map segment from shared object"
 
 
 class CompileFailed(CannotBuild):
-    """The tools ran and failed. `lasting` if they would do so again."""
+    """The tools ran and failed. `lasting` if another attempt would fail, too."""
 
     def __init__(self, reason: str, remedy: str, log: str, lasting: bool) -> None:
         super().__init__(reason, remedy, log)
@@ -47,14 +47,14 @@ def build(
     settings: Settings,
     unusable: frozenset[Path] = frozenset(),
 ) -> tuple[Entry, float | None]:
-    """The entry for these tools, and the seconds it took if it was built here and now.
+    """The entry for these tools, and the build time in seconds if this call built it.
 
     Args:
-        library: what to build.
+        library: the library to build.
         snapshot: its files.
-        toolchain: what builds.
+        toolchain: the tools to build it with.
         settings: roots, lock timeout, retry, verbose.
-        unusable: folders of entries that are to be replaced.
+        unusable: folders of entries to replace.
 
     Raises:
         CannotBuild: with the reason.
@@ -75,7 +75,7 @@ def build(
 
 
 def heed_failure(root: Path, name: str, retry: bool, asked: float) -> None:
-    """A failure from before is not repeated; with `retry`, only one that another process met while this one waited."""
+    """Raises for a remembered failure; with `retry`, only if it happened while this process waited for the lock."""
     failure = cache.read_failure(root, name)
     if failure and not (retry and failure[0] < asked):
         raise CannotBuild(failure[1], _remedy(root, name), _tail(failure[2]))
@@ -103,7 +103,7 @@ def _build_in(
 
 
 def _run_child(stage: staging.Stage, name: str, environment: dict[str, str]) -> int:
-    # -P keeps the folder of child.py off sys.path, where its neighbours would hide modules of other packages
+    # -P keeps the folder of child.py off sys.path, where its files would shadow modules of other packages
     command = [sys.executable, "-P", str(CHILD), str(stage.folder / "spec.json")]
     with open(stage.folder / "log", "wb") as log:
         child = subprocess.Popen(  # noqa: S603
@@ -114,16 +114,16 @@ def _run_child(stage: staging.Stage, name: str, environment: dict[str, str]) -> 
             try:
                 return child.wait(lock.SAY_AFTER)
             except subprocess.TimeoutExpired:
-                say(f"building {name}, once for this machine")
+                say(f"building {name}, once per machine")
             return child.wait()
-        except BaseException:  # Ctrl-C reaches this process alone: the builder is in a session of its own
-            os.killpg(child.pid, signal.SIGTERM)  # which ninja hands on to the compilers, as it could not SIGKILL
+        except BaseException:  # Ctrl-C reaches only this process: the builder runs in its own session
+            os.killpg(child.pid, signal.SIGTERM)  # ninja forwards it to the compilers, unlike SIGKILL
             child.wait()
             raise
 
 
 def _log(stage: staging.Stage, snapshot: Snapshot, toolchain: Toolchain) -> str:
-    """The log, with the sources named where the user has them."""
+    """The log, with the user's paths of the sources."""
     text = (stage.folder / "log").read_text(encoding="utf-8", errors="replace")
     return f"{toolchain}\n{text.replace(str(stage.sources), str(snapshot.base))}"
 
@@ -139,7 +139,7 @@ def _failure(root: Path, name: str, library: str, code: int, log: str) -> Compil
     tail = _tail(log)
     if _NO_EXEC in log:
         remedy = "set DET_OPS_CACHE to a folder on a file system that is not mounted noexec"
-        return CompileFailed(f"{root} does not allow programs", remedy, tail, lasting=False)
+        return CompileFailed(f"{root} does not allow executables", remedy, tail, lasting=False)
     if code == UNUSABLE:
         reason = log.strip().splitlines()[-1]
         return CompileFailed(reason, "pip install --upgrade setuptools, and check torch", tail, lasting=False)
@@ -148,14 +148,14 @@ def _failure(root: Path, name: str, library: str, code: int, log: str) -> Compil
         return CompileFailed(reason, _remedy(root, name), tail, lasting=True)
     passing = next((text for text in _PASSING if text in log), "")
     if code != FAILED or passing:
-        reason = f"building was cut short ({passing or f'exit code {code}'})"
-        return CompileFailed(reason, "see to memory and disk space, and try again", tail, lasting=False)
+        reason = f"the build was interrupted ({passing or f'exit code {code}'})"
+        return CompileFailed(reason, "check memory and disk space, then try again", tail, lasting=False)
     return CompileFailed(f"building {library} failed: {_first_error(log)}", _remedy(root, name), tail, lasting=True)
 
 
 def _remedy(root: Path, name: str) -> str:
     log = cache.failure_path(root, name)
-    return f"read {log}; after a repair, DET_OPS_RETRY=1 or `python -m det_ops build` tries again"
+    return f"read {log}; then set DET_OPS_RETRY=1 or run `python -m det_ops build` to try again"
 
 
 def _first_error(log: str) -> str:
@@ -171,7 +171,7 @@ def _tail(log: str) -> str:
 def _publish(
     root: Path, name: str, real: Path, library: NativeLibrary, snapshot: Snapshot, toolchain: Toolchain, log: str
 ) -> Entry:
-    """Puts library, manifest and log in place at once."""
+    """Moves library, manifest and log into place in one step."""
     done = real / "done"
     done.mkdir()
     built = done / f"{library.name}.so"
@@ -179,13 +179,13 @@ def _publish(
     (done / "build.log").write_text(log, encoding="utf-8")
     cache.write_manifest(done, built, snapshot, toolchain.tools, toolchain.fingerprint)
     target = root / name
-    if target.exists():  # to be replaced: a rename cannot go over a folder that is not empty
+    if target.exists():  # a rename cannot replace a folder that is not empty
         os.rename(target, real / "replaced")
-    # where nothing can be locked, another process may have been first: its entry is as good
+    # without a lock, another process may have been first; its entry is equivalent
     with suppress(OSError):
         os.rename(done, target)
     entry = cache.read_entry(target)
     if entry is None:
-        raise CannotBuild(f"{target} could not be put in place", "set DET_OPS_CACHE to another folder")
+        raise CannotBuild(f"{target} could not be moved into place", "set DET_OPS_CACHE to another folder")
     cache.failure_path(root, name).unlink(missing_ok=True)
     return entry

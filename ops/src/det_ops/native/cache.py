@@ -1,15 +1,15 @@
-"""Built libraries on disk: what an entry holds, and which entry serves here.
+"""Built libraries on disk: the contents of an entry, and which entries can be used here.
 
-    ROOT/NAME-DIGEST-TOOLS/           an entry, put in place by one rename
+    ROOT/NAME-DIGEST-TOOLS/           an entry, created by one rename
         NAME.so, manifest.json, build.log
-    ROOT/NAME-DIGEST-TOOLS.failed.log what failed to compile: the reason, then the log
+    ROOT/NAME-DIGEST-TOOLS.failed.log a failed build: the reason, then the log
     ROOT/NAME.lock                    held while building
-    ROOT/.building-NAME-XXXXXXXX/     a build under way, or what a killed one left
+    ROOT/.building-NAME-XXXXXXXX/     a running build, or the remains of a killed one
 
-A hit must start no program, so the compiler is told by its fingerprint (its file, see `det_ops.native.probe`), which
-the manifest keeps beside its version. Equal fingerprints: the same compiler. Unequal ones: the compiler here is asked
-for its version, and an entry with the same version serves. No compiler here, or one that does not run: any entry
-serves whose digest is equal, for nothing better can be had, and the stable ABI lets compilers differ. The same goes for
+A cache hit must not start a program, so the compiler is identified by the fingerprint of its file (see
+`det_ops.native.probe`), which the manifest stores beside its version. If the fingerprints are equal, so are the
+compilers. If they differ, the compiler here is run for its version, and an entry of the same version is used. If no
+compiler works here, any entry of equal digest is used: the stable ABI permits different compilers. This also applies to
 prebuilt entries, which were compiled elsewhere on purpose.
 """
 
@@ -31,7 +31,7 @@ from det_ops.native.library import NativeLibrary
 from det_ops.native.outcome import CannotBuild, Origin
 from det_ops.native.settings import Settings
 
-STALE = 24 * 3600.0  # seconds after which a temporary folder has no owner any more
+STALE = 24 * 3600.0  # seconds after which a temporary folder is considered abandoned
 PREBUILT = Path(__file__).parents[1] / "prebuilt"
 _ENTRY = re.compile(r"[a-z0-9_]+-[0-9a-f]{16}-[0-9a-f]{8}")
 
@@ -50,7 +50,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Found:
-    """Entries that serve here, best first, and those of another compiler: good only if building fails."""
+    """Usable entries, best first, and those of another compiler, which are used only if building fails."""
 
     fitting: list[Entry]
     spare: list[Entry]
@@ -92,7 +92,7 @@ def _matching(root: Path, library: NativeLibrary, snapshot: Snapshot, archs: Arc
 
 
 def read_entry(folder: Path, origin: Origin = "cache") -> Entry | None:
-    """The entry in a folder, or None if there is none or it is not whole."""
+    """The entry in a folder, or None if there is none or it is incomplete."""
     try:
         with open(folder / "manifest.json", encoding="utf-8") as file:
             manifest = json.load(file)
@@ -106,7 +106,7 @@ def read_entry(folder: Path, origin: Origin = "cache") -> Entry | None:
 
 
 def write_manifest(folder: Path, library: Path, snapshot: Snapshot, tools: Tools, fingerprint: str) -> None:
-    """Describes an entry that is about to be put in place."""
+    """Writes the description of an entry before it is moved into place."""
     manifest = {
         "library": library.name,
         "size": library.stat().st_size,
@@ -118,12 +118,12 @@ def write_manifest(folder: Path, library: Path, snapshot: Snapshot, tools: Tools
 
 
 def failure_path(root: Path, entry_name: str) -> Path:
-    """Where a failed build of this entry is remembered, with the compiler's log."""
+    """The file that records a failed build of this entry, with the log of the compiler."""
     return root / f"{entry_name}.failed.log"
 
 
 def read_failure(root: Path, entry_name: str) -> tuple[float, str, str] | None:
-    """(when, reason, log) of a remembered failure."""
+    """(time, reason, log) of a recorded failure."""
     path = failure_path(root, entry_name)
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -135,7 +135,7 @@ def read_failure(root: Path, entry_name: str) -> tuple[float, str, str] | None:
 
 
 def write_failure(root: Path, entry_name: str, reason: str, log: str) -> None:
-    """Remembers a failure, so that other ranks and later runs do not repeat it."""
+    """Records a failure, so that other ranks and later runs do not repeat the build."""
     path = failure_path(root, entry_name)
     aside = root / f"{path.name}.{os.getpid()}"
     aside.write_text(f"{reason}\n{log}", encoding="utf-8")
@@ -143,14 +143,14 @@ def write_failure(root: Path, entry_name: str, reason: str, log: str) -> None:
 
 
 def sweep(root: Path, name: str, locked: bool) -> None:
-    """Removes what killed builders left: all of this library's while its lock is held, else what is a day old."""
+    """Removes the folders of killed builders: all of this library if its lock is held, else those older than a day."""
     for folder in root.glob(f".building-{name}-*"):
         if locked or _old(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def clean(settings: Settings) -> list[Path]:
-    """Removes the built libraries and remembered failures of all cache folders, not the prebuilt ones."""
+    """Removes libraries and recorded failures from all cache folders, but not prebuilt ones; returns the paths."""
     gone = []
     for root in roots.searchable(settings):
         for path in sorted(root.iterdir()):

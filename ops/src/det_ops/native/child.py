@@ -1,8 +1,8 @@
-"""Run as a program, on its own: builds one library with torch.utils.cpp_extension.
+"""A program that builds one library with torch.utils.cpp_extension.
 
-In a process of its own, because cpp_extension also loads what it built: here that proves the library before anybody
-relies on it, and one that crashes on loading takes only this process along. It is run by path and imports nothing of
-det_ops, whose operators it would otherwise have to agree with.
+It is a separate process because cpp_extension also loads the library that it built. This tests the library, and one
+that crashes when it is loaded ends only this process. The program is run by its path and imports nothing of det_ops,
+whose operators could conflict with those of the library.
 
     python -P child.py SPEC.json
 
@@ -23,7 +23,7 @@ FAILED, UNUSABLE = 3, 4
 
 
 def main() -> int:
-    """Build what the specification file named on the command line says; 0 if it worked."""
+    """Builds the library that the specification file on the command line describes; returns the exit code."""
     threading.Thread(target=_die_with_parent, args=(os.getppid(),), daemon=True).start()
     spec = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     try:
@@ -41,7 +41,7 @@ def main() -> int:
 
 
 def _die_with_parent(parent: int) -> None:
-    """A killed parent must not leave compilers behind. ninja is in the group of this process and hands SIGTERM on."""
+    """Ends the compilers if the parent is killed: ninja is in the group of this process and forwards SIGTERM."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os.killpg(os.getpgid(0), signal.SIGTERM)

@@ -1,9 +1,9 @@
-"""The key of a built library: everything that it was made from.
+"""The key of a built library: everything that influences the build.
 
-Two parts. The digest covers what can be read without starting a program: the files, the flags, torch, the operating
-system. `Tools` covers the compilers, the C library and the GPU architectures, which are compared with more sense
-than by equality (see `det_ops.native.cache`). torch's version belongs to the digest because ninja does not
-watch torch's headers, so an upgrade in place would go unseen; Python's does not, since the libraries never include
+The digest covers what can be read without starting a program: the files, the flags, torch, the operating system.
+`Tools` covers the compilers, the C library and the GPU architectures, for which equality is not required (see
+`det_ops.native.cache`). The digest contains the version of torch because ninja does not track torch's headers, so that
+an upgrade in place would be missed. It does not contain the version of Python, since the libraries never include
 Python.h.
 """
 
@@ -22,12 +22,12 @@ import torch
 from det_ops.native.library import NativeLibrary
 from det_ops.native.outcome import CannotBuild
 
-FORMAT = 1  # of the cache's layout: a change makes all older entries invisible
+FORMAT = 1  # version of the cache's layout: older entries are ignored
 
 
 @dataclass(frozen=True)
 class Tools:
-    """What compiled a library, besides torch."""
+    """The tools that compiled a library, besides torch."""
 
     compiler: str
     nvcc: str = ""
@@ -40,10 +40,10 @@ class Tools:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The files of a library as they were read, and the digest: what is hashed is what is compiled.
+    """The files of a library as they were read, so that exactly the hashed contents are compiled; and the digest.
 
     Args:
-        base: the folder that holds them all.
+        base: the common folder of all files.
         files: (path relative to base, content).
         digest: hexadecimal.
     """
@@ -53,7 +53,7 @@ class Snapshot:
     digest: str
 
     def place(self, path: Path) -> str:
-        """Where a file lies, relative to the base."""
+        """The path of a file relative to the base."""
         return os.path.relpath(os.path.abspath(path), self.base)
 
     def entry_name(self, library: NativeLibrary, tools: Tools) -> str:
@@ -66,7 +66,7 @@ def snapshot(library: NativeLibrary) -> Snapshot:
     Raises:
         CannotBuild: if there are none, or one cannot be read.
     """
-    remedy = f"install the package that brings {library.name} again"
+    remedy = f"reinstall the package that provides {library.name}"
     if not library.sources:
         raise CannotBuild("its sources are missing", remedy)
     paths = [os.path.abspath(p) for p in (*library.sources, *library.headers)]
@@ -97,7 +97,7 @@ def _platform(library: NativeLibrary) -> dict[str, object]:
 
 
 def libc() -> str:
-    """The C library: one built against a newer one does not load on an older one, and homes are shared."""
+    """The C library: a library built with a newer one does not load with an older one, and home folders are shared."""
     try:
         return os.confstr("CS_GNU_LIBC_VERSION") or ""
     except (AttributeError, ValueError, OSError):  # no such name outside glibc

@@ -1,4 +1,4 @@
-"""What to build: the description of a library."""
+"""The description of a library to build."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from pathlib import Path
 class NativeLibrary:
     """A library of torch operators in C++, and for GPUs in CUDA.
 
-    The build sees copies of the files named here and no others: a local header that is missing from `headers` is not
-    found by the compiler, and so cannot change without the library being built anew. Headers are found in the folder
-    of any header or source; folders keep their places relative to each other. The library must need torch's own
-    libraries alone, not Python: one build then serves every Python.
+    The build uses copies of the files listed here and no others. The compiler does not find a local header that is
+    missing from `headers`, so every change of a header leads to a new build. Headers are found in the folder of any
+    header or source; folders keep their relative positions. The library must depend only on torch's own libraries, not
+    on Python, so that one build can be used with every Python.
 
     Args:
         name: file name of the library, `[a-z0-9_]+`; one process loads one library of a name.
-        sources: .cpp and .cu files, with different names: their objects lie in one folder. None at all is what an
-            incomplete installation has; that shows when the library is wanted, and costs nothing before.
+        sources: .cpp and .cu files with different names, since their objects are in one folder. An empty tuple, as in
+            an incomplete installation, is an error only when the library is loaded.
         headers: every local header.
         cuda: link the CUDA runtime, and compile .cu files with nvcc.
         flags: for the C++ compiler.
-        cuda_flags: for nvcc, but no architectures.
+        cuda_flags: for nvcc, without architectures.
 
     Raises:
-        ValueError: for a bad name, ambiguous sources, or flags that bind the library to the machine at hand.
+        ValueError: for a bad name, ambiguous sources, or flags that restrict the library to one machine.
     """
 
     name: str
@@ -54,7 +54,7 @@ class NativeLibrary:
     def _check_flags(self) -> None:
         for flag in (*self.flags, *self.cuda_flags):
             if "native" in flag and flag.startswith("-m"):
-                raise ValueError(f"native library {self.name}: flag {flag} binds it to one machine; caches are shared")
+                raise ValueError(f"native library {self.name}: flag {flag} restricts it to one machine")
         for flag in self.cuda_flags:
             if "arch" in flag or "gencode" in flag:
                 raise ValueError(

@@ -1,4 +1,4 @@
-"""Finds, builds and loads a library: the three things that the rest of the world asks for."""
+"""Finds, builds and loads a library: the functions that users of this package call."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from det_ops.native.settings import Settings
 
 @dataclass(frozen=True)
 class _Answer:
-    """What `load` said, and about which library; names alone do not tell in tests and after an edit."""
+    """The result of `load` and the library that it is for: in tests and after edits, several have the same name."""
 
     library: NativeLibrary
     outcome: Outcome
@@ -39,21 +39,21 @@ def _new_lock() -> None:
     _lock = threading.RLock()
 
 
-if hasattr(os, "register_at_fork"):  # a worker forked while another thread builds must not wait for that thread
+if hasattr(os, "register_at_fork"):  # a process forked while another thread builds must not wait for that thread
     os.register_at_fork(after_in_child=_new_lock)
 
 
 def load(library: NativeLibrary) -> Outcome:
-    """Loads a library: prebuilt, else from the cache, else built first. The answer holds for the whole process.
+    """Loads a library: a prebuilt or cached one, else one that it builds. The result is kept for the whole process.
 
     Returns:
-        What came of it. Where it cannot be built the outcome says why; see `warn_once`.
+        The outcome, with the reason if the library cannot be built; see `warn_once`.
 
     Raises:
         NativeError: if it is not loaded and DET_OPS_NATIVE is "require".
         SettingError: for a bad environment variable.
     """
-    answer = _answers.get(library.name)  # every call of an operator comes here, so the usual case takes no lock
+    answer = _answers.get(library.name)  # operators call this function often, so the common case takes no lock
     if answer is None or (answer.library is not library and answer.library != library):
         answer = _answer(library)
     if answer.required and not answer.outcome.loaded:
@@ -64,7 +64,7 @@ def load(library: NativeLibrary) -> Outcome:
 def _answer(library: NativeLibrary) -> _Answer:
     with _lock:
         answer = _answers.get(library.name)
-        if answer is not None and answer.library == library:  # by another thread, meanwhile
+        if answer is not None and answer.library == library:  # another thread was faster
             return answer
         now = settings.read()
         outcome = _load(library, now)
@@ -77,7 +77,7 @@ def _answer(library: NativeLibrary) -> _Answer:
 def build(library: NativeLibrary, force: bool = False) -> Outcome:
     """Builds a library ahead of time, without loading it into this process.
 
-    A failure from before is tried again. `force` builds what is there already anew.
+    A build that failed before is tried again. `force` also rebuilds an existing library.
 
     Raises:
         SettingError: for a bad environment variable.
@@ -88,10 +88,10 @@ def build(library: NativeLibrary, force: bool = False) -> Outcome:
         if answer and not answer.outcome.loaded:
             del _answers[library.name]
         try:
-            files, want = snapshot(library), archs.wanted(library.cuda)
-            if not force and (found := cache.search(library, files, want, now).fitting):
+            files, required = snapshot(library), archs.required(library.cuda)
+            if not force and (found := cache.search(library, files, required, now).fitting):
                 return Outcome(library.name, path=found[0].library, origin=found[0].origin)
-            tools = probe.toolchain(library.cuda, want)
+            tools = probe.toolchain(library.cuda, required)
             unusable = {root / files.entry_name(library, tools.tools) for root in roots.listed(now)} if force else set()
             entry, seconds = builder.build(library, files, tools, now, frozenset(unusable))
         except CannotBuild as error:
@@ -100,7 +100,7 @@ def build(library: NativeLibrary, force: bool = False) -> Outcome:
 
 
 def peek(library: NativeLibrary) -> Outcome:
-    """What `load` would find or do, without loading or building.
+    """The outcome that `load` would have, without loading or building.
 
     Raises:
         SettingError: for a bad environment variable.
@@ -112,10 +112,10 @@ def peek(library: NativeLibrary) -> Outcome:
     if settled := _settled(library, now):
         return settled
     try:
-        files, want = snapshot(library), archs.wanted(library.cuda)
-        if found := cache.search(library, files, want, now).fitting:
+        files, required = snapshot(library), archs.required(library.cuda)
+        if found := cache.search(library, files, required, now).fitting:
             return Outcome(library.name, path=found[0].library, origin=found[0].origin)
-        tools = probe.toolchain(library.cuda, want)
+        tools = probe.toolchain(library.cuda, required)
         _raise_remembered(files.entry_name(library, tools.tools), now)
     except CannotBuild as error:
         return _failed(library, error)
@@ -126,38 +126,38 @@ def _load(library: NativeLibrary, now: Settings) -> Outcome:
     if settled := _settled(library, now):
         return settled
     try:
-        files, want = snapshot(library), archs.wanted(library.cuda)
+        files, required = snapshot(library), archs.required(library.cuda)
     except CannotBuild as error:
         return _failed(library, error)
-    found = cache.search(library, files, want, now)
+    found = cache.search(library, files, required, now)
     unusable = []
     for entry in found.fitting:
         if not (problem := _open(library, entry)):
             return Outcome(library.name, loaded=True, path=entry.library, origin=entry.origin)
         unusable.append((entry, problem))
-    return _build_and_open(library, files, want, now, unusable, found.spare)
+    return _build_and_open(library, files, required, now, unusable, found.spare)
 
 
 def _build_and_open(
     library: NativeLibrary,
     files: Snapshot,
-    want: Archs,
+    required: Archs,
     now: Settings,
     unusable: list[tuple[Entry, str]],
     spare: list[Entry],
 ) -> Outcome:
-    """Builds; where that fails, a library that another compiler made is better than none."""
+    """Builds and loads the library, or loads one of another compiler if that fails."""
     note = "; ".join(f"{entry.library} does not load: {problem}" for entry, problem in unusable)
     try:
-        tools = probe.toolchain(library.cuda, want)
+        tools = probe.toolchain(library.cuda, required)
         entry, seconds = builder.build(library, files, tools, now, frozenset(e.folder for e, _ in unusable))
         if problem := _open(library, entry):
-            remedy = "see that it was built for this machine: `python -m det_ops build --force`"
+            remedy = "rebuild it for this machine: `python -m det_ops build --force`"
             raise CannotBuild(f"{entry.library} does not load: {problem}", remedy)
     except CannotBuild as error:
         for other in spare:
             if not _open(library, other):
-                why = f"made by {other.tools.compiler}; building here is impossible: {error}"
+                why = f"built by {other.tools.compiler}; it cannot be rebuilt here: {error}"
                 return Outcome(library.name, loaded=True, path=other.library, origin="cache", note=why)
         return dataclasses.replace(_failed(library, error), note=note)
     origin: Origin = "cache" if seconds is None else "build"
@@ -165,7 +165,7 @@ def _build_and_open(
 
 
 def _open(library: NativeLibrary, entry: Entry) -> str:
-    """Loads a file; returns what was wrong with it, or nothing."""
+    """Loads a file; returns the problem, or an empty string."""
     try:
         torch.ops.load_library(str(entry.library))
     except (OSError, RuntimeError) as error:
@@ -175,7 +175,7 @@ def _open(library: NativeLibrary, entry: Entry) -> str:
 
 
 def _settled(library: NativeLibrary, now: Settings) -> Outcome | None:
-    """What needs no search: switched off, or a library of that name is in the process.
+    """The outcome if no search is necessary: switched off, or a library of that name is loaded.
 
     A second copy would register its operators twice, which aborts the process.
     """
@@ -186,7 +186,7 @@ def _settled(library: NativeLibrary, now: Settings) -> Outcome | None:
     path = _loaded.get(library.name) or next(others, None)
     if path is None:
         return None
-    note = "loaded before, maybe from other sources; a new process would look again"
+    note = "already loaded, possibly from other sources; a new process searches again"
     return Outcome(library.name, loaded=True, path=path, origin="process", note=note)
 
 

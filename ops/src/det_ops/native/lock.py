@@ -1,4 +1,4 @@
-"""One builder at a time, by a lock that the kernel lets go when its holder dies."""
+"""A lock that lets one process build at a time; the kernel releases it if its holder dies."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 
 from det_ops.native.outcome import CannotBuild, say
 
-SAY_AFTER = 5.0  # seconds of silence
+SAY_AFTER = 5.0  # seconds before a message is printed
 _POLL = 0.05
 
 
 @contextmanager
 def held(path: Path, what: str, timeout: float) -> Iterator[bool]:
-    """Holds the lock on a file, which stays: a left-over file means nothing.
+    """Holds the lock on a file. The file is not removed; its existence has no meaning.
 
     Yields:
-        Whether it is really locked. Some network file systems cannot lock; building goes on without, since each
-        builder has its own folder and the finished one is renamed into place: at worst, work is done twice.
+        Whether it is locked. Some network file systems do not support locks. Building without one is safe, since each
+        builder has its own folder, which is renamed when it is complete; at worst, the library is built twice.
 
     Raises:
         CannotBuild: after `timeout` seconds.
@@ -44,7 +44,7 @@ def _wait(descriptor: int, what: str, timeout: float) -> bool:
         waited = time.monotonic() - start
         if waited > timeout:
             reason = f"waited {timeout:g} seconds for {_holder(descriptor)}, which builds {what}"
-            raise CannotBuild(reason, "end that process if it hangs, or allow more by DET_OPS_LOCK_TIMEOUT=SECONDS")
+            raise CannotBuild(reason, "end that process if it hangs, or set DET_OPS_LOCK_TIMEOUT to more seconds")
         if silent and waited > SAY_AFTER:
             silent = False
             say(f"waiting for {_holder(descriptor)}, which builds {what} (up to {timeout:g} seconds)")
@@ -53,7 +53,7 @@ def _wait(descriptor: int, what: str, timeout: float) -> bool:
 
 
 def _attempt(descriptor: int) -> bool | None:
-    """True: locked. None: somebody else holds it. False: there are no locks here."""
+    """True: locked. None: another process holds the lock. False: locks are not supported."""
     if sys.platform == "win32":
         return False
     import fcntl
@@ -68,7 +68,7 @@ def _attempt(descriptor: int) -> bool | None:
 
 
 def _sign(descriptor: int) -> None:
-    """Leaves word of who holds it, for the messages of those who wait."""
+    """Writes the holder into the file, for the messages of waiting processes."""
     with suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode(), 0)

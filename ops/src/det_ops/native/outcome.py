@@ -1,4 +1,4 @@
-"""What came of loading or building a library, in words for the user."""
+"""The outcome of loading or building a library, and messages about it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 Origin = Literal["", "prebuilt", "cache", "build", "process"]
-COST = "torchvision where its definition agrees, else plain PyTorch serves, several to some hundred times slower"
+COST = "operators run in torchvision or plain PyTorch, several to several hundred times slower"
 _warned: set[str] = set()
 
 
@@ -18,7 +18,7 @@ class NativeError(RuntimeError):
 
 
 class CannotBuild(Exception):
-    """Building is impossible here. For use inside this package: `load` turns it into an Outcome."""
+    """Building is impossible here. Internal to this package: `load` converts it to an Outcome."""
 
     def __init__(self, reason: str, remedy: str, log: str = "") -> None:
         super().__init__(f"{reason}; {remedy}")
@@ -33,16 +33,16 @@ class Outcome:
 
     Args:
         name: of the library.
-        loaded: its operators are registered in this process.
-        path: the library file, where there is one.
-        reason: why it is not loaded, and cannot be; empty where nothing is amiss.
-        remedy: what to do about it.
-        built_seconds: how long building took, if this call built it.
-        origin: where it was found. "process": loaded before, from a path that something else chose.
-        switched_off: the user wants it off, which is nothing to warn of.
-        plan: what would build it, if it is not built yet.
-        log: last lines of the compiler, if it failed.
-        note: something to know that stops nothing.
+        loaded: whether its operators are registered in this process.
+        path: the library file, if there is one.
+        reason: why it cannot be loaded; empty if nothing is wrong.
+        remedy: how to fix it.
+        built_seconds: the build time, if this call built it.
+        origin: where it was found. "process": already loaded, from a path that other code chose.
+        switched_off: the user disabled it, so no warning is needed.
+        plan: the tools that would build it, if it is not built yet.
+        log: last lines of the log, if the build failed.
+        note: additional information that is not a problem.
     """
 
     name: str
@@ -69,18 +69,18 @@ class Outcome:
         return f"not built yet: would build with {self.plan}{note}"
 
     def warning_text(self) -> str:
-        """What the one warning says: reason, cost, remedy."""
+        """The text of the warning: reason, cost, remedy."""
         return f"the native library {self.name} is not in use: {self.reason}. Cost: {COST}. Remedy: {self.remedy}."
 
     def error_text(self) -> str:
-        """What NativeError says where the library is required."""
+        """The text of NativeError if the library is required."""
         text = f"DET_OPS_NATIVE=require, but the native library {self.name} cannot be loaded: {self.reason}. "
         text += f"Remedy: {self.remedy}."
         return f"{text}\nThe compiler's last lines:\n{self.log}" if self.log else text
 
 
 def warn_once(outcome: Outcome) -> None:
-    """Warns, once per process and library, that it is not loaded; says nothing if it is, or was switched off."""
+    """Warns once per process and library that it is not loaded, unless it is switched off."""
     if outcome.loaded or outcome.switched_off or outcome.name in _warned:
         return
     _warned.add(outcome.name)
@@ -88,6 +88,6 @@ def warn_once(outcome: Outcome) -> None:
 
 
 def say(text: str) -> None:
-    """One line on stderr, so that output meant for other programs stays clean."""
+    """Prints a line to stderr, which keeps stdout free for the output of programs."""
     sys.stderr.write(f"det-ops: {text}\n")
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""What is there to build with: the C++ compiler and ninja, each with its own reason if it is not."""
+"""Finds the C++ compiler and ninja; raises with a specific reason if one is missing or broken."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from det_ops.native.run import output
 
 _NAMES = ("c++", "g++", "clang++")
 _GET = "install g++ (Debian, Ubuntu: apt install g++; conda: cxx-compiler; macOS: xcode-select --install) or set CXX"
-# the library header shows a compiler without its standard library, the link one without its linker
+# including a header detects a missing standard library, linking a missing linker
 _TRIVIAL = '#include <cstdint>\nextern "C" std::int64_t det_ops_probe() { return 0; }\n'
 
 
 @dataclass(frozen=True)
 class Toolchain:
-    """What builds a library.
+    """The tools that build a library.
 
     Args:
         cxx: the command of the C++ compiler, as words.
-        version: what it calls itself.
+        version: the version that it reports.
         ninja: the program.
-        cuda_home: of nvcc, for CUDA libraries.
-        tools: the part of the key that this makes up.
+        cuda_home: the folder of the CUDA toolkit, for CUDA libraries.
+        tools: the part of the key that describes these tools.
         fingerprint: see `fingerprint`.
     """
 
@@ -52,15 +52,18 @@ class Toolchain:
 
 
 def toolchain(cuda: bool, archs: Archs) -> Toolchain:
-    """Finds the tools and tries each.
+    """Finds the tools and tests each.
 
     Raises:
-        CannotBuild: naming the first that is missing or does not work.
+        CannotBuild: naming the first tool that is missing or does not work.
     """
     if sys.platform == "win32":
         raise CannotBuild("building on Windows is not supported", "use Linux, WSL or macOS")
     if not sys.executable:
-        raise CannotBuild("this Python does not know its own program (sys.executable is empty)", "run `python` itself")
+        raise CannotBuild(
+            "sys.executable is empty",
+            "start Python by its command, `python`",
+        )
     cxx = _cxx()
     version = _version(cxx)
     _try(cxx)
@@ -72,7 +75,7 @@ def toolchain(cuda: bool, archs: Archs) -> Toolchain:
 
 
 def identify(cuda: bool) -> tuple[str, str]:
-    """Compiler and nvcc by their versions.
+    """The versions of the compiler and of nvcc.
 
     Raises:
         CannotBuild: if one is missing or does not run.
@@ -83,9 +86,9 @@ def identify(cuda: bool) -> tuple[str, str]:
 
 
 def fingerprint(cuda: bool) -> str:
-    """Tells the tools apart without running one: path, size and time of their files, and the C library.
+    """Identifies the tools without running one: path, size and time of their files, and the C library.
 
-    Empty where one is missing, that is, where nothing can be built.
+    Empty if one is missing, so that nothing can be built.
     """
     try:
         cxx = _cxx()
@@ -98,7 +101,7 @@ def fingerprint(cuda: bool) -> str:
 
 
 def _cxx() -> tuple[str, ...]:
-    """The command of the compiler: CXX, which may hold several words such as `ccache g++`, else what PATH has."""
+    """The command of the compiler: CXX, which may consist of several words such as `ccache g++`, else one on PATH."""
     asked = os.environ.get("CXX", "").strip()
     if not asked:
         found = next((path for name in _NAMES if (path := shutil.which(name))), None)
@@ -108,7 +111,7 @@ def _cxx() -> tuple[str, ...]:
     words = [asked] if shutil.which(asked) else _words(asked)
     program = shutil.which(words[0])
     if program is None:
-        raise CannotBuild(f"CXX is {asked!r}, which is no program", f"correct or unset CXX, or {_GET}")
+        raise CannotBuild(f"CXX is {asked!r}, which is not a program", f"correct or unset CXX, or {_GET}")
     return (os.path.abspath(program), *words[1:])
 
 
@@ -125,7 +128,7 @@ def _version(cxx: tuple[str, ...]) -> str:
 
 
 def _identity(cxx: tuple[str, ...], version: str) -> str:
-    """The version without the name it was called by (c++ and g++ are one compiler), and the options in CXX."""
+    """The version without the name of the command (c++ and g++ are one compiler), and the options in CXX."""
     return " ".join([re.sub(r"^\S+ (?=\()", "", version), *_options(cxx)])
 
 
@@ -145,12 +148,12 @@ def _try(cxx: tuple[str, ...]) -> None:
 
 
 def _ninja() -> Path:
-    """ninja on PATH, else the one that `pip install ninja` puts beside a Python that is not activated."""
+    """ninja on PATH, else that of the Python package, which is not on PATH if the environment is not activated."""
     found = shutil.which("ninja")
     candidates = [Path(found)] if found else []
     try:
         folder = getattr(importlib.import_module("ninja"), "BIN_DIR", "")
-    except Exception:  # a package may fail in any way; it is only a second place to look
+    except Exception:  # importing a package can raise anything; it is only the second candidate
         folder = ""
     candidates += [Path(folder, "ninja")] if folder and Path(folder, "ninja").is_file() else []
     if not candidates:

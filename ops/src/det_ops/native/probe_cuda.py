@@ -1,4 +1,4 @@
-"""The CUDA compiler: whether it is there, runs, and matches torch."""
+"""Finds the CUDA compiler; raises if it is missing, does not run or does not match torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GET = "install the CUDA toolkit that matches torch.version.cuda and set CUDA_HO
 
 
 def nvcc() -> Path:
-    """The compiler, found without running it.
+    """The path of the compiler, found without running it.
 
     Raises:
         CannotBuild: if torch has no CUDA, or there is no nvcc.
@@ -42,33 +42,35 @@ def _asked(name: str, folder: Path) -> Path:
 
 
 def home(program: Path) -> Path:
-    """The toolkit of an nvcc, which may be a link or a script that calls the real one."""
+    """The folder of the toolkit of an nvcc, which may be a link or a script that calls the real one."""
     plain = program.absolute().parents[1]
     for candidate in (plain, program.resolve().parents[1]):
         if (candidate / "include" / "cuda_runtime.h").is_file():
             return candidate
     try:
         command = [str(program), "--dryrun", "-x", "cu", os.devnull, "-o", os.devnull]
-        said = subprocess.run(command, capture_output=True, text=True, timeout=60).stderr  # noqa: S603
+        output_text = subprocess.run(command, capture_output=True, text=True, timeout=60).stderr  # noqa: S603
     except (OSError, subprocess.TimeoutExpired):
-        said = ""
-    top = re.search(r"^#\$ TOP=(.+)$", said, re.MULTILINE)
+        output_text = ""
+    top = re.search(r"^#\$ TOP=(.+)$", output_text, re.MULTILINE)
     folder = Path(os.path.normpath(top[1])) if top else None
     return folder if folder and (folder / "bin" / "nvcc").is_file() else plain
 
 
 def version(program: Path) -> str:
-    """What nvcc says it is, such as "nvcc 13.0.88".
+    """The version that nvcc reports, such as "nvcc 13.0.88".
 
     Raises:
-        CannotBuild: if it does not run, or is of another major version than torch.
+        CannotBuild: if it does not run, or its major version is not that of torch.
     """
     text = output([str(program), "--version"], "nvcc", _GET)
     found = re.search(r"release (\d+)\.(\d+)(?:, V([\d.]+))?", text)
     if found is None:
-        raise CannotBuild(f"nvcc ({program}) does not tell its version", _GET)
+        raise CannotBuild(f"nvcc ({program}) does not report its version", _GET)
     ours = str(torch.version.cuda)
     if found[1] != ours.partition(".")[0]:
-        mismatch = f"nvcc is of CUDA {found[1]}.{found[2]} and torch of CUDA {ours}: their major versions must agree"
-        raise CannotBuild(mismatch, f"set CUDA_HOME to a toolkit of CUDA {ours.partition('.')[0]}, or change torch")
+        mismatch = (
+            f"nvcc is from CUDA {found[1]}.{found[2]} and torch from CUDA {ours}; expected the same major version"
+        )
+        raise CannotBuild(mismatch, f"set CUDA_HOME to the toolkit of CUDA {ours.partition('.')[0]}, or change torch")
     return f"nvcc {found[3] or f'{found[1]}.{found[2]}'}"

@@ -1,4 +1,4 @@
-"""The folders that keep built libraries."""
+"""The folders that contain built libraries."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ def listed(settings: Settings) -> list[Path]:
 
 
 def searchable(settings: Settings) -> list[Path]:
-    """The folders that may hold libraries, without one in the temporary folder that somebody else could have made."""
+    """The existing folders, except one in the temporary folder that another user may have created."""
     return [root for root in listed(settings) if root.is_dir() and not refusal(root)]
 
 
 def writable(settings: Settings) -> Path:
-    """The first folder that can be written to, made if need be.
+    """The first writable folder, created if necessary.
 
-    It is tried rather than asked: permission bits do not tell of read-only file systems, quotas and root.
+    Writing is tested, since permission bits say nothing about read-only file systems, quotas and root.
 
     Raises:
-        CannotBuild: if there is none, naming what each said.
+        CannotBuild: if there is none, with the reason for each.
     """
-    said = []
+    problems = []
     for root in listed(settings):
         problem = _try(root)
         if not problem:
             return root
-        said.append(f"{root}: {problem}")
-    reason = f"no folder for built libraries can be written to ({'; '.join(said)})"
-    raise CannotBuild(reason, "set DET_OPS_CACHE to a folder that can")
+        problems.append(f"{root}: {problem}")
+    reason = f"no folder for built libraries is writable ({'; '.join(problems)})"
+    raise CannotBuild(reason, "set DET_OPS_CACHE to a writable folder")
 
 
 def refusal(root: Path) -> str:
-    """Why a folder in the temporary folder is not trusted; empty if it is, or lies elsewhere."""
+    """Why a folder in the temporary folder is not trusted; empty if it is trusted or is elsewhere."""
     if root not in _private_temporary():
         return ""
     try:
@@ -86,7 +86,7 @@ def _user_cache() -> list[Path]:
 
 
 def _private_temporary() -> list[Path]:
-    # not tempfile.gettempdir(), which writes a file to choose: a hit must not need anything to be writable
+    # not tempfile.gettempdir(), which writes a file: a cache hit must not require a writable folder
     path = Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108 - owner and mode are checked
     return [path / f"det-ops-{_user()}"] if path.is_absolute() else []
 

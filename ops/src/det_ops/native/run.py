@@ -1,4 +1,4 @@
-"""Runs a tool for its output, and says in one line why it failed."""
+"""Runs a tool and returns its output, or raises with a one-line reason."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _TIMEOUT = 60.0
 
 
 def output(command: list[str], what: str, remedy: str) -> str:
-    """Standard output of a command.
+    """The standard output of a command.
 
     Raises:
-        CannotBuild: if it cannot be started, hangs, or fails, with its first line of error.
+        CannotBuild: if it cannot be started, hangs, or fails, with the first line of its error output.
     """
     environment = {**os.environ, "LC_ALL": "C"}
     try:

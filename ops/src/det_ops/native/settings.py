@@ -3,22 +3,21 @@
 | Variable             | Values                      | Meaning                                                         |
 |----------------------|-----------------------------|-----------------------------------------------------------------|
 | DET_OPS_NATIVE       | auto, off, require          | auto: build or warn; off: never load; require: raise instead    |
-| DET_OPS_CUDA         | off, on                     | on: CUDA tensors go to libraries built here                     |
-| DET_OPS_ISA          | baseline, avx2, avx512      | the widest vector instructions used (unset: all the CPU has)    |
+| DET_OPS_CUDA         | off, on                     | on: build CUDA kernels here and use them                        |
+| DET_OPS_ISA          | baseline, avx2, avx512      | the widest vector instructions used (unset: all of the CPU)     |
 | DET_OPS_CACHE        | an absolute path            | first folder for built libraries; may be read-only, for sharing |
-| DET_OPS_PREBUILT     | absolute paths, joined by : | folders of libraries built elsewhere, searched before all       |
-| DET_OPS_RETRY        | 0, 1                        | 1: try again what failed to compile before                      |
-| DET_OPS_VERBOSE      | 0, 1                        | 1: print the compiler's output, and what came from where        |
+| DET_OPS_PREBUILT     | absolute paths, joined by : | folders of libraries built elsewhere, searched first            |
+| DET_OPS_RETRY        | 0, 1                        | 1: try again if a build failed before                           |
+| DET_OPS_VERBOSE      | 0, 1                        | 1: print the compiler's output, and where libraries are found   |
 | DET_OPS_LOCK_TIMEOUT | 600 (seconds, above 0)      | how long to wait for another process that builds the same       |
 
 The first value is the default; DET_OPS_ISA, DET_OPS_CACHE and DET_OPS_PREBUILT have none. An empty value counts as
-unset. Libraries are kept in DET_OPS_CACHE, else in `det-ops` in the user's cache folder
-($XDG_CACHE_HOME or ~/.cache; ~/Library/Caches on macOS), else in a private folder of the temporary folder: all are
-searched, the first that can be written to is built in. A folder filled by `DET_OPS_CACHE=FOLDER python -m det_ops
-build` serves elsewhere as DET_OPS_PREBUILT, for the same torch, operating system and machine type; which compiler
-made it does not matter then.
+unset. The folders for libraries are DET_OPS_CACHE, then `det-ops` in the user's cache folder ($XDG_CACHE_HOME or
+~/.cache; ~/Library/Caches on macOS), then a private folder in the temporary folder. All are searched; new libraries
+are built in the first writable one. A folder that `DET_OPS_CACHE=FOLDER python -m det_ops build` has filled can be used
+elsewhere as DET_OPS_PREBUILT, for the same torch, operating system and machine type and with any compiler.
 
-Also honoured, with their usual meaning: CXX, CC (host compiler of nvcc), CUDA_HOME, CUDA_PATH, TORCH_CUDA_ARCH_LIST,
+Also used, with their usual meaning: CXX, CC (host compiler of nvcc), CUDA_HOME, CUDA_PATH, TORCH_CUDA_ARCH_LIST,
 MAX_JOBS, TMPDIR.
 """
 
@@ -44,7 +43,7 @@ class SettingError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """The variables that rule how a library is found and built."""
+    """The variables that determine how a library is found and built."""
 
     native: NativeMode = "auto"
     cache: Path | None = None
@@ -55,7 +54,7 @@ class Settings:
 
 
 def read() -> Settings:
-    """The settings as the environment has them now.
+    """The current settings in the environment.
 
     Raises:
         SettingError: for a value that is not allowed.
@@ -73,17 +72,17 @@ def read() -> Settings:
 
 
 def verbose() -> bool:
-    """Whether DET_OPS_VERBOSE asks for talk on stderr."""
+    """Whether DET_OPS_VERBOSE enables messages on stderr."""
     return _choice("DET_OPS_VERBOSE", ("0", "1"), "0") == "1"
 
 
-def cuda_wanted() -> bool:
-    """Whether DET_OPS_CUDA opts in to CUDA libraries built here."""
+def cuda_enabled() -> bool:
+    """Whether DET_OPS_CUDA enables CUDA libraries built here."""
     return _choice("DET_OPS_CUDA", get_args(Switch), "off") == "on"
 
 
 def isa() -> Isa | None:
-    """The widest vector instructions that DET_OPS_ISA allows, or None for all that the CPU has."""
+    """The widest vector instructions that DET_OPS_ISA allows, or None for all of the CPU."""
     return cast("Isa | None", _choice("DET_OPS_ISA", get_args(Isa), "") or None)
 
 
@@ -95,7 +94,7 @@ def _choice(name: str, allowed: tuple[str, ...], default: str) -> str:
 
 
 def _folder(name: str, value: str) -> Path:
-    """A relative path would mean another folder in each working directory, so it is refused."""
+    """Rejects a relative path, which would be another folder in each working directory."""
     path = Path(os.path.expanduser(value))
     if not path.is_absolute():
         raise SettingError(name, value, "an absolute path")

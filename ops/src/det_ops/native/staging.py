@@ -21,7 +21,7 @@ from det_ops.native.probe import Toolchain
 
 @dataclass(frozen=True)
 class Stage:
-    """A folder whose path has no character that ninja, a shell or torch's unquoted flags would stumble over."""
+    """A folder whose path has no character that ninja, a shell or torch's unquoted flags would misinterpret."""
 
     folder: Path
 
@@ -36,7 +36,7 @@ class Stage:
 
 @contextmanager
 def opened(real: Path) -> Iterator[Stage]:
-    """The stage in a folder, reached through a link in the temporary folder if its own path is not plain."""
+    """The stage in a folder, through a link in the temporary folder if the path has special characters."""
     if _is_plain(real):
         yield Stage(real)
         return
@@ -47,7 +47,7 @@ def opened(real: Path) -> Iterator[Stage]:
 
 
 def fill(stage: Stage, library: NativeLibrary, snapshot: Snapshot, toolchain: Toolchain) -> dict[str, object]:
-    """Writes the files as they were hashed, and returns the arguments for cpp_extension."""
+    """Writes the hashed contents of the files, and returns the arguments for cpp_extension."""
     for name, data in snapshot.files:
         path = stage.sources / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def fill(stage: Stage, library: NativeLibrary, snapshot: Snapshot, toolchain: To
         "extra_include_paths": sorted({str(p.parent) for p in places}),
         "extra_cflags": list(library.flags),
         "extra_cuda_cflags": list(library.cuda_flags),
-        # torch links its Python part too, which these libraries do not use and must not depend on
+        # torch also links its Python library, which these libraries do not use and must not depend on
         "extra_ldflags": ["-Wl,--as-needed"] if sys.platform.startswith("linux") else [],
         "with_cuda": library.cuda,
         "build_directory": str(stage.objects),
@@ -69,7 +69,7 @@ def fill(stage: Stage, library: NativeLibrary, snapshot: Snapshot, toolchain: To
 
 
 def _put_tools(stage: Stage, toolchain: Toolchain) -> None:
-    """ninja in a folder of its own, since the folder it comes from may hold another compiler; CXX as one plain path."""
+    """Links ninja into an empty folder, since its own folder may contain another compiler; makes CXX one plain path."""
     tools = stage.folder / "tools"
     tools.mkdir()
     (tools / "ninja").symlink_to(toolchain.ninja)
@@ -86,7 +86,7 @@ def _put_tools(stage: Stage, toolchain: Toolchain) -> None:
 
 
 def environment(stage: Stage, toolchain: Toolchain) -> dict[str, str]:
-    """The environment for the builder: the user's, but for what is settled already."""
+    """The environment for the builder: the user's, with the variables that are determined here."""
     tools = stage.folder / "tools"
     wrapper, cuda, python = tools / "cxx", tools / "cuda", tools / "python"
     cxx = str(wrapper) if wrapper.exists() else toolchain.cxx[0]
@@ -94,14 +94,14 @@ def environment(stage: Stage, toolchain: Toolchain) -> dict[str, str]:
         "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "PYTHONPATH": os.pathsep.join([str(python)] * python.is_dir() + [p for p in sys.path if p]),
         "CXX": cxx,
-        "TORCH_NO_COMPILER_WRAPPER": "1",  # a private folder never hits ccache, which may want to write elsewhere
+        "TORCH_NO_COMPILER_WRAPPER": "1",  # a private folder has no hits in ccache, which may write elsewhere
         "MAX_JOBS": os.environ.get("MAX_JOBS") or str(jobs()),
         "LC_ALL": "C",
     }
     if toolchain.cuda_home:
         settled["CUDA_HOME"] = str(cuda if cuda.exists() else toolchain.cuda_home)
         settled["TORCH_CUDA_ARCH_LIST"] = toolchain.tools.archs
-        # nothing is built twice in a private folder, so nvcc's list of headers is of no use
+        # nothing is built twice in a private folder, so nvcc's list of headers is not needed
         settled["TORCH_EXTENSION_SKIP_NVCC_GEN_DEPENDENCIES"] = "1"
         if os.environ.get("CXX"):  # nvcc takes its host compiler from CC
             settled["CC"] = os.environ.get("CC") or cxx
@@ -109,13 +109,13 @@ def environment(stage: Stage, toolchain: Toolchain) -> dict[str, str]:
 
 
 def jobs() -> int:
-    """Compilers at once: one per core, but one per 2 GB of memory."""
+    """The number of parallel compilers: one per core, and at most one per 2 GB of memory."""
     cores = len(os.sched_getaffinity(0)) if sys.platform.startswith("linux") else os.cpu_count() or 1
     return max(1, min(cores, _memory() // 2_000_000_000))
 
 
 def _memory() -> int:
-    """Bytes of memory, as the machine or the container allows."""
+    """Bytes of memory of the machine or the container."""
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):

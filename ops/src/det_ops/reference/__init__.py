@@ -1,1 +1,1 @@
-"""The definition of each operator in plain PyTorch: any device and dtype, made to be read, the oracle of the tests."""
+"""The definition of each operator in plain PyTorch, for any device and dtype; tests compare the others with it."""

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from det_ops.reference.precision import full
 
-EPS = 1e-6  # the floor of an overlap's denominator
-CHUNK = 1 << 22  # overlaps at once, in the assignment
+EPS = 1e-6  # the minimum of the denominator of an overlap
+CHUNK = 1 << 22  # the maximum number of overlaps in memory, in the assignment
 
 
 def nms(boxes: Tensor, scores: Tensor, threshold: float, offset: int) -> Tensor:
@@ -88,7 +88,7 @@ def soft_nms(
 
 
 def box_overlaps(boxes: Tensor, others: Tensor, mode: str, aligned: bool, offset: int) -> Tensor:
-    """(N, M), or (N,) where aligned; see `det_ops.box_overlaps`."""
+    """(N, M), or (N,) if aligned; see `det_ops.box_overlaps`."""
     boxes, others = full(boxes), full(others)
     area, other_area = _area(boxes, offset), _area(others, offset)
     if not aligned:
@@ -160,7 +160,7 @@ def max_iou_assign(
 
 
 def _overlap_chunks(boxes: Tensor, objects: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Chunks of the boxes with their (c, M) IoU, so that the N x M matrix never exists at once; NaN counts as 0."""
+    """Chunks of the boxes with their (c, M) IoU, so that the N x M matrix is never stored; NaN counts as 0."""
     step = max(1, CHUNK // max(1, len(objects)))
     for start in range(0, len(boxes), step):
         rows = slice(start, min(start + step, len(boxes)))

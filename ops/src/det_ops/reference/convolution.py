@@ -27,7 +27,7 @@ def deform_conv2d(
     groups: int,
     offset_groups: int,
 ) -> Tensor:
-    """(B, O, h, w); see `det_ops.deform_conv2d`. One image's columns (C, K, h, w) exist at a time."""
+    """(B, O, h, w); see `det_ops.deform_conv2d`. The columns (C, K, h, w) of one image are stored at a time."""
     real = compute_dtype(x.dtype)
     kernel = (weight.shape[2], weight.shape[3])
     taps, size = kernel[0] * kernel[1], (offset.shape[2], offset.shape[3])
@@ -58,7 +58,7 @@ def _base(
     dtype: torch.dtype,
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """y (K, h, 1) and x (K, 1, w) of each tap before its offset."""
+    """y (K, h, 1) and x (K, 1, w) of each tap without its offset."""
     rows, columns = (
         (torch.arange(size[i], device=device) * stride[i] - padding[i])[None]
         + (torch.arange(kernel[i], device=device) * dilation[i])[:, None]
@@ -109,7 +109,7 @@ def _sample(image: Tensor, y: Tensor, x: Tensor) -> Tensor:
 def masked_conv2d(x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[int]) -> Tensor:
     """(B, O, h, w), 0 where mask (B, h, w) is not positive; see `det_ops.masked_conv2d`."""
     real = compute_dtype(x.dtype)
-    if x.shape[1] == 0:  # torch's convolution of no channels has no output channels either
+    if x.shape[1] == 0:  # without input channels, torch's convolution has no output channels
         x, weight = F.pad(x, (0, 0, 0, 0, 0, 1)), F.pad(weight, (0, 0, 0, 0, 0, 1))
     result = F.conv2d(x.to(real), weight.to(real), None if bias is None else bias.to(real), padding=list(padding))
     return match_format(torch.where((mask > 0)[:, None], result, result.new_zeros(())).to(x.dtype), x)

@@ -34,7 +34,7 @@ def _check_target(target: Tensor, classes: int) -> None:
 
 
 def _row_weight(target: Tensor, weight: Tensor | None, logits: Tensor) -> Tensor:
-    """(N,) 0 for ignored rows, the weight of the row's class where one is given, else 1."""
+    """(N,) 0 for ignored rows, the weight of the row's class if weights are given, else 1."""
     rows = (target >= 0).to(logits.dtype)
     if weight is None or weight.numel() == 0:
         return rows

@@ -30,7 +30,7 @@ def extent(rois: Tensor, scale: float, alignment: str) -> tuple[Tensor, Tensor]:
 
 
 def grids(size: Tensor, out: Sequence[int], sampling: int) -> Tensor:
-    """(K, 2) int64 samples per bin along y and x; 0 where a region has no extent or is not a number."""
+    """(K, 2) int64 samples per bin along y and x; 0 if a region has no extent or is not a number."""
     if sampling > 0:
         return torch.full(size.shape, sampling, dtype=torch.int64, device=size.device)
     per_bin = size / torch.tensor(out, dtype=size.dtype, device=size.device)
@@ -47,7 +47,7 @@ def roi_align(
     alignment: str,
     mode: str,
 ) -> Tensor:
-    """(K, C, h, w): each region from the level that `levels` (K,) names; see `det_ops.roi_align`."""
+    """(K, C, h, w): each region is pooled from its level in `levels` (K,); see `det_ops.roi_align`."""
     checks.check_images(rois, len(features[0]))
     checks.check_index_range("levels name one outside", levels, len(features))
     out = features[0].new_zeros((len(rois), features[0].shape[1], *size))
@@ -61,7 +61,7 @@ def roi_align(
 def _roi_align(
     features: Tensor, rois: Tensor, out_size: Sequence[int], scale: float, sampling: int, alignment: str, mode: str
 ) -> Tensor:
-    """One level. Regions with equally many samples per bin are done together, very large ones one at a time."""
+    """One level. Regions with the same number of samples per bin are pooled together, very large ones one at a time."""
     height, width = features.shape[-2:]
     real = compute_dtype(features.dtype)
     start, size = extent(rois.to(real), scale, alignment)
@@ -158,7 +158,7 @@ def deform_roi_pool(
 def _deform_large(
     image: Tensor, start: Tensor, step: Tensor, grid: tuple[int, int], shift: Tensor | None, size: Sequence[int]
 ) -> Tensor:
-    """(C, h, w) of one very large region on image (C, H, W), bin by bin, without the samples outside the map.
+    """(C, h, w) of one very large region of image (C, H, W), bin by bin, without the samples outside the map.
 
     start, step (2,), grid and shift (2, h, w) are as (y, x).
     """
@@ -226,7 +226,7 @@ def deform_psroi_pool(
         y = (y[..., None] + within * step[k, 0] / samples)[..., :, None]  # (channels, h, w, samples, 1)
         x = (x[..., None] + within * step[k, 1] / samples)[..., None, :]
         counts = (y >= -0.5) & (y <= height - 0.5) & (x >= -0.5) & (x <= width - 0.5)
-        y, x = (  # what does not count may not be a number either
+        y, x = (  # points that are not counted may be NaN
             torch.where(counts, at, torch.zeros_like(at)).clamp(0, limit - 1) for at, limit in ((y, height), (x, width))
         )
         values = _per_channel(features[int(rois[k, 0])].to(real), source, y, x) * counts

@@ -1,4 +1,4 @@
-"""In which precision the operators compute."""
+"""The precision of the computation."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Half precisions are computed in float32."""
+    """The dtype of the computation: float32 for half precisions."""
     return dtype if dtype in (torch.float32, torch.float64) else torch.float32
 
 
 def full(x: Tensor) -> Tensor:
-    """A tensor of any shape (...) in the precision that it is computed in."""
+    """A tensor of any shape (...) in the dtype of the computation."""
     return x.to(compute_dtype(x.dtype))

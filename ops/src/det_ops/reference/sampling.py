@@ -1,4 +1,4 @@
-"""Bilinear sampling as RoIAlign does it: 0 beyond one pixel outside the map, the edge's value up to there.
+"""Bilinear sampling of RoIAlign: 0 beyond one pixel outside the map, the value of the edge up to there.
 
 Letters: K regions, C channels, H W map size, h w bins, s samples per bin along an axis.
 """
@@ -14,8 +14,8 @@ from torch import Tensor
 class Axis:
     """The samples of K regions along one axis: where they are, and to which bin each belongs.
 
-    start, step (K,): position of the first bin and size of a bin. `clip` leaves out, for one region alone, samples
-    that lie outside the map, of which a huge region has millions.
+    start, step (K,): position of the first bin and size of a bin. `clip`, for a single region, omits the samples
+    outside the map, of which a huge region has millions.
     """
 
     def __init__(self, start: Tensor, step: Tensor, bins: int, grid: int, limit: int, clip: bool) -> None:
@@ -50,7 +50,7 @@ def _inside(start: float, step: float, bins: int, grid: int, limit: int, device:
 
 
 def corners(position: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of positions (...): lower and upper index, weight of the upper, and whether the sample counts."""
+    """For positions (...): lower and upper index, weight of the upper, and whether the sample counts."""
     counts = (position >= -1) & (position <= limit)
     position = position.nan_to_num(0).clamp(min=0, max=limit)
     low = position.detach().floor().long().clamp(max=limit - 1)
@@ -79,7 +79,7 @@ def bilinear_grid(features: Tensor, image: Tensor, rows: Axis, columns: Axis, mo
 
 
 def _reduce_clipped(value: Tensor, rows: Axis, columns: Axis, mode: str) -> Tensor:
-    """(C, h, w) of one region's values (rows, columns, C); what was left out is 0."""
+    """(C, h, w) of one region's values (rows, columns, C); omitted samples are 0."""
     if mode == "avg":
         out = value.new_zeros((rows.bins, value.shape[1], value.shape[2])).index_add(0, rows.bin, value)
         out = out.new_zeros((rows.bins, columns.bins, value.shape[2])).index_add(1, columns.bin, out)
