@@ -1,4 +1,4 @@
-"""What the tests of the operators share: `op_samples` beside this file, and whether native kernels serve."""
+"""Fixtures for the tests of the operators, and the path of `op_samples`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ sys.path.insert(0, str(HERE))
 
 @pytest.fixture(scope="session")
 def native_library() -> None:
-    """For tests that compare the native kernels with something: skips where they cannot be had."""
+    """For tests of the native kernels: skips them if the library cannot be loaded."""
     from det_ops import libraries, native
 
     outcome = native.load(libraries.CPU)
@@ -26,7 +26,7 @@ def native_library() -> None:
 
 @pytest.fixture(scope="session")
 def run_python() -> Callable[..., str]:
-    """Run Python code in a process of its own, without our environment variables but those given: its stdout."""
+    """Runs Python code in a new process, with only the given variables of det-ops; returns its stdout."""
 
     def run(code: str, **environment: str) -> str:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DET_OPS_", "OMP_", "MKL_"))}

@@ -1,4 +1,4 @@
-"""Inputs of every operator, the implementations that can serve it, and how their results are compared."""
+"""Inputs of every operator, calls of its implementations, and the comparison of their results."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from det_ops.memory_format import memory_format_of
 LAST, PLANES = torch.channels_last, torch.contiguous_format
 # The largest error of a value relative to the largest of all, by dtype of the features.
 CLOSE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
-# On the CPU the kernels look at the data: in C++ the dispatcher turns a ValueError into a RuntimeError.
+# The error of kernels for wrong data: the dispatcher converts a ValueError in C++ to a RuntimeError.
 WRONG_DATA = RuntimeError
-FORWARD = tuple(sorted(name for name in dispatch.FALLBACKS if not name.endswith("_backward")))
-BACKWARD = tuple(sorted(name for name in dispatch.FALLBACKS if name.endswith("_backward")))
+FORWARD = tuple(name for name in dispatch.FALLBACKS if not name.endswith("_backward"))
+BACKWARD = tuple(name for name in dispatch.FALLBACKS if name.endswith("_backward"))
 
 
 @contextlib.contextmanager
 def no_torchvision() -> Iterator[None]:
-    """As if torchvision were missing: the reference serves the fallback of every operator."""
+    """Simulates a missing torchvision: the fallback of every operator is its reference."""
     with mock.patch.object(dispatch, "torchvision_ops", return_value=None):
         yield
 
@@ -41,7 +41,7 @@ def native(name: str, *arguments: Any) -> Any:
 
 
 def assert_close(found: Any, expected: Any, tolerance: float) -> None:
-    """All tensors alike in shape, dtype and layout; values within tolerance of the largest, integers the same."""
+    """Compares shape, dtype and layout of all tensors; values up to tolerance * the largest, integers exactly."""
     ours, theirs = pytree.tree_leaves(found), pytree.tree_leaves(expected)
     assert len(ours) == len(theirs)
     for a, b in zip(ours, theirs, strict=True):
@@ -61,7 +61,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def boxes(count: int, seed: int = 0, side: float = 100.0, dtype: torch.dtype = torch.float32) -> Tensor:
-    """(count, 4) of a crowd, some of them at negative coordinates."""
+    """(count, 4) overlapping boxes, some of them at negative coordinates."""
     rng = generator(seed)
     corner = torch.rand(count, 2, generator=rng, dtype=torch.float64) * side - side / 4
     size = torch.rand(count, 2, generator=rng, dtype=torch.float64) * side / 3
@@ -127,7 +127,7 @@ def _positions(features: Tensor, regions: Tensor) -> Tensor:
 
 
 def arguments(name: str, dtype: torch.dtype = torch.float32, layout: torch.memory_format = PLANES) -> tuple[Any, ...]:
-    """Small inputs of an operator in this dtype, maps in this layout."""
+    """Small inputs of an operator in this dtype, with maps in this layout."""
     x = maps(2, 4, 11, 15, dtype=dtype, layout=layout)
     fine = maps(2, 4, 22, 30, dtype=dtype, layout=layout, seed=5)
     regions, levels = rois(5).to(dtype), torch.tensor([0, 1, 1, 0, 1])
@@ -169,7 +169,7 @@ def arguments(name: str, dtype: torch.dtype = torch.float32, layout: torch.memor
 
 
 def with_gradients(name: str, given: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The same inputs; those that the operator is differentiable in (its first tensors but the regions) ask for one."""
+    """The same inputs, with requires_grad for those that the operator is differentiable in."""
     wanted = {
         "roi_align": (0,),
         "roi_pool": (0,),

@@ -1,4 +1,4 @@
-"""Who serves an operator in each state, the one warning, and what `det_ops.status` says; each in its own process."""
+"""Which implementation runs in each state, the single warning, and `det_ops.status`; mostly in new processes."""
 
 import json
 import os
@@ -51,7 +51,7 @@ print(json.dumps(dict(first=first, last=rows(), warned=[[w.category.__name__, st
 
 @pytest.fixture
 def state(run_python):
-    """Start a process whose torchvision is as usual, "missing" or "broken": what it printed."""
+    """Starts a process whose torchvision is installed, "missing" or "broken"; returns what it printed."""
 
     def start(hidden="", **environment):
         return json.loads(run_python(CODE.format(hidden=hidden), **environment).splitlines()[-1])
@@ -68,7 +68,7 @@ def compiler():
 
 
 def nothing_built(folder):
-    """An environment without a compiler and without what was built before."""
+    """An environment without a compiler and without built libraries."""
     places = ("DET_OPS_CACHE", "HOME", "XDG_CACHE_HOME", "TMPDIR")
     return {"CXX": "/nowhere/c++", **{name: str(folder) for name in places}}
 
@@ -104,7 +104,7 @@ def test_native_kernels_serve_all(state, compiler):
     check_results(found)
 
 
-def test_switched_off_torchvision_serves_where_it_agrees_and_nothing_is_amiss(state):
+def test_switched_off_torchvision_serves_where_it_agrees_and_nothing_is_wrong(state):
     pytest.importorskip("torchvision", reason="torchvision is to serve here")
     found = state(DET_OPS_NATIVE="off")
     assert not found["native"]

@@ -1,4 +1,4 @@
-"""Operations as torch.utils.flop_counter counts them: as many as the same convolution of torch has."""
+"""torch.utils.flop_counter counts as many operations as for the same convolution of torch."""
 
 import pytest
 import torch

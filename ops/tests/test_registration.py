@@ -132,7 +132,7 @@ def test_gradients_are_those_of_double_precision(name, dtype):
 
 
 def functions():
-    """Name, a function of tensors that calls one operator, and its tensors; those of maps ask for a gradient."""
+    """By name: a function of tensors that calls one operator, and its tensors."""
     regions = rois(5).float()
     x, weight = maps(2, 4, 11, 15), maps(6, 4, 3, 3, seed=3)
     crowd, ranks, groups = boxes(50), scores(50), torch.arange(50) % 3
@@ -155,7 +155,7 @@ def functions():
 
 
 def with_the_gradient(function, inputs):
-    """Results of a function, and the gradients in its inputs of four or two dimensions after the first."""
+    """The results of a function, and the gradients in its inputs of four or two dimensions after the first."""
     leaves = [x.clone().requires_grad_() for x in inputs[1:] if x.is_floating_point() and x.dim() in (2, 4)]
     results = pytree.tree_leaves(function(*inputs[: len(inputs) - len(leaves)], *leaves))
     grads = torch.autograd.grad(results[0].sum(), leaves, allow_unused=True) if results[0].requires_grad else ()
@@ -204,7 +204,7 @@ class Module(torch.nn.Module):
 
 
 def exports():
-    """Name, function, two sets of inputs that differ in one length, and the dimension of it in each input."""
+    """By name: a function, two sets of inputs that differ in one length, and the dynamic dimension of each input."""
     n, k, b = (torch.export.Dim(name, min=2, max=500) for name in ("n", "k", "b"))
 
     def crowd(count):
@@ -277,7 +277,7 @@ def test_gradients_under_autocast_have_the_dtype_of_the_inputs(inside):
 
 @pytest.fixture
 def native_cuda(monkeypatch):
-    """As if native CUDA kernels were loaded."""
+    """Simulates loaded native CUDA kernels."""
     monkeypatch.setattr(dispatch, "native_loaded", lambda device: True)
 
 

@@ -52,7 +52,7 @@ def roi_pool_on_paper(features, regions, size, scale):
 
 
 def bilinear(plane, y, x):
-    """Value inside a plane, whose edge goes on for ever."""
+    """The value at a point of a plane whose edge values continue outside."""
     height, width = plane.shape
     low_y, low_x = min(int(y), height - 1), min(int(x), width - 1)
     high_y, high_x = min(low_y + 1, height - 1), min(low_x + 1, width - 1)

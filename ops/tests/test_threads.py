@@ -56,7 +56,7 @@ EXACT = ("nms", "batched_nms", "max_iou_assign", "box_overlaps", "roi_pool")
 
 @pytest.fixture(scope="module")
 def results(native_library, run_python, tmp_path_factory):
-    """Of each instruction set: its name as the library has it, and the results by number of threads."""
+    """For each instruction set: its name in the library, and the results by number of threads."""
     folder = tmp_path_factory.getbasetemp()
     folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder  # the workers share what one made
     with (folder / "threads.lock").open("w") as lock:

@@ -1,4 +1,4 @@
-"""Gradients that torchvision computes where no native kernel does: those of the reference, on the border too."""
+"""Gradients computed by torchvision equal those of the reference, also on the border."""
 
 import pytest
 import torch

@@ -114,7 +114,7 @@ def _library(device: str) -> native.NativeLibrary | None:
 def status(device: str = "cpu") -> list[OpStatus]:
     """Lists which implementation runs each operator on a device ("cpu" or "cuda"); builds and loads nothing."""
     served, remedy = _native_status(device)
-    public = sorted(name for name in FALLBACKS if not name.endswith("_backward"))
+    public = [name for name in FALLBACKS if not name.endswith("_backward")]
     return [OpStatus(name, served or _fallback_name(name), remedy) for name in public]
 
 

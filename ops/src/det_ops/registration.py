@@ -54,14 +54,17 @@ def operator(
         flops: The formula for `torch.utils.flop_counter`: takes shapes in place of tensors. As in torch, a product
             that is summed counts two, and interpolation and other elementwise work counts nothing.
     """
-    # infer_schema takes every integer for a symbolic one; the native kernels are registered for plain integers.
-    schema = torch.library.infer_schema(reference, mutates_args=()).replace("SymInt", "int")
-    call = _define(name, schema, dispatch.Fallbacks(reference, torchvision), fake, flops)
+    call = _define(name, _schema(reference), dispatch.Fallbacks(reference, torchvision), fake, flops)
     if autocast:
         positions = [list(inspect.signature(reference).parameters).index(argument) for argument in autocast]
         for device in ("cpu", "cuda"):
             LIBRARY.impl(name, partial(_call_with_casts, call, device, positions), f"Autocast{device.upper()}")
     return cast(Callable[Arguments, Result], call)
+
+
+def _schema(reference: Callable[..., Any]) -> str:
+    """The schema of a typed function, with plain integers as in the native kernels instead of symbolic ones."""
+    return torch.library.infer_schema(reference, mutates_args=()).replace("SymInt", "int")
 
 
 def _define(
@@ -158,7 +161,7 @@ def derivative(
         unordered: as in `gradient`.
     """
     reference = dispatch.FALLBACKS[name].reference
-    schema = torch.library.infer_schema(reference, mutates_args=()).replace("SymInt", "int")
+    schema = _schema(reference)
     arguments = {text.split()[1]: text for text in schema[1 : schema.index(")")].split(", ")}
     kept = [argument for argument in arguments if argument not in omitted]
     results = ", ".join(["Tensor"] * len(of))
@@ -181,18 +184,24 @@ def derivative(
     fallbacks = dispatch.Fallbacks(reference_backward, torchvision)
     call = _define(f"{name}_backward", schema, fallbacks, fake, flops)
 
+    names = list(arguments)
+    kept_positions = [names.index(argument) for argument in kept]
+    gradient_positions = [(names.index(argument), kept.index(argument)) for argument in of]
+
     def save(inputs: tuple[Any, ...], output: Tensor) -> tuple[Any, ...]:
-        given = dict(zip(arguments, inputs, strict=True))
-        dtypes = {argument: given[argument].dtype for argument in sums if given[argument] is not None}
-        return dtypes, *(given[argument] for argument in kept)
+        summed = [inputs[names.index(argument)] for argument in sums]
+        dtypes = [None if x is None else x.dtype for x in summed]
+        return dtypes, *(inputs[position] for position in kept_positions)
 
     @gradient(name, save=save, unordered=unordered)
-    def gradients(grad: Tensor, dtypes: dict[str, torch.dtype], *values: Any) -> tuple[Any, ...]:
+    def gradients(grad: Tensor, dtypes: list[torch.dtype | None], *values: Any) -> tuple[Any, ...]:
         found = call(grad, *values)
-        grads = dict(zip(of, found if len(of) > 1 else [found], strict=True))
-        grads = {argument: x for argument, x in grads.items() if values[kept.index(argument)] is not None}
-        grads |= {argument: sums[argument](grad).to(dtype) for argument, dtype in dtypes.items()}
-        return tuple(grads.get(argument) for argument in arguments)
+        grads: list[Tensor | None] = [None] * len(names)
+        for x, (position, kept_position) in zip(found if len(of) > 1 else [found], gradient_positions, strict=True):
+            grads[position] = None if values[kept_position] is None else x
+        for (argument, formula), dtype in zip(sums.items(), dtypes, strict=True):
+            grads[names.index(argument)] = None if dtype is None else formula(grad).to(dtype)
+        return tuple(grads)
 
 
 def alert_not_deterministic(name: str, device: str) -> None:

@@ -1,4 +1,4 @@
-"""What the tests of the CUDA kernels share: `emulated` beside this file, which runs them where there is no GPU."""
+"""Fixtures for the tests of the CUDA kernels: `emulated` runs them without a GPU."""
 
 import os
 import sys
@@ -24,7 +24,7 @@ def cuda(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """The references are many small operations, which several threads would only slow down."""
+    """The references consist of many small operations, which several threads slow down."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

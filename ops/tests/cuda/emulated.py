@@ -1,4 +1,4 @@
-"""Builds the CUDA kernels and their bindings for the host, where `emulate.h` stands in for CUDA.
+"""Builds the CUDA kernels and their bindings for the host, where `emulate.h` replaces CUDA.
 
 The library registers the same functions as on a GPU, but for CPU tensors and in a namespace of its own: what is tested
 is all but the compiler for the GPU and the hardware.

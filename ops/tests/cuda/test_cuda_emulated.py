@@ -1,6 +1,6 @@
 """The logic of the CUDA kernels and bindings, emulated on the host, against the definition of each operator.
 
-Suppression and assignment must agree exactly, everything else as far as its precision goes.
+Suppression and assignment must agree exactly, everything else up to its precision.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""What the tests of the loader share: an environment of their own, small libraries, and a quick stand-in builder."""
+"""Fixtures for the tests of the loader: an isolated environment, small libraries, and a quick builder."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ sys.exit(3 if subprocess.run(command).returncode else 0)
 
 @pytest.fixture(autouse=True)
 def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No memory of other tests, none of the user's settings, and every folder under tmp_path."""
+    """Isolates a test from other tests and the user's settings, with every folder under tmp_path."""
     for name in [*OURS, *(name for name in os.environ if name.startswith("DET_OPS_"))]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(loader, "_answers", {})
@@ -56,7 +56,7 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., NativeLibrary]:
-    """Makes a library of a name of its own, from sources that need no torch."""
+    """Makes a library with a unique name, from sources that do not include torch."""
 
     def make(text: str = '#include "part.h"\nint answer() { return PART; }\n', **fields: object) -> NativeLibrary:
         name = str(fields.pop("name", f"demo_{os.getpid()}_{next(_numbers)}"))
@@ -71,7 +71,7 @@ def make(tmp_path: Path) -> Callable[..., NativeLibrary]:
 
 @pytest.fixture
 def builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    """Puts the quick builder in place; returns what lists the builds so far."""
+    """Installs the quick builder; returns a function that lists the builds so far."""
     needs_compiler()
     child, log = tmp_path / "quick.py", tmp_path / "builds"
     child.write_text(QUICK)
@@ -83,7 +83,7 @@ def builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list
 
 @pytest.fixture
 def bare_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Makes a PATH that has the named programs and nothing else."""
+    """Sets a PATH that contains only the named programs."""
 
     def bare(*programs: str) -> Path:
         folder = tmp_path / "bin"
@@ -124,7 +124,7 @@ def python(code: str, *arguments: str, **environment: str) -> subprocess.Popen[s
 
 @pytest.fixture
 def tools() -> dict[str, Callable[..., object]]:
-    """Helpers as a fixture, since test folders are no packages to import from."""
+    """Helpers as a fixture, since test folders are not packages."""
     return {"script": script, "python": python, "needs_compiler": needs_compiler}
 
 

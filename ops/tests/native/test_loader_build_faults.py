@@ -1,4 +1,4 @@
-"""Builds that fail, hang, are interrupted or cannot be put in place; what is remembered, what is said."""
+"""Builds that fail, hang, are interrupted or cannot be moved into place: what is recorded, and the messages."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_left_over_lock_file_means_nothing(make, builds, cache_folder):
     assert native.load(library).loaded
 
 
-def test_building_goes_on_where_nothing_can_be_locked(make, builds, cache_folder, monkeypatch):
+def test_building_continues_where_nothing_can_be_locked(make, builds, cache_folder, monkeypatch):
     import fcntl
 
     def refuse(descriptor, operation):

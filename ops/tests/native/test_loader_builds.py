@@ -31,7 +31,7 @@ def test_a_compile_error_shows_the_users_file(make, cache_folder):
 
 
 def test_a_header_that_is_not_declared_is_not_found(make, builds, cache_folder):
-    """So nothing can change without the key changing."""
+    """Every change of a file therefore changes the key."""
     library = make(f'#include "part.h"\n#include "secret.h"\n{CALL}')
     (library.sources[0].parent / "secret.h").write_text("")
     assert "secret.h" in native.load(library).reason
@@ -60,7 +60,7 @@ def test_ninja_as_a_python_package_only(make, cache_folder, bare_path):
 
 
 def test_paths_with_spaces_and_worse(tmp_path, monkeypatch, tools):
-    """Cache, sources, compiler and torch itself, each in a folder that shells and ninja would take apart."""
+    """Cache, sources, compiler and torch itself, each in a folder with a name that shells and ninja would split."""
     odd = tmp_path / "it's a $path: yes"
     site = odd / "site packages"
     site.mkdir(parents=True)

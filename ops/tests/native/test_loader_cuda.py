@@ -1,4 +1,4 @@
-"""CUDA libraries: each thing that may be missing, and that none of it costs the CPU library."""
+"""CUDA libraries: each part that may be missing, none of which affects the CPU library."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NVCC = 'echo "Cuda compilation tools, release {release}, V{release}.88"'
 
 @pytest.fixture
 def toolkit(tmp_path, monkeypatch, tools, torch_with_cuda):
-    """Makes a toolkit whose nvcc says or does something, as CUDA_HOME."""
+    """Makes a toolkit with a scripted nvcc, as CUDA_HOME."""
 
     def make(text: str = NVCC.format(release="13.0")):
         home = tmp_path / "cuda"

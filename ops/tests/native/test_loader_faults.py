@@ -1,4 +1,4 @@
-"""What is missing or broken, what is said of it, and that it is said once."""
+"""Missing and broken tools: the messages, and the single warning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a library is found, and that a hit costs next to nothing."""
+"""Where a library is found, and what a cache hit does not do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folders that keep libraries: order, trust, read-only ones, damage, cleaning."""
+"""The folders of libraries: order, trust, read-only ones, damage, cleaning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from det_ops.native import cache, lock, roots, settings
 
 
 def _read_only(monkeypatch, folder):
-    """Permission bits do not stop root, so the trial of writing is made to fail."""
+    """Permission bits do not restrict root, so the write test is made to fail."""
     was = roots._try
     monkeypatch.setattr(roots, "_try", lambda root: "Read-only file system" if root == folder else was(root))
 

@@ -1,4 +1,4 @@
-"""Several processes, and ones that are killed."""
+"""Several processes, and processes that are killed."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_killed_builder_leaves_nothing_that_hurts(make, tools, cache_folder, t
     outcome = native.load(library)  # at once: the lock died with its holder
     assert (outcome.loaded, outcome.origin) == (True, "build"), outcome.reason
     compilers = [int(pid) for pid in pids.read_text().split()]
-    _until(lambda: not any(map(_alive, compilers)), 10)  # none goes on for nobody
+    _until(lambda: not any(map(_alive, compilers)), 10)  # none continues
     assert not left.exists()
     assert [p.name for p in cache_folder.iterdir() if p.name.startswith(".building")] == []
 

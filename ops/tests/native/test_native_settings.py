@@ -1,4 +1,4 @@
-"""Environment variables: defaults, values, and what is said of bad ones."""
+"""Environment variables: defaults, values, and the messages for bad ones."""
 
 from __future__ import annotations
 
