@@ -15,6 +15,7 @@ DEV := pytest pytest-xdist hypothesis ruff clang-format mypy types-PyYAML build 
 DEMO_DIR := runs/demo
 CONSTRAINTS := constraints.txt
 OLDEST := .venv-oldest
+CACHES := .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Threads that spin while they wait make training many times slower when anything else wants a core.
 export OMP_WAIT_POLICY ?= passive
@@ -94,10 +95,22 @@ wheels: $(STAMP)  ## build a wheel of every package into dist/
 	@for package in $(PACKAGES); do \
 		echo "==> building the wheel of $$package"; \
 		rm -rf $$package/build; \
-		$(BIN)/python -m build --wheel --no-isolation --outdir dist $$package >build.log 2>&1 \
-			|| { cat build.log; rm -f build.log; exit 1; }; done; rm -f build.log
+		$(BIN)/python -m build --wheel --no-isolation --outdir dist $$package >$(VENV)/build.log 2>&1 \
+			|| { cat $(VENV)/build.log; exit 1; }; done
 	@ls -1 dist/*.whl
 
-clean:  ## remove what the targets made, the environment and runs/ included
-	rm -rf $(VENV) $(OLDEST) runs dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find . -name __pycache__ -o -name '*.egg-info' -o -name build -type d | grep -v '^./.git/' | xargs rm -rf
+# Only what the targets above made. A `build` folder or *.egg-info counts as made only where setuptools writes it: at the
+# top of a package or in its src. The shell expands the names, since make splits names that have spaces.
+clean:  ## remove environments, wheels, builds, caches and runs/demo; other runs are kept
+	rm -rf $(VENV) $(OLDEST) dist $(CACHES) "$(DEMO_DIR)"
+	@rmdir runs 2>/dev/null || true
+	@set -e; for environment in .venv*; do \
+		if [ -f "$$environment/.installed" ]; then echo "rm -rf '$$environment'"; rm -rf "$$environment"; fi; done
+	@set -e; for package in ops core plugins/* examples/*; do \
+		if [ ! -f "$$package/pyproject.toml" ] || [ -L "$$package" ]; then continue; fi; \
+		echo "removing builds and caches in $$package"; \
+		for name in build $(CACHES); do rm -rf "$$package/$$name"; done; \
+		rm -rf "$$package"/*.egg-info "$$package"/src/*.egg-info; \
+		find "$$package" -type d -name __pycache__ -prune -exec rm -rf {} +; done
+	@set -e; for folder in tests benchmarks docs; do \
+		if [ -d "$$folder" ]; then find "$$folder" -type d -name __pycache__ -prune -exec rm -rf {} +; fi; done

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from fnmatch import fnmatch
 from importlib.metadata import version
 from pathlib import Path
 
@@ -139,3 +140,166 @@ def test_nothing_refers_to_folders_outside_the_repository():
         if file.suffix in (".py", ".toml", ".md", ".yaml", ".txt", ".json", ".template", "") and file.is_file():
             found = outside.search(file.read_text(encoding="utf8", errors="replace"))
             assert not found, f"{name} refers to {found[0]}..."
+
+
+# make clean
+
+# What the targets make: environments, wheels, caches, builds and metadata of the packages, the run of `make demo`.
+MADE = (
+    ".venv/.installed",
+    ".venv/bin/python",
+    ".venv-oldest/constraints.txt",
+    ".venv-3.13/.installed",  # made by `make VENV=.venv-3.13 env`
+    ".venv-3.13/bin/python",
+    "dist/det_core-0.1.0-py3-none-any.whl",
+    "runs/demo/last.pt",
+    "runs/demo/predictions/1 2.png",
+    ".pytest_cache/README.md",
+    ".mypy_cache/3.11/cache.json",
+    ".ruff_cache/content",
+    ".hypothesis/examples/1",
+    "ops/build/lib/det_ops/old.py",
+    "ops/src/det_ops.egg-info/PKG-INFO",
+    "core/build/lib/det_core/old name.py",
+    "core/src/det_core/__pycache__/box.cpython-311.pyc",
+    "core/tests/__pycache__/test_box.cpython-311.pyc",
+    "plugins/tiny/build/lib/det_plugin_tiny/old.py",
+    "plugins/tiny/src/det_plugin_tiny.egg-info/PKG-INFO",
+    "plugins/two words/build/lib/old.py",
+    "plugins/two words/two words.egg-info/PKG-INFO",
+    "plugins/two words/tests/__pycache__/test_words.cpython-311.pyc",
+    "examples/det-plugin-mine/build/lib/old.py",
+    "examples/det-plugin-mine/src/det_plugin_mine.egg-info/PKG-INFO",
+    "examples/det-plugin-mine/.ruff_cache/content",
+    "tests/__pycache__/conftest.cpython-311.pyc",
+    "tests/parity/__pycache__/golden.cpython-311.pyc",
+    "benchmarks/__pycache__/measure.cpython-311.pyc",
+    "docs/__pycache__/make_zoo.cpython-311.pyc",
+)
+# Sources and what users keep: runs, data, an environment of their own, folders named like something that make makes.
+KEPT = (
+    "Makefile",
+    "constraints.txt",
+    "ops/pyproject.toml",
+    "core/pyproject.toml",
+    "plugins/tiny/pyproject.toml",
+    "plugins/two words/pyproject.toml",
+    "examples/det-plugin-mine/pyproject.toml",
+    "core/src/det_core/box.py",
+    "core/src/det_core/build/__init__.py",
+    "core/src/det_core/dist/__init__.py",
+    "core/src/build/__init__.py",
+    "core/tests/build/test_build.py",
+    "plugins/tiny/src/det_plugin_tiny/build/__init__.py",
+    "plugins/build/notes.txt",
+    "plugins/two/build/notes.txt",  # no package, and the first word of one
+    "examples/data/build/1.jpg",
+    "build/notes.txt",
+    "data/build/1.jpg",
+    "data/__pycache__/features.pyc",
+    "my data/build/1 2.jpg",
+    "my data/some.egg-info/1.jpg",
+    "runs/mine/last.pt",
+    "runs/mine/__pycache__/cached.pyc",
+    "runs/build/last.pt",
+    "runs/demo-again/last.pt",
+    "runs/demo 2/last.pt",
+    "runs/dist/last.pt",
+    ".venv-notebook/bin/python",
+    ".git/refs/heads/build/main",
+    ".git/logs/refs/heads/build/main",
+)
+
+
+def write(folder: Path, *names: str) -> None:
+    """A file of each of these names, which has some text; files that are there keep theirs."""
+    for name in names:
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            file.write_text("text", encoding="utf8")
+
+
+def files_of(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
+
+
+@pytest.fixture
+def used(tmp_path) -> Path:
+    """A workspace, in a folder with a space in its name, in which everything was made and a user has worked."""
+    folder = tmp_path / "the workspace"
+    folder.mkdir()
+    for name in ("Makefile", "constraints.txt"):
+        shutil.copy(ROOT / name, folder / name)
+    write(folder, *MADE, *KEPT)
+    return folder
+
+
+def cleaned(folder: Path, *arguments: str) -> set[str]:
+    done = make(folder, "clean", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return files_of(folder)
+
+
+def test_clean_removes_what_make_made_and_nothing_of_a_user(used):
+    left = cleaned(used)
+    assert sorted(left & set(MADE)) == []
+    assert sorted(left) == sorted(KEPT)
+    assert not (used / "runs" / "demo").exists()
+    assert not (used / ".venv").exists()
+
+
+def test_clean_removes_runs_if_the_demo_was_the_only_one(used):
+    for run in (used / "runs").iterdir():
+        if run.name != "demo":
+            shutil.rmtree(run)
+    cleaned(used)
+    assert not (used / "runs").exists()
+
+
+def test_clean_where_there_is_nothing_to_remove(used):
+    cleaned(used)
+    assert cleaned(used) == set(KEPT)
+
+
+def test_clean_in_a_workspace_without_packages(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    assert cleaned(tmp_path) == {"Makefile"}
+
+
+def test_clean_touches_nothing_outside_of_the_workspace(used):
+    """Neither beside the workspace nor behind links that lead out of it."""
+    outside = used.parent / "outside"
+    made = ("build/1.jpg", "demo/last.pt", "src/x.egg-info/PKG-INFO", "src/__pycache__/x.pyc", "pyproject.toml")
+    write(outside, *made)
+    write(used.parent, "build/1.jpg", "dist/1.whl", "runs/demo/last.pt", ".venv/.installed", "core/build/1.jpg")
+    links = {
+        "data/linked": outside,
+        "plugins/linked": outside,
+        "core/src/linked": outside,
+        ".venv-linked": used.parent / ".venv",
+        ".hypothesis/linked": outside,
+        "runs/linked": outside,
+    }
+    for name, to in links.items():
+        (used / name).symlink_to(to)
+    before = files_of(used.parent)
+    cleaned(used)
+    gone = before - files_of(used.parent)
+    assert {name for name in gone if not name.startswith("the workspace/")} == set()
+    assert (used / "plugins" / "linked").is_symlink()
+
+
+def test_clean_takes_other_folders_for_the_environment_and_the_demo(used):
+    write(used, "another environment/.installed", ".envs/bin/python", "runs/short demo/last.pt")
+    left = cleaned(used, "VENV=.envs", "DEMO_DIR=runs/short demo")
+    assert {"another environment/.installed", "runs/demo/last.pt"} <= left
+    assert not {".envs/bin/python", "runs/short demo/last.pt"} & left
+
+
+def test_what_git_ignores_is_tried_here():
+    """Each pattern of .gitignore matches a folder in MADE."""
+    ignored = [x.strip("/") for x in (ROOT / ".gitignore").read_text(encoding="utf8").split()]
+    for pattern in ignored:
+        assert any(fnmatch(part, pattern) for name in MADE for part in name.split("/")), pattern
