@@ -1,13 +1,15 @@
-"""What the tests that span packages share: a recipe small enough to train in a second or two."""
+"""What the tests that span packages share: a tiny recipe, and processes whose work can be counted."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from attrs import frozen
 
 TINY = (
     "data.train_transforms=[{type: resize, scales: [[96, 96]]}, {type: flip}]",
@@ -45,6 +47,60 @@ def run_python():
         )
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
+
+    return run
+
+
+# Runs a det-core command line in a fresh process and writes what it took as the last line of stderr.
+COUNTING = """
+import json, sys
+calls = 0
+def count(frame, event, argument):
+    global calls
+    calls += event == "call"
+sys.setprofile(count)
+from det_core.cli.main import run
+status = run(sys.argv[1:])
+sys.setprofile(None)
+heavy = sorted({"torch", "torchvision", "numpy"} & sys.modules.keys())
+modules = sum(not name.startswith("det_") for name in sys.modules)
+print(json.dumps({"heavy": heavy, "modules": modules, "calls": calls}), file=sys.stderr)
+sys.exit(status)
+"""
+
+
+@frozen
+class Counted:
+    """A finished command line, and counts that do not depend on how busy the machine is.
+
+    heavy: which of torch, torchvision and numpy were imported. modules: imported modules, without those of det.
+    calls: calls of Python functions, imports included.
+    """
+
+    status: int
+    output: str
+    errors: list[str]
+    heavy: list[str]
+    modules: int
+    calls: int
+
+
+@pytest.fixture(scope="session")
+def run_counted():
+    """Run a det-core command line to its end: `run_counted("recipes", cwd=folder)`."""
+
+    def run(*arguments: str, cwd: Path | None = None, **environment: str) -> Counted:
+        done = subprocess.run(
+            [sys.executable, "-c", COUNTING, *arguments],
+            cwd=cwd,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        *errors, counts = done.stderr.splitlines()
+        assert counts.startswith("{"), done.stderr
+        return Counted(done.returncode, done.stdout, errors, **json.loads(counts))
 
     return run
 
