@@ -153,6 +153,19 @@ except NativeError as error:
     assert text.startswith("DET_OPS_NATIVE=require, but the native library det_ops_cpu cannot be loaded: ")
 
 
+def test_torchvision_is_imported_only_for_operators_that_it_has(run_python):
+    code = """
+import sys, torch
+from det_ops import dispatch
+from op_samples import BACKWARD, FORWARD, arguments, native
+others = [name for name in FORWARD + BACKWARD if dispatch.FALLBACKS[name].torchvision is None]
+for name in others:
+    native(name, *arguments(name))
+print(len(others), "torchvision" in sys.modules)
+"""
+    assert run_python(code, DET_OPS_NATIVE="off").split() == ["12", "False"]
+
+
 def test_an_operator_that_the_library_lacks_falls_back(run_python):
     code = """
 import torch

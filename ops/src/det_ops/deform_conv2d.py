@@ -79,21 +79,6 @@ def convolution_flops(weight: Sequence[int], out: Sequence[int]) -> int:
     return 2 * taps * out[0] * out[1] * out[2] * out[3]
 
 
-def _flops(x: Sequence[int], offset: Sequence[int], weight: Sequence[int], *_: object, **__: object) -> int:
-    return convolution_flops(weight, (x[0], weight[0], *offset[-2:]))
-
-
-def _flops_backward(
-    grad: Sequence[int], x: object, offset: object, weight: Sequence[int], *_: object, **__: object
-) -> int:
-    """Twice the forward pass: the gradients of the samples and of the weights."""
-    return 2 * convolution_flops(weight, grad)
-
-
-def _fake(x: Tensor, offset: Tensor, weight: Tensor, *_: object) -> Tensor:
-    return empty_maps(x, (x.shape[0], weight.shape[0], *offset.shape[2:]))
-
-
 def _torchvision_accepts(x: Tensor, offset: Tensor) -> bool:
     """Whether torchvision can take these features and offsets (B, G * K * 2, h, w).
 
@@ -119,10 +104,10 @@ def _torchvision(
 _deform_conv2d = operator(
     "deform_conv2d",
     reference.deform_conv2d,
-    fake=_fake,
+    fake=lambda x, offset, weight, *_: empty_maps(x, (x.shape[0], weight.shape[0], *offset.shape[2:])),
     torchvision=_torchvision,
     autocast=("x", "weight", "bias"),
-    flops=_flops,
+    flops=lambda x, offset, weight, *_, **__: convolution_flops(weight, (x[0], weight[0], *offset[-2:])),
 )
 
 
@@ -151,6 +136,7 @@ derivative(
     omitted={"bias": lambda grad: None},
     sums={"bias": lambda grad: grad.sum((0, 2, 3))},
     torchvision=_torchvision_backward,
-    flops=_flops_backward,
+    # Twice the forward pass: the gradients of the samples and of the weights.
+    flops=lambda grad, x, offset, weight, *_, **__: 2 * convolution_flops(weight, grad),
     unordered=True,
 )

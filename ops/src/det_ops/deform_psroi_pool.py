@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from det_ops import checks
@@ -65,13 +63,11 @@ def deform_psroi_pool(
     return _deform_psroi_pool(features, rois.detach(), offset, output_size, scale, channels, *bins, gamma)
 
 
-def _fake(
-    features: Tensor, rois: Tensor, offset: Tensor | None, size: Sequence[int], scale: float, channels: int, *_: object
-) -> Tensor:
-    return empty_maps(features, (rois.shape[0], channels, *size))
-
-
-_deform_psroi_pool = operator("deform_psroi_pool", reference.deform_psroi_pool, fake=_fake)
+_deform_psroi_pool = operator(
+    "deform_psroi_pool",
+    reference.deform_psroi_pool,
+    fake=lambda features, rois, offset, size, _, channels, *__: empty_maps(features, (rois.shape[0], channels, *size)),
+)
 derivative(
     "deform_psroi_pool",
     of=("features", "offset"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from det_ops import checks
@@ -51,9 +49,9 @@ def deform_roi_pool(
     return _deform_roi_pool(features, rois.detach(), offset, output_size, scale, sampling, gamma)
 
 
-def _fake(features: Tensor, rois: Tensor, offset: Tensor | None, size: Sequence[int], *_: object) -> Tensor:
-    return empty_maps(features, (rois.shape[0], features.shape[1], *size))
-
-
-_deform_roi_pool = operator("deform_roi_pool", reference.deform_roi_pool, fake=_fake)
+_deform_roi_pool = operator(
+    "deform_roi_pool",
+    reference.deform_roi_pool,
+    fake=lambda features, rois, offset, size, *_: empty_maps(features, (rois.shape[0], features.shape[1], *size)),
+)
 derivative("deform_roi_pool", of=("features", "offset"), omitted={"size": lambda grad: grad.shape[2:]}, unordered=True)

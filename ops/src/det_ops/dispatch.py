@@ -41,23 +41,16 @@ class Fallbacks:
 
 # By name of the operator. `det_ops.registration` fills it.
 FALLBACKS: dict[str, Fallbacks] = {}
-
-
-class _Redispatch(threading.local):
-    """The operator that this thread is calling again in search of a native kernel."""
-
-    name = ""
-
-
-_redispatch = _Redispatch()
+# The attribute `name` is the operator that this thread is calling again in search of a native kernel.
+_redispatch = threading.local()
 
 
 def call(name: str, *arguments: Any) -> Any:
-    """The kernel of every operator that has no native one: loads the native library and calls the operator again.
+    """The kernel of every operator without a native one: loads the native library and calls the operator again.
 
-    If that call arrives here too, the library has no such kernel for the device, and the fallback runs.
+    If the second call arrives here too, the library has no such kernel for the device, and the fallback runs.
     """
-    if _redispatch.name != name and native_loaded(_device_of(arguments)):
+    if getattr(_redispatch, "name", "") != name and native_loaded(_device_of(arguments)):
         _redispatch.name = name
         try:
             return getattr(torch.ops.det, name).default(*arguments)
@@ -68,9 +61,8 @@ def call(name: str, *arguments: Any) -> Any:
 
 def call_fallback(name: str, *arguments: Any) -> Any:
     """torchvision's implementation of an operator if it has one for these arguments, else the reference."""
-    fallbacks, peer = FALLBACKS[name], torchvision_ops()
-    result = None
-    if peer is not None and fallbacks.torchvision is not None:
+    fallbacks, result = FALLBACKS[name], None
+    if fallbacks.torchvision is not None and (peer := torchvision_ops()) is not None:
         result = fallbacks.torchvision(peer, *arguments)
     return fallbacks.reference(*arguments) if result is None else result
 

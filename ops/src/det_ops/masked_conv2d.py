@@ -5,8 +5,6 @@ Letters: B images, C input and O output channels, kh kw kernel, H W input and h 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from det_ops import checks
@@ -44,15 +42,11 @@ def masked_conv2d(x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None =
     return _masked_conv2d(x.detach(), mask, weight.detach(), None if bias is None else bias.detach(), paddings)
 
 
-def _flops(x: Sequence[int], mask: Sequence[int], weight: Sequence[int], *_: object, **__: object) -> int:
-    """An upper bound, as if the mask were positive everywhere: only shapes are known."""
-    return convolution_flops(weight, (x[0], weight[0], *mask[-2:]))
-
-
-def _fake(x: Tensor, mask: Tensor, weight: Tensor, *_: object) -> Tensor:
-    return empty_maps(x, (x.shape[0], weight.shape[0], *mask.shape[1:]))
-
-
 _masked_conv2d = operator(
-    "masked_conv2d", reference.masked_conv2d, fake=_fake, autocast=("x", "weight", "bias"), flops=_flops
+    "masked_conv2d",
+    reference.masked_conv2d,
+    fake=lambda x, mask, weight, *_: empty_maps(x, (x.shape[0], weight.shape[0], *mask.shape[1:])),
+    autocast=("x", "weight", "bias"),
+    # An upper bound, as if the mask were positive everywhere: only shapes are known.
+    flops=lambda x, mask, weight, *_, **__: convolution_flops(weight, (x[0], weight[0], *mask[-2:])),
 )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from det_ops import checks
 from det_ops.reference import boxes as reference
-from det_ops.reference.precision import compute_dtype
+from det_ops.reference.precision import full
 from det_ops.registration import operator
 
 
@@ -49,9 +49,8 @@ def max_iou_assign(
     return _max_iou_assign(boxes.detach(), objects.detach(), *thresholds, low_quality, all_ties)
 
 
-def _fake(boxes: Tensor, *_: object) -> tuple[Tensor, Tensor]:
-    count = boxes.shape[0]
-    return boxes.new_empty(count, dtype=torch.int64), boxes.new_empty(count, dtype=compute_dtype(boxes.dtype))
-
-
-_max_iou_assign = operator("max_iou_assign", reference.max_iou_assign, fake=_fake)
+_max_iou_assign = operator(
+    "max_iou_assign",
+    reference.max_iou_assign,
+    fake=lambda boxes, *_: (boxes.new_empty(boxes.shape[0], dtype=torch.int64), full(boxes.new_empty(boxes.shape[0]))),
+)

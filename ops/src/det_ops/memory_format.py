@@ -24,6 +24,7 @@ def match_format(x: Tensor, features: Tensor) -> Tensor:
     return x.contiguous(memory_format=memory_format_of(features))
 
 
-def empty_maps(like: Tensor, shape: Sequence[Any]) -> Tensor:
-    """An empty result of this shape, in the dtype and the memory format of `like`."""
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=memory_format_of(like))
+def empty_maps(like: Tensor, shape: Sequence[Any], channels_last: bool | None = None) -> Tensor:
+    """An empty result of this shape, in the dtype of `like`, and in its memory format or the given one."""
+    memory_format = memory_format_of(like) if channels_last is None else named_format(channels_last)
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=memory_format)

@@ -166,11 +166,12 @@ def _torchvision(peer: Any, features: list[Tensor], rois: Tensor, levels: Tensor
     return match_format(pooled, features[0])
 
 
-def _fake(features: list[Tensor], rois: Tensor, levels: Tensor, size: Sequence[int], *_: object) -> Tensor:
-    return empty_maps(features[0], (rois.shape[0], features[0].shape[1], *size))
-
-
-_roi_align = operator("roi_align", reference.roi_align, fake=_fake, torchvision=_torchvision)
+_roi_align = operator(
+    "roi_align",
+    reference.roi_align,
+    fake=lambda maps, rois, levels, size, *_: empty_maps(maps[0], (rois.shape[0], maps[0].shape[1], *size)),
+    torchvision=_torchvision,
+)
 
 
 def _reference_backward(
@@ -214,11 +215,8 @@ def _torchvision_backward(
 
 
 def _fake_backward(grad: Tensor, *others: Any) -> list[Tensor]:
-    shapes, memory_format = others[3], named_format(others[-1])
-    return [
-        torch.empty(shapes[i : i + 4], dtype=grad.dtype, device=grad.device, memory_format=memory_format)
-        for i in range(0, len(shapes), 4)
-    ]
+    *_, shapes, _, _, _, _, channels_last = others
+    return [empty_maps(grad, shapes[i : i + 4], channels_last) for i in range(0, len(shapes), 4)]
 
 
 _roi_align_backward = operator(

@@ -48,10 +48,6 @@ def _fake(features: Tensor, rois: Tensor, size: Sequence[int], scale: float) -> 
 _roi_pool = operator("roi_pool", reference.roi_pool, fake=_fake)
 
 
-def _fake_backward(grad: Tensor, positions: Tensor, rois: Tensor, shape: Sequence[int], channels_last: bool) -> Tensor:
-    return torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=named_format(channels_last))
-
-
 def _reference_backward(
     grad: Tensor, positions: Tensor, rois: Tensor, shape: Sequence[int], channels_last: bool
 ) -> Tensor:
@@ -64,7 +60,11 @@ def _reference_backward(
     return result.to(grad.dtype).view(tuple(shape)).contiguous(memory_format=named_format(channels_last))
 
 
-_roi_pool_backward = operator("roi_pool_backward", _reference_backward, fake=_fake_backward)
+_roi_pool_backward = operator(
+    "roi_pool_backward",
+    _reference_backward,
+    fake=lambda grad, positions, rois, shape, channels_last: empty_maps(grad, shape, channels_last),
+)
 
 
 def _save(inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from det_ops import checks
 from det_ops.reference import focal as reference
-from det_ops.reference.precision import compute_dtype
+from det_ops.reference.precision import full
 from det_ops.registration import derivative, operator
 
 Reduction = Literal["none", "sum", "mean"]
@@ -56,9 +56,9 @@ def sigmoid_focal_loss(
     return loss / max(logits.numel(), 1) if reduction == "mean" else loss
 
 
-def _fake(logits: Tensor, target: Tensor, weight: Tensor | None, gamma: float, alpha: float, summed: bool) -> Tensor:
-    return logits.new_empty(() if summed else logits.shape, dtype=compute_dtype(logits.dtype))
-
-
-_sigmoid_focal_loss = operator("sigmoid_focal_loss", reference.sigmoid_focal_loss, fake=_fake)
+_sigmoid_focal_loss = operator(
+    "sigmoid_focal_loss",
+    reference.sigmoid_focal_loss,
+    fake=lambda logits, *options: full(logits.new_empty(() if options[-1] else logits.shape)),
+)
 derivative("sigmoid_focal_loss", of=("logits",), omitted={"summed": lambda grad: grad.dim() == 0})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -16,8 +16,7 @@ Result = TypeVar("Result")
 def without_autocast(device: str) -> Iterator[None]:
     """In an autocast kernel: operators called in this context skip autocast on the device ("cpu" or "cuda").
 
-    Without the private guard, `torch.autocast(enabled=False)` does the same. It is slower, and appears as two extra
-    nodes in graphs exported under autocast.
+    Without the private guard, `torch.autocast(enabled=False)` does the same, but takes longer.
     """
     try:
         key = getattr(torch._C.DispatchKey, f"Autocast{device.upper()}")
@@ -50,22 +49,13 @@ def call_with_autograd(function: Callable[[], Result], device: torch.device) -> 
 
 def _call_in_thread(function: Callable[[], Result], device: torch.device) -> Result:
     stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
-    results: list[Result] = []
-    errors: list[BaseException] = []
 
-    def run() -> None:
-        try:
-            with torch.cuda.stream(stream):  # does nothing if stream is None
-                results.append(function())
-        except BaseException as error:
-            errors.append(error)
+    def run() -> Result:
+        with torch.cuda.stream(stream):  # does nothing if stream is None
+            return function()
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(run).result()
 
 
 def torchvision_gradient(name: str) -> Callable[..., Any] | None:
