@@ -30,8 +30,8 @@ from rich.console import Console
 from rich.table import Table
 
 from det_core import Recipe, load_recipe, train
-from det_core.data.proposals import write_proposals
-from det_core.engine.propose import propose
+from det_core.data.proposals_file import write_proposals
+from det_core.engine.dataset_proposals import propose
 
 SHOWN = ("ar100", "ar300", "ar1000", "box_ap", "box_ap50", "mask_ap", "mask_ap50")
 

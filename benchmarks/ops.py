@@ -27,8 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import det_ops
-from det_ops.reference import boxes as reference_boxes
-from det_ops.reference import pooling as reference_pooling
+from det_ops.reference import boxes as reference_boxes, pooling as reference_pooling
 
 Call = Callable[[], object]
 

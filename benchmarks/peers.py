@@ -23,6 +23,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from det_core import Batch, Detections, Detector, Targets, for_inference, load_recipe
 from det_core.engine.schedule import build_optimizer
+from det_core.model.memory_layout import to_channels_last
 from det_core.recipe import OptimizerConfig
 from det_core.structures import ImageInfo
 from det_core.weights import import_weights
@@ -155,6 +156,7 @@ def make_pair(model: str, inputs: Inputs, candidates: int) -> Pair:
         for name, module in theirs.backbone.body.named_children():  # the same layers stay frozen
             module.requires_grad_(name in ("layer2", "layer3", "layer4"))
     ours = evolve(config, backbone=backbone).build(num_classes=CLASSES)
+    to_channels_last(ours)  # as training and `load_detector` do
     import_weights(theirs.state_dict(), source="torchvision", detector=ours)
     return Pair(ours, theirs, inputs, first_label=0 if model == "retinanet" else 1)
 

@@ -27,11 +27,13 @@ from rich.console import Console
 from torch import Tensor
 
 from det_core import Detector, Recipe, Targets, load_recipe
-from det_core.data.config import ResizeConfig
-from det_core.engine.cost import class_count
+from det_core.data.data_config import ResizeConfig
+from det_core.engine.detector_cost import class_count
 from det_core.engine.schedule import build_optimizer
+from det_core.model.memory_layout import to_channels_last
+from det_core.offers import RecipeEntry
 from det_core.plugins import plugin_manager
-from det_core.recipe import Published, RecipeEntry
+from det_core.recipe import Published
 
 PROPOSALS = 300  # of detectors that get them from elsewhere
 SMALL, LARGE = (128, 160), (800, 1333)
@@ -169,6 +171,7 @@ def run(entry: RecipeEntry, options: argparse.Namespace) -> Result:
         started = time.perf_counter()
         detector = recipe.detector.build(num_classes=class_count(recipe)).to(options.device)
         built = time.perf_counter() - started
+        to_channels_last(detector)  # as training and `load_detector` do
         inputs = inputs_of(recipe, tuple(options.size), options.images, options.device, options.regions)
         if options.device == "cuda":
             torch.cuda.reset_peak_memory_stats()

@@ -59,7 +59,7 @@ def table(model: str, entries: list[RecipeEntry], costs: dict[str, list[float]])
 
 def count(entries: list[RecipeEntry]) -> dict[str, list[float]]:
     """Of each recipe: millions of parameters, GFLOPs, and the image's height and width."""
-    from det_core.engine.cost import recipe_cost
+    from det_core.engine.detector_cost import recipe_cost
     from det_core.load import load_recipe
 
     costs = {}

@@ -12,9 +12,9 @@ import pytest
 
 NECK = """
 from typing import ClassVar
-from attrs import frozen
-from det_core.config.base import NeckConfig
 from det_core.hookspecs import hookimpl
+from det_core.slots import NeckConfig
+from det_core.testing.isolated_plugins import stub_config
 
 @stub_config
 class Config(NeckConfig):

@@ -24,7 +24,7 @@ import os, signal, sys
 import torch
 from pathlib import Path
 from det_core.engine import checkpoint as checkpoints
-from det_core.recipe import load_recipe
+from det_core.load import load_recipe
 from det_core.structures import Classes
 
 run, fatal = Path(sys.argv[1]), int(sys.argv[2])

@@ -30,8 +30,8 @@ from det_core.weights import (
     read_source,
     read_state_dict,
 )
-from det_core.weights.files import STAND_INS, Inert
-from det_core.weights.names import detector_names, locate
+from det_core.weights.read_files import STAND_INS, Inert
+from det_core.weights.translate_names import detector_names, locate
 
 RECIPE = "faster-rcnn/r18-fpn-demo"
 CLASSES = 5
@@ -389,7 +389,7 @@ def test_an_unconverted_pickle_says_how_to_convert_it(msra_file):
 
 def test_every_name_in_a_recipe_is_known():
     from det_core.plugins import plugin_manager
-    from det_core.weights.initial import ELSEWHERE
+    from det_core.weights.initial_weights import ELSEWHERE
 
     for entry in plugin_manager().recipes().values():
         name = getattr(load_recipe(entry.name).detector.backbone, "pretrained", None)

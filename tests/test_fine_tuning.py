@@ -14,7 +14,7 @@ from torch import Tensor
 from det_core.cli.main import run
 from det_core.engine.checkpoint import last_checkpoint, load_detector, read_weights, weights_file
 from det_core.load import load_recipe
-from det_core.weights.names import detector_names, locate
+from det_core.weights.translate_names import detector_names, locate
 
 RECIPE = "faster-rcnn/r18-fpn-demo"
 THEIRS = 5

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from det_core import hookspecs
-from det_core.plugins import HOOK_SLOTS
+from det_core.hookspecs import COMPONENT_HOOKS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = (ROOT / "docs" / "hooks.md").read_text(encoding="utf8")
@@ -49,10 +49,10 @@ def test_a_hook_is_used_by_a_test(hook):
     assert any(word.search(file.read_text(encoding="utf8")) for file in TESTS), f"no test uses {hook}"
 
 
-@pytest.mark.parametrize("hook", HOOK_SLOTS)
+@pytest.mark.parametrize("hook", COMPONENT_HOOKS)
 def test_the_document_names_the_slots_of_a_hook(hook):
     (row,) = [line for line in DOCUMENT.splitlines() if line.startswith(f"| `{hook}`")]
-    for slot in HOOK_SLOTS[hook]:
+    for slot in COMPONENT_HOOKS[hook]:
         assert f"`{slot}`" in row
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from det_core.errors import ConfigError
 from det_core.load import load_recipe
 from det_core.model.detector_config import DetectorConfig
 from det_core.specs import FeatureSpec
@@ -77,9 +78,11 @@ def test_4_a_neck_whose_channels_the_head_cannot_take(refuse):
 
 
 def test_4_in_python_it_is_refused_as_well():
-    with pytest.raises(ValueError, match=r"^dense_head: dense_head 'rpn' works on levels of one channel count"):
+    with pytest.raises(
+        ValueError, match=r"^DetectorConfig.dense_head: dense_head 'rpn' works on levels of one channel count"
+    ):
         DetectorConfig(backbone=ResNetConfig(), dense_head=RPNConfig(), roi_head=RCNNHeadConfig())
-    with pytest.raises(TypeError, match="unexpected keyword argument 'in_channels'"):
+    with pytest.raises(ConfigError, match="^RPNConfig.in_channels: unknown key"):
         RPNConfig(in_channels=256)  # sizes come from the part before: there is nothing to get wrong
     assert RPNConfig().check(FeatureSpec(channels=(7, 7), strides=(4, 8))) is None
 
@@ -91,7 +94,7 @@ def test_5_an_unknown_argument(refused):
     status, lines = refused("--recipe", "mask-rcnn/r50-fpn-1x", "--max-step", "3", "--epoch", "3")
     assert status == 2
     assert "No such option" in lines[-1]
-    with pytest.raises(TypeError, match="unexpected keyword argument 'dept'"):
+    with pytest.raises(ConfigError, match='^ResNetConfig.dept: unknown key; did you mean "depth"'):
         ResNetConfig(dept=101)
 
 

@@ -12,10 +12,10 @@ from attrs import evolve
 
 from det_core import Recipe, load_detector, load_recipe, train
 from det_core.cli.main import run
-from det_core.data.config import CocoConfig, SampleConfig
-from det_core.data.proposals import ImageProposals, read_proposals, write_proposals
+from det_core.data.data_config import CocoConfig, SampleConfig
+from det_core.data.proposals_file import ImageProposals, read_proposals, write_proposals
 from det_core.engine.checkpoint import last_checkpoint, read_weights
-from det_core.engine.propose import propose
+from det_core.engine.dataset_proposals import propose
 from det_core.errors import ConfigError, DetError
 
 RESIZED = (

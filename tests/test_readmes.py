@@ -20,7 +20,7 @@ from det_core.cli.main import cli
 from det_core.config.yaml_text import parse_yaml
 from det_core.load import load_recipe
 from det_core.plugins import EntryPoint, installed_plugins
-from det_core.testing.plugins import entry_point, isolated_manager
+from det_core.testing.isolated_plugins import entry_point, isolated_manager
 
 ROOT = Path(__file__).parents[1]
 READMES = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("*/*/README.md"))]

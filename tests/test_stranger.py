@@ -163,7 +163,7 @@ def test_plugin_means_its_recipe(environment: Environment, tmp_path: Path) -> No
 
 
 def test_it_passes_the_contract_checks(environment: Environment, package: Path) -> None:
-    code = f"from det_core.testing.contracts import check_plugin; check_plugin({PLUGIN!r})"
+    code = f"from det_core.testing.contract_checks import check_plugin; check_plugin({PLUGIN!r})"
     succeeded(environment.python("-c", code))
 
 

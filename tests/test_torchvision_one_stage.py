@@ -10,9 +10,9 @@ from attrs import evolve
 from torch import Tensor, nn
 from torchvision.models.detection import retinanet_resnet50_fpn, ssd300_vgg16
 
-from det_core.boxes.config import GridAnchorsConfig
+from det_core.boxes.box_config import GridAnchorsConfig
 from det_core.contracts import Sample
-from det_core.data.config import ResizeConfig
+from det_core.data.data_config import ResizeConfig
 from det_core.data.loader import prepare
 from det_core.engine.predict import to_batch
 from det_core.errors import WeightsError

@@ -20,15 +20,15 @@ from torchvision.ops.poolers import LevelMapper
 import det_ops
 from det_core.cli.main import run
 from det_core.contracts import Sample
-from det_core.data.config import ResizeConfig
-from det_core.data.dataset import read_image
+from det_core.data.data_config import ResizeConfig
+from det_core.data.images import read_image
 from det_core.data.loader import prepare
 from det_core.engine.checkpoint import load_detector
 from det_core.engine.predict import predict, to_batch
 from det_core.errors import WeightsError
 from det_core.load import load_recipe
 from det_core.model.detector import Detector
-from det_core.model.masks import paste_resized_masks
+from det_core.model.region_masks import paste_resized_masks
 from det_core.recipe import Recipe
 from det_core.structures import Detections, Key
 from det_core.weights import class_count, import_weights

@@ -18,9 +18,9 @@ from det_core import DetError, load_recipe, train
 from det_core.engine import checkpoint as checkpoints
 from det_core.engine.distributed import World, choose_device, reduce_losses
 from det_core.engine.evaluate import Evaluation
-from det_core.evaluation.config import CocoEvaluatorConfig
+from det_core.evaluation.metric_config import CocoEvaluatorConfig
 from det_core.structures import LossTerm
-from det_core.testing.plugins import isolated_manager, make_plugin
+from det_core.testing.isolated_plugins import isolated_manager, make_plugin
 
 
 @pytest.fixture

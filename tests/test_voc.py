@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from det_core.cli.main import run
-from det_core.data.config import VOC_CLASSES, CocoConfig, SampleConfig, VocConfig
+from det_core.data.data_config import VOC_CLASSES, CocoConfig, SampleConfig, VocConfig
 from det_core.errors import ConfigError, DetError
 from det_core.load import load_recipe, recipe_from_plain
 from det_core.recipe import Recipe

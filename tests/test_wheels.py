@@ -151,7 +151,7 @@ def test_a_plugin_that_is_not_there_is_named_with_what_installs_it(environment: 
 BUILD_ALL = """
 import json, torch
 from det_core import load_recipe
-from det_core.engine.cost import class_count
+from det_core.engine.detector_cost import class_count
 from det_core.plugins import plugin_manager
 built = []
 for name in plugin_manager().recipes():

@@ -16,7 +16,7 @@ from attrs import asdict
 from torch import Tensor, nn
 
 from det_core.cli.main import run
-from det_core.engine.cost import class_count, measure_cost, recipe_cost, size_at_test
+from det_core.engine.detector_cost import class_count, measure_cost, recipe_cost, size_at_test
 from det_core.load import load_recipe
 from det_core.plugins import plugin_manager
 from det_core.structures import Batch, ImageInfo

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import attrs
 import pytest
@@ -26,7 +26,7 @@ from det_core.slots import (
     TransformConfig,
 )
 from det_core.specs import FeatureSpec, ProposalLimits
-from det_core.testing.plugins import isolated_manager, make_plugin, stub_config
+from det_core.testing.isolated_plugins import isolated_manager, make_plugin, stub_config
 from det_core.zoo import sample_recipe
 
 
@@ -35,7 +35,7 @@ class Tower(BackboneConfig):
     """A backbone."""
 
     type: ClassVar[str] = "tower"
-    depth: int = setting("", default=50)
+    depth: Literal[18, 50, 101] = setting("", default=50)
 
     def feature_spec(self) -> FeatureSpec:
         return FeatureSpec(channels=(64, 128), strides=(4, 8))
@@ -276,7 +276,7 @@ def test_several_mistakes_of_one_file_come_at_once(write):
         load_recipe(path)
     assert [str(p) for p in caught.value.problems] == [
         'scedule: unknown key; did you mean "schedule"?',
-        "detector.backbone.depth: found 34, allowed: 18, 34",
+        "detector.backbone.depth: found 34, allowed: 18, 50, 101",
         'detector.dense_head.train_limits.before_nmss: unknown key; did you mean "before_nms"?',
         "detector.roi_head.type: unknown type 'regionl' for roi_head; did you mean \"regional\"?",
     ]

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from attrs import evolve, frozen
+from attrs import evolve
 
 from det_core.errors import PluginError
 from det_core.model.detector_config import DetectorConfig
 from det_core.recipe import Published, Recipe
 from det_core.slots import BackboneConfig, DenseHeadConfig
 from det_core.specs import FeatureSpec
+from det_core.testing.isolated_plugins import stub_config
 from det_core.zoo import COCO, MASKS, SCHEDULES, Row, compose, published_rows, zoo_entries
 
 TABLE = """\
@@ -102,7 +103,7 @@ def test_schedules() -> None:
     }
 
 
-@frozen(kw_only=True)
+@stub_config
 class Tower(BackboneConfig):
     """A backbone."""
 
@@ -112,7 +113,7 @@ class Tower(BackboneConfig):
         return FeatureSpec(channels=(64,), strides=(4,))
 
 
-@frozen(kw_only=True)
+@stub_config
 class Dots(DenseHeadConfig):
     """A head."""
 

@@ -18,11 +18,11 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor
 
-from det_core.boxes.config import RandomSamplerConfig
+from det_core.boxes.box_config import RandomSamplerConfig
 from det_core.boxes.overlaps import box_iou
 from det_core.contracts import BoxHead, MaskHead, RoIPool, Sample
-from det_core.data.config import ResizeConfig
-from det_core.data.dataset import read_image
+from det_core.data.data_config import ResizeConfig
+from det_core.data.images import read_image
 from det_core.data.loader import prepare
 from det_core.engine.predict import to_batch
 from det_core.load import load_recipe

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from det_core.engine.cost import measure_cost
-from det_core.engine.inference import for_inference
+from det_core.engine.detector_cost import measure_cost
+from det_core.engine.prepare_inference import for_inference
 from det_core.load import load_recipe
 
 HERE = Path(__file__).parent

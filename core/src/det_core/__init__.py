@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 from det_core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from det_core.drawing import draw as draw
     from det_core.engine.checkpoint import load_detector as load_detector
     from det_core.engine.evaluate import evaluate as evaluate
-    from det_core.engine.inference import for_inference as for_inference
     from det_core.engine.predict import predict as predict
+    from det_core.engine.prepare_inference import for_inference as for_inference
     from det_core.engine.train import train as train
     from det_core.errors import (
         ConfigError as ConfigError,
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from det_core.offers import RecipeEntry as RecipeEntry
     from det_core.plugins import plugin_manager as plugin_manager
     from det_core.recipe import Recipe as Recipe
+    from det_core.reports.drawing import draw as draw
     from det_core.specs import (
         FeatureSpec as FeatureSpec,
         RegionSpec as RegionSpec,
@@ -47,10 +47,10 @@ __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        "drawing": "draw",
+        "reports.drawing": "draw",
         "engine.checkpoint": "load_detector",
         "engine.evaluate": "evaluate",
-        "engine.inference": "for_inference",
+        "engine.prepare_inference": "for_inference",
         "engine.predict": "predict",
         "engine.train": "train",
         "errors": "ConfigError DetError PluginError",

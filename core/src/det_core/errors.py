@@ -30,12 +30,15 @@ class DetError(Exception):
 
 
 class ConfigError(DetError, ValueError):
-    """A configuration is wrong. `problems` lists every mistake found in it; `source` is the file or class it is in."""
+    """A configuration is wrong. `problems` lists every mistake found in it.
 
-    def __init__(self, problems: Iterable[Problem], source: str = "") -> None:
+    source: the file that it is from. owner: the class whose constructor refused it, for what is made in Python.
+    """
+
+    def __init__(self, problems: Iterable[Problem], source: str = "", owner: str = "") -> None:
         self.problems = tuple(problems)
-        self.source = source
-        super().__init__(self.problems, source)
+        self.source, self.owner = source, owner
+        super().__init__(self.problems, source, owner)
 
     @classmethod
     def at(cls, path: str, message: str, source: str = "") -> ConfigError:
@@ -47,7 +50,7 @@ class ConfigError(DetError, ValueError):
         return ConfigError([p.under(path) for p in self.problems])
 
     def __str__(self) -> str:
-        lines = [str(p) for p in self.problems]
+        lines = [str(p.under(self.owner)) for p in self.problems]
         if self.source:
             return "\n".join([f"{self.source}: {counted(len(lines), 'problem')}", *(f"  {line}" for line in lines)])
         return "\n".join(lines)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from det_core.boxes.config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig, RandomSamplerConfig
-from det_core.data.config import CocoConfig, ColorJitterConfig, FlipConfig, ResizeConfig, SampleConfig, VocConfig
-from det_core.evaluation.config import CocoEvaluatorConfig, VocEvaluatorConfig
+from det_core.boxes.box_config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig, RandomSamplerConfig
+from det_core.data.data_config import CocoConfig, ColorJitterConfig, FlipConfig, ResizeConfig, SampleConfig, VocConfig
+from det_core.evaluation.metric_config import CocoEvaluatorConfig, VocEvaluatorConfig
 from det_core.hookspecs import hookimpl
 from det_core.model.layer_config import (
     BatchNormConfig,

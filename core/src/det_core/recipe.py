@@ -1,4 +1,4 @@
-"""A recipe: detector + data + schedule + evaluation, one entry of the zoo; loading one by name or from YAML."""
+"""A recipe as a value: detector, data, schedule and evaluation, one entry of the zoo."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from det_core.config.plain import unstructure
 from det_core.config.yaml_text import to_yaml
-from det_core.data.config import CocoConfig, SampleConfig, Split, VocConfig
+from det_core.data.data_config import CocoConfig, FolderSettings, SampleConfig, Split, VocConfig
 from det_core.errors import ConfigError, Problem, nearest
 from det_core.model.detector_config import DetectorConfig
-from det_core.settings import configclass, evolve, setting
+from det_core.settings import configclass, evolve, fields_of, setting
 from det_core.slots import DatasetConfig, EvaluatorConfig, TransformConfig
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Recipe:
     published: Published | None = setting("figures others published for it", default=None)
 
     def to_plain(self) -> dict[str, Any]:
-        """Plain data (for JSON or YAML) that `from_plain` turns into an equal recipe."""
+        """Plain data (for JSON or YAML) that `recipe_from_plain` turns into an equal recipe."""
         plain: dict[str, Any] = unstructure(self)
         return plain
 
@@ -163,19 +163,16 @@ class Recipe:
             raise ConfigError.at(path, message, self.name)
 
     def _check_proposals(self, split: str, config: DatasetConfig) -> None:
-        """ConfigError unless the data bring proposals where, and only where, the detector takes them.
-
-        A data set of a plugin's that has no setting `proposals` is trusted to bring them by its own means.
-        """
+        """ConfigError unless the data have proposals where, and only where, the detector takes them."""
         detector = self.detector
         wanted = detector.roi_head is not None and detector.dense_head is None
-        given = getattr(config, "proposals", None) is not None
+        given = config.has_proposals()
         path = f"data.{split}.proposals"
         if given and not wanted:
             why = "has no roi_head" if detector.roi_head is None else "has a dense_head that proposes boxes itself"
             message = f"is set, but the detector {why}, so it would not be used; leave it out (null)"
             raise ConfigError.at(path, message, self.name)
-        if wanted and not given and hasattr(config, "proposals"):
+        if wanted and given is False:
             data = f" --data {self.data.root}" if self.data.root else ""
             message = (
                 "is not set, but the detector has a roi_head and no dense_head that proposes boxes; make the file from "
@@ -218,12 +215,6 @@ def _on(data: DatasetConfig, split: Split, formats: frozenset[str]) -> DatasetCo
     return data
 
 
-def _shared(data: CocoConfig | VocConfig) -> dict[str, Any]:
-    """The settings that both formats have."""
-    return {
-        "split": data.split,
-        "filter_empty": data.filter_empty,
-        "min_size": data.min_size,
-        "proposals": data.proposals,
-        "max_proposals": data.max_proposals,
-    }
+def _shared(data: FolderSettings) -> dict[str, Any]:
+    """The settings that all formats have."""
+    return {field.name: getattr(data, field.name) for field in fields_of(FolderSettings)}

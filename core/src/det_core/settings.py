@@ -112,9 +112,9 @@ def _init(self: Any, /, **given: object) -> None:
     try:
         self.__attrs_init__(**conform_fields(cls, given))
     except ConfigError as error:
-        raise ConfigError(error.problems, cls.__name__) from None
+        raise ConfigError(error.problems, owner=cls.__name__) from None
     except (ValueError, TypeError) as error:  # a check over several fields
-        raise ConfigError.at("", str(error), cls.__name__) from None
+        raise ConfigError([Problem("", str(error))], owner=cls.__name__) from None
 
 
 def evolve(config: T, /, **changes: Any) -> T:

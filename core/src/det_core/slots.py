@@ -73,6 +73,10 @@ class DenseHeadConfig(Component):
 
     slot: ClassVar[str] = "dense_head"
 
+    def anchor_config(self) -> AnchorConfig | None:
+        """Its reference boxes, for reports; None where it has none."""
+        return None
+
     def check(self, features: FeatureSpec) -> None:
         """ConfigError if the head cannot take these features; pure, without torch."""
 
@@ -264,6 +268,10 @@ class DatasetConfig(Component):
     """A data set: images with annotations."""
 
     slot: ClassVar[str] = "dataset"
+
+    def has_proposals(self) -> bool | None:
+        """Whether samples carry proposals; None if only opening the data set shows it."""
+        return None
 
     @abstractmethod
     def build(

@@ -15,14 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve, fields, frozen
+from attrs import frozen
 
-from det_core.data.config import CocoConfig, FlipConfig, ResizeConfig, SampleConfig, VocConfig
+from det_core.data.data_config import CocoConfig, FlipConfig, ResizeConfig, SampleConfig, VocConfig
 from det_core.errors import PluginError, nearest
-from det_core.evaluation.config import CocoEvaluatorConfig
+from det_core.evaluation.metric_config import CocoEvaluatorConfig
 from det_core.model.detector_config import DetectorConfig
 from det_core.offers import RecipeEntry
 from det_core.recipe import DataConfig, EvaluationConfig, OptimizerConfig, Published, Recipe, ScheduleConfig
+from det_core.settings import evolve, fields_of
 
 SCHEDULES = {
     "1x": ScheduleConfig(epochs=12, milestones=(8, 11)),
@@ -74,7 +75,7 @@ class Row:
 
 
 NAME_COLUMNS = ("model", "network", "kind", "variant", "schedule")
-FIGURE_COLUMNS = {a.name: a.default is None for a in fields(Published)}  # whether it is a number
+FIGURE_COLUMNS = {a.name: a.default is None for a in fields_of(Published)}  # whether it is a number
 
 
 def published_rows(file: Path) -> tuple[Row, ...]:

@@ -8,7 +8,7 @@ import pytest
 
 from det_core.cli import doctor
 from det_core.cli.main import run
-from det_core.testing.plugins import entry_point, isolated_manager, make_plugin
+from det_core.testing.isolated_plugins import entry_point, isolated_manager, make_plugin
 
 
 @pytest.fixture(autouse=True)

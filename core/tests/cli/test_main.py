@@ -12,7 +12,7 @@ import pytest
 from det_core import __version__
 from det_core.cli.main import VERBS, run
 from det_core.errors import DetError
-from det_core.testing.plugins import entry_point, isolated_manager, make_plugin
+from det_core.testing.isolated_plugins import entry_point, isolated_manager, make_plugin
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"]])

@@ -14,7 +14,7 @@ import pytest
 from det_core.cli.main import run
 from det_core.offers import RecipeEntry
 from det_core.slots import NeckConfig
-from det_core.testing.plugins import entry_point, isolated_manager, make_plugin, stub_config
+from det_core.testing.isolated_plugins import entry_point, isolated_manager, make_plugin, stub_config
 
 
 @stub_config

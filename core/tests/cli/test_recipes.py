@@ -14,7 +14,7 @@ from det_core.offers import RecipeEntry
 from det_core.recipe import DataConfig, EvaluationConfig, Published, Recipe
 from det_core.slots import BackboneConfig, DatasetConfig, DenseHeadConfig
 from det_core.specs import FeatureSpec
-from det_core.testing.plugins import isolated_manager, make_plugin, stub_config
+from det_core.testing.isolated_plugins import isolated_manager, make_plugin, stub_config
 
 
 @stub_config

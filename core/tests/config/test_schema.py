@@ -11,7 +11,7 @@ from det_core.config.schema import json_schema
 from det_core.load import recipe_schema
 from det_core.settings import setting
 from det_core.slots import BackboneConfig, NormConfig
-from det_core.testing.plugins import isolated_manager, make_plugin, stub_config
+from det_core.testing.isolated_plugins import isolated_manager, make_plugin, stub_config
 
 
 @stub_config
@@ -45,7 +45,6 @@ class Whole:
     style: Literal["pytorch", "caffe"] = "pytorch"
     pair: tuple[int, int] = (1, 2)
     many: tuple[float, ...] = ()
-    by_name: dict[str, bool] = setting("")
     maybe: float | None = setting("", default=None, above=0)
 
 
@@ -105,8 +104,10 @@ def test_each_kind_of_field(schema):
         "default": [1, 2],
     }
     assert properties["many"] == {"type": "array", "items": {"type": "number"}, "default": []}
-    assert properties["by_name"] == {"type": "object", "additionalProperties": {"type": "boolean"}}
-    assert properties["maybe"] == {"anyOf": [{"type": "number"}, {"type": "null"}], "default": None}
+    assert properties["maybe"] == {
+        "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "null"}],
+        "default": None,
+    }
     assert schema["$defs"]["backbone.tower"]["properties"]["norm"]["default"] == {"type": "plain", "inner": None}
 
 

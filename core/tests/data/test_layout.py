@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from det_core.data.config import CocoConfig
+from det_core.data.data_config import CocoConfig
 from det_core.data.layout import LayoutError, find_layout
 
 

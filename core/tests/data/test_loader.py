@@ -14,8 +14,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from det_core.contracts import DetectionDataset, Sample
-from det_core.data.coco import CocoDataset
-from det_core.data.config import FlipConfig, ResizeConfig, SampleConfig
+from det_core.data.coco_dataset import CocoDataset
+from det_core.data.data_config import FlipConfig, ResizeConfig, SampleConfig
 from det_core.data.loader import LoadedImage, TrainSampler, test_loader, train_loader
 from det_core.errors import DataError
 from det_core.structures import Key

@@ -7,8 +7,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from det_core.data.config import SampleConfig
-from det_core.data.dataset import check_same_categories
+from det_core.data.categories import check_same_categories
+from det_core.data.data_config import SampleConfig
 from det_core.data.sample_files import sample_folder
 from det_core.errors import DataError
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from torchvision.transforms import v2
 
 from det_core.contracts import Sample
-from det_core.data.config import ColorJitterConfig, FlipConfig, ResizeConfig
+from det_core.data.data_config import ColorJitterConfig, FlipConfig, ResizeConfig
 from det_core.data.transforms import V2, apply_transforms, keep_ratio_size
 from det_core.structures import Key
 

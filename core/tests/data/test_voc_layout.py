@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from det_core.data.config import CocoConfig, VocConfig
+from det_core.data.data_config import CocoConfig, VocConfig
 from det_core.data.layout import LayoutError, find_layout, find_voc_sets, formats_at
 
 EMPTY = "<annotation></annotation>"

@@ -11,15 +11,16 @@ from attrs import evolve
 from torch import Tensor, nn
 
 from det_core.contracts import Backbone, DenseHead, Neck, ProposalHead, RoIHead
-from det_core.data.config import ResizeConfig
+from det_core.data.data_config import ResizeConfig
 from det_core.errors import DetError
 from det_core.model.detector import Detector, Preprocess
 from det_core.model.detector_config import DetectorConfig, PreprocessConfig
+from det_core.model.memory_layout import to_channels_last
 from det_core.model.postprocess import to_original
 from det_core.slots import BackboneConfig, DenseHeadConfig
 from det_core.specs import FeatureSpec, ProposalLimits
 from det_core.structures import Batch, Classes, Detections, ImageInfo, LossTerm, Targets
-from det_core.testing.plugins import stub_config
+from det_core.testing.isolated_plugins import stub_config
 
 
 class Shrink(Backbone):
@@ -389,12 +390,17 @@ def test_a_batch_is_changed_by_evolving_it():
 
 
 def test_weights_and_maps_are_channels_last():
-    """Else every convolution rearranges them, forward and backward."""
+    """Else every convolution rearranges them, forward and backward. Composing a detector leaves its parts alone."""
     dense = Dense(2)
     dense.shared = nn.Conv2d(3, 4, 3, padding=1)
+    weight = dense.shared.weight
+    before, values = weight.stride(), weight.detach().clone()
     built = detector(dense)
     assert built.features(batch())[0].is_contiguous(memory_format=torch.channels_last)
-    weight = dense.shared.weight
+    assert weight.stride() == before
+    to_channels_last(built)
+    assert dense.shared.weight is weight
+    assert torch.equal(weight, values)
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert not weight.is_contiguous()
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from det_core.model import conv_norm as module
-from det_core.model.conv_norm import BatchNorm, FixedConv2d, conv_norm, packing_available
+from det_core.model import fold_batch_norm as module
+from det_core.model.fold_batch_norm import BatchNorm, FixedConv2d, conv_norm, packing_available
 from det_core.model.layer_config import GroupNormConfig
 
 PACKED = "mkldnn::_convolution_pointwise"

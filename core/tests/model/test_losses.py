@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 from torch import Tensor
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
-from det_core.boxes.config import DeltaCoderConfig
+from det_core.boxes.box_config import DeltaCoderConfig
 from det_core.contracts import Loss
 from det_core.model.loss_config import (
     BinaryCrossEntropyConfig,
@@ -255,7 +255,7 @@ def test_box_loss_gives_deltas_to_one_loss_and_decoded_boxes_to_another():
 
     coder = DeltaCoderConfig(stds=(0.1, 0.1, 0.2, 0.2)).build()
     anchors, boxes, deltas = random_boxes(3), random_boxes(3, seed=1), random(3, 4)
-    for spy in (Spy(L1Config()), BoxSpy(L1Config())):
+    for spy in (Spy(1.0), BoxSpy(1.0)):
         assert box_loss(spy, coder, anchors, deltas, boxes, 2.0).count == 2.0
     assert torch.equal(seen[0][0], deltas)
     assert torch.equal(seen[0][1], coder.encode(anchors, boxes))

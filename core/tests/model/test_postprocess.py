@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from det_core.model.layer_config import SoftNMSConfig
+from det_core.model.detection_config import SoftNMSConfig
 from det_core.model.postprocess import Chosen, class_wise_nms, to_original
 from det_core.structures import ImageInfo
 

@@ -7,14 +7,14 @@ from det_core.errors import ConfigError
 from det_core.load import load_recipe
 from det_core.model.layer_config import BatchNormConfig
 from det_core.specs import FeatureSpec
-from det_core.testing import contracts
+from det_core.testing import contract_checks
 
 from det_plugin_double_head import DoubleHeadConfig, PlainNetConfig
 from det_plugin_double_head.recipes import DEMO
 
 
 def test_plugin() -> None:
-    contracts.check_plugin("double_head")
+    contract_checks.check_plugin("double_head")
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_plugin() -> None:
     ids=["group norm", "batch norm"],
 )
 def test_backbone(config: PlainNetConfig) -> None:
-    contracts.check_backbone(config)
+    contract_checks.check_backbone(config)
 
 
 @pytest.mark.parametrize(
@@ -35,11 +35,11 @@ def test_backbone(config: PlainNetConfig) -> None:
     ids=["with blocks", "least"],
 )
 def test_roi_head(config: DoubleHeadConfig) -> None:
-    contracts.check_roi_head(config)
+    contract_checks.check_roi_head(config)
 
 
 def test_recipe() -> None:
-    contracts.check_detector(load_recipe(DEMO, ["detector.backbone.width=8"]).detector)
+    contract_checks.check_detector(load_recipe(DEMO, ["detector.backbone.width=8"]).detector)
 
 
 def test_levels_that_do_not_fit_are_refused_before_building() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from det_core.model.layer_config import RoIAlignConfig
 from det_core.specs import FeatureSpec
-from det_core.testing import contracts
+from det_core.testing import tiny_inputs
 
 from det_plugin_double_head import DoubleHead, DoubleHeadConfig
 from det_plugin_double_head.journal import JOURNAL, Journal
@@ -31,7 +31,7 @@ def test_zero_deltas_leave_the_proposals_in_original_pixels() -> None:
     head = small_head(num_classes=2).eval()
     for layer in (head.class_branch.scores, head.box_branch.deltas):
         torch.nn.init.zeros_(layer.weight)
-    batch = contracts.make_batch(1)  # shown at half its size
+    batch = tiny_inputs.make_batch(1)  # shown at half its size
     found = head.predict([torch.zeros(1, 8, 24, 32)], [torch.tensor([[8.0, 4.0, 20.0, 12.0]])], batch)[0]
     # Equal logits: each of the two classes and the background has a probability of one third.
     assert found.boxes.tolist() == [[16.0, 8.0, 40.0, 24.0]] * 2
@@ -43,8 +43,8 @@ def test_losses_are_those_of_the_paper_on_a_region_that_is_an_object() -> None:
     head = small_head(num_classes=2)
     for layer in (head.class_branch.scores, head.box_branch.deltas):
         torch.nn.init.zeros_(layer.weight)
-    batch = contracts.make_batch(1)
-    targets = contracts.make_targets(batch, 2)
+    batch = tiny_inputs.make_batch(1)
+    targets = tiny_inputs.make_targets(batch, 2)
     losses = head.losses([torch.zeros(1, 8, 24, 32)], [torch.zeros(0, 4)], targets, batch)
     assert torch.isclose(losses["roi_cls"].value(), 2 * torch.tensor(3.0).log())  # weight 2, three equal classes
     assert losses["roi_box"].value() == 0  # the objects' own boxes need no shift

@@ -13,36 +13,13 @@ from attrs import evolve
 from torch import Tensor
 from torch.nn import functional as F
 
-from det_core.boxes.config import RandomSamplerConfig
-from det_core.model.masks import paste_masks
+from det_core.boxes.box_config import RandomSamplerConfig
+from det_core.model.region_masks import paste_masks
 from det_core.structures import Batch, Targets
+from det_core.testing.box_formulas import box_stds, decode, encode, pairwise_iou
 
 STAGES = ((0.5, 0.1, 0.2, 1.0), (0.6, 0.05, 0.1, 0.5), (0.7, 0.033, 0.067, 0.25))  # IoU, spreads, weight
 K = 3
-
-
-def overlaps(a: Tensor, b: Tensor) -> Tensor:
-    low, high = torch.maximum(a[:, None, :2], b[None, :, :2]), torch.minimum(a[:, None, 2:], b[None, :, 2:])
-    both = (high - low).clamp(min=0).prod(2)
-    areas = [(x[:, 2:] - x[:, :2]).prod(1) for x in (a, b)]
-    return both / (areas[0][:, None] + areas[1][None] - both)
-
-
-def encode(boxes: Tensor, wanted: Tensor, stds: Tensor) -> Tensor:
-    size, wanted_size = boxes[:, 2:] - boxes[:, :2], wanted[:, 2:] - wanted[:, :2]
-    shift = ((wanted[:, 2:] + wanted[:, :2]) - (boxes[:, 2:] + boxes[:, :2])) / 2
-    return torch.cat([shift / size, (wanted_size / size).log()], 1) / stds
-
-
-def move(boxes: Tensor, deltas: Tensor, stds: Tensor, size: tuple[int, int]) -> Tensor:
-    extent, middle, deltas = boxes[:, 2:] - boxes[:, :2], (boxes[:, 2:] + boxes[:, :2]) / 2, deltas * stds
-    middle, half = middle + deltas[:, :2] * extent, extent * deltas[:, 2:].exp() / 2
-    limit = torch.tensor([size[1], size[0]] * 2)
-    return torch.minimum(torch.cat([middle - half, middle + half], 1).clamp(min=0), limit)
-
-
-def stds_of(centre: float, size: float) -> Tensor:
-    return torch.tensor([centre, centre, size, size], dtype=torch.float64)
 
 
 def rois_of(boxes: list[Tensor]) -> Tensor:
@@ -76,7 +53,7 @@ def setting(tiny, request):
 
 def assign(boxes: Tensor, target: Targets, iou: float) -> tuple[Tensor, Tensor]:
     """Objects (r,) and labels (r,), K and object 0 where a box stands for none."""
-    best, objects = overlaps(boxes, target.boxes).max(1)
+    best, objects = pairwise_iou(boxes, target.boxes).max(1)
     labels = torch.where(best >= iou, target.labels[objects], K)
     return torch.where(best >= iou, objects, 0), labels
 
@@ -96,7 +73,7 @@ def test_losses_of_every_stage(setting):
     head, features, proposals, targets, batch = setting
     expected, moved = {}, []
     for i, (iou, centre, size, weight) in enumerate(STAGES):
-        stds = stds_of(centre, size)
+        stds = box_stds(centre, size)
         boxes, objects, labels = [], [], []
         for given, target in zip(proposals, targets, strict=True):
             o, label = assign(given, target, iou)
@@ -120,7 +97,7 @@ def test_losses_of_every_stage(setting):
         refined, start = [], 0
         for b, target, info in zip(boxes, targets, batch.infos, strict=True):
             own = outputs.deltas[start : start + len(b)].detach()
-            refined.append(move(b, own, stds, info.size)[len(target) :])
+            refined.append(decode(b, own, stds, info.size)[len(target) :])
             start += len(b)
         moved.append((refined[0] - proposals[0]).abs().max().item())
         proposals = refined
@@ -141,7 +118,7 @@ def test_detections(setting):
             logits = logits + outputs.scores / 3
             deltas = outputs.deltas.split([len(b) for b in boxes])
             rows = zip(boxes, deltas, batch.infos, strict=True)
-            boxes = [move(b, d, stds_of(centre, size), info.size) for b, d, info in rows]
+            boxes = [decode(b, d, box_stds(centre, size), info.size) for b, d, info in rows]
         scores = logits.softmax(1).split([len(b) for b in boxes])
         found = head.predict(features, proposals, batch)
     assert min(len(d) for d in found) > 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from det_core.boxes.config import DeltaCoderConfig, MaxIoUAssignerConfig, RandomSamplerConfig
+from det_core.boxes.box_config import DeltaCoderConfig, MaxIoUAssignerConfig, RandomSamplerConfig
 from det_core.config.convert import structure
 from det_core.config.plain import unstructure
 from det_core.errors import ConfigError
@@ -38,13 +38,14 @@ def test_by_default_there_are_the_papers_three_stages():
 def test_a_cascade_without_stages_is_refused():
     with pytest.raises(ConfigError) as caught:
         CascadeHeadConfig(stages=())
-    assert str(caught.value) == (
-        "stages: a cascade needs at least one stage; leave `stages` out for the three of Cascade R-CNN"
-    )
+    message = "a cascade needs at least one stage; leave `stages` out for the three of Cascade R-CNN"
+    assert str(caught.value) == f"CascadeHeadConfig.stages: {message}"
 
 
 def test_a_pooling_for_masks_without_a_mask_head_is_refused():
-    with pytest.raises(ConfigError, match="^mask_roi_pool: there is no mask_head for it; leave it out, or add one$"):
+    with pytest.raises(
+        ConfigError, match="^CascadeHeadConfig.mask_roi_pool: there is no mask_head for it; leave it out, or add one$"
+    ):
         CascadeHeadConfig(mask_roi_pool=RoIAlignConfig(size=14))
 
 

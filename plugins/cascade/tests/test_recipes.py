@@ -6,15 +6,15 @@ import attrs
 import pytest
 import torch
 
-from det_core.boxes.config import GridAnchorsConfig, MaxIoUAssignerConfig, RandomSamplerConfig
-from det_core.data.config import CocoConfig, FlipConfig, ResizeConfig, SampleConfig
-from det_core.evaluation.config import CocoEvaluatorConfig
+from det_core.boxes.box_config import GridAnchorsConfig, MaxIoUAssignerConfig, RandomSamplerConfig
+from det_core.data.data_config import CocoConfig, FlipConfig, ResizeConfig, SampleConfig
+from det_core.evaluation.metric_config import CocoEvaluatorConfig
 from det_core.load import load_recipe, recipe_from_plain
 from det_core.model.layer_config import FrozenBatchNormConfig, RoIAlignConfig
 from det_core.model.loss_config import SmoothL1Config
 from det_core.recipe import Published, Recipe
 from det_core.specs import ProposalLimits
-from det_core.testing import contracts
+from det_core.testing import contract_checks
 from det_plugin_cascade.config import THREE_STAGES, CascadeHeadConfig
 from det_plugin_cascade.recipes import ENTRIES, ROWS
 from det_plugin_fpn.config import FPNConfig
@@ -247,4 +247,4 @@ def test_what_the_plugin_trains_by_itself() -> None:
 
 
 def test_the_contract_of_the_plugin() -> None:
-    contracts.check_plugin("cascade")
+    contract_checks.check_plugin("cascade")

@@ -11,12 +11,13 @@ import torch
 from attrs import evolve
 from torch import Tensor
 
-from det_core.boxes.config import MaxIoUAssignerConfig, RandomSamplerConfig
-from det_core.contracts import BoxHead, BoxOutputs, MaskHead, RoIPool
+from det_core.boxes.box_config import MaxIoUAssignerConfig, RandomSamplerConfig
+from det_core.contracts import BoxHead, BoxOutputs, MaskHead
 from det_core.model.loss_config import GIoUConfig, SmoothL1Config
-from det_core.specs import FeatureSpec, RegionSpec
+from det_core.specs import FeatureSpec
 from det_core.structures import Batch, ImageInfo, Targets
-from det_core.testing import contracts
+from det_core.testing import contract_checks
+from det_core.testing.echo_pool import EchoPool
 from det_plugin_cascade.config import THREE_STAGES, CascadeHeadConfig, CascadeStageConfig
 from det_plugin_cascade.roi_head import CascadeHead
 from det_plugin_rcnn.config import RCNNHeadConfig
@@ -34,7 +35,7 @@ def names(config: CascadeHeadConfig) -> set[str]:
 @pytest.mark.parametrize("kind", ALL)
 def test_the_contract_of_a_roi_head(tiny, kind):
     one_level = FeatureSpec(channels=(256,), strides=(16,))
-    contracts.check_roi_head(tiny.heads[kind], one_level if kind.startswith("c4") else contracts.PYRAMID)
+    contract_checks.check_roi_head(tiny.heads[kind], one_level if kind.startswith("c4") else contract_checks.PYRAMID)
 
 
 @pytest.mark.parametrize("counts", [(3, 2), (2, 0), (0, 0), (300, 0)])
@@ -141,15 +142,6 @@ def test_one_stage_is_the_second_stage_of_faster_and_mask_rcnn(tiny, kind):
 
 
 # by hand, with parts that say what they are told to
-
-
-class EchoPool(RoIPool):
-    """Each region holds its roi: (R, 5, 1, 1)."""
-
-    out = RegionSpec(channels=5, size=(1, 1))
-
-    def forward(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
-        return rois[:, :, None, None]
 
 
 class FixedBoxes(BoxHead):
@@ -335,4 +327,4 @@ def test_a_loss_that_compares_boxes_and_low_quality_matches(tiny):
     stage = CascadeStageConfig(
         assigner=MaxIoUAssignerConfig(low_quality=True, min_positive=0.1), box_loss=GIoUConfig(), loss_weight=0.5
     )
-    contracts.check_roi_head(evolve(tiny.mask, stages=(stage, stage)))
+    contract_checks.check_roi_head(evolve(tiny.mask, stages=(stage, stage)))

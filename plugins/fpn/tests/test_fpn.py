@@ -13,7 +13,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from det_core.errors import ConfigError
 from det_core.model.layer_config import BatchNormConfig, GroupNormConfig
 from det_core.specs import FeatureSpec
-from det_core.testing import contracts
+from det_core.testing import contract_checks
 from det_core.weights import translate
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_fpn.neck import FPN
@@ -197,7 +197,7 @@ def test_as_many_maps_as_inputs_are_needed():
     "config", [FPNConfig(channels=16), FPNConfig(channels=16, start=1, norm=GroupNormConfig(groups=4))]
 )
 def test_the_contract_of_a_neck(config):
-    contracts.check_neck(config)
+    contract_checks.check_neck(config)
 
 
 def test_the_public_names():

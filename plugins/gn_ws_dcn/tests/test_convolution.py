@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from attrs import evolve
+from attrs import astuple, evolve
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import resnet18
@@ -15,7 +15,7 @@ from det_core.errors import ConfigError, WeightsError
 from det_core.load import load_recipe
 from det_core.model.layer_config import Conv2dConfig, GroupNormConfig
 from det_core.specs import ConvSpec
-from det_core.testing import contracts
+from det_core.testing import contract_checks
 from det_core.weights import import_backbone, translate
 from det_plugin_gn_ws_dcn.config import DeformConv2dConfig, WSConv2dConfig
 from det_plugin_gn_ws_dcn.convolution import DeformConv2d, OffsetConv, WSConv2d
@@ -29,7 +29,7 @@ def image(*shape: int, seed: int = 0) -> Tensor:
 def deform(config: DeformConv2dConfig, channels: int, out: int, **settings: int) -> DeformConv2d:
     torch.manual_seed(0)
     settings = {"padding": 1, **settings}
-    module = config.build(channels, out, 3, **settings).double()  # type: ignore[arg-type]
+    module = config.build(ConvSpec(channels, out, 3, **settings)).double()  # type: ignore[arg-type]
     assert isinstance(module, DeformConv2d)
     return module
 
@@ -37,7 +37,7 @@ def deform(config: DeformConv2dConfig, channels: int, out: int, **settings: int)
 def plain(module: DeformConv2d, x: Tensor, weight: Tensor | None = None) -> Tensor:
     """What the same weights give without offsets."""
     weight = module.weight if weight is None else weight
-    return F.conv2d(x, weight, module.bias, module.stride, module.padding, module.dilation, module.groups)
+    return F.conv2d(x, weight, module.bias, *astuple(module.spec)[3:7])
 
 
 # standardised
@@ -45,7 +45,7 @@ def plain(module: DeformConv2d, x: Tensor, weight: Tensor | None = None) -> Tens
 
 def test_a_filter_by_hand() -> None:
     """Weights 0, 1, 2, 5: mean 2, squares 4 + 1 + 0 + 9 over n - 1 = 3, and eps is added to the root."""
-    conv = WSConv2dConfig(eps=0.5).build(1, 1, 2, bias=True).double()
+    conv = WSConv2dConfig(eps=0.5).build(ConvSpec(1, 1, 2, bias=True)).double()
     assert isinstance(conv, WSConv2d)
     with torch.no_grad():
         conv.weight.copy_(torch.tensor([[[[0.0, 1.0], [2.0, 5.0]]]]))
@@ -65,7 +65,7 @@ def test_each_filter_is_standardised_over_its_own_group_of_channels() -> None:
 
 
 def test_scaling_and_shifting_a_filter_changes_nothing_but_eps() -> None:
-    conv = WSConv2dConfig(eps=1e-12).build(3, 5, 3, bias=False).double()
+    conv = WSConv2dConfig(eps=1e-12).build(ConvSpec(3, 5, 3, bias=False)).double()
     before = conv(image(1, 3, 6, 6))
     with torch.no_grad():
         conv.weight.mul_(7).add_(3)
@@ -190,7 +190,7 @@ def test_in_bfloat16_under_autocast() -> None:
 
 
 def test_groups_that_do_not_divide_the_channels() -> None:
-    with pytest.raises(ConfigError, match="offset_groups: 4 groups do not divide 6 channels; choose a divisor of 6"):
+    with pytest.raises(ConfigError, match="offset_groups: 4 groups do not divide 6 channels; choose a divisor of that"):
         DeformConv2dConfig(offset_groups=4).build(ConvSpec(6, 6, 3))
 
 
@@ -208,7 +208,7 @@ def test_settings_out_of_range(config, settings, message) -> None:
 
 @pytest.mark.parametrize("config", [WSConv2dConfig(), DeformConv2dConfig(modulated=True, offset_groups=2)])
 def test_the_configurations_keep_their_contract(config) -> None:
-    contracts.check_config(config)
+    contract_checks.check_config(config)
 
 
 # in a ResNet
@@ -239,15 +239,15 @@ def test_the_stride_stays_where_the_style_has_it() -> None:
     for style, stride in (("pytorch", 2), ("caffe", 1)):
         with torch.device("meta"):
             module = ResNetConfig(style=style, spatial_conv=DeformConv2dConfig()).build()  # type: ignore[arg-type]
-        assert [module.stage(n)[0].conv2.stride for n in (2, 3, 4)] == [stride] * 3  # type: ignore[index]
-        assert all(block.conv2.stride == 1 for n in (2, 3, 4) for block in list(module.stage(n))[1:])  # type: ignore[call-overload]
+        assert [module.stage(n)[0].conv2.spec.stride for n in (2, 3, 4)] == [stride] * 3  # type: ignore[index]
+        assert all(block.conv2.spec.stride == 1 for n in (2, 3, 4) for block in list(module.stage(n))[1:])  # type: ignore[call-overload]
 
 
 def test_the_groups_of_resnext_stay() -> None:
     with torch.device("meta"):
         config = ResNetConfig(groups=32, base_width=4, spatial_conv=DeformConv2dConfig(modulated=True))
         conv = config.build().layer2[0].conv2  # type: ignore[index]
-    assert (conv.groups, tuple(conv.weight.shape)) == (32, (256, 8, 3, 3))
+    assert (conv.spec.groups, tuple(conv.weight.shape)) == (32, (256, 8, 3, 3))
     assert conv.conv_offset.weight.shape == (27, 256, 3, 3)
 
 
@@ -289,7 +289,7 @@ def test_the_backbones_initialisation_leaves_the_offsets_at_zero() -> None:
     ids=["standardised", "deformable"],
 )
 def test_the_contract_of_a_backbone(config) -> None:
-    contracts.check_backbone(config)
+    contract_checks.check_backbone(config)
 
 
 @pytest.mark.parametrize("modulated", [False, True])

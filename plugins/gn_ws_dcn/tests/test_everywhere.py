@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from det_core.data.config import ResizeConfig
+from det_core.data.data_config import ResizeConfig
 from det_core.data.loader import prepare
 from det_core.engine.predict import to_batch, to_targets
 from det_core.load import load_recipe, recipe_from_plain

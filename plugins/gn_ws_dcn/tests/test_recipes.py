@@ -10,7 +10,7 @@ import pytest
 import torch
 from attrs import evolve
 
-from det_core.data.config import FlipConfig, ResizeConfig
+from det_core.data.data_config import FlipConfig, ResizeConfig
 from det_core.data.loader import prepare
 from det_core.engine.predict import to_batch, to_targets
 from det_core.errors import PluginError
@@ -21,7 +21,7 @@ from det_core.plugins import plugin_manager
 from det_core.recipe import Published, Recipe
 from det_core.slots import ConvConfig, NormConfig
 from det_core.structures import Key
-from det_core.testing import contracts
+from det_core.testing import contract_checks
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_gn_ws_dcn.config import DeformConv2dConfig, DeformRoIPoolConfig, WSConv2dConfig
 from det_plugin_gn_ws_dcn.convolution import DeformConv2d, OffsetConv, WSConv2d
@@ -96,7 +96,7 @@ def split(name: str) -> tuple[str, str, str]:
 
 
 def test_the_plugin_keeps_its_contracts() -> None:
-    contracts.check_plugin("gn_ws_dcn", build=False)
+    contract_checks.check_plugin("gn_ws_dcn", build=False)
 
 
 def test_every_published_row_and_no_other() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import det_ops
 from det_core.model.layer_config import RoIAlignConfig
 from det_core.specs import FeatureSpec, RegionSpec
-from det_core.testing import contracts
+from det_core.testing import contract_checks
 from det_core.weights import translate
 from det_plugin_gn_ws_dcn.config import DeformRoIPoolConfig
 from det_plugin_gn_ws_dcn.roi_pool import DeformRoIPool, LevelPool
@@ -137,7 +137,7 @@ def test_gradients_are_those_of_differences() -> None:
 
 @pytest.mark.parametrize("modulated", [False, True])
 def test_the_contract_of_a_roi_pool(modulated: bool) -> None:
-    contracts.check_roi_pool(DeformRoIPoolConfig(size=3, fc_channels=8, modulated=modulated))
+    contract_checks.check_roi_pool(DeformRoIPoolConfig(size=3, fc_channels=8, modulated=modulated))
 
 
 def test_under_autocast() -> None:

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from det_core.contracts import DenseHead, Losses
 from det_core.specs import FeatureSpec
-from det_core.structures import Batch, Detections, ImageInfo, Key, Targets
+from det_core.structures import Batch, Detections, Targets
+from det_core.testing import contract_checks
+from det_core.testing.tiny_inputs import make_batch, make_features
 from det_plugin_guided_anchoring.retinanet import GARetinaNetHead
 from det_plugin_guided_anchoring.rpn import GARPN
 
@@ -22,17 +24,11 @@ class Scene:
 
     def batch(self) -> Batch:
         """Two images, shown at half of their height."""
-        infos = tuple(
-            ImageInfo(size=size, original_size=(2 * size[0], size[1]), scale=(0.5, 1.0), key=Key(index=i))
-            for i, size in enumerate(self.sizes)
-        )
-        return Batch(images=torch.zeros(2, 3, 64, 96), infos=infos)
+        return make_batch(2, self.sizes[0], last_size=self.sizes[1], scale=(0.5, 1.0))
 
     def features(self, dtype: torch.dtype = torch.float32) -> list[Tensor]:
         """Two levels (2, 8, h, w)."""
-        generator = torch.Generator().manual_seed(1)
-        maps = [torch.randn(2, 8, 64 // stride, 96 // stride, generator=generator) for stride in (8, 16)]
-        return [x.to(dtype) for x in maps]
+        return [x.to(dtype) for x in make_features(self.spec, self.batch())]
 
     def objects(self, count: int, seed: int = 0, classes: int = 3) -> Targets:
         """Boxes of 6 to 46 pixels."""
@@ -58,14 +54,7 @@ class Scene:
 
     def backward(self, head: DenseHead, terms: Losses) -> dict[str, float]:
         """The losses as numbers; every parameter has got a finite gradient."""
-        head.zero_grad()
-        sum((term.value() for term in terms.values()), torch.zeros(())).backward()
-        for name, parameter in head.named_parameters():
-            assert parameter.grad is not None, name
-            assert bool(parameter.grad.isfinite().all()), name
-        values = {name: float(term.value().detach()) for name, term in terms.items()}
-        assert all(torch.tensor(list(values.values())).isfinite())
-        return values
+        return contract_checks.check_backward(head, terms)
 
     def same(self, found: Detections, wanted: Detections, atol: float = 1e-4) -> bool:
         """Whether these are the same detections in the same order."""

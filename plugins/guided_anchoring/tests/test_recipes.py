@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from det_core.boxes.config import DeltaCoderConfig, MaxIoUAssignerConfig, RandomSamplerConfig
-from det_core.data.config import CocoConfig
+from det_core.boxes.box_config import DeltaCoderConfig, MaxIoUAssignerConfig, RandomSamplerConfig
+from det_core.data.data_config import CocoConfig
 from det_core.data.loader import prepare
 from det_core.engine.predict import to_batch, to_targets
-from det_core.evaluation.config import CocoEvaluatorConfig
+from det_core.evaluation.metric_config import CocoEvaluatorConfig
 from det_core.load import load_recipe
 from det_core.model.loss_config import BinaryCrossEntropyConfig, BoundedIoUConfig, FocalConfig, SmoothL1Config
 from det_core.plugins import plugin_manager

@@ -10,12 +10,13 @@ import torch
 from attrs import evolve
 from torch import Tensor
 
-from det_core.boxes.config import DeltaCoderConfig
+from det_core.boxes.box_config import DeltaCoderConfig
 from det_core.errors import ConfigError
 from det_core.model.layer_config import GroupNormConfig
 from det_core.specs import FeatureSpec
-from det_core.structures import Batch, ImageInfo, Targets
-from det_core.testing import contracts
+from det_core.structures import Targets
+from det_core.testing import contract_checks
+from det_core.testing.tiny_inputs import blank_batch
 from det_plugin_guided_anchoring.config import GARetinaNetHeadConfig, RetinaNetGuidedAnchorsConfig
 from det_plugin_guided_anchoring.prediction import GuidedOutputs
 from det_plugin_guided_anchoring.retinanet import GARetinaNetHead
@@ -42,7 +43,7 @@ def head_of(config: GARetinaNetHeadConfig, spec: FeatureSpec, classes: int = 3) 
     ids=["plain", "without towers", "group norm"],
 )
 def test_the_contract_of_dense_heads(config: GARetinaNetHeadConfig) -> None:
-    contracts.check_dense_head(config)
+    contract_checks.check_dense_head(config)
 
 
 def test_a_fresh_head(scene: Any) -> None:
@@ -80,11 +81,6 @@ def outputs_of(head: GARetinaNetHead, logits: Tensor, shapes: Tensor | None = No
     )
 
 
-def one_image(height: int, width: int) -> Batch:
-    info = ImageInfo(size=(height, width), original_size=(height, width))
-    return Batch(images=torch.zeros(1, 3, height, width), infos=(info,))
-
-
 def focal(logit: float, positive: bool) -> float:
     p = 1 / (1 + math.exp(-logit))
     return -0.25 * (1 - p) ** 2 * math.log(p) if positive else -0.75 * p**2 * math.log(1 - p)
@@ -96,7 +92,7 @@ def test_classification_and_regression_by_hand() -> None:
     logits = torch.tensor([[0.5, -1.0], [2.0, 0.0]])
     shapes = torch.tensor([[math.log(2.0), 0.0], [0.0, 0.0]])
     target = Targets(boxes=torch.tensor([[-12.8, -8.0, 19.2, 8.0]]), labels=torch.tensor([1]))
-    terms = head.losses(outputs_of(head, logits, shapes), [target], one_image(16, 32))
+    terms = head.losses(outputs_of(head, logits, shapes), [target], blank_batch(16, 32))
     wanted = focal(0.5, False) + focal(-1.0, True) + focal(2.0, False) + focal(0.0, False)
     assert terms["retina_cls"].value().item() == pytest.approx(wanted, rel=1e-5)
     assert terms["retina_cls"].count == terms["retina_box"].count == 1.0
@@ -107,11 +103,11 @@ def test_anchors_are_chosen_by_their_best_class_with_all_their_classes() -> None
     """With one anchor to choose it is that of the best score, and both of its classes become detections."""
     logits = torch.tensor([[2.9, 2.8], [3.0, -2.0], [-9.0, -9.0]])
     head = head_of(evolve(UNIT, before_nms=1), ONE_LEVEL, 2)
-    found = head.predict(outputs_of(head, logits), one_image(16, 48))[0]
+    found = head.predict(outputs_of(head, logits), blank_batch(16, 48))[0]
     assert found.labels.tolist() == [0, 1]
     assert found.scores.tolist() == pytest.approx(torch.tensor([3.0, -2.0]).sigmoid().tolist())
     head = head_of(UNIT, ONE_LEVEL, 2)
-    found = head.predict(outputs_of(head, logits), one_image(16, 48))[0]
+    found = head.predict(outputs_of(head, logits), blank_batch(16, 48))[0]
     assert found.labels.tolist() == [0, 0, 1, 1]
     assert found.boxes[0].tolist() == [8.0, 0.0, 24.0, 8.0]
 
@@ -120,14 +116,14 @@ def test_anchors_are_chosen_by_their_best_class_with_all_their_classes() -> None
 def test_the_score_threshold(threshold: float, count: int) -> None:
     logits = torch.tensor([[3.0, 2.0], [1.0, -9.0], [-9.0, -9.0]])
     head = head_of(evolve(UNIT, score_threshold=threshold), ONE_LEVEL, 2)
-    assert len(head.predict(outputs_of(head, logits), one_image(16, 48))[0]) == count
+    assert len(head.predict(outputs_of(head, logits), blank_batch(16, 48))[0]) == count
 
 
 def test_boxes_without_area_stay_unless_asked() -> None:
     """An anchor beyond the image is clipped to a line."""
     for least, count in ((-1.0, 2), (0.0, 1)):
         head = head_of(evolve(UNIT, min_size=least), ONE_LEVEL, 1)
-        assert len(head.predict(outputs_of(head, torch.tensor([[1.0], [2.0]])), one_image(16, 8))[0]) == count
+        assert len(head.predict(outputs_of(head, torch.tensor([[1.0], [2.0]])), blank_batch(16, 8))[0]) == count
 
 
 def test_masked_maps_change_nothing_and_masked_images_find_nothing(scene: Any) -> None:

@@ -10,12 +10,13 @@ import torch
 from attrs import evolve
 from torch import Tensor
 
-from det_core.boxes.config import DeltaCoderConfig
+from det_core.boxes.box_config import DeltaCoderConfig
 from det_core.errors import ConfigError
 from det_core.model.detector_config import DetectorConfig
 from det_core.specs import FeatureSpec, ProposalLimits
-from det_core.structures import Batch, ImageInfo, Targets
-from det_core.testing import contracts
+from det_core.structures import Batch, Targets
+from det_core.testing import contract_checks
+from det_core.testing.tiny_inputs import blank_batch
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_guided_anchoring.anchoring import GuidedAnchors
 from det_plugin_guided_anchoring.config import GARPNConfig, GuidedAnchorsConfig
@@ -37,11 +38,11 @@ def head_of(config: GARPNConfig, spec: FeatureSpec) -> GARPN:
 
 
 def test_the_contract_of_proposal_heads() -> None:
-    contracts.check_dense_head(evolve(SMALL, channels=16))
+    contract_checks.check_dense_head(evolve(SMALL, channels=16))
 
 
 def test_the_contract_of_a_detector_with_a_second_stage() -> None:
-    contracts.check_detector(
+    contract_checks.check_detector(
         DetectorConfig(
             backbone=ResNetConfig(depth=18),
             neck=FPNConfig(channels=16),
@@ -52,7 +53,7 @@ def test_the_contract_of_a_detector_with_a_second_stage() -> None:
 
 
 def test_the_plugin() -> None:
-    contracts.check_plugin("guided_anchoring", build=False)
+    contract_checks.check_plugin("guided_anchoring", build=False)
 
 
 def test_a_fresh_head(scene: Any) -> None:
@@ -106,8 +107,7 @@ def outputs_of(
 
 
 def one_image(height: int, width: int) -> Batch:
-    info = ImageInfo(size=(height, width), original_size=(2 * height, width), scale=(0.5, 1.0))
-    return Batch(images=torch.zeros(1, 3, height, width), infos=(info,))
+    return blank_batch(height, width, scale=(0.5, 1.0))
 
 
 ONE_LEVEL = FeatureSpec(channels=(8,), strides=(16,))

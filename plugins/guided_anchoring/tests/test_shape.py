@@ -9,9 +9,10 @@ import torch
 from attrs import evolve
 from torch import Tensor
 
-from det_core.boxes.config import MaxIoUAssignerConfig
+from det_core.boxes.box_config import MaxIoUAssignerConfig
 from det_core.boxes.overlaps import box_iou
-from det_core.structures import Batch, ImageInfo, Targets
+from det_core.structures import Targets
+from det_core.testing.tiny_inputs import blank_batch
 from det_plugin_guided_anchoring.anchoring import GuidedAnchors
 from det_plugin_guided_anchoring.config import GuidedAnchorsConfig, RetinaNetGuidedAnchorsConfig
 from det_plugin_guided_anchoring.shape import ShapeLoss, assign_cells
@@ -100,13 +101,6 @@ def test_a_guided_anchor_keeps_its_centre_and_may_be_of_any_size() -> None:
     assert sides[2, 0].item() == pytest.approx(16 * math.exp(80 * 0.14), rel=1e-4)  # 73,000 times the square
 
 
-def one_image(height: int, width: int) -> Batch:
-    return Batch(
-        images=torch.zeros(1, 3, height, width),
-        infos=(ImageInfo(size=(height, width), original_size=(height, width)),),
-    )
-
-
 def test_the_shape_loss_by_hand() -> None:
     """One cell of 16 x 16 stands for an object of 24 x 16 around its centre, the other for background.
 
@@ -118,14 +112,14 @@ def test_the_shape_loss_by_hand() -> None:
     shapes = torch.zeros(1, 2, 2, requires_grad=True)
     loss = ShapeLoss(evolve(CONFIG, shape_assigner=RULE), guided.coder)
     everywhere = [torch.ones(2, dtype=torch.bool)]
-    term = loss(shapes, squares, squares[:, None], everywhere, [target], one_image(32, 128))
+    term = loss(shapes, squares, squares[:, None], everywhere, [target], blank_batch(32, 128))
     assert term.count == 2.0
     assert term.total.item() == pytest.approx(1 - 16 / 24.001 - 0.1, rel=1e-3)
     term.total.backward()
     assert shapes.grad is not None
     assert shapes.grad[0, 0, 0] < 0  # wider
     assert shapes.grad[0, 1].tolist() == [0.0, 0.0]
-    nowhere = loss(shapes, squares, squares[:, None], [~everywhere[0]], [target], one_image(32, 128))
+    nowhere = loss(shapes, squares, squares[:, None], [~everywhere[0]], [target], blank_batch(32, 128))
     assert (nowhere.total.item(), nowhere.count) == (0.0, 0.0)
 
 
@@ -135,7 +129,7 @@ def test_half_of_the_sampled_cells_at_most_are_positive() -> None:
     target = Targets(boxes=squares[:300].clone(), labels=torch.zeros(300, dtype=torch.int64))
     loss = ShapeLoss(CONFIG, guided.coder)
     usable = [torch.ones(400, dtype=torch.bool)]
-    term = loss(torch.zeros(1, 400, 2), squares, squares[:, None], usable, [target], one_image(160, 160))
+    term = loss(torch.zeros(1, 400, 2), squares, squares[:, None], usable, [target], blank_batch(160, 160))
     assert 128 < term.count < 256  # 128 positives, and the few negatives that there are
 
 
@@ -156,5 +150,5 @@ def test_cells_beyond_the_batch_or_too_far_outside_do_not_train(
     guided = GuidedAnchors(config, (8,))
     levels = guided.squares([(4, 6)], torch.device("cpu"))
     approximate = guided.approximate_anchors([(4, 6)], torch.device("cpu"))
-    (rows,) = guided.usable_cells(levels, approximate, one_image(24, 40))
+    (rows,) = guided.usable_cells(levels, approximate, blank_batch(24, 40))
     assert [(int(i) // 6, int(i) % 6) for i in rows.nonzero()] == usable

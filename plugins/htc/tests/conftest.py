@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
 from attrs import evolve
 
-from det_core.boxes.config import GridAnchorsConfig
+from det_core.boxes.box_config import GridAnchorsConfig
 from det_core.model.detector import Detector
 from det_core.model.detector_config import DetectorConfig
 from det_core.model.layer_config import GroupNormConfig, RoIAlignConfig
-from det_core.specs import FeatureSpec, ProposalLimits
-from det_core.structures import UNLABELLED, Batch, LossTerm, Targets
-from det_core.testing import contracts
+from det_core.specs import ProposalLimits
+from det_core.structures import Batch, Targets
+from det_core.testing import contract_checks, tiny_inputs
 from det_plugin_cascade.config import THREE_STAGES, iou_stage
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_htc.config import HTCHeadConfig, SemanticBranchConfig
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RPNConfig
 from det_plugin_resnet.config import ResNetConfig
 
-WIDTH = 16
-LEVELS = FeatureSpec(channels=(WIDTH,) * 5, strides=(4, 8, 16, 32, 64))
+WIDTH = tiny_inputs.PYRAMID.channels[0]
 NORM = GroupNormConfig(groups=8)
 SEMANTIC = SemanticBranchConfig(classes=6, num_convs=2)
 HTC = HTCHeadConfig(
@@ -75,33 +73,8 @@ def build(head: HTCHeadConfig, num_classes: int = 3) -> Detector:
 
 
 def make_targets(batch: Batch, counts: tuple[int, ...], num_classes: int = 3) -> list[Targets]:
-    """That many objects in each image, with masks that fill their boxes, and maps of their classes; the rest is 5."""
-    generator, targets = torch.Generator().manual_seed(2), []
-    for info, count in zip(batch.infos, counts, strict=True):
-        height, width = info.size
-        size = 12 + torch.rand(count, 2, generator=generator) * 24
-        corner = torch.rand(count, 2, generator=generator) * (torch.tensor([width, height]) - size)
-        boxes, labels = torch.cat([corner, corner + size], 1), torch.arange(count) % num_classes
-        masks = torch.zeros(count, height, width, dtype=torch.uint8)
-        semantic = torch.full((height, width), 5)
-        semantic[-20:] = UNLABELLED
-        for mask, label, (x1, y1, x2, y2) in zip(masks, labels, boxes.round().int().tolist(), strict=True):
-            mask[y1:y2, x1:x2] = 1
-            semantic[y1:y2, x1:x2] = label
-        targets.append(Targets(boxes=boxes, labels=labels, masks=masks, semantic=semantic))
-    return targets
-
-
-def backward(module: torch.nn.Module, terms: Mapping[str, LossTerm]) -> dict[str, float]:
-    """The losses as numbers, all finite, after checking that every trainable parameter got a finite gradient."""
-    module.zero_grad(set_to_none=True)
-    values = {name: term.value() for name, term in terms.items()}
-    assert all(value.isfinite() for value in values.values()), values
-    torch.stack(list(values.values())).sum().backward()
-    trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    assert [name for name, p in trainable.items() if p.grad is None] == []
-    assert [name for name, p in trainable.items() if p.grad is not None and not p.grad.isfinite().all()] == []
-    return {name: value.item() for name, value in values.items()}
+    """That many objects in each image, with masks and maps of their classes; the rest is 5."""
+    return tiny_inputs.random_targets(batch, counts, num_classes, semantic_background=5)
 
 
 @pytest.fixture(scope="session")
@@ -111,8 +84,9 @@ def tiny() -> Any:
 
 
 class _Tiny:
-    levels, htc, without, semantic, heads = LEVELS, HTC, WITHOUT, SEMANTIC, HEADS
-    build, targets, backward = staticmethod(build), staticmethod(make_targets), staticmethod(backward)
-    batch = staticmethod(contracts.make_batch)
-    features = staticmethod(contracts.make_features)
-    proposals = staticmethod(contracts.make_proposals)
+    levels, htc, without, semantic, heads = tiny_inputs.PYRAMID, HTC, WITHOUT, SEMANTIC, HEADS
+    build, backward = staticmethod(build), staticmethod(contract_checks.check_backward)
+    targets = staticmethod(make_targets)
+    batch = staticmethod(tiny_inputs.make_batch)
+    features = staticmethod(tiny_inputs.make_features)
+    proposals = staticmethod(tiny_inputs.make_proposals)

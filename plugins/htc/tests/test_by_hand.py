@@ -15,9 +15,10 @@ from attrs import evolve, frozen
 from torch import Tensor
 from torch.nn import functional as F
 
-from det_core.boxes.config import RandomSamplerConfig
-from det_core.model.masks import paste_masks
+from det_core.boxes.box_config import RandomSamplerConfig
+from det_core.model.region_masks import paste_masks
 from det_core.structures import Batch, Targets
+from det_core.testing.box_formulas import box_stds, decode, encode, pairwise_iou
 from det_plugin_htc.roi_head import HTCHead
 
 STAGES = ((0.5, 0.1, 0.2, 1.0), (0.6, 0.05, 0.1, 0.5), (0.7, 0.033, 0.067, 0.25))  # IoU, spreads, weight
@@ -138,33 +139,9 @@ def mask_logits(head: HTCHead, regions: Tensor, number: int) -> Tensor:
     return F.conv2d(up, last.logits.weight, last.logits.bias)
 
 
-def overlaps(a: Tensor, b: Tensor) -> Tensor:
-    low, high = torch.maximum(a[:, None, :2], b[None, :, :2]), torch.minimum(a[:, None, 2:], b[None, :, 2:])
-    both = (high - low).clamp(min=0).prod(2)
-    areas = [(x[:, 2:] - x[:, :2]).prod(1) for x in (a, b)]
-    return both / (areas[0][:, None] + areas[1][None] - both)
-
-
-def encode(boxes: Tensor, wanted: Tensor, stds: Tensor) -> Tensor:
-    size, wanted_size = boxes[:, 2:] - boxes[:, :2], wanted[:, 2:] - wanted[:, :2]
-    shift = ((wanted[:, 2:] + wanted[:, :2]) - (boxes[:, 2:] + boxes[:, :2])) / 2
-    return torch.cat([shift / size, (wanted_size / size).log()], 1) / stds
-
-
-def move(boxes: Tensor, deltas: Tensor, stds: Tensor, size: tuple[int, int]) -> Tensor:
-    extent, middle, deltas = boxes[:, 2:] - boxes[:, :2], (boxes[:, 2:] + boxes[:, :2]) / 2, deltas * stds
-    middle, half = middle + deltas[:, :2] * extent, extent * deltas[:, 2:].exp() / 2
-    limit = torch.tensor([size[1], size[0]] * 2)
-    return torch.minimum(torch.cat([middle - half, middle + half], 1).clamp(min=0), limit)
-
-
-def stds_of(centre: float, size: float) -> Tensor:
-    return torch.tensor([centre, centre, size, size], dtype=torch.float64)
-
-
 def assign(boxes: Tensor, target: Targets, iou: float) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes (r, 4), objects (r,) and labels (r,), the objects' own boxes in front; K where a box stands for none."""
-    best, objects = overlaps(boxes, target.boxes).max(1)
+    best, objects = pairwise_iou(boxes, target.boxes).max(1)
     labels = torch.where(best >= iou, target.labels[objects], K)
     own = torch.arange(len(target))
     return torch.cat([target.boxes, boxes]), torch.cat([own, objects]), torch.cat([target.labels, labels])
@@ -212,7 +189,7 @@ def test_losses(setting: Setting) -> None:
     expected = {} if head.semantic is None else {"semantic": semantic_loss(head, setting)}
     proposals, moved, positives = setting.proposals, [], []
     for i, (iou, centre, size, weight) in enumerate(STAGES):
-        stds, name = stds_of(centre, size), f"stage{i + 1}"
+        stds, name = box_stds(centre, size), f"stage{i + 1}"
         rows = [assign(p, t, iou) for p, t in zip(proposals, targets, strict=True)]
         boxes, objects, labels = zip(*rows, strict=True)
         outputs = head.box_heads[i](box_regions(head, setting.features, list(boxes)))
@@ -226,7 +203,7 @@ def test_losses(setting: Setting) -> None:
         chosen = torch.where(positive, told, outputs.scores[:, :K].argmax(1))
         deltas = of_class(outputs.deltas.detach(), chosen).split([len(b) for b in boxes])
         refined = [
-            move(b, d, stds, info.size)[len(t) :] for b, d, t, info in zip(boxes, deltas, targets, infos, strict=True)
+            decode(b, d, stds, info.size)[len(t) :] for b, d, t, info in zip(boxes, deltas, targets, infos, strict=True)
         ]
         again = [assign(p, t, iou) for p, t in zip(refined, targets, strict=True)]
         expected[f"{name}_mask"] = weight * mask_loss(head, setting, again if head.config.interleaved else rows, i)
@@ -252,7 +229,7 @@ def test_detections(setting: Setting) -> None:
             every = outputs.deltas.view(sum(counts), -1, 4).expand(-1, K, 4)  # the same for all classes, if agnostic
             last = list(zip(boxes, every.split(counts), infos, strict=True))
             final = [
-                torch.stack([move(b, d[:, k], stds_of(centre, size), info.size) for k in range(K)], 1)
+                torch.stack([decode(b, d[:, k], box_stds(centre, size), info.size) for k in range(K)], 1)
                 for b, d, info in last
             ]
             best = outputs.scores[:, :K].argmax(1).split(counts)

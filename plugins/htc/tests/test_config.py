@@ -16,7 +16,7 @@ from det_core.load import load_recipe
 from det_core.model.layer_config import RoIAlignConfig
 from det_core.slots import MaskHeadConfig, RoIPoolConfig
 from det_core.specs import FeatureSpec, RegionSpec
-from det_core.testing.plugins import stub_config
+from det_core.testing.isolated_plugins import stub_config
 from det_plugin_cascade.config import THREE_STAGES, CascadeHeadConfig
 from det_plugin_htc.config import HTCHeadConfig, SemanticBranchConfig
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig
@@ -79,7 +79,7 @@ def test_through_plain_data_and_back():
 def test_heads_that_are_no_htc_are_refused(settings, message):
     with pytest.raises(ConfigError) as caught:
         HTCHeadConfig(**settings)
-    assert str(caught.value) == message
+    assert str(caught.value) == f"HTCHeadConfig.{message}"
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from det_core.boxes.config import MaxIoUAssignerConfig, RandomSamplerConfig
-from det_core.data.config import CocoConfig, FlipConfig, ResizeConfig, SampleConfig
-from det_core.evaluation.config import CocoEvaluatorConfig
+from det_core.boxes.box_config import MaxIoUAssignerConfig, RandomSamplerConfig
+from det_core.data.data_config import CocoConfig, FlipConfig, ResizeConfig, SampleConfig
+from det_core.evaluation.metric_config import CocoEvaluatorConfig
 from det_core.load import load_recipe, recipe_from_plain
 from det_core.model.layer_config import BatchNormConfig, RoIAlignConfig
 from det_core.model.loss_config import SmoothL1Config
 from det_core.recipe import Published, Recipe
 from det_core.specs import ProposalLimits
-from det_core.testing import contracts
+from det_core.testing import contract_checks
 from det_plugin_cascade.config import THREE_STAGES
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_htc.config import HTCHeadConfig, SemanticBranchConfig
@@ -190,4 +190,4 @@ def test_what_the_plugin_trains_by_itself() -> None:
 
 
 def test_the_contract_of_the_plugin() -> None:
-    contracts.check_plugin("htc")
+    contract_checks.check_plugin("htc")

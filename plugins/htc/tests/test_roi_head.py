@@ -11,11 +11,11 @@ import torch
 from attrs import evolve
 from torch import Tensor, nn
 
-from det_core.boxes.config import RandomSamplerConfig
-from det_core.contracts import BoxHead, BoxOutputs, HiddenMaskHead, RoIPool
-from det_core.specs import RegionSpec
+from det_core.boxes.box_config import RandomSamplerConfig
+from det_core.contracts import BoxHead, BoxOutputs, HiddenMaskHead
 from det_core.structures import Batch, ImageInfo, Targets
-from det_core.testing import contracts
+from det_core.testing import contract_checks
+from det_core.testing.echo_pool import EchoPool
 from det_plugin_cascade.config import THREE_STAGES, CascadeHeadConfig
 from det_plugin_htc.config import HTCHeadConfig
 from det_plugin_htc.roi_head import HTCHead
@@ -50,7 +50,7 @@ def test_every_kind_is_tried(tiny):
 
 @pytest.mark.parametrize("kind", ALL)
 def test_the_contract_of_a_roi_head(tiny, kind):
-    contracts.check_roi_head(tiny.heads[kind], tiny.levels)
+    contract_checks.check_roi_head(tiny.heads[kind], tiny.levels)
 
 
 @pytest.mark.parametrize("counts", [(3, 2), (2, 0), (0, 0), (300, 0)])
@@ -213,15 +213,6 @@ def _note(function: Any, number: int, seen: set[int]) -> Any:
 
 
 # by hand, with parts that say what they are told to
-
-
-class EchoPool(RoIPool):
-    """Each region holds its roi: (R, 5, 1, 1)."""
-
-    out = RegionSpec(channels=5, size=(1, 1))
-
-    def forward(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
-        return rois[:, :, None, None]
 
 
 class FixedBoxes(BoxHead):

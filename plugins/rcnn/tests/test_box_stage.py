@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from det_core.boxes.config import DeltaCoderConfig, MaxIoUAssignerConfig, RandomSamplerConfig
+from det_core.boxes.box_config import DeltaCoderConfig, MaxIoUAssignerConfig, RandomSamplerConfig
 from det_core.contracts import BoxOutputs
 from det_core.structures import ImageInfo, Key, Targets
 from det_plugin_rcnn.box_stage import BoxStage
@@ -19,7 +19,7 @@ BROAD = MaxIoUAssignerConfig(low_quality=True)
 
 
 def stage(*, agnostic: bool = True, **settings: object) -> BoxStage:
-    return BoxStageConfig(**settings).build(2, class_agnostic=agnostic)  # type: ignore[arg-type]
+    return BoxStage(BoxStageConfig(**settings), 2, class_agnostic=agnostic)  # type: ignore[arg-type]
 
 
 def target(*boxes: list[float], labels: list[int]) -> Targets:
@@ -112,5 +112,9 @@ def test_half_precision_moves_boxes_in_float32():
 
 def test_the_head_of_faster_rcnn_hands_its_settings_on():
     coder, sampler = DeltaCoderConfig(stds=(1.0,) * 4), RandomSamplerConfig(count=7)
-    config = RCNNHeadConfig(coder=coder, sampler=sampler, assigner=BROAD, add_ground_truth=False).box_stage()
-    assert config == BoxStageConfig(coder=coder, sampler=sampler, assigner=BROAD, add_ground_truth=False)
+    head = RCNNHeadConfig(coder=coder, sampler=sampler, assigner=BROAD, add_ground_truth=False)
+    stage = BoxStage(head, 2, class_agnostic=False)
+    assert isinstance(head, BoxStageConfig)
+    assert not stage.add_ground_truth
+    assert stage.coder.stds == coder.stds  # type: ignore[attr-defined]
+    assert stage.sampler.count == 7  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ from torch import nn
 
 from det_core.model.layer_config import GroupNormConfig
 from det_core.specs import RegionSpec
-from det_core.testing import contracts
+from det_core.testing import contract_checks
 from det_core.weights import translate
 from det_plugin_rcnn.config import ConvMaskHeadConfig
 
@@ -75,7 +75,7 @@ def test_settings_out_of_range_are_refused(field):
 
 @pytest.mark.parametrize("config", FORMS.values(), ids=FORMS)
 def test_the_contract_of_a_mask_head(config):
-    contracts.check_mask_head(config, RegionSpec(channels=6, size=(7, 7)))
+    contract_checks.check_mask_head(config, RegionSpec(channels=6, size=(7, 7)))
 
 
 def test_mmdets_names():

@@ -6,9 +6,9 @@ import attrs
 import pytest
 import torch
 
-from det_core.boxes.config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig, RandomSamplerConfig
-from det_core.data.config import CocoConfig, FlipConfig, ResizeConfig, SampleConfig
-from det_core.evaluation.config import CocoEvaluatorConfig
+from det_core.boxes.box_config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig, RandomSamplerConfig
+from det_core.data.data_config import CocoConfig, FlipConfig, ResizeConfig, SampleConfig
+from det_core.evaluation.metric_config import CocoEvaluatorConfig
 from det_core.load import load_recipe, recipe_from_plain
 from det_core.model.layer_config import (
     BatchNormConfig,
@@ -20,7 +20,7 @@ from det_core.model.layer_config import (
 from det_core.model.loss_config import BinaryCrossEntropyConfig, CrossEntropyConfig, L1Config
 from det_core.recipe import Published, Recipe
 from det_core.specs import FeatureSpec, ProposalLimits
-from det_core.testing import contracts
+from det_core.testing import contract_checks
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig, RPNConfig
 from det_plugin_rcnn.recipes import ENTRIES, ROWS
@@ -412,4 +412,4 @@ def test_the_c4_demo_is_c4() -> None:
 
 
 def test_the_contract_of_the_plugin() -> None:
-    contracts.check_plugin("rcnn")
+    contract_checks.check_plugin("rcnn")

@@ -11,16 +11,17 @@ import torch
 from attrs import evolve
 from torch import Tensor, nn
 
-from det_core.boxes.config import MaxIoUAssignerConfig, RandomSamplerConfig
-from det_core.contracts import BoxHead, BoxOutputs, MaskHead, RoIPool, Trunk
+from det_core.boxes.box_config import MaxIoUAssignerConfig, RandomSamplerConfig
+from det_core.contracts import BoxHead, BoxOutputs, MaskHead, Trunk
 from det_core.errors import ConfigError, WeightsError
 from det_core.model.layer_config import GroupNormConfig, RoIAlignConfig
 from det_core.model.loss_config import GIoUConfig
 from det_core.slots import TrunkConfig
 from det_core.specs import FeatureSpec, RegionSpec
 from det_core.structures import Batch, ImageInfo, Key, Targets
-from det_core.testing import contracts
-from det_core.testing.plugins import stub_config
+from det_core.testing import contract_checks
+from det_core.testing.echo_pool import EchoPool
+from det_core.testing.isolated_plugins import stub_config
 from det_core.weights import translate
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig
 from det_plugin_rcnn.roi_head import RCNNHead
@@ -87,7 +88,7 @@ def test_every_form_trains_and_predicts_with_and_without_objects_and_proposals(t
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_every_form_keeps_the_contract_of_a_roi_head(tiny, form):
-    contracts.check_roi_head(evolve(tiny.mask, **form))
+    contract_checks.check_roi_head(evolve(tiny.mask, **form))
 
 
 def test_300_objects(tiny):
@@ -167,15 +168,6 @@ def test_under_autocast_losses_and_detections_are_float32(tiny):
 
 
 # by hand, with parts that say what they are told to
-
-
-class EchoPool(RoIPool):
-    """Each region holds its roi: (R, 5, 1, 1)."""
-
-    out = RegionSpec(channels=5, size=(1, 1))
-
-    def forward(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
-        return rois[:, :, None, None]
 
 
 class FixedBoxes(BoxHead):
@@ -499,7 +491,7 @@ def test_a_mask_head_without_masks_to_train_on(tiny):
 def test_a_pooling_for_masks_without_a_mask_head_is_refused():
     with pytest.raises(ConfigError) as caught:
         RCNNHeadConfig(mask_roi_pool=RoIAlignConfig(size=14))
-    assert str(caught.value).startswith("mask_roi_pool: ")
+    assert str(caught.value).startswith("RCNNHeadConfig.mask_roi_pool: ")
     assert "no mask_head" in str(caught.value)
 
 

@@ -9,29 +9,21 @@ import torch
 from attrs import evolve
 from torch import Tensor
 
-from det_core.boxes.config import GridAnchorsConfig
+from det_core.boxes.box_config import GridAnchorsConfig
 from det_core.boxes.overlaps import box_iou
 from det_core.errors import ConfigError
-from det_core.model.dense import DenseOutputs, match_anchors
+from det_core.model.dense_detection import DenseOutputs, match_anchors
 from det_core.specs import FeatureSpec, ProposalLimits
-from det_core.structures import Batch, ImageInfo, Key, Targets
-from det_core.testing import contracts
-from det_core.testing.plugins import stub_config
+from det_core.structures import Batch, ImageInfo, Key
+from det_core.testing import contract_checks
+from det_core.testing.isolated_plugins import stub_config
+from det_core.testing.tiny_inputs import blank_batch, objects
 from det_core.weights import translate
 from det_plugin_rcnn.config import RPNConfig
 from det_plugin_rcnn.rpn import RPN
 
 ONE_LEVEL = FeatureSpec(channels=(4,), strides=(16,))
 ONE_ANCHOR = GridAnchorsConfig(scales=(1.0,), ratios=(1.0,))  # 16 x 16 around (16 x, 16 y)
-
-
-def one_image(height: int, width: int, **more: object) -> Batch:
-    info = ImageInfo(size=(height, width), original_size=(height, width), **more)  # type: ignore[arg-type]
-    return Batch(images=torch.zeros(1, 3, height, width), infos=(info,))
-
-
-def objects(*boxes: tuple[float, float, float, float]) -> Targets:
-    return Targets(boxes=torch.tensor(boxes).float().view(-1, 4), labels=torch.zeros(len(boxes), dtype=torch.int64))
 
 
 def outputs_of(head: RPN, scores: Tensor, deltas: Tensor) -> DenseOutputs:
@@ -84,7 +76,7 @@ def test_the_losses_by_hand():
     scores, deltas = torch.zeros(2, 3, 1), torch.zeros(2, 3, 1, 4)
     scores[1, 1] = 3.0  # the anchor (8, 8, 24, 24), which is the object's
     deltas[1, 1, 0] = torch.tensor([0.5, 0.0, 0.0, -0.25])
-    batch = one_image(32, 48)
+    batch = blank_batch(32, 48)
     terms = head.losses(outputs_of(head, scores, deltas), [objects((8, 8, 24, 24))], batch)
     # 6 anchors, all sampled: one positive at logit 3, five negatives at 0; both divided by 6.
     expected = math.log(1 + math.exp(-3)) + 5 * math.log(2)
@@ -97,7 +89,7 @@ def sampled(*boxes: tuple[float, float, float, float]) -> tuple[list[int], list[
     """Positive and negative anchors of a map of 2 x 3 cells: 16 x 16 around (0, 0), (16, 0), (32, 0), (0, 16), ..."""
     head = RPNConfig(channels=8, anchors=ONE_ANCHOR).build(ONE_LEVEL, 1)
     levels = head.anchors([(2, 3)], torch.device("cpu"))
-    batch = one_image(32, 48)
+    batch = blank_batch(32, 48)
     matches = match_anchors(levels, head.strides, head.assigner, [objects(*boxes)], batch)
     found = head.sampler(matches.assignments[0], batch.infos[0].key, "rpn")
     return sorted(found.positive.tolist()), sorted(found.negative.tolist())
@@ -117,7 +109,7 @@ def test_an_anchor_at_7_tenths_is_an_object_and_below_3_tenths_background():
 def test_cells_beyond_the_padded_size_do_not_train():
     head = RPNConfig(channels=8, anchors=ONE_ANCHOR).build(ONE_LEVEL, 1)
     outputs = outputs_of(head, torch.zeros(3, 4, 1), torch.zeros(3, 4, 1, 4))
-    terms = head.losses(outputs, [objects()], one_image(32, 48))
+    terms = head.losses(outputs, [objects()], blank_batch(32, 48))
     assert terms["rpn_cls"].count == 6.0  # 2 x 3 of the 3 x 4 cells
 
 
@@ -186,7 +178,7 @@ def test_nms_works_inside_a_level_and_not_across():
     deltas = [head.coder.encode(level.boxes, same.expand(len(level.boxes), 4))[None] for level in levels]
     scores = [torch.tensor([[0.0, 3.0, 1.0, 2.0]])[..., None], torch.tensor([[[-1.0]]])]
     outputs = DenseOutputs(scores, deltas, levels)
-    found = head.predict(outputs, one_image(32, 32))[0]
+    found = head.predict(outputs, blank_batch(32, 32))[0]
     # Of the four equal boxes of the first level the best stays, and the equal one of the second level too.
     assert found.scores.tolist() == pytest.approx([torch.sigmoid(torch.tensor(s)).item() for s in (3.0, -1.0)])
     assert torch.allclose(found.boxes, same.expand(2, 4), atol=1e-4)
@@ -198,7 +190,7 @@ def test_the_best_of_every_level_enter_nms_and_the_best_of_all_leave():
     levels = head.anchors([(2, 4), (2, 2)], torch.device("cpu"))
     scores = [torch.arange(8.0)[None, :, None], torch.tensor([[10.0, -1.0, -2.0, -3.0]])[..., None]]
     outputs = DenseOutputs(scores, [torch.zeros(1, 8, 4), torch.zeros(1, 4, 4)], levels)
-    batch = one_image(64, 64)
+    batch = blank_batch(64, 64)
 
     def found(before: int, after: int) -> list[list[float]]:
         limits = ProposalLimits(before_nms=before, after_nms=after)
@@ -217,11 +209,11 @@ def test_boxes_that_clipping_leaves_without_area_are_no_proposals():
     deltas[0, 0, 0, 0] = -4.0  # left of the image
     deltas[1, 1, 0, 1] = 4.0  # below it
     outputs = outputs_of(head, torch.zeros(2, 2, 1), deltas)
-    assert len(head.proposals(outputs, one_image(32, 32), ProposalLimits())[0]) == 2
+    assert len(head.proposals(outputs, blank_batch(32, 32), ProposalLimits())[0]) == 2
     deltas[..., 0] = -9.0
     nothing = outputs_of(head, torch.zeros(2, 2, 1), deltas)
-    assert head.proposals(nothing, one_image(32, 32), ProposalLimits())[0].shape == (0, 4)
-    found = head.predict(nothing, one_image(32, 32))[0]
+    assert head.proposals(nothing, blank_batch(32, 32), ProposalLimits())[0].shape == (0, 4)
+    found = head.predict(nothing, blank_batch(32, 32))[0]
     assert (found.boxes.shape, found.scores.shape, found.labels.shape) == ((0, 4), (0,), (0,))
 
 
@@ -232,7 +224,7 @@ def test_proposals_must_be_larger_than_the_least_size():
     side = float(outputs.anchors[0].boxes[0, 2] - outputs.anchors[0].boxes[0, 0])
     for least, count in ((0.0, 2), (side, 0)):
         head = RPNConfig(channels=8, anchors=ONE_ANCHOR, min_size=least).build(ONE_LEVEL, 1)
-        assert len(head.proposals(outputs, one_image(32, 32), ProposalLimits())[0]) == count
+        assert len(head.proposals(outputs, blank_batch(32, 32), ProposalLimits())[0]) == count
 
 
 def test_under_autocast_boxes_and_losses_are_float32(tiny):
@@ -298,7 +290,7 @@ def test_limits_of_nothing_are_refused(field):
 
 
 def test_the_contract_of_a_dense_head(tiny):
-    contracts.check_dense_head(tiny.rpn)
+    contract_checks.check_dense_head(tiny.rpn)
 
 
 def test_iou_of_proposals_of_a_level_is_at_most_the_threshold(tiny):

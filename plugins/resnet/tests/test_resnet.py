@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from det_core.errors import ConfigError
 from det_core.model.layer_config import BatchNormConfig, FrozenBatchNormConfig, GroupNormConfig
 from det_core.specs import FeatureSpec
-from det_core.testing import contracts
+from det_core.testing import contract_checks
 from det_core.weights import translate
 from det_plugin_resnet.backbone import ResNet
 from det_plugin_resnet.blocks import BasicBlock, Bottleneck
@@ -262,8 +262,8 @@ def test_without_initial_weights_nothing_is_loaded():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"stages": (3, 2)}, r"^stages \[3, 2\] must ascend without repeats$"),
-        ({"stages": (2, 2)}, r"^stages \[2, 2\] must ascend without repeats$"),
+        ({"stages": (3, 2)}, r"^ResNetConfig: stages \[3, 2\] must ascend without repeats$"),
+        ({"stages": (2, 2)}, r"^ResNetConfig: stages \[2, 2\] must ascend without repeats$"),
         ({"stages": ()}, r"stages: found \d values, expected at least 1"),
         ({"stages": (0, 1)}, r"stages\S*: found .+, allowed: "),
         ({"stages": (4, 5)}, r"stages\S*: found .+, allowed: "),
@@ -282,7 +282,7 @@ def test_settings_that_make_no_network_are_refused(settings, message):
     "config", [TINY, ResNetConfig(depth=18, stages=(2, 4), norm=GroupNormConfig())], ids=["bn", "gn"]
 )
 def test_the_contract_of_a_backbone(config):
-    contracts.check_backbone(config)
+    contract_checks.check_backbone(config)
 
 
 def test_the_public_names():

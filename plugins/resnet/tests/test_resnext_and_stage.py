@@ -9,7 +9,7 @@ import torchvision
 from det_core.errors import ConfigError
 from det_core.model.layer_config import BatchNormConfig
 from det_core.specs import RegionSpec
-from det_core.testing import contracts
+from det_core.testing import contract_checks
 from det_plugin_resnet.config import ResNetConfig, ResNetStageConfig
 
 REGIONS = RegionSpec(channels=1024, size=(14, 14))
@@ -70,7 +70,7 @@ def test_an_odd_side_is_rounded_up():
 
 
 def test_the_trunk_keeps_its_contract():
-    contracts.check_trunk(ResNetStageConfig(depth=18), RegionSpec(channels=256, size=(8, 8)))
+    contract_checks.check_trunk(ResNetStageConfig(depth=18), RegionSpec(channels=256, size=(8, 8)))
 
 
 def test_a_stage_takes_its_weights_from_a_whole_resnet(tmp_path):

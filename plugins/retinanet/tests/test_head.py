@@ -10,16 +10,17 @@ import torch
 from attrs import evolve
 from torch import Tensor
 
-from det_core.boxes.config import GridAnchorsConfig
+from det_core.boxes.box_config import GridAnchorsConfig
 from det_core.errors import ConfigError
-from det_core.model.dense import DenseOutputs
+from det_core.model.dense_detection import DenseOutputs
 from det_core.model.detector_config import DetectorConfig
 from det_core.model.layer_config import GroupNormConfig
 from det_core.slots import AnchorConfig
 from det_core.specs import FeatureSpec
-from det_core.structures import Batch, ImageInfo, Targets
-from det_core.testing import contracts
-from det_core.testing.plugins import stub_config
+from det_core.structures import Batch, Targets
+from det_core.testing import contract_checks
+from det_core.testing.isolated_plugins import stub_config
+from det_core.testing.tiny_inputs import blank_batch, objects
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_resnet.config import ResNetConfig
 from det_plugin_retinanet.config import RetinaNetHeadConfig
@@ -28,15 +29,6 @@ from det_plugin_retinanet.head import RetinaNetHead, lowest_logit
 SMALL = RetinaNetHeadConfig(channels=16, num_convs=1)
 ONE_LEVEL = FeatureSpec(channels=(4,), strides=(16,))
 ONE_ANCHOR = GridAnchorsConfig(scales=(1.0,), ratios=(1.0,))  # 16 x 16 around (16 x, 16 y)
-
-
-def one_image(height: int, width: int, **more: object) -> Batch:
-    info = ImageInfo(size=(height, width), original_size=(height, width), **more)  # type: ignore[arg-type]
-    return Batch(images=torch.zeros(1, 3, height, width), infos=(info,))
-
-
-def objects(*boxes: tuple[float, float, float, float], label: int = 0) -> Targets:
-    return Targets(boxes=torch.tensor(boxes).float().view(-1, 4), labels=torch.full((len(boxes),), label))
 
 
 @pytest.mark.parametrize(
@@ -49,11 +41,11 @@ def objects(*boxes: tuple[float, float, float, float], label: int = 0) -> Target
     ids=["plain", "without towers", "group norm"],
 )
 def test_the_contract_of_dense_heads(config: RetinaNetHeadConfig) -> None:
-    contracts.check_dense_head(config)
+    contract_checks.check_dense_head(config)
 
 
 def test_the_plugin() -> None:
-    contracts.check_plugin("retinanet", build=False)
+    contract_checks.check_plugin("retinanet", build=False)
 
 
 def test_anchors_of_the_usual_input() -> None:
@@ -78,9 +70,9 @@ def test_a_fresh_head_says_one_in_a_hundred() -> None:
     head = head_of(RetinaNetHeadConfig(), 80, FeatureSpec(channels=(256,), strides=(8,)))
     outputs = head([torch.zeros(1, 256, 4, 6)])
     assert torch.allclose(outputs.scores[0].sigmoid(), torch.tensor(0.01), atol=1e-4)
-    term = head.losses(outputs, [objects((0, 0, 32, 32))], one_image(32, 48))["retina_cls"]
+    term = head.losses(outputs, [objects((0, 0, 32, 32))], blank_batch(32, 48))["retina_cls"]
     pairs, positive = 4 * 6 * 9 * 80, int(term.count)
-    ignored = int((assigned(head, objects((0, 0, 32, 32)), one_image(32, 48), [(4, 6)]) == -2).sum())
+    ignored = int((assigned(head, objects((0, 0, 32, 32)), blank_batch(32, 48), [(4, 6)]) == -2).sum())
     easy = 0.75 * 0.01**2 * -math.log(0.99)
     hard = 0.25 * 0.99**2 * -math.log(0.01)
     wanted = (pairs - positive - 80 * ignored) * easy + positive * hard
@@ -95,7 +87,7 @@ def assigned(head: RetinaNetHead, target: Targets, batch: Batch, sizes: list[tup
 def test_losses_by_hand() -> None:
     """2 x 2 cells, one anchor each: one is an object, one is between the thresholds, two are background."""
     head = head_of(evolve(SMALL, anchors=ONE_ANCHOR), 2)
-    batch, target = one_image(32, 32), objects((-8.0, -8.0, 8.0, 8.0), label=1)
+    batch, target = blank_batch(32, 32), objects((-8.0, -8.0, 8.0, 8.0), label=1)
     logits = torch.tensor([[0.5, -1.0], [2.0, 0.0], [-0.5, 0.25], [1.0, -2.0]])
     deltas = torch.tensor([[0.1, -0.2, 0.3, 0.0]] * 4)
     levels = head.anchors([(2, 2)], torch.device("cpu"))
@@ -120,7 +112,7 @@ def test_losses_by_hand() -> None:
 @pytest.mark.parametrize("count", [0, 300])
 def test_no_objects_and_many(count: int) -> None:
     head = head_of(SMALL, 3)
-    batch = one_image(64, 96)
+    batch = blank_batch(64, 96)
     corners = torch.rand(count, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([70.0, 40.0])
     target = Targets(boxes=torch.cat([corners, corners + 20], 1), labels=torch.arange(count) % 3)
     terms = head.losses(head([torch.randn(1, 4, 4, 6)]), [target], batch)
@@ -139,25 +131,25 @@ def test_pairs_are_chosen_not_anchors() -> None:
     """An anchor with two good classes gives two detections; `before_nms` counts pairs."""
     logits = torch.tensor([[3.0, 2.0], [1.0, -9.0], [-9.0, -9.0]])
     head = head_of(evolve(SMALL, anchors=ONE_ANCHOR), 2)
-    found = head.predict(outputs_of(head, logits), one_image(16, 48))[0]
+    found = head.predict(outputs_of(head, logits), blank_batch(16, 48))[0]
     assert found.labels.tolist() == [0, 1, 0]
     assert found.scores.tolist() == pytest.approx(torch.tensor([3.0, 2.0, 1.0]).sigmoid().tolist())
     assert found.boxes[2].tolist() == [8.0, 0.0, 24.0, 8.0]
     head = head_of(evolve(SMALL, anchors=ONE_ANCHOR, before_nms=2), 2)
-    assert len(head.predict(outputs_of(head, logits), one_image(16, 48))[0]) == 2
+    assert len(head.predict(outputs_of(head, logits), blank_batch(16, 48))[0]) == 2
 
 
 @pytest.mark.parametrize(("threshold", "count"), [(0.0, 6), (0.05, 3), (0.9, 1), (1.0, 0)])
 def test_the_score_threshold(threshold: float, count: int) -> None:
     logits = torch.tensor([[3.0, 2.0], [1.0, -9.0], [-9.0, -9.0]])
     head = head_of(evolve(SMALL, anchors=ONE_ANCHOR, score_threshold=threshold), 2)
-    assert len(head.predict(outputs_of(head, logits), one_image(16, 48))[0]) == count
+    assert len(head.predict(outputs_of(head, logits), blank_batch(16, 48))[0]) == count
 
 
 def test_a_score_at_the_threshold_itself_is_left_out() -> None:
     logit = torch.tensor(0.3)
     head = head_of(evolve(SMALL, anchors=ONE_ANCHOR, score_threshold=float(logit.sigmoid())), 1)
-    found = head.predict(outputs_of(head, torch.stack([logit, logit + 1e-4])[:, None]), one_image(16, 32))[0]
+    found = head.predict(outputs_of(head, torch.stack([logit, logit + 1e-4])[:, None]), blank_batch(16, 32))[0]
     assert len(found) == 1
     lowest = lowest_logit(0.5)
     assert lowest is not None
@@ -169,7 +161,7 @@ def test_boxes_without_area_go() -> None:
     logits = torch.tensor([[1.0], [2.0]])
     for least, count in ((0.0, 1), (-1.0, 2), (9.0, 0)):
         head = head_of(evolve(SMALL, anchors=ONE_ANCHOR, min_size=least), 1)
-        assert len(head.predict(outputs_of(head, logits), one_image(16, 8))[0]) == count
+        assert len(head.predict(outputs_of(head, logits), blank_batch(16, 8))[0]) == count
 
 
 def test_scaled_back_before_or_after_nms() -> None:
@@ -177,7 +169,7 @@ def test_scaled_back_before_or_after_nms() -> None:
     logits = torch.tensor([[1.0], [2.0]])
     for frame in ("original", "network"):
         head = head_of(evolve(SMALL, anchors=ONE_ANCHOR, nms_in=frame), 1)
-        found = head.predict(outputs_of(head, logits), one_image(16, 32, scale=(2.0, 0.5)))[0]
+        found = head.predict(outputs_of(head, logits), blank_batch(16, 32, scale=(2.0, 0.5)))[0]
         assert found.boxes[0].tolist() == [16.0, 0.0, 48.0, 4.0]
 
 
@@ -214,7 +206,7 @@ class ForTwo(AnchorConfig):
 @pytest.mark.parametrize(("anchors", "message"), [(Growing(), "1 and 2 per cell"), (ForTwo(), "for 2 levels, not 5")])
 def test_anchors_that_do_not_fit_are_refused_before_anything_is_built(anchors: AnchorConfig, message: str) -> None:
     neck = FPNConfig(channels=16, start=1, levels=5, extra="conv_input")
-    with pytest.raises(ConfigError, match=f"^dense_head.anchors: {message}$"):
+    with pytest.raises(ConfigError, match=f"^DetectorConfig.dense_head.anchors: {message}$"):
         DetectorConfig(backbone=ResNetConfig(depth=18), neck=neck, dense_head=evolve(SMALL, anchors=anchors))
 
 

@@ -10,7 +10,7 @@ from attrs import evolve
 
 from det_core.errors import ConfigError
 from det_core.load import load_recipe
-from det_core.testing import contracts
+from det_core.testing import contract_checks
 from det_plugin_ssd.config import COCO_300, COCO_512, VOC_300, VOC_512, SSDAnchorsConfig
 
 CPU = torch.device("cpu")
@@ -39,7 +39,7 @@ def test_anchors_of_the_published_models(
     per_cell: tuple[int, ...],
     count: int,
 ) -> None:
-    contracts.check_config(config)
+    contract_checks.check_config(config)
     levels = config.build(strides)(square(sizes), CPU)
     assert config.anchors_per_level(len(strides)) == per_cell
     assert [len(x.boxes) for x in levels] == [a * size * size for a, size in zip(per_cell, sizes, strict=True)]

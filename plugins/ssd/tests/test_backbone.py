@@ -12,7 +12,7 @@ from torchvision.models import vgg16
 
 from det_core.errors import WeightsError
 from det_core.model.layer_config import GroupNormConfig
-from det_core.testing import contracts
+from det_core.testing import contract_checks
 from det_plugin_ssd.backbone import VGG
 from det_plugin_ssd.config import VGGConfig
 
@@ -23,7 +23,7 @@ SMALL = VGGConfig(channels=2)
     "config", [SMALL, evolve(SMALL, channels=4, norm=GroupNormConfig(groups=4))], ids=["plain", "group norm"]
 )
 def test_the_contract_of_backbones(config: VGGConfig) -> None:
-    contracts.check_backbone(config)
+    contract_checks.check_backbone(config)
 
 
 @pytest.mark.parametrize(("side", "sizes"), [(300, (38, 19)), (512, (64, 32)), (97, (13, 7))])

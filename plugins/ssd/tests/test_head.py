@@ -10,12 +10,13 @@ from attrs import evolve
 from torch import Tensor
 from torch.nn import functional as F
 
-from det_core.boxes.config import DeltaCoderConfig, GridAnchorsConfig
-from det_core.model.dense import DenseOutputs
-from det_core.model.layer_config import SoftNMSConfig
+from det_core.boxes.box_config import DeltaCoderConfig, GridAnchorsConfig
+from det_core.model.dense_detection import DenseOutputs
+from det_core.model.detection_config import SoftNMSConfig
 from det_core.specs import FeatureSpec
-from det_core.structures import Batch, Detections, ImageInfo, LossTerm, Targets
-from det_core.testing import contracts
+from det_core.structures import Batch, Detections, LossTerm, Targets
+from det_core.testing import contract_checks
+from det_core.testing.tiny_inputs import blank_batch, objects
 from det_plugin_ssd.config import COCO_300, SSDAnchorsConfig, SSDHeadConfig
 from det_plugin_ssd.head import SSDHead
 
@@ -25,17 +26,6 @@ ONE_LEVEL = FeatureSpec(channels=(4,), strides=(16,))
 LEVELS = FeatureSpec(channels=(4, 8), strides=(16, 32))
 ANCHORS = SSDAnchorsConfig(sizes=(16.0, 32.0, 64.0), ratios=((2.0,), (2.0, 3.0)))
 CPU = torch.device("cpu")
-
-
-def image(height: int, width: int, count: int = 1, scale: tuple[float, float] = (1.0, 1.0)) -> Batch:
-    info = ImageInfo(
-        size=(height, width), original_size=(round(height / scale[0]), round(width / scale[1])), scale=scale
-    )
-    return Batch(images=torch.zeros(count, 3, height, width), infos=(info,) * count)
-
-
-def objects(*boxes: tuple[float, float, float, float], label: int = 0) -> Targets:
-    return Targets(boxes=torch.tensor(boxes).float().view(-1, 4), labels=torch.full((len(boxes),), label))
 
 
 def head_of(config: SSDHeadConfig, classes: int, spec: FeatureSpec = ONE_LEVEL) -> SSDHead:
@@ -59,7 +49,7 @@ def outputs_of(head: SSDHead, logits: Tensor, deltas: Tensor | None = None) -> D
     ids=["plain", "by class", "soft"],
 )
 def test_the_contract_of_dense_heads(config: SSDHeadConfig) -> None:
-    contracts.check_dense_head(config, LEVELS)
+    contract_checks.check_dense_head(config, LEVELS)
 
 
 def test_every_level_has_its_layers() -> None:
@@ -95,7 +85,7 @@ def test_losses_by_hand() -> None:
     rows = [[0.5, -1.0, 0.2], [2.0, 0.0, 0.0], [0.0, 0.0, 3.0], [0.0, 0.5, 0.1], [0.0, 0.0, 1.0], [0.0, 0.0, 0.9]]
     deltas = torch.tensor([[0.5, -0.2, 2.0, 0.0]] * 6)
     outputs = outputs_of(head, torch.tensor([rows]), deltas[None])
-    terms = head.losses(outputs, [objects((-8.0, -8.0, 8.0, 8.0), label=1)], image(16, 96))
+    terms = head.losses(outputs, [objects((-8.0, -8.0, 8.0, 8.0), label=1)], blank_batch(16, 96))
     wanted = cross_entropy(rows[0], 1) + sum(cross_entropy(rows[i], 2) for i in (1, 3, 5))
     assert terms["ssd_cls"].count == 1.0
     assert terms["ssd_cls"].value().item() == pytest.approx(wanted, rel=1e-5)
@@ -104,7 +94,7 @@ def test_losses_by_hand() -> None:
     both = head.losses(
         DenseOutputs([outputs.scores[0].expand(2, -1, -1)], [outputs.deltas[0].expand(2, -1, -1)], outputs.anchors),
         [objects((-8.0, -8.0, 8.0, 8.0), label=1)] * 2,
-        image(16, 96, count=2),
+        blank_batch(16, 96, count=2),
     )
     assert both["ssd_cls"].count == 2.0
     assert both["ssd_cls"].value().item() == pytest.approx(wanted, rel=1e-5)
@@ -113,7 +103,7 @@ def test_losses_by_hand() -> None:
 def trained(head: SSDHead, logits: Tensor, targets: list[Targets]) -> list[list[int]]:
     """Of each image, the rows that the classification loss has a gradient for."""
     logits = logits.requires_grad_()
-    batch = image(16, 16 * logits.shape[1], count=len(logits))
+    batch = blank_batch(16, 16 * logits.shape[1], count=len(logits))
     head.losses(outputs_of(head, logits), targets, batch)["ssd_cls"].total.backward()
     assert logits.grad is not None
     return [row.abs().sum(1).nonzero().flatten().tolist() for row in logits.grad]
@@ -169,7 +159,7 @@ def test_no_objects_and_many(counts: tuple[int, ...]) -> None:
     for count in counts:
         corners = torch.rand(count, 2, generator=generator) * torch.tensor([70.0, 40.0])
         targets.append(Targets(boxes=torch.cat([corners, corners + 20], 1), labels=torch.arange(count) % 3))
-    terms = head.losses(head([torch.randn(2, 4, 4, 6), torch.randn(2, 8, 2, 3)]), targets, image(64, 96, count=2))
+    terms = head.losses(head([torch.randn(2, 4, 4, 6), torch.randn(2, 8, 2, 3)]), targets, blank_batch(64, 96, count=2))
     assert set(terms) == {"ssd_cls", "ssd_box"}
     torch.stack([term.value() for term in terms.values()]).sum().backward()
     assert all(math.isfinite(value) for value in values(terms).values())
@@ -181,7 +171,7 @@ def test_a_level_that_reaches_beyond_the_image_trains_where_it_begins_inside() -
     """A map of 4 cells on an image of 2: the others are neither positive nor negative."""
     head = head_of(evolve(ONE_ANCHOR, negatives=100.0), 1)
     logits = torch.zeros(1, 4, 2, requires_grad=True)
-    terms = head.losses(outputs_of(head, logits), [objects((-8.0, -8.0, 8.0, 8.0))], image(16, 32))
+    terms = head.losses(outputs_of(head, logits), [objects((-8.0, -8.0, 8.0, 8.0))], blank_batch(16, 32))
     terms["ssd_cls"].total.backward()
     assert logits.grad is not None
     assert logits.grad.abs().sum(2)[0].nonzero().flatten().tolist() == [0, 1]
@@ -200,7 +190,7 @@ ROWS = torch.tensor([[3.0, 2.0, 0.0], [1.0, -9.0, 0.0], [-9.0, -9.0, 5.0]])
 
 def test_scores_are_softmax_s_and_background_is_no_class() -> None:
     """An anchor with two good classes gives two detections; the third anchor is background."""
-    found = detect(ONE_ANCHOR, ROWS, image(16, 48))
+    found = detect(ONE_ANCHOR, ROWS, blank_batch(16, 48))
     expected = F.softmax(ROWS, -1)
     assert found.labels.tolist() == [0, 0, 1]
     assert found.scores.tolist() == pytest.approx(expected[[1, 0, 0], [0, 0, 1]].tolist())
@@ -212,22 +202,22 @@ def test_the_score_threshold(threshold: float, count: int) -> None:
     """.731, .705, .259, and less than .0001."""
     for candidates in ("level", "class"):
         config = evolve(ONE_ANCHOR, score_threshold=threshold, candidates=candidates)
-        assert len(detect(config, ROWS, image(16, 48))) == count
+        assert len(detect(config, ROWS, blank_batch(16, 48))) == count
 
 
 def test_a_score_at_the_threshold_itself_is_left_out() -> None:
     threshold = F.softmax(ROWS, -1)[1, 0].item()
     for candidates in ("level", "class"):
         config = evolve(ONE_ANCHOR, score_threshold=threshold, candidates=candidates)
-        assert len(detect(config, ROWS, image(16, 48))) == 0
+        assert len(detect(config, ROWS, blank_batch(16, 48))) == 0
 
 
 def test_candidates_are_counted_by_level_or_by_class() -> None:
     """Class 0 is good everywhere, class 1 nowhere: two pairs of the level are both of class 0."""
     logits = torch.tensor([[4.0, 0.0, 1.0], [3.0, 0.5, 1.0], [2.0, 0.0, 1.0]])
     limited = evolve(ONE_ANCHOR, before_nms=2)
-    assert detect(limited, logits, image(16, 48)).labels.tolist() == [0, 0]
-    found = detect(evolve(limited, candidates="class"), logits, image(16, 48))
+    assert detect(limited, logits, blank_batch(16, 48)).labels.tolist() == [0, 0]
+    found = detect(evolve(limited, candidates="class"), logits, blank_batch(16, 48))
     assert sorted(found.labels.tolist()) == [0, 0, 1, 1]
     assert found.boxes[found.labels == 0].tolist() == [[0, 0, 8, 8], [8, 0, 24, 8]]
 
@@ -240,7 +230,7 @@ def test_every_level_hands_on_its_best() -> None:
         head = head_of(evolve(ONE_ANCHOR, before_nms=1, candidates=candidates), 1, spec)
         levels = head.anchors([(1, 2), (1, 1)], CPU)
         outputs = DenseOutputs([fine, coarse], [torch.zeros(1, 2, 4), torch.zeros(1, 1, 4)], levels)
-        found = head.predict(outputs, image(32, 64))[0]
+        found = head.predict(outputs, blank_batch(32, 64))[0]
         assert len(found) == count
         assert found.boxes[-1].tolist() == ([0, 0, 16, 16] if count == 2 else [0, 0, 8, 8])
 
@@ -251,7 +241,7 @@ def test_boxes_without_area_go() -> None:
     for candidates in ("level", "class"):
         for least, count in ((0.0, 1), (-1.0, 2), (9.0, 0)):
             config = evolve(ONE_ANCHOR, min_size=least, candidates=candidates)
-            assert len(detect(config, logits, image(16, 8))) == count
+            assert len(detect(config, logits, blank_batch(16, 8))) == count
 
 
 def overlapping(config: SSDHeadConfig) -> Detections:
@@ -259,7 +249,7 @@ def overlapping(config: SSDHeadConfig) -> Detections:
     head = head_of(config, 2)
     logits = torch.tensor([[[3.0, 0.0, 0.0], [2.0, 0.0, 0.0], [0.0, 2.5, 0.0]]])
     shifts = torch.tensor([[[1.0, 0.5, 0, 0], [0.1, 0.5, 0, 0], [-0.9, 0.5, 0, 0]]])  # x of 16, 17.6, 17.6
-    config_scores = head.predict(outputs_of(head, logits, shifts), image(16, 64))
+    config_scores = head.predict(outputs_of(head, logits, shifts), blank_batch(16, 64))
     return config_scores[0]
 
 
@@ -277,7 +267,7 @@ def test_suppression() -> None:
 def test_scaled_back_before_or_after_nms() -> None:
     logits = torch.tensor([[1.0, 0.0], [2.0, 0.0]])
     for frame in ("original", "network"):
-        found = detect(evolve(ONE_ANCHOR, nms_in=frame), logits, image(16, 32, scale=(2.0, 0.5)))
+        found = detect(evolve(ONE_ANCHOR, nms_in=frame), logits, blank_batch(16, 32, scale=(2.0, 0.5)))
         assert found.boxes[0].tolist() == [16.0, 0.0, 48.0, 4.0]
 
 

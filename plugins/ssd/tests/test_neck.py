@@ -8,7 +8,7 @@ import torch
 from det_core.errors import DetError
 from det_core.model.layer_config import GroupNormConfig
 from det_core.specs import FeatureSpec
-from det_core.testing import contracts
+from det_core.testing import contract_checks
 from det_plugin_ssd.config import EXTRA_300, EXTRA_512, ExtraLevelConfig, SSDNeckConfig
 from det_plugin_ssd.neck import L2Norm
 
@@ -22,7 +22,7 @@ EXTRA = (ExtraLevelConfig(channels=8, spacing=32), ExtraLevelConfig(channels=4, 
     ids=["plain", "group norm", "no further levels"],
 )
 def test_the_contract_of_necks(config: SSDNeckConfig) -> None:
-    contracts.check_neck(config, INPUTS)
+    contract_checks.check_neck(config, INPUTS)
 
 
 @pytest.mark.parametrize(

@@ -10,20 +10,20 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from det_core.boxes.config import DeltaCoderConfig, MaxIoUAssignerConfig
+from det_core.boxes.box_config import DeltaCoderConfig, MaxIoUAssignerConfig
 from det_core.cli.main import cli
-from det_core.data.config import CocoConfig, FlipConfig, ResizeConfig, SampleConfig, VocConfig
+from det_core.data.data_config import CocoConfig, FlipConfig, ResizeConfig, SampleConfig, VocConfig
 from det_core.data.loader import prepare
 from det_core.engine.predict import to_batch, to_targets
 from det_core.errors import ConfigError
-from det_core.evaluation.config import CocoEvaluatorConfig, VocEvaluatorConfig
+from det_core.evaluation.metric_config import CocoEvaluatorConfig, VocEvaluatorConfig
 from det_core.load import load_recipe, recipe_from_plain
 from det_core.model.detector_config import PreprocessConfig
 from det_core.model.loss_config import CrossEntropyConfig, SmoothL1Config
 from det_core.plugins import plugin_manager
 from det_core.recipe import Published, Recipe
 from det_core.structures import Key
-from det_core.testing import contracts
+from det_core.testing import contract_checks
 from det_plugin_ssd.augment_config import IoUCropConfig, PhotometricDistortConfig, ZoomOutConfig
 from det_plugin_ssd.config import (
     COCO_300,
@@ -270,4 +270,4 @@ def test_mistakes_are_placed() -> None:
 
 def test_the_contract_of_the_plugin() -> None:
     assert plugin_manager().plugin("ssd").provides["transform"] == ["photometric_distort", "zoom_out", "iou_crop"]
-    contracts.check_plugin("ssd", build=False)
+    contract_checks.check_plugin("ssd", build=False)

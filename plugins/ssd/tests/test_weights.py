@@ -9,11 +9,11 @@ import pytest
 import torch
 from torchvision.models.detection import ssd300_vgg16
 
-from det_core.boxes.config import GridAnchorsConfig
+from det_core.boxes.box_config import GridAnchorsConfig
 from det_core.load import load_recipe
 from det_core.settings import Component, evolve
 from det_core.weights import import_weights, translate
-from det_core.weights.names import detector_names, locate
+from det_core.weights.translate_names import detector_names, locate
 from det_plugin_ssd.config import SSDAnchorsConfig, SSDHeadConfig, SSDNeckConfig, VGGConfig
 
 CASE = Path(__file__).parents[3] / "tests" / "parity" / "cases" / "ssd300_coco.json"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from det_core.boxes.config import GridAnchorsConfig
+from det_core.boxes.box_config import GridAnchorsConfig
 from det_core.contracts import AnchorGenerator, LevelAnchors
 
 

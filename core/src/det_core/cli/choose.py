@@ -10,12 +10,13 @@ import click
 
 from det_core.errors import DetError
 from det_core.load import load_recipe
+from det_core.model.detection_config import DetectionSettings
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
 from det_core.settings import evolve
 
 if TYPE_CHECKING:
-    from det_core.engine.augment import Augmentation
+    from det_core.engine.test_time_augmentation import Augmentation
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -90,27 +91,29 @@ def with_limits(recipe: Recipe, score_threshold: float | None, max_detections: i
     Raises DetError where that head has no such setting.
     """
     place = "roi_head" if recipe.detector.roi_head is not None else "dense_head"
-    head = getattr(recipe.detector, place)
-    for name, value in (("score_threshold", score_threshold), ("max_detections", max_detections)):
-        if value is None:
-            continue
-        if not hasattr(head, name):
-            option = f"--{name.replace('_', '-')}"
-            raise DetError(f"{option}: {place} {head.type!r} of this checkpoint has no {name}; leave the option out")
-        head = evolve(head, **{name: value})
-    return evolve(recipe, detector=evolve(recipe.detector, **{place: head}))
+    head = recipe.detector.roi_head or recipe.detector.dense_head
+    given = {"score_threshold": score_threshold, "max_detections": max_detections}
+    assert head is not None  # a detector has one
+    changes = {name: value for name, value in given.items() if value is not None}
+    if changes and not isinstance(head, DetectionSettings):
+        name = next(iter(changes))
+        raise DetError(
+            f"--{name.replace('_', '-')}: {place} {head.type!r} of this checkpoint has no {name}; leave the option out"
+        )
+    return evolve(recipe, detector=evolve(recipe.detector, **{place: evolve(head, **changes)}))
 
 
 def augmentation(recipe: Recipe, scales: Sequence[str], flip: bool) -> Augmentation:
     """The views that `--scale` and `--flip` ask for, merged as the recipe's last head suppresses."""
-    from det_core.engine.augment import Augmentation
+    from det_core.engine.test_time_augmentation import Augmentation
 
     head = recipe.detector.roi_head or recipe.detector.dense_head
+    settings = head if isinstance(head, DetectionSettings) else DetectionSettings()
     return Augmentation(
         scales=tuple(_scale(text) for text in scales),
         flip=flip,
-        nms_threshold=getattr(head, "nms_threshold", 0.5),
-        max_detections=getattr(head, "max_detections", 100),
+        nms_threshold=settings.nms_threshold,
+        max_detections=settings.max_detections,
     )
 
 

@@ -23,8 +23,8 @@ from det_core.weights import (
     import_weights,
     read_source,
 )
-from det_core.weights.fill import refuse_legacy
-from det_core.weights.initial import how_to_set
+from det_core.weights.fill_detector import refuse_legacy
+from det_core.weights.initial_weights import how_to_set
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -50,12 +50,12 @@ def command(
     In the JSON boxes are x1, y1, x2, y2 in pixels of the image, masks COCO's compressed RLE.
     """
     files = find_images(images)
-    from det_core.data.dataset import read_image
-    from det_core.drawing import draw, picture_names, save_png
+    from det_core.data.images import read_image
     from det_core.engine.checkpoint import load_detector, read_header, weights_file, write_text
     from det_core.engine.distributed import choose_device
-    from det_core.engine.inference import for_inference
     from det_core.engine.predict import predict
+    from det_core.engine.prepare_inference import for_inference
+    from det_core.reports.drawing import draw, picture_names, save_png
 
     file = weights_file(checkpoint)
     recipe = with_limits(read_header(file).recipe, score_threshold, max_detections)
@@ -97,7 +97,7 @@ def find_images(given: tuple[str, ...]) -> list[Path]:
 
 def _plain(found: Detections, classes: Classes) -> list[dict[str, Any]]:
     """Detections as JSON holds them."""
-    from det_core.evaluation.coco import encode_masks
+    from det_core.evaluation.coco_metric import encode_masks
 
     masks = [None] * len(found) if found.masks is None else encode_masks(found.masks)
     rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), masks)

@@ -13,7 +13,7 @@ from det_core.load import recipe_from_plain
 from det_core.slots import ProposalHeadConfig
 
 if TYPE_CHECKING:
-    from det_core.data.proposals import ImageProposals
+    from det_core.data.proposals_file import ImageProposals
     from det_core.recipe import Recipe
 
 SUFFIX = ".safetensors"
@@ -56,11 +56,11 @@ def command(
     if Path(out).suffix != SUFFIX:
         raise DetError(f"--out {out}: a proposals file is in the safetensors format; name it {Path(out).stem}{SUFFIX}")
     from det_core.config.overrides import apply_overrides
-    from det_core.data.proposals import write_proposals
+    from det_core.data.proposals_file import write_proposals
     from det_core.engine.checkpoint import load_detector, read_header, weights_file
+    from det_core.engine.dataset_proposals import propose
     from det_core.engine.distributed import join, leave
-    from det_core.engine.loggers import Terminal
-    from det_core.engine.propose import propose
+    from det_core.reports.loggers import Terminal
 
     file = weights_file(checkpoint)
     header = read_header(file)

@@ -82,7 +82,7 @@ def _cost(entry: RecipeEntry) -> dict[str, Any] | None:
     """Parameters and FLOPs as plain data; None for a recipe that needs what is not installed."""
     if entry.missing():
         return None
-    from det_core.engine.cost import recipe_cost
+    from det_core.engine.detector_cost import recipe_cost
 
     cost = recipe_cost(load_recipe(entry.name))
     return attrs.asdict(cost) | {"total_flops": cost.total_flops}

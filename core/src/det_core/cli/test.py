@@ -39,7 +39,7 @@ def command(
     from det_core.engine.checkpoint import load_detector, read_header, weights_file, write_text
     from det_core.engine.distributed import join, leave
     from det_core.engine.evaluate import evaluate
-    from det_core.engine.loggers import Terminal
+    from det_core.reports.loggers import Terminal
 
     file = weights_file(checkpoint)
     header = read_header(file)

@@ -8,7 +8,7 @@ import attrs
 
 from det_core.config.plain import unstructure
 from det_core.plugins import plugin_manager
-from det_core.settings import Component, fields_of, is_union
+from det_core.settings import NO_LIMITS, Component, Limits, fields_of, is_union, limits_of
 
 _PRIMITIVES = {bool: "boolean", int: "integer", float: "number", str: "string"}
 
@@ -23,6 +23,17 @@ def json_schema(cls: type, title: str, *, partial: bool = False) -> dict[str, An
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title, **root, "$defs": schema.defs}
 
 
+def _bounds(limits: Limits) -> dict[str, float]:
+    """Bounds of a number in JSON Schema's words."""
+    words = {
+        "minimum": limits.least,
+        "exclusiveMinimum": limits.above,
+        "maximum": limits.most,
+        "exclusiveMaximum": limits.below,
+    }
+    return {word: bound for word, bound in words.items() if bound is not None}
+
+
 class _Schema:
     """Walks types, and gathers the definitions of the classes it meets."""
 
@@ -30,29 +41,29 @@ class _Schema:
         self.partial = partial
         self.defs: dict[str, Any] = {}
 
-    def of(self, cls: Any) -> dict[str, Any]:
-        """The schema of one type, classes by reference."""
+    def of(self, cls: Any, limits: Limits = NO_LIMITS) -> dict[str, Any]:
+        """The schema of one type within limits, classes by reference."""
         if cls in _PRIMITIVES:
-            return {"type": _PRIMITIVES[cls]}
+            return {"type": _PRIMITIVES[cls], **(_bounds(limits) if cls in (int, float) else {})}
         if cls is type(None):
             return {"type": "null"}
         args = get_args(cls)
         if get_origin(cls) is Literal:
             return {"enum": list(args)}
         if is_union(cls):
-            return {"anyOf": [self.of(a) for a in args]}
+            return {"anyOf": [self.of(a, limits) for a in args]}
         if get_origin(cls) is tuple:
-            return self._tuple(args)
-        if get_origin(cls) is dict:
-            return {"type": "object", "additionalProperties": self.of(args[1])}
+            return self._tuple(args, limits)
         if issubclass(cls, Component) and not ("type" in vars(cls) and cls.type):
             return self._slot(cls)
         return self._reference(cls)
 
-    def _tuple(self, args: tuple[Any, ...]) -> dict[str, Any]:
+    def _tuple(self, args: tuple[Any, ...], limits: Limits) -> dict[str, Any]:
         if len(args) == 2 and args[1] is Ellipsis:
-            return {"type": "array", "items": self.of(args[0])}
-        items = [self.of(a) for a in args]
+            few = {"minItems": limits.min_items} if limits.min_items else {}
+            unique = {"uniqueItems": True} if limits.distinct else {}
+            return {"type": "array", "items": self.of(args[0], limits), **few, **unique}
+        items = [self.of(a, limits) for a in args]
         return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
 
     def _slot(self, cls: type[Component]) -> dict[str, Any]:
@@ -73,12 +84,12 @@ class _Schema:
         properties: dict[str, Any] = {"type": {"const": cls.type}} if issubclass(cls, Component) else {}
         required: list[str] = []
         for attribute in fields_of(cls):
-            entry = self.of(attribute.type)
-            if "doc" in attribute.metadata:
+            entry = self.of(attribute.type, limits_of(attribute))
+            if attribute.metadata.get("doc"):
                 entry["description"] = attribute.metadata["doc"]
             if attribute.default is attrs.NOTHING:
                 required.append(attribute.name)
-            elif not isinstance(attribute.default, attrs.Factory):  # type: ignore[arg-type]
+            else:
                 entry["default"] = unstructure(attribute.default)
             properties[attribute.name] = entry
         text = " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())

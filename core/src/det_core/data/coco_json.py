@@ -15,9 +15,9 @@ from typing import Any
 from attrs import field, frozen
 
 from det_core.contracts import BadSample
-from det_core.data.files import Folder
-from det_core.data.masks import segmentation_problem
-from det_core.data.semantic import map_name
+from det_core.data.file_names import Folder
+from det_core.data.instance_masks import segmentation_problem
+from det_core.data.semantic_maps import map_name
 from det_core.errors import DataError
 from det_core.structures import Classes
 

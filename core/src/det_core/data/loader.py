@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from det_core.contracts import BadSample, DetectionDataset, Sample, Transform
-from det_core.data.dataset import REMEDY, BadImage
+from det_core.data.bad_samples import REMEDY, BadImage
 from det_core.data.transforms import apply_transforms
 from det_core.errors import DataError
 from det_core.structures import ImageInfo, Key, Targets

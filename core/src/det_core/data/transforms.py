@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from det_core.contracts import Sample, Transform
-from det_core.data.config import ColorJitterConfig, FlipConfig, ResizeConfig
+from det_core.data.data_config import ColorJitterConfig, FlipConfig, ResizeConfig
 from det_core.data.resize import Arithmetic, resize_image
 from det_core.structures import Key
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from attrs import field, frozen
 
 from det_core.contracts import BadSample
-from det_core.data.dataset import BadImage, image_size, size_problem
-from det_core.data.files import Folder
+from det_core.data.bad_samples import BadImage
+from det_core.data.file_names import Folder
+from det_core.data.images import image_size, size_problem
 from det_core.data.layout import VocSet
 from det_core.data.voc_xml import (
     Corners,

@@ -24,6 +24,7 @@ from det_core.errors import ConfigError, DetError
 from det_core.known import install_hint
 from det_core.load import recipe_from_plain
 from det_core.model.detector import Detector
+from det_core.model.memory_layout import to_channels_last
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
 from det_core.structures import Classes
@@ -227,6 +228,7 @@ def load_detector(
     except RuntimeError as error:
         raise CheckpointError(f"{file}: the weights do not fit its recipe: {error}") from None
     detector.test_transforms = recipe.data.test_transforms
+    to_channels_last(detector)
     return detector.to(device).eval()
 
 

@@ -9,12 +9,12 @@ from attrs import frozen
 
 from det_core.contracts import DetectionDataset, Evaluator
 from det_core.data.loader import TestLoader, test_loader
-from det_core.engine.augment import Augmentation, merge, unflip
 from det_core.engine.distributed import World, gather
-from det_core.engine.inference import for_inference
 from det_core.engine.predict import autocast, to_batch
+from det_core.engine.prepare_inference import for_inference
+from det_core.engine.test_time_augmentation import Augmentation, merge, unflip
 from det_core.errors import DetError
-from det_core.evaluation.config import CocoEvaluatorConfig
+from det_core.evaluation.metric_config import CocoEvaluatorConfig
 from det_core.model.detector import Detector
 from det_core.slots import EvaluatorConfig, TransformConfig
 from det_core.structures import Detections

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from det_core.engine.checkpoint import last_checkpoint, mark_best
-from det_core.engine.loggers import MetricsFile
 from det_core.errors import DetError
 from det_core.recipe import EvaluationConfig
+from det_core.reports.loggers import MetricsFile
 
 MARK = "evaluated"
 

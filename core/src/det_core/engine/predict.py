@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from det_core.contracts import Sample, Transform
-from det_core.data.dataset import read_image
+from det_core.data.images import read_image
 from det_core.data.loader import LoadedImage, prepare
-from det_core.engine.augment import Augmentation, merge, unflip
+from det_core.engine.test_time_augmentation import Augmentation, merge, unflip
 from det_core.errors import DetError
 from det_core.model.detector import Detector
 from det_core.structures import Batch, Detections, Key, Targets

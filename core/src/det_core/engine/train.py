@@ -22,23 +22,24 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from det_core.data.dataset import check_same_categories
+from det_core.data.categories import check_same_categories
 from det_core.data.loader import LoadedImage, TrainSampler, train_loader
-from det_core.engine import snapshot
-from det_core.engine.announce import facts, greeting
+from det_core.engine import training_state
 from det_core.engine.checkpoint import initialise, last_checkpoint, write_text
 from det_core.engine.distributed import GlobalLosses, World, barrier, gather, join, leave, reduce_losses
 from det_core.engine.evaluate import EvaluationStopped, evaluate
 from det_core.engine.history import History
-from det_core.engine.loggers import MetricsFile, TensorBoard, Terminal
-from det_core.engine.pictures import leave_pictures
 from det_core.engine.predict import autocast, to_batch, to_targets
 from det_core.engine.schedule import build_optimizer, learning_rate
-from det_core.engine.snapshot import Trained
+from det_core.engine.training_state import Trained
 from det_core.errors import DetError
 from det_core.model.detector import Detector
+from det_core.model.memory_layout import to_channels_last
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
+from det_core.reports.loggers import MetricsFile, TensorBoard, Terminal
+from det_core.reports.run_pictures import leave_pictures
+from det_core.reports.run_summary import facts, greeting
 
 
 class TrainingError(DetError):
@@ -159,7 +160,7 @@ class _Run:
         torch.manual_seed(recipe.schedule.seed + 1 + world.rank)
         self.step = 0
         if begin is not None:
-            self.step = snapshot.restore(begin, recipe, self.trained, self.total_batch, world)
+            self.step = training_state.restore(begin, recipe, self.trained, self.total_batch, world)
         if world.main:  # rows after the checkpoint, or of a run killed before its first, are written again
             metrics.rewind(self.step)
         barrier(world)
@@ -184,6 +185,7 @@ class _Run:
         """The detector with its first weights (unless a checkpoint is to fill it), and what trains it."""
         schedule, device = self.recipe.schedule, self.world.device
         detector = self.recipe.detector.build(classes=self.train_data.classes)
+        to_channels_last(detector)
         detector.test_transforms = self.recipe.data.test_transforms
         if fresh and self.options.init is not None:
             report = initialise(detector, self.options.init)
@@ -314,7 +316,7 @@ class _Run:
             self.terminal.say(f"left out: {bad}")
 
     def _save(self) -> None:
-        snapshot.save(self.options.work_dir, self.recipe, self.trained, self.step, self.total_batch, self.world)
+        training_state.save(self.options.work_dir, self.recipe, self.trained, self.step, self.total_batch, self.world)
 
     def _train_step(self, micro: Sequence[Sequence[LoadedImage]]) -> GlobalLosses:
         """Forward and backward of each micro-batch, then one update; the losses are means over micro-batches."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from det_core.contracts import Backbone, DenseHead, Head, Neck, ProposalHead, RoIHead, Trunk
-from det_core.data.config import ResizeConfig
+from det_core.data.data_config import ResizeConfig
 from det_core.errors import DetError
 from det_core.model.detector_config import DetectorConfig, PreprocessConfig
 from det_core.slots import TransformConfig
@@ -81,10 +81,6 @@ class Detector(nn.Module):
         self.classes = classes
         self.config = config
         self.test_transforms = test_transforms
-        # The layout that convolutions on CPUs and tensor cores work in: weights in another are rearranged in each call.
-        for parameter in self.parameters():
-            if parameter.dim() == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     @property
     def needs_masks(self) -> bool:
@@ -105,7 +101,7 @@ class Detector(nn.Module):
 
     def features(self, batch: Batch) -> list[Tensor]:
         """The feature maps that the heads get, finest first."""
-        # The layout of the weights; maps keep it from here on.
+        # The layout that convolutions work in on CPUs and tensor cores; maps keep it from here on.
         maps: list[Tensor] = self.backbone(batch.images.contiguous(memory_format=torch.channels_last))
         return maps if self.neck is None else self.neck(maps)
 

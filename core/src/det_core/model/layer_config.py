@@ -29,7 +29,7 @@ class BatchNormConfig(NormConfig):
     )
 
     def build(self, channels: int) -> nn.Module:
-        from det_core.model.conv_norm import BatchNorm
+        from det_core.model.fold_batch_norm import BatchNorm
 
         return BatchNorm(channels, eps=self.eps, frozen_statistics=self.frozen_statistics)
 
@@ -43,7 +43,7 @@ class FrozenBatchNormConfig(NormConfig):
     eps: float = setting("added to the variance; torchvision's first COCO weights want 0", default=1e-5, least=0)
 
     def build(self, channels: int) -> nn.Module:
-        from det_core.model.conv_norm import BatchNorm
+        from det_core.model.fold_batch_norm import BatchNorm
 
         # Old torch refuses 0; this vanishes beside any variance.
         norm = BatchNorm(channels, eps=max(self.eps, 1e-30), frozen_statistics=True)
@@ -120,14 +120,3 @@ class RoIAlignConfig(RoIPoolConfig):
         from det_core.model.roi_pool import RoIAlign
 
         return RoIAlign(self, inputs)
-
-
-@configclass
-class SoftNMSConfig:
-    """Soft-NMS (Bodla et al., 2017): overlapping detections lose score instead of going."""
-
-    method: Literal["linear", "gaussian"] = setting(
-        "linear: times 1 - IoU above the NMS threshold; gaussian: exp(-IoU^2 / sigma) always", default="linear"
-    )
-    sigma: float = setting("width of the Gaussian", default=0.5, above=0)
-    min_score: float = setting("detections that decay below it go", default=0.05, least=0, most=1)

@@ -10,7 +10,7 @@ from attrs import frozen
 from torch import Tensor
 
 import det_ops
-from det_core.model.layer_config import SoftNMSConfig
+from det_core.model.detection_config import SoftNMSConfig
 from det_core.structures import ImageInfo
 
 

@@ -1,1 +1,1 @@
-"""Checks and fixtures for plugin authors; `contracts` says what a part must hold, `plugins` isolates a manager."""
+"""For tests of plugins: contract checks, tiny inputs, box formulas, a pooling layer that echoes, isolated plugins."""

@@ -6,10 +6,10 @@ configuration tree: a map names its parts with their configurations, and each pa
 
 from det_core.errors import WeightsError
 from det_core.offers import Change, Names, Part, WeightMap
-from det_core.weights.files import SourceFile, read_source, read_state_dict
-from det_core.weights.fill import ImportReport, class_count, import_backbone, import_weights
-from det_core.weights.initial import load_initial
-from det_core.weights.names import SOURCES, holds_detector, translate
+from det_core.weights.fill_detector import ImportReport, class_count, import_backbone, import_weights
+from det_core.weights.initial_weights import load_initial
+from det_core.weights.read_files import SourceFile, read_source, read_state_dict
+from det_core.weights.translate_names import SOURCES, holds_detector, translate
 
 __all__ = [
     "SOURCES",

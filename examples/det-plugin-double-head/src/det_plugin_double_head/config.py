@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from det_core.boxes.config import DeltaCoderConfig, MaxIoUAssignerConfig, RandomSamplerConfig
+from det_core.boxes.box_config import DeltaCoderConfig, MaxIoUAssignerConfig, RandomSamplerConfig
 from det_core.model.layer_config import Conv2dConfig, GroupNormConfig, RoIAlignConfig
 from det_core.model.loss_config import CrossEntropyConfig, SmoothL1Config
 from det_core.settings import configclass, setting

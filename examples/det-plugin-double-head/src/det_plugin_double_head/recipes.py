@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from det_core.boxes.config import RandomSamplerConfig
-from det_core.data.config import FlipConfig, ResizeConfig, SampleConfig
-from det_core.evaluation.config import CocoEvaluatorConfig
+from det_core.boxes.box_config import RandomSamplerConfig
+from det_core.data.data_config import FlipConfig, ResizeConfig, SampleConfig
+from det_core.evaluation.metric_config import CocoEvaluatorConfig
 from det_core.model.detector_config import DetectorConfig
 from det_core.model.layer_config import GroupNormConfig
 from det_core.offers import RecipeEntry

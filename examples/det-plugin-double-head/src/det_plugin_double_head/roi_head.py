@@ -15,7 +15,7 @@ from det_core.contracts import Losses, RoIHead, RoIPool
 from det_core.model.layers import to_rois
 from det_core.model.losses import box_loss
 from det_core.model.postprocess import class_wise_nms, to_original
-from det_core.model.regions import SampledRegions, sample_regions
+from det_core.model.sample_regions import SampledRegions, sample_regions
 from det_core.structures import Batch, Detections, ImageInfo, Targets, full_precision
 from torch import Tensor
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from det_core.boxes.config import DeltaCoderConfig, MaxIoUAssignerConfig
+from det_core.boxes.box_config import DeltaCoderConfig, MaxIoUAssignerConfig
 from det_core.errors import ConfigError
 from det_core.model.loss_config import SmoothL1Config
 from det_core.settings import configclass, setting

@@ -41,7 +41,7 @@ class CascadeHead(RoIHead):
         self.box_heads, self.mask_heads = nn.ModuleList(box_heads), nn.ModuleList(mask_heads)
         self.needs_masks = len(mask_heads) > 0
         self._stages = nn.ModuleList(
-            stage.build(head.num_classes, class_agnostic=head.class_agnostic)
+            BoxStage(stage, head.num_classes, class_agnostic=head.class_agnostic)
             for stage, head in zip(config.stages, box_heads, strict=True)
         )
         self.mask_loss = config.mask_loss.build()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from det_core.data.config import ResizeConfig
+from det_core.data.data_config import ResizeConfig
 from det_core.model.detector_config import PreprocessConfig
 from det_core.model.layer_config import Conv2dConfig, GroupNormConfig
 from det_core.offers import RecipeEntry

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from det_core.contracts import Assigner, Assignment, LevelAnchors
-from det_core.model.dense import DenseOutputs, assign_usable, within_border
+from det_core.model.dense_detection import DenseOutputs, assign_usable, within_border
 from det_core.structures import Batch, LossTerm, Targets
 from det_plugin_guided_anchoring.config import GuidedAnchorsConfig
 from det_plugin_guided_anchoring.location import LocationLoss

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from det_core.boxes.config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig, RandomSamplerConfig
+from det_core.boxes.box_config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig, RandomSamplerConfig
 from det_core.errors import ConfigError
-from det_core.model.dense_config import DetectingHeadConfig
+from det_core.model.detection_config import DetectingHeadConfig
 from det_core.model.layer_config import Conv2dConfig
 from det_core.model.loss_config import BinaryCrossEntropyConfig, BoundedIoUConfig, FocalConfig, SmoothL1Config
 from det_core.settings import configclass, evolve, setting

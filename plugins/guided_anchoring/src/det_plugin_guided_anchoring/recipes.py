@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from det_core.boxes.config import DeltaCoderConfig, MaxIoUAssignerConfig, RandomSamplerConfig
+from det_core.boxes.box_config import DeltaCoderConfig, MaxIoUAssignerConfig, RandomSamplerConfig
 from det_core.model.detector_config import DetectorConfig
 from det_core.offers import RecipeEntry
 from det_core.recipe import Recipe

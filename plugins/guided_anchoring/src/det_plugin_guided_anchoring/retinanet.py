@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from det_core.contracts import DenseHead, LevelAnchors, Losses
-from det_core.model.dense import (
+from det_core.model.dense_detection import (
     DenseOutputs,
     anchor_labels,
     best_candidates,

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from det_core.contracts import Losses, ProposalHead
-from det_core.model.conv_norm import conv_norm
-from det_core.model.dense import best_candidates, dense_box_loss
+from det_core.model.dense_detection import best_candidates, dense_box_loss
+from det_core.model.fold_batch_norm import conv_norm
 from det_core.model.layers import normal_init
 from det_core.specs import ConvSpec, FeatureSpec, ProposalLimits
 from det_core.structures import Batch, Detections, ImageInfo, Targets

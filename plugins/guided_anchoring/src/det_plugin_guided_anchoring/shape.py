@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import det_ops
-from det_core.boxes.config import MaxIoUAssignerConfig
+from det_core.boxes.box_config import MaxIoUAssignerConfig
 from det_core.contracts import Assignment, BoxCoder
-from det_core.model.dense import assign_usable, dense_box_loss
+from det_core.model.dense_detection import assign_usable, dense_box_loss
 from det_core.structures import Batch, LossTerm, Targets
 from det_plugin_guided_anchoring.config import GuidedAnchorsConfig
 

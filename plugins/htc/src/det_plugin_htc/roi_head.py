@@ -51,7 +51,7 @@ class HTCHead(RoIHead):
         self.flows = nn.ModuleList(flows)
         self.needs_masks, self.needs_semantic = True, semantic is not None
         self._stages = nn.ModuleList(
-            stage.build(head.num_classes, class_agnostic=head.class_agnostic)
+            BoxStage(stage, head.num_classes, class_agnostic=head.class_agnostic)
             for stage, head in zip(config.stages, box_heads, strict=True)
         )
         self.mask_loss = config.mask_loss.build()

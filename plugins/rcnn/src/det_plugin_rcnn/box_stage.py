@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from det_core.contracts import BoxOutputs
 from det_core.model.losses import box_loss
-from det_core.model.regions import SampledRegions, sample_regions
+from det_core.model.sample_regions import SampledRegions, sample_regions
 from det_core.structures import ImageInfo, LossTerm, Targets, full_precision
 from det_plugin_rcnn.config import BoxStageConfig
 

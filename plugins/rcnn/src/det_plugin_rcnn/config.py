@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from det_core.boxes.config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig, RandomSamplerConfig
+from det_core.boxes.box_config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig, RandomSamplerConfig
 from det_core.errors import ConfigError, Problem
-from det_core.model.layer_config import Conv2dConfig, RoIAlignConfig, SoftNMSConfig
+from det_core.model.detection_config import DetectionSettings
+from det_core.model.layer_config import Conv2dConfig, RoIAlignConfig
 from det_core.model.loss_config import BinaryCrossEntropyConfig, CrossEntropyConfig, L1Config
 from det_core.settings import configclass, setting
 from det_core.slots import (
@@ -28,7 +29,6 @@ from det_core.specs import FeatureSpec, RegionSpec
 
 if TYPE_CHECKING:
     from det_plugin_rcnn.box_head import FCBoxHead
-    from det_plugin_rcnn.box_stage import BoxStage
     from det_plugin_rcnn.mask_head import ConvMaskHead
     from det_plugin_rcnn.roi_head import RCNNHead
     from det_plugin_rcnn.rpn import RPN
@@ -56,6 +56,9 @@ class RPNConfig(ProposalHeadConfig):
     nms_threshold: float = setting("IoU above which a proposal goes", default=0.7, least=0, most=1)
     min_size: float = setting("a proposal whose width or height is not above this goes", default=0.0, least=0)
     conv: ConvConfig = setting("the shared convolution", default=Conv2dConfig())
+
+    def anchor_config(self) -> AnchorConfig:
+        return self.anchors
 
     def check(self, features: FeatureSpec) -> None:
         features.same_channels(f"dense_head {self.type!r}")
@@ -119,14 +122,9 @@ class BoxStageConfig:
     cls_loss: LossConfig = setting("classification", default=CrossEntropyConfig())
     box_loss: LossConfig = setting("box regression", default=L1Config())
 
-    def build(self, num_classes: int, *, class_agnostic: bool) -> BoxStage:
-        from det_plugin_rcnn.box_stage import BoxStage
-
-        return BoxStage(self, num_classes, class_agnostic=class_agnostic)
-
 
 @configclass
-class RegionHeadConfig(RoIHeadConfig):
+class RegionHeadConfig(RoIHeadConfig, DetectionSettings):
     """What heads that pool, classify, regress and segment regions have in common: their parts and their detections."""
 
     roi_pool: RoIPoolConfig = setting("regions for the box head", default=RoIAlignConfig())
@@ -137,16 +135,8 @@ class RegionHeadConfig(RoIHeadConfig):
     )
     mask_head: MaskHeadConfig | None = setting("masks, where the model has them", default=None)
     mask_loss: LossConfig = setting("masks, per pixel", default=BinaryCrossEntropyConfig())
-    score_threshold: float = setting("detections above it are kept", default=0.05, least=0, most=1)
-    nms_threshold: float = setting("IoU above which a detection goes", default=0.5, least=0, most=1)
-    soft_nms: SoftNMSConfig | None = setting("decay overlapping detections instead", default=None)
-    class_agnostic_nms: bool = setting("detections of different classes suppress each other, too", default=False)
-    max_detections: int = setting("best per image", default=100, least=1)
     min_size: float = setting(
         "a detection narrower or lower than this many pixels of the network's input goes", default=0.0, least=0
-    )
-    nms_in: Literal["original", "network"] = setting(
-        "in whose pixels detections are compared: after or before boxes are scaled back", default="original"
     )
     mask_threshold: float = setting("probability of a mask's pixels", default=0.5, least=0, most=1)
     mask_paste: Literal["sampled", "resized"] = setting(
@@ -178,30 +168,10 @@ class RegionHeadConfig(RoIHeadConfig):
 
 
 @configclass
-class RCNNHeadConfig(RegionHeadConfig):
+class RCNNHeadConfig(RegionHeadConfig, BoxStageConfig):
     """The second stage of Faster and Mask R-CNN: pool, classify, regress, and segment if there is a mask head."""
 
     type: ClassVar[str] = "rcnn"
-
-    assigner: AssignerConfig = setting("proposals to objects", default=MaxIoUAssignerConfig())
-    sampler: SamplerConfig = setting(
-        "which proposals train", default=RandomSamplerConfig(count=512, positive_fraction=0.25)
-    )
-    add_ground_truth: bool = setting("objects' own boxes join the proposals in training", default=True)
-    coder: CoderConfig = setting("box regression targets", default=DeltaCoderConfig(stds=(0.1, 0.1, 0.2, 0.2)))
-    cls_loss: LossConfig = setting("classification", default=CrossEntropyConfig())
-    box_loss: LossConfig = setting("box regression", default=L1Config())
-
-    def box_stage(self) -> BoxStageConfig:
-        """How its boxes learn."""
-        return BoxStageConfig(
-            assigner=self.assigner,
-            sampler=self.sampler,
-            add_ground_truth=self.add_ground_truth,
-            coder=self.coder,
-            cls_loss=self.cls_loss,
-            box_loss=self.box_loss,
-        )
 
     def build(self, features: FeatureSpec, num_classes: int) -> RCNNHead:
         from det_plugin_rcnn.roi_head import build_rcnn_head

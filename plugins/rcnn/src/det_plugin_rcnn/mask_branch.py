@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from det_core.contracts import Loss
-from det_core.model.masks import PASTE, mask_targets
-from det_core.model.regions import SampledRegions
+from det_core.model.region_masks import PASTE, mask_targets
+from det_core.model.sample_regions import SampledRegions
 from det_core.structures import ImageInfo, LossTerm, Targets
 from det_plugin_rcnn.config import RegionHeadConfig
 from det_plugin_rcnn.detections import Found

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from det_core.contracts import RoIPool, Trunk
 from det_core.model.layers import to_rois
-from det_core.model.regions import SampledRegions
+from det_core.model.sample_regions import SampledRegions
 
 
 def pool_regions(

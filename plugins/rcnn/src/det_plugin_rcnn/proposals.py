@@ -14,7 +14,7 @@ from torch import Tensor
 
 import det_ops
 from det_core.contracts import Loss, Sampled
-from det_core.model.dense import Candidates
+from det_core.model.dense_detection import Candidates
 from det_core.model.postprocess import to_original
 from det_core.specs import ProposalLimits
 from det_core.structures import Detections, ImageInfo, LossTerm

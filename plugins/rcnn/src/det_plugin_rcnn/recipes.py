@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from det_core.boxes.config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig, RandomSamplerConfig
-from det_core.data.config import FlipConfig, ResizeConfig
+from det_core.boxes.box_config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig, RandomSamplerConfig
+from det_core.data.data_config import FlipConfig, ResizeConfig
 from det_core.model.detector_config import DetectorConfig
 from det_core.model.layer_config import RoIAlignConfig
 from det_core.model.loss_config import SmoothL1Config

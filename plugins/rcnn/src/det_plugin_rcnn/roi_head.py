@@ -13,6 +13,7 @@ from torch import Tensor
 from det_core.contracts import BoxHead, Losses, MaskHead, RoIHead, RoIPool, Trunk
 from det_core.specs import FeatureSpec
 from det_core.structures import Batch, Detections, Targets, full_precision
+from det_plugin_rcnn.box_stage import BoxStage
 from det_plugin_rcnn.config import RCNNHeadConfig
 from det_plugin_rcnn.detections import choose_detections, found_labels, to_detections
 from det_plugin_rcnn.mask_branch import mask_term, of_class, paste
@@ -37,7 +38,7 @@ class RCNNHead(RoIHead):
         self.roi_pool, self.trunk, self.box_head = roi_pool, trunk, box_head
         self.mask_roi_pool, self.mask_head = mask_roi_pool, mask_head
         self.needs_masks = mask_head is not None
-        self.stage = config.box_stage().build(box_head.num_classes, class_agnostic=box_head.class_agnostic)
+        self.stage = BoxStage(config, box_head.num_classes, class_agnostic=box_head.class_agnostic)
         self.mask_loss = config.mask_loss.build()
 
     def box_regions(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:

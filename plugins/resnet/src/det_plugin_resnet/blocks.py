@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from det_core.model.conv_norm import conv_norm
+from det_core.model.fold_batch_norm import conv_norm
 from det_core.model.layers import kaiming_init
 from det_core.slots import ConvConfig, NormConfig
 from det_core.specs import ConvSpec

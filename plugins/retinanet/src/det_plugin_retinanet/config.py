@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from det_core.boxes.config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig
-from det_core.model.dense_config import DetectingHeadConfig
+from det_core.boxes.box_config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig
+from det_core.model.detection_config import DetectingHeadConfig
 from det_core.model.layer_config import Conv2dConfig
 from det_core.model.loss_config import FocalConfig, L1Config
 from det_core.settings import configclass, setting
@@ -44,6 +44,9 @@ class RetinaNetHeadConfig(DetectingHeadConfig):
         "after every convolution of the towers; shared by levels, so none that counts them", default=None
     )
     conv: ConvConfig = setting("the towers' convolutions", default=Conv2dConfig())
+
+    def anchor_config(self) -> AnchorConfig:
+        return self.anchors
 
     def check(self, features: FeatureSpec) -> None:
         features.same_channels(f"dense_head {self.type!r}")

@@ -15,7 +15,7 @@ from attrs import evolve
 from torch import Tensor, nn
 
 from det_core.contracts import DenseHead, Losses
-from det_core.model.dense import (
+from det_core.model.dense_detection import (
     DenseOutputs,
     anchor_labels,
     best_candidates,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from det_core.contracts import Backbone
-from det_core.model.conv_norm import conv_norm
+from det_core.model.fold_batch_norm import conv_norm
 from det_core.model.layers import kaiming_init
 from det_core.weights import load_initial
 from det_plugin_ssd.config import VGGConfig

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from det_core.boxes.config import DeltaCoderConfig, MaxIoUAssignerConfig
+from det_core.boxes.box_config import DeltaCoderConfig, MaxIoUAssignerConfig
 from det_core.errors import ConfigError
-from det_core.model.dense_config import DetectingHeadConfig
+from det_core.model.detection_config import DetectingHeadConfig
 from det_core.model.layer_config import Conv2dConfig
 from det_core.model.loss_config import CrossEntropyConfig, SmoothL1Config
 from det_core.settings import configclass, setting
@@ -192,6 +192,9 @@ class SSDHeadConfig(DetectingHeadConfig):
     score_threshold: float = setting("detections above it are kept", default=0.02, least=0, most=1)
     nms_threshold: float = setting("IoU above which a detection goes", default=0.45, least=0, most=1)
     max_detections: int = setting("best per image", default=200, least=1)
+
+    def anchor_config(self) -> AnchorConfig:
+        return self.anchors
 
     def check(self, features: FeatureSpec) -> None:
         self.anchors.anchors_per_level(len(features.strides))

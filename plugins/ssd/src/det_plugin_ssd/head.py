@@ -14,7 +14,7 @@ from attrs import evolve
 from torch import Tensor, nn
 
 from det_core.contracts import DenseHead, Losses
-from det_core.model.dense import (
+from det_core.model.dense_detection import (
     DenseOutputs,
     best_candidates,
     best_per_class,

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from det_core.boxes.config import DeltaCoderConfig
-from det_core.data.config import FlipConfig, ResizeConfig
-from det_core.evaluation.config import VocEvaluatorConfig
+from det_core.boxes.box_config import DeltaCoderConfig
+from det_core.data.data_config import FlipConfig, ResizeConfig
+from det_core.evaluation.metric_config import VocEvaluatorConfig
 from det_core.model.detector_config import DetectorConfig, PreprocessConfig
 from det_core.model.layer_config import GroupNormConfig
 from det_core.offers import RecipeEntry

@@ -1,0 +1,37 @@
+"""Whether two data sets have the same classes under the same labels."""
+
+from __future__ import annotations
+
+from det_core.contracts import DetectionDataset
+from det_core.errors import DataError, listing
+
+
+def check_same_categories(train: DetectionDataset, val: DetectionDataset) -> None:
+    """DataError if two data sets do not have the same classes under the same labels."""
+    problems = category_mismatch(train, val)
+    if problems:
+        raise DataError(
+            "\n".join(
+                [
+                    f"{train.name} and {val.name} do not have the same categories:",
+                    *listing(problems),
+                    "make `categories` (names and ids) of both annotation files the same; in VOC format give both data "
+                    "sets the same `classes`",
+                ]
+            )
+        )
+
+
+def category_mismatch(train: DetectionDataset, val: DetectionDataset) -> list[str]:
+    """What differs between the classes of two data sets, a line each; empty if they agree."""
+    ours = dict(zip(train.classes.ids, train.classes.names, strict=True))
+    theirs = dict(zip(val.classes.ids, val.classes.names, strict=True))
+    lines = []
+    for number in sorted({*ours, *theirs}):
+        if number not in theirs:
+            lines.append(f"id {number}: {ours[number]!r} is only in {train.name}")
+        elif number not in ours:
+            lines.append(f"id {number}: {theirs[number]!r} is only in {val.name}")
+        elif ours[number] != theirs[number]:
+            lines.append(f"id {number}: {ours[number]!r} in {train.name}, but {theirs[number]!r} in {val.name}")
+    return lines

@@ -1,0 +1,244 @@
+"""Data sets in COCO format, held in flat arrays that loader processes share.
+
+Letters: N images, M annotations, n annotations of one image, H W its size. Boxes of the file are (x, y, width,
+height), boxes of samples xyxy, both in pixels of the image.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from attrs import frozen
+from numpy.typing import NDArray
+from torch import Tensor
+
+from det_core.contracts import BadSample, DetectionDataset, Sample
+from det_core.data.bad_samples import BadSamplesError, check_on_bad_sample, summary
+from det_core.data.coco_json import CocoRecords, Record, area_of, dropped_by_rule, read_coco
+from det_core.data.file_names import Names
+from det_core.data.images import read_image_of
+from det_core.data.instance_masks import SegmentationBuilder, Segmentations, segmentation_problem
+from det_core.data.proposals_file import read_proposals
+from det_core.data.semantic_maps import SemanticFolder, map_of_masks
+from det_core.errors import DataError, listing
+
+log = logging.getLogger(__name__)
+
+
+@frozen(eq=False, kw_only=True)
+class Annotations:
+    """M annotations ordered by image: those of image i are offsets[i]..offsets[i + 1].
+
+    offsets (N + 1,) int64. ids (M,) int64. boxes (M, 4) float64 as in the file. labels (M,) int64 in 0..K-1.
+    areas (M,) float64. crowd (M,) bool. trained (M,) bool: False where the reference's rules leave it out of
+    training (it still counts in evaluation). segmentations: of all, or None.
+    """
+
+    offsets: NDArray[np.int64]
+    ids: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    areas: NDArray[np.float64]
+    crowd: NDArray[np.bool_]
+    trained: NDArray[np.bool_]
+    segmentations: Segmentations | None
+
+    def of_image(self, index: int) -> NDArray[np.int64]:
+        """Positions of an image's annotations that training takes."""
+        start, end = int(self.offsets[index]), int(self.offsets[index + 1])
+        return start + np.flatnonzero(self.trained[start:end])
+
+
+class CocoDataset(DetectionDataset):
+    """A COCO annotation file and its folder of images, checked as a whole when opened.
+
+    Raises BadSamplesError (on_bad_sample="error") listing what is wrong with images and annotations, or leaves these
+    out and lists them in `skipped` ("skip"). Raises DataError if the file cannot be used at all.
+    `masks` reads segmentations and requires them. `semantic` brings semantic maps: a folder of them, of which each
+    image must have one, or "masks" makes them of the segmentations, where the id of a thing is its label and the one
+    after the last label is all else. `filter_empty` leaves out images without any annotation, `min_size` those whose
+    shorter side is below it. `dropped` counts annotations that
+    are in order but left out of training by COCO's usual rules (no area, less than a pixel wide or high, ignored),
+    `filtered` the images that `filter_empty` and `min_size` leave out. `proposals` is a proposals file; of each image's
+    boxes the best `max_proposals` are taken. DataError if it cannot be used, or lacks images of this data set.
+    """
+
+    def __init__(
+        self,
+        annotations: str | Path,
+        images: str | Path,
+        *,
+        masks: bool = False,
+        semantic: SemanticFolder | Literal["masks"] | None = None,
+        on_bad_sample: str = "error",
+        filter_empty: bool = False,
+        min_size: int = 0,
+        name: str = "",
+        proposals: str | Path | None = None,
+        max_proposals: int | None = None,
+    ) -> None:
+        check_on_bad_sample(on_bad_sample)
+        self.annotation_file, self.folder = Path(annotations), Path(images)
+        self.semantic = semantic
+        self.name = name or str(self.annotation_file)
+        self.on_bad_sample = on_bad_sample
+        self.has_masks = masks
+        maps = semantic.folder if isinstance(semantic, SemanticFolder) else None
+        masks = masks or semantic == "masks"
+        records = read_coco(self.annotation_file, self.folder, masks, maps)
+        self._judge(records.bad)
+        self.classes = records.classes
+        if semantic is not None:
+            self.semantic_classes = semantic.classes if isinstance(semantic, SemanticFolder) else len(self.classes) + 1
+        self.skipped = list(records.bad)
+        kept = _kept_images(records, filter_empty, min_size)
+        if not kept:
+            raise DataError(
+                f"{self.name}: no image is left of {len(records.images) + len(records.bad)} records: "
+                f"{summary(records.bad)}, filter_empty={filter_empty}, min_size={min_size}"
+            )
+        self.sizes = np.array([(r["height"], r["width"]) for r in kept], np.int64)
+        self.image_ids = np.array([r["id"] for r in kept], np.int64)
+        self._names = Names.of([r["file_name"] for r in kept])
+        self.table = _table(records, self.image_ids, masks)
+        self.dropped = int((~self.table.trained).sum())
+        self.filtered = len(records.images) - len(kept)
+        self.proposals = None if proposals is None else read_proposals(proposals)
+        self.max_proposals = max_proposals
+        self._proposal_rows = None if self.proposals is None else self.proposals.rows_of(self)
+
+    def _judge(self, bad: list[BadSample]) -> None:
+        if bad and self.on_bad_sample == "error":
+            raise BadSamplesError(self.name, bad)
+        if bad:
+            log.warning("%s: left out %s\n%s", self.name, summary(bad), "\n".join(listing(bad)))
+
+    def file(self, index: int) -> str:
+        return str(self.folder / self._names[index])
+
+    def load(self, index: int) -> Sample:
+        """Read an image with its annotations; boxes are clipped to the image. BadImage if it cannot be used."""
+        file, image_id = self.file(index), int(self.image_ids[index])
+        height, width = map(int, self.sizes[index])
+        image = read_image_of(file, image_id, (height, width), self.annotation_file)
+        chosen = self.table.of_image(index)
+        labels = torch.from_numpy(self.table.labels[chosen])
+        ignored = torch.from_numpy(self.table.crowd[chosen])
+        masks = self._masks(chosen, height, width)
+        semantic = None
+        if isinstance(self.semantic, SemanticFolder):
+            semantic = self.semantic.load(self._names[index], (height, width), image_id)
+        elif masks is not None and self.semantic == "masks":
+            semantic = map_of_masks(masks, labels, ignored, stuff=len(self.classes))
+        return Sample(
+            image=image,
+            boxes=_corners(self.table.boxes[chosen], height, width),
+            labels=labels,
+            ignored=ignored,
+            masks=masks if self.has_masks else None,
+            semantic=semantic,
+            proposals=self._proposals(index),
+            file=file,
+            image_id=image_id,
+        )
+
+    def _masks(self, chosen: NDArray[np.int64], height: int, width: int) -> Tensor | None:
+        if self.table.segmentations is None:
+            return None
+        return torch.from_numpy(self.table.segmentations.decode(chosen, height, width))
+
+    def _proposals(self, index: int) -> Tensor | None:
+        if self.proposals is None or self._proposal_rows is None:
+            return None
+        return self.proposals.of_row(int(self._proposal_rows[index]), self.max_proposals)
+
+    def ground_truth(self) -> dict[str, Any]:
+        names = zip(self.classes.ids, self.classes.names, strict=True)
+        return {
+            "info": {},
+            "licenses": [],
+            "categories": [{"id": number, "name": name} for number, name in names],
+            "images": [self._image_record(i) for i in range(len(self))],
+            "annotations": [a for i in range(len(self)) for a in self._annotation_records(i)],
+        }
+
+    def _image_record(self, index: int) -> Record:
+        height, width = map(int, self.sizes[index])
+        return {"id": int(self.image_ids[index]), "file_name": self._names[index], "height": height, "width": width}
+
+    def _annotation_records(self, index: int) -> list[Record]:
+        table, (height, width) = self.table, map(int, self.sizes[index])
+        records = []
+        for k in range(int(table.offsets[index]), int(table.offsets[index + 1])):
+            record: Record = {
+                "id": int(table.ids[k]),
+                "image_id": int(self.image_ids[index]),
+                "category_id": self.classes.ids[int(table.labels[k])],
+                "bbox": table.boxes[k].tolist(),
+                "area": float(table.areas[k]),
+                "iscrowd": int(table.crowd[k]),
+            }
+            if table.segmentations is not None:
+                record["segmentation"] = table.segmentations.plain(k, height, width)
+            records.append(record)
+        return records
+
+
+def _kept_images(records: CocoRecords, filter_empty: bool, min_size: int) -> list[Record]:
+    """Image records that the data set has, in the file's order."""
+    annotated = {a["image_id"] for a in records.annotations} if filter_empty else set()
+    return [
+        r
+        for r in records.images
+        if min(r["width"], r["height"]) >= min_size and (not filter_empty or r["id"] in annotated)
+    ]
+
+
+def _table(records: CocoRecords, image_ids: NDArray[np.int64], masks: bool) -> Annotations:
+    """The annotations of these images in flat arrays."""
+    position = {int(number): i for i, number in enumerate(image_ids)}
+    label = {number: i for i, number in enumerate(records.classes.ids)}
+    rows = sorted(
+        (a for a in records.annotations if a["image_id"] in position), key=lambda a: position[a["image_id"]]
+    )  # stable: the file's order within an image
+    counts = (
+        np.bincount([position[a["image_id"]] for a in rows], minlength=len(position)) if rows else [0] * len(position)
+    )
+    return Annotations(
+        offsets=np.cumsum([0, *counts], dtype=np.int64),
+        ids=np.array([a["id"] for a in rows], np.int64),
+        boxes=np.array([a["bbox"] for a in rows], np.float64).reshape(-1, 4),
+        labels=np.array([label[a["category_id"]] for a in rows], np.int64),
+        areas=np.array([area_of(a) for a in rows], np.float64),
+        crowd=np.array([a.get("iscrowd", 0) == 1 for a in rows], np.bool_),
+        trained=np.array([not dropped_by_rule(a) for a in rows], np.bool_),
+        segmentations=_segmentations(records, rows) if masks else None,
+    )
+
+
+def _segmentations(records: CocoRecords, rows: list[Record]) -> Segmentations:
+    sizes = {r["id"]: (r["height"], r["width"]) for r in records.images}
+    builder = SegmentationBuilder()
+    for row in rows:
+        height, width = sizes[row["image_id"]]
+        builder.add(_usable_segmentation(row, height, width), height, width)
+    return builder.build()
+
+
+def _usable_segmentation(row: Record, height: int, width: int) -> Any:
+    """The row's segmentation; an empty mask for one that training leaves out and that has none."""
+    value = row.get("segmentation")
+    if dropped_by_rule(row) and segmentation_problem(value, height, width):
+        return {"size": [height, width], "counts": [height * width]}
+    return value
+
+
+def _corners(boxes: NDArray[np.float64], height: int, width: int) -> Tensor:
+    """(n, 4) float64 xywh to float32 xyxy within the image."""
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    limits = np.array([width, height, width, height], np.float64)
+    return torch.from_numpy(np.clip(corners, 0, limits).astype(np.float32))

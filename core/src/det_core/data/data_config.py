@@ -1,0 +1,295 @@
+"""Configurations of core's data sets and transforms. Imports no torch; `build()` imports what it makes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from det_core.settings import configclass, setting
+from det_core.slots import DatasetConfig, TransformConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from det_core.contracts import DetectionDataset, Transform
+
+Split = Literal["train", "val"]
+Scales = tuple[tuple[int, int], ...]
+
+VOC_CLASSES: tuple[str, ...] = (
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+
+
+@configclass
+class ProposalsSettings(DatasetConfig):
+    """A data set whose samples may carry proposals from a file."""
+
+    proposals: str | None = setting(
+        "proposals file (`det-core proposals` writes it) for a detector without a proposal head; relative to the data "
+        "folder (the sample: to the working folder), or absolute; null = none",
+        default=None,
+    )
+    max_proposals: int | None = setting(
+        "best proposals of an image that are taken; null = all of the file", default=None, least=1
+    )
+
+    def has_proposals(self) -> bool:
+        return self.proposals is not None
+
+
+@configclass
+class FolderSettings(ProposalsSettings):
+    """What data sets of every format in a folder of images have in common."""
+
+    split: Split = setting("which part of the data set")
+    filter_empty: bool = setting("leave out images without any annotation", default=False)
+    min_size: int = setting("leave out images whose shorter side is below this", default=0, least=0)
+
+
+@configclass
+class CocoConfig(FolderSettings):
+    """A data set in COCO format: one JSON file and a folder of images."""
+
+    type: ClassVar[str] = "coco"
+
+    annotations: str | None = setting("annotation file below the root; null = found by the usual layouts", default=None)
+    images: str | None = setting("image folder below the root; null = found by the usual layouts", default=None)
+    semantic_dir: str | None = setting(
+        "folder below the root of semantic maps for a detector that trains on them: single-channel PNGs of class "
+        "ids, named like the images, 255 = unlabelled; null = none",
+        default=None,
+    )
+    semantic_classes: int = setting(
+        "ids that semantic maps may hold are 0..n-1, and 255; 182 of COCO-Stuff, things and stuff",
+        default=182,
+        least=1,
+        most=255,
+    )
+
+    def build(
+        self, root: str, *, masks: bool = False, semantic: bool = False, on_bad_sample: str = "error"
+    ) -> DetectionDataset:
+        """Open and check the data set; DataError (also LayoutError) with what is wrong."""
+        from det_core.data.coco_dataset import CocoDataset
+        from det_core.data.layout import find_layout
+        from det_core.data.semantic_maps import SemanticFolder
+        from det_core.errors import DataError
+
+        if semantic and self.semantic_dir is None:
+            raise DataError(
+                "the detector trains on semantic maps, but `data.train.semantic_dir` is not set; name a folder below "
+                "the data root with a single-channel PNG for each image, such as COCO-Stuff's stuffthingmaps/train2017 "
+                "(--set data.train.semantic_dir=FOLDER), or take a detector without a semantic branch"
+            )
+        layout = find_layout(root, self.split, self.annotations, self.images, self.semantic_dir if semantic else None)
+        maps = None if layout.semantic is None else SemanticFolder(layout.semantic, self.semantic_classes)
+        return CocoDataset(
+            layout.annotations,
+            layout.images,
+            masks=masks,
+            semantic=maps,
+            on_bad_sample=on_bad_sample,
+            filter_empty=self.filter_empty,
+            min_size=self.min_size,
+            proposals=_proposals(root, self.proposals),
+            max_proposals=self.max_proposals,
+        )
+
+
+def _proposals(root: str, name: str | None) -> Path | None:
+    """The proposals file that a configuration names; DataError if it is not there."""
+    from det_core.data.proposals_file import proposals_path
+
+    return None if name is None else proposals_path(root, name)
+
+
+def _named(names: tuple[str, ...]) -> str:
+    """What is wrong with a list of names."""
+    return "" if all(names) else "a name is empty"
+
+
+@configclass
+class VocConfig(FolderSettings):
+    """A data set in PASCAL VOC's format: folders Annotations (an XML file per image), ImageSets/Main and JPEGImages.
+
+    The root is such a folder, or holds some (VOC2007, VOC2012, ...), or their VOCdevkit. The images of all `sets` are
+    one data set.
+    """
+
+    type: ClassVar[str] = "voc"
+
+    sets: tuple[str, ...] | None = setting(
+        "image sets, such as VOC2007/trainval, or trainval of the only folder; null = the usual ones: of VOC2007 "
+        "and VOC2012, or the only folder, trainval and test, or else train and val",
+        default=None,
+        min_items=1,
+        distinct=True,
+        check=_named,
+    )
+    classes: tuple[str, ...] | None = setting(
+        "class names in the order of their labels; null = all that the annotations name, sorted",
+        default=VOC_CLASSES,
+        min_items=1,
+        distinct=True,
+        check=_named,
+    )
+    difficult: Literal["ignore", "keep"] = setting(
+        "difficult objects: left out of training (background, as crowd regions are) and ignored by the metrics, or "
+        "kept as objects like the others",
+        default="ignore",
+    )
+    corners: Literal["inclusive", "exact"] = setting(
+        "of boxes: VOC's, pixels counted from 1 that both belong to the box (which is then xmin - 1, ymin - 1, "
+        "xmax, ymax), or coordinates to be taken as they are",
+        default="inclusive",
+    )
+
+    def build(
+        self, root: str, *, masks: bool = False, semantic: bool = False, on_bad_sample: str = "error"
+    ) -> DetectionDataset:
+        """Open and check the data set; DataError (also LayoutError) with what is wrong."""
+        from det_core.data.layout import find_voc_sets
+        from det_core.data.voc_dataset import VocDataset
+        from det_core.errors import DataError
+
+        if masks or semantic:
+            what = "instance masks" if masks else "semantic maps"
+            raise DataError(
+                f"{root}: {what} are asked for, but data in VOC's format bring boxes alone; take a recipe that needs "
+                "none, or data in COCO's format (`type: coco`)"
+            )
+        return VocDataset(
+            find_voc_sets(root, self.split, self.sets),
+            self.classes,
+            name=root,
+            difficult=self.difficult,
+            corners=self.corners,
+            on_bad_sample=on_bad_sample,
+            filter_empty=self.filter_empty,
+            min_size=self.min_size,
+            proposals=_proposals(root, self.proposals),
+            max_proposals=self.max_proposals,
+        )
+
+
+@configclass
+class SampleConfig(ProposalsSettings):
+    """The bundled sample: 24 microscope images of cell nuclei with masks.
+
+    Semantic maps are made of the masks: id 0 is nucleus, as its label is, and id 1 all else.
+    """
+
+    type: ClassVar[str] = "sample"
+
+    split: Split = setting("17 images to train on, or 7 to evaluate")
+
+    def build(
+        self, root: str = "", *, masks: bool = False, semantic: bool = False, on_bad_sample: str = "error"
+    ) -> DetectionDataset:
+        """Open the sample; `root` plays no part."""
+        from det_core.data.coco_dataset import CocoDataset
+        from det_core.data.sample_files import sample_folder
+
+        folder = sample_folder()
+        return CocoDataset(
+            folder / f"instances_{self.split}.json",
+            folder / "images",
+            masks=masks,
+            semantic="masks" if semantic else None,
+            on_bad_sample=on_bad_sample,
+            name=f"sample ({self.split})",
+            proposals=_proposals("", self.proposals),
+            max_proposals=self.max_proposals,
+        )
+
+
+@configclass
+class ResizeConfig(TransformConfig):
+    """Resize to a scale, bilinear without antialiasing; masks and semantic maps take the nearest pixel.
+
+    With `keep_ratio` a scale is (long edge, short edge), upper bounds both; the factor is
+    min(long / max(h, w), short / min(h, w)) and the new size int(side * factor + 0.5), or int(side * factor) with
+    `rounding: down`. Without, it is (width, height).
+    """
+
+    type: ClassVar[str] = "resize"
+
+    scales: Scales = setting(
+        "(long edge, short edge) bounds in pixels; without keep_ratio (width, height)",
+        default=((1333, 800),),
+        min_items=1,
+        least=1,
+    )
+    keep_ratio: bool = setting("keep the shape of the image", default=True)
+    mode: Literal["choice", "range"] = setting(
+        "draw one of the scales, or each edge uniformly between the two given", default="choice"
+    )
+
+    rounding: Literal["nearest", "down"] = setting(
+        "of a new side to whole pixels, with keep_ratio; down is torchvision's detectors' way", default="nearest"
+    )
+    arithmetic: Literal["fixed_point", "float"] = setting(
+        "of pixels: OpenCV's, to 8 bits, or torch's, which keeps fractions (torchvision's detectors)",
+        default="fixed_point",
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.mode == "range" and len(self.scales) != 2:
+            raise ValueError(f"mode: range draws between two scales, but {len(self.scales)} given in `scales`")
+
+    def build(self) -> Transform:
+        from det_core.data.transforms import Resize
+
+        return Resize(self)
+
+
+@configclass
+class FlipConfig(TransformConfig):
+    """Mirror the image with its boxes, masks and semantic map."""
+
+    type: ClassVar[str] = "flip"
+
+    probability: float = setting("of a horizontal flip", default=0.5, least=0, most=1)
+    vertical_probability: float = setting("of a vertical flip", default=0.0, least=0, most=1)
+
+    def build(self) -> Transform:
+        from det_core.data.transforms import flip
+
+        return flip(self)
+
+
+@configclass
+class ColorJitterConfig(TransformConfig):
+    """Random brightness, contrast, saturation and hue, in random order (torchvision's ColorJitter)."""
+
+    type: ClassVar[str] = "color_jitter"
+
+    brightness: float = setting("factor drawn from 1 - x .. 1 + x; 0 = off", default=0.125, least=0)
+    contrast: float = setting("factor drawn from 1 - x .. 1 + x; 0 = off", default=0.5, least=0)
+    saturation: float = setting("factor drawn from 1 - x .. 1 + x; 0 = off", default=0.5, least=0)
+    hue: float = setting("shift drawn from -x .. x of the colour circle; 0 = off", default=0.05, least=0, most=0.5)
+    probability: float = setting("of changing the image at all", default=0.5, least=0, most=1)
+
+    def build(self) -> Transform:
+        from det_core.data.transforms import color_jitter
+
+        return color_jitter(self)

@@ -1,0 +1,102 @@
+"""Reading images: 8-bit RGB, turned as their EXIF data say.
+
+Letters: H W the size of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from det_core.data.bad_samples import bad_image
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+# PIL modes of 8 bits per channel (or fewer) that turn into RGB without loss of range.
+EIGHT_BIT_MODES = frozenset(
+    {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
+)
+
+QUARTER_TURNS = (5, 6, 7, 8)  # values of EXIF's orientation that swap height and width
+
+
+def read_image(path: str | Path, image_id: int | None = None) -> Tensor:
+    """An image file as (3, H, W) uint8 RGB, turned as its EXIF orientation says.
+
+    Raises BadImage with the path if the file is missing, truncated, no image, or of more than 8 bits per channel.
+    """
+    with _opened(path, image_id) as image:
+        return _pixels(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def read_image_of(path: str | Path, image_id: int, size: tuple[int, int], source: str | Path) -> Tensor:
+    """`read_image` of an image that `source` says is of this (height, width); BadImage also where it is not."""
+    image = read_image(path, image_id)
+    problem = size_problem((int(image.shape[1]), int(image.shape[2])), size, source)
+    if problem:
+        raise bad_image(path, image_id, problem)
+    return image
+
+
+def image_size(path: str | Path, image_id: int | None = None) -> tuple[int, int]:
+    """(height, width) of an image file, turned as its EXIF orientation says, without decoding its pixels.
+
+    Raises BadImage as `read_image` does, but for what only the pixels show (a truncated file).
+    """
+    with _opened(path, image_id) as image:
+        width, height = image.size
+        plain = image.format == "PNG" and "exif" not in image.info  # to look further, PIL would decode the pixels
+        turned = not plain and image.getexif().get(ExifTags.Base.Orientation) in QUARTER_TURNS
+        return (width, height) if turned else (height, width)
+
+
+def size_problem(found: tuple[int, int], said: tuple[int, int], source: str | Path) -> str:
+    """What is wrong where an image's (height, width) is not what its annotations say; empty if nothing is."""
+    if found == said:
+        return ""
+    return (
+        f"the image is {found[1]}x{found[0]} pixels (turned as its EXIF data say), but {source} says "
+        f"{said[1]}x{said[0]}; correct the sizes, or the image's orientation"
+    )
+
+
+@contextmanager
+def _opened(path: str | Path, image_id: int | None) -> Iterator[Image.Image]:
+    """An image file, opened by its header; BadImage for what goes wrong with it then or while it is used."""
+    try:
+        with Image.open(path) as image:
+            if image.mode not in EIGHT_BIT_MODES:
+                raise bad_image(
+                    path,
+                    image_id,
+                    f"pixels of more than 8 bits (PIL mode {image.mode}) are not taken; "
+                    "convert the image to 8-bit RGB or gray",
+                )
+            yield image
+    except FileNotFoundError:
+        raise bad_image(path, image_id, "the image file does not exist") from None
+    except UnidentifiedImageError:
+        raise bad_image(path, image_id, f"not an image that can be read ({_byte_count(path)})") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise bad_image(path, image_id, f"the image cannot be decoded: {error}") from None
+
+
+def _pixels(image: Image.Image) -> Tensor:
+    array = np.array(image)  # (H, W, 3), a copy that torch may own
+    return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+
+
+def _byte_count(path: str | Path) -> str:
+    try:
+        size = Path(path).stat().st_size
+    except OSError:
+        return "unreadable"
+    return "the file is empty" if size == 0 else f"{size} bytes"

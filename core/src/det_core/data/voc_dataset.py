@@ -1,0 +1,190 @@
+"""Data sets in PASCAL VOC's format, held in flat arrays that loader processes share.
+
+Letters: N images, M objects, n objects of one image, K classes. Boxes are xyxy in pixels of the image, as continuous
+coordinates: VOC's corners are pixels counted from 1, of which both belong to the box, so (xmin, ymin, xmax, ymax) is
+(xmin - 1, ymin - 1, xmax, ymax) here, xmax - xmin + 1 pixels wide. (mmdetection 2.x and 3.x take 1 off all four, which
+leaves out the last column and row of the box.)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from attrs import frozen
+from numpy.typing import NDArray
+
+from det_core.contracts import DetectionDataset, Sample
+from det_core.data.bad_samples import BadSamplesError, check_on_bad_sample, summary
+from det_core.data.data_config import VOC_CLASSES
+from det_core.data.file_names import Names
+from det_core.data.images import read_image_of
+from det_core.data.layout import VocSet
+from det_core.data.proposals_file import read_proposals
+from det_core.data.voc_files import VocImage, read_voc
+from det_core.data.voc_xml import Corners
+from det_core.errors import DataError, listing
+from det_core.structures import Classes
+
+log = logging.getLogger(__name__)
+
+
+@frozen(eq=False, kw_only=True)
+class Objects:
+    """M objects ordered by image: those of image i are offsets[i]..offsets[i + 1].
+
+    offsets (N + 1,) int64. boxes (M, 4) float64 xyxy within the image. labels (M,) int64 in 0..K-1. difficult,
+    truncated (M,) bool.
+    """
+
+    offsets: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    difficult: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+
+
+class VocDataset(DetectionDataset):
+    """The images of VOC image sets with their XML annotations, checked as a whole when opened.
+
+    Raises BadSamplesError (on_bad_sample="error") listing what is wrong with images and objects, with file and line, or
+    leaves these out and lists them in `skipped` ("skip"). Raises DataError if an image set cannot be used at all.
+    `classes` are the names of labels 0..K-1; None takes all that the annotations in the folders of the sets name (also
+    those of images that are in none of the sets, so that sets of the same folders agree), sorted. `difficult` is
+    "ignore" (such objects are `ignored` in samples, and metrics leave them out) or "keep". `corners`: "inclusive" as
+    this module says, or "exact" for boxes that are xyxy as they are. A box may reach outside its image by a pixel,
+    which is cut off. `filter_empty` leaves out images without any object, `min_size` those whose shorter side is below
+    it; `filtered` counts them. Ids of images count from 1 over all sets. `proposals` is a proposals file; of each
+    image's boxes the best `max_proposals` are taken. DataError if it cannot be used, or lacks images of this data set.
+    """
+
+    ignored_kind = "difficult objects"
+
+    def __init__(
+        self,
+        sets: Sequence[VocSet],
+        classes: Sequence[str] | None = VOC_CLASSES,
+        *,
+        name: str = "VOC",
+        difficult: str = "ignore",
+        corners: Corners = "inclusive",
+        on_bad_sample: str = "error",
+        filter_empty: bool = False,
+        min_size: int = 0,
+        proposals: str | Path | None = None,
+        max_proposals: int | None = None,
+    ) -> None:
+        check_on_bad_sample(on_bad_sample)
+        self.sets = tuple(sets)
+        self.name = f"{name} (VOC: {' + '.join(s.name for s in sets)})"
+        self.on_bad_sample = on_bad_sample
+        self.ignores = difficult == "ignore"
+        records = read_voc(self.sets, classes, corners)
+        self.skipped = list(records.bad)
+        self._judge()
+        if not records.classes:
+            raise DataError(f"{self.name}: no annotation names a class, so there is nothing to learn")
+        self.classes = Classes(names=records.classes, ids=tuple(range(1, len(records.classes) + 1)))
+        if classes is None:
+            log.info("%s: %d classes in the annotations: %s", self.name, len(self.classes), ", ".join(records.classes))
+        kept = [i for i in records.images if min(i.size) >= min_size and (i.objects or not filter_empty)]
+        if not kept:
+            raise DataError(
+                f"{self.name}: no image is left of {records.count}: {summary(records.bad)}, "
+                f"filter_empty={filter_empty}, min_size={min_size}"
+            )
+        self.filtered = len(records.images) - len(kept)
+        self.sizes = np.array([i.size for i in kept], np.int64)
+        self.image_ids = np.array([i.number for i in kept], np.int64)
+        self._rows = np.array([i.row for i in kept], np.int64)
+        self._names = Names.of([i.file for i in kept])
+        self.table = _table(kept, records.classes)
+        self.proposals = None if proposals is None else read_proposals(proposals)
+        self.max_proposals = max_proposals
+        self._proposal_rows = None if self.proposals is None else self.proposals.rows_of(self)
+
+    def _judge(self) -> None:
+        if self.skipped and self.on_bad_sample == "error":
+            raise BadSamplesError(self.name, self.skipped)
+        if self.skipped:
+            log.warning("%s: left out %s\n%s", self.name, summary(self.skipped), "\n".join(listing(self.skipped)))
+
+    def file(self, index: int) -> str:
+        return str(self.sets[self._rows[index]].images / self._names[index])
+
+    def annotation_file(self, index: int) -> Path:
+        """Path of an image's annotations."""
+        name = self._names[index]
+        return self.sets[self._rows[index]].annotations / f"{name.removesuffix(Path(name).suffix)}.xml"
+
+    def load(self, index: int) -> Sample:
+        """Read an image with its objects; BadImage if it cannot be used."""
+        file, image_id = self.file(index), int(self.image_ids[index])
+        height, width = map(int, self.sizes[index])
+        part = self._part(index)
+        difficult = torch.from_numpy(self.table.difficult[part].copy())
+        proposals = None
+        if self.proposals is not None and self._proposal_rows is not None:
+            proposals = self.proposals.of_row(int(self._proposal_rows[index]), self.max_proposals)
+        return Sample(
+            image=read_image_of(file, image_id, (height, width), self.annotation_file(index)),
+            boxes=torch.from_numpy(self.table.boxes[part].astype(np.float32)),
+            labels=torch.from_numpy(self.table.labels[part].copy()),
+            ignored=difficult if self.ignores else torch.zeros_like(difficult),
+            proposals=proposals,
+            file=file,
+            image_id=image_id,
+        )
+
+    def _part(self, index: int) -> slice:
+        return slice(int(self.table.offsets[index]), int(self.table.offsets[index + 1]))
+
+    def ground_truth(self) -> dict[str, Any]:
+        """All annotations as a fresh COCO-format dict, with `difficult` and `truncated`.
+
+        Objects that are to be ignored are crowd regions in it: COCO's metrics have no other way of ignoring one.
+        """
+        names = zip(self.classes.ids, self.classes.names, strict=True)
+        return {
+            "info": {},
+            "licenses": [],
+            "categories": [{"id": number, "name": name} for number, name in names],
+            "images": [self._image_record(i) for i in range(len(self))],
+            "annotations": [record for i in range(len(self)) for record in self._object_records(i)],
+        }
+
+    def _image_record(self, index: int) -> dict[str, Any]:
+        height, width = map(int, self.sizes[index])
+        return {"id": int(self.image_ids[index]), "file_name": self._names[index], "height": height, "width": width}
+
+    def _object_records(self, index: int) -> Iterator[dict[str, Any]]:
+        table, part = self.table, self._part(index)
+        for k in range(part.start, part.stop):
+            x1, y1, x2, y2 = table.boxes[k].tolist()
+            yield {
+                "id": k + 1,
+                "image_id": int(self.image_ids[index]),
+                "category_id": self.classes.ids[int(table.labels[k])],
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "area": (x2 - x1) * (y2 - y1),
+                "iscrowd": int(table.difficult[k]) if self.ignores else 0,
+                "difficult": int(table.difficult[k]),
+                "truncated": int(table.truncated[k]),
+            }
+
+
+def _table(images: Sequence[VocImage], classes: Sequence[str]) -> Objects:
+    """The objects of these images in flat arrays."""
+    label = {name: i for i, name in enumerate(classes)}
+    objects = [found for image in images for found in image.objects]
+    return Objects(
+        offsets=np.cumsum([0, *(len(image.objects) for image in images)], dtype=np.int64),
+        boxes=np.array([found.box for found in objects], np.float64).reshape(-1, 4),
+        labels=np.array([label[found.name] for found in objects], np.int64),
+        difficult=np.array([found.difficult for found in objects], np.bool_),
+        truncated=np.array([found.truncated for found in objects], np.bool_),
+    )

@@ -1,0 +1,139 @@
+"""What a detector costs: parameters, and the arithmetic of one image at test.
+
+Letters: H W input size, R proposals. Boxes are xyxy in pixels of the padded network input.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from det_core.contracts import ProposalHead
+from det_core.data.data_config import ResizeConfig, SampleConfig, VocConfig
+from det_core.model.detector import Detector, build_detector
+from det_core.model.detector_config import DetectorConfig
+from det_core.recipe import Recipe
+from det_core.settings import evolve
+from det_core.structures import Batch, ImageInfo
+
+PROPOSALS = 1000  # where no head says how many it proposes
+COCO_CLASSES, VOC_CLASSES, SAMPLE_CLASSES = 80, 20, 1
+
+
+@frozen
+class Cost:
+    """Of one detector. `parameters` counts values, `trainable` those that training changes.
+
+    `flops` of an image of `size` (H, W) by part (backbone, neck, dense_head, roi_head), as torch.utils.flop_counter
+    counts: two for each product that convolutions and matrix products sum, nothing for other work.
+    """
+
+    parameters: int
+    trainable: int
+    size: tuple[int, int]
+    flops: dict[str, int]
+
+    @property
+    def total_flops(self) -> int:
+        """Of all parts."""
+        return sum(self.flops.values())
+
+
+def recipe_cost(recipe: Recipe, size: tuple[int, int] | None = None) -> Cost:
+    """The cost of a recipe's detector with the classes of the data set that it names.
+
+    size: (H, W) of the image; None takes what the recipe resizes to, the short edge as the height.
+    """
+    return measure_cost(recipe.detector, class_count(recipe), size or size_at_test(recipe))
+
+
+def class_count(recipe: Recipe) -> int:
+    """How many classes the data set of a recipe has, told without opening it: COCO's, VOC's or the sample's."""
+    data = recipe.data.val
+    if isinstance(data, SampleConfig):
+        return SAMPLE_CLASSES
+    if isinstance(data, VocConfig):
+        return VOC_CLASSES if data.classes is None else len(data.classes)
+    return COCO_CLASSES
+
+
+def size_at_test(recipe: Recipe) -> tuple[int, int]:
+    """(H, W) of the largest image that a recipe tests on, not padded."""
+    resize = next((t for t in recipe.data.test_transforms if isinstance(t, ResizeConfig)), ResizeConfig())
+    long, short = resize.scales[0]
+    return short, long
+
+
+def measure_cost(config: DetectorConfig, num_classes: int, size: tuple[int, int]) -> Cost:
+    """Count parameters, and FLOPs of one image of `size` (H, W) before padding.
+
+    What works on whole maps runs on torch's meta device, so it costs no time. A RoI head runs for real, on as many
+    proposals as it gets at test, and finds as many objects as it may (no score threshold): its upper bound.
+    """
+    with torch.device("meta"):
+        detector = build_detector(config, num_classes, None).eval()
+    flops: dict[str, int] = {}
+    divisor = config.preprocess.pad_divisor
+    padded = [-(-side // divisor) * divisor for side in size]
+    infos = (ImageInfo(size=size, original_size=size),)
+    batch = Batch(images=torch.zeros(1, 3, *padded, device="meta"), infos=infos)
+    with torch.no_grad():
+        maps = _counted(flops, "backbone", detector.backbone, batch.images)
+        if detector.neck is not None:
+            maps = _counted(flops, "neck", detector.neck, maps)
+        if detector.dense_head is not None:
+            _counted(flops, "dense_head", detector.dense_head, maps)
+        if config.roi_head is not None:
+            _count_regions(flops, config, detector, num_classes, [tuple(x.shape) for x in maps], batch)
+    parameters = list(detector.parameters())
+    return Cost(
+        parameters=sum(p.numel() for p in parameters),
+        trainable=sum(p.numel() for p in parameters if p.requires_grad),
+        size=size,
+        flops=flops,
+    )
+
+
+def _counted(flops: dict[str, int], part: str, call: Any, *args: Any) -> Any:
+    with FlopCounterMode(display=False) as counter:
+        result = call(*args)
+    flops[part] = counter.get_total_flops()
+    return result
+
+
+def _count_regions(
+    flops: dict[str, int],
+    config: DetectorConfig,
+    detector: Detector,
+    num_classes: int,
+    shapes: list[tuple[int, ...]],
+    batch: Batch,
+) -> None:
+    """How many objects it finds hangs on values, so the RoI head works on real tensors, all 0 but for the boxes."""
+    assert config.roi_head is not None
+    head_config: Any = config.roi_head
+    if hasattr(head_config, "score_threshold"):
+        head_config = evolve(head_config, score_threshold=0.0)
+    features = (
+        config.neck.feature_spec(config.backbone.feature_spec()) if config.neck else config.backbone.feature_spec()
+    )
+    head: Any = head_config.build(features, num_classes).eval()
+    maps = [torch.zeros(shape).contiguous(memory_format=torch.channels_last) for shape in shapes]
+    count = PROPOSALS
+    if isinstance(detector.dense_head, ProposalHead):
+        count = detector.dense_head.test_limits.after_nms
+    images = torch.zeros(1, 1, 1, 1).expand(batch.images.shape)
+    given = Batch(images=images, infos=batch.infos)
+    _counted(flops, "roi_head", head.predict, maps, [_spread_boxes(count, batch.infos[0].size)], given)
+
+
+def _spread_boxes(count: int, size: tuple[int, int]) -> Tensor:
+    """(count, 4) boxes of all places and sizes in an image of `size` (H, W), the same in every run."""
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(count, 2, 2, generator=generator).sort(1).values
+    height, width = size
+    return (corners * torch.tensor([width, height])).flatten(1)

@@ -1,0 +1,73 @@
+"""Test-time augmentation: an image seen several times, at other scales and mirrored, its detections merged.
+
+Letters: n detections, h w original image size. Boxes are xyxy in pixels of the original image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from attrs import evolve, field, frozen, validators
+
+import det_ops
+from det_core import settings
+from det_core.data.data_config import FlipConfig, ResizeConfig
+from det_core.errors import DetError
+from det_core.slots import TransformConfig
+from det_core.structures import Detections
+
+
+@frozen(kw_only=True)
+class Augmentation:
+    """Views of each image, and how their detections are merged: by one more suppression inside each class.
+
+    scales: (long edge, short edge) in place of the recipe's own; none keeps that. flip: each view mirrored, too.
+    nms_threshold: IoU above which a detection goes. max_detections: of an image, over all views.
+    """
+
+    scales: tuple[tuple[int, int], ...] = ()
+    flip: bool = False
+    nms_threshold: float = field(default=0.5, validator=[validators.ge(0), validators.le(1)])
+    max_detections: int = field(default=100, validator=validators.ge(1))
+
+    def views(self, transforms: Sequence[TransformConfig]) -> list[tuple[tuple[TransformConfig, ...], bool]]:
+        """The transforms of each view, made from those of a test, and whether it is mirrored.
+
+        Raises:
+            DetError: for scales where the transforms do not resize.
+        """
+        plain = [tuple(transforms)]
+        if self.scales:
+            resizes = [(i, t) for i, t in enumerate(transforms) if isinstance(t, ResizeConfig)]
+            if not resizes:
+                kinds = ", ".join(t.type for t in transforms) or "none"
+                raise DetError(
+                    f"scales need a resize among the test transforms, found {kinds}; add one, or leave them out"
+                )
+            at, resize = resizes[0]
+            plain = [
+                (*transforms[:at], settings.evolve(resize, scales=(s,)), *transforms[at + 1 :]) for s in self.scales
+            ]
+        mirror = FlipConfig(probability=1.0)
+        return [(view, False) for view in plain] + [((*view, mirror), True) for view in plain if self.flip]
+
+
+def unflip(found: Detections, width: int) -> Detections:
+    """Detections of an image's mirror image, width pixels wide, as they lie in the image itself."""
+    boxes = found.boxes[:, [2, 1, 0, 3]]
+    boxes = torch.stack([width - boxes[:, 0], boxes[:, 1], width - boxes[:, 2], boxes[:, 3]], 1)
+    return evolve(found, boxes=boxes, masks=None if found.masks is None else found.masks.flip(-1))
+
+
+def merge(views: Sequence[Detections], augmentation: Augmentation) -> Detections:
+    """One image's detections from those of its views: the best of those that overlap, inside each class."""
+    masks = [v.masks for v in views]
+    together = Detections(
+        boxes=torch.cat([v.boxes for v in views]),
+        scores=torch.cat([v.scores for v in views]),
+        labels=torch.cat([v.labels for v in views]),
+        masks=None if any(m is None for m in masks) else torch.cat([m for m in masks if m is not None]),
+    )
+    kept = det_ops.batched_nms(together.boxes, together.scores, together.labels, augmentation.nms_threshold)
+    return together[kept[: augmentation.max_detections]]

@@ -1,0 +1,262 @@
+"""COCO's metrics, computed by pycocotools or, where installed, faster-coco-eval.
+
+Letters: T IoU thresholds (.50:.05:.95), R recall levels, K classes, A area ranges (all, small, medium, large), M
+limits on detections per image, n detections of an image. Metrics are fractions; nan where there is no ground truth.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from attrs import frozen
+from pycocotools import mask as coco_mask
+from rich.table import Table
+
+from det_core.contracts import DetectionDataset, EvaluationResult, Evaluator
+from det_core.errors import DataError, DetError
+from det_core.evaluation.class_labels import check_labels, class_names
+from det_core.evaluation.metric_config import AREAS, PROPOSAL_LIMITS, CocoEvaluatorConfig
+from det_core.evaluation.metric_tables import CLASSES_SHOWN, as_text, metric_table, percent
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from det_core.structures import Detections
+
+
+@frozen(eq=False)
+class Curves:
+    """What COCO's evaluation accumulates: precision (T, R, K, A, M), recall (T, K, A, M); -1 = no ground truth."""
+
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+
+
+class CocoEvaluator(Evaluator):
+    """AP and AR as COCO defines them."""
+
+    def __init__(self, config: CocoEvaluatorConfig, dataset: DetectionDataset) -> None:
+        if "mask" in config.kinds and not dataset.has_masks:
+            raise DataError(
+                f"{dataset.name}: masks are to be evaluated, but the data set was opened without masks; "
+                "evaluate `kinds: [box]`, or open it with masks=True"
+            )
+        self.config = config
+        self.dataset = dataset
+        self.backend = choose_backend(config.backend)
+
+    def encode(self, image_id: int, detections: Detections) -> list[dict[str, Any]]:
+        """Records with `image_id`, `category_id`, `bbox` (x, y, width, height), `score`, `segmentation` (of masks).
+
+        Raises DataError for a label that the data set has no class for.
+        """
+        boxes = detections.boxes.detach().double().cpu()
+        extents = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
+        scores, labels = detections.scores.detach().double().cpu().tolist(), detections.labels.cpu().tolist()
+        check_labels(self.dataset, labels)
+        records = [
+            {"image_id": image_id, "category_id": self.dataset.classes.ids[label], "bbox": box, "score": score}
+            for box, score, label in zip(extents, scores, labels, strict=True)
+        ]
+        if "mask" in self.config.kinds:
+            self._add_masks(records, detections.masks)
+        return records
+
+    def _add_masks(self, records: list[dict[str, Any]], masks: Tensor | None) -> None:
+        if masks is None:
+            raise DetError(
+                "masks are to be evaluated, but the detector gives none; evaluate `kinds: [box]`, or use a "
+                "detector with a mask head"
+            )
+        for record, code in zip(records, encode_masks(masks), strict=True):
+            record["segmentation"] = code
+
+    def compute(self, results: list[dict[str, Any]]) -> EvaluationResult:
+        metrics: dict[str, float] = {}
+        per_class: dict[str, dict[str, float]] = {name: {} for name in class_names(self.dataset)}
+        for kind in self.config.kinds:
+            curves = self._curves(kind, results)
+            if kind == "proposal":
+                metrics |= _proposal_metrics(curves)
+                continue
+            metrics |= _metrics(kind, curves, self._limits(kind))
+            for k, values in enumerate(per_class.values()):
+                values[f"{kind}_ap"] = _mean(curves.precision[:, :, k, 0, -1])
+                values[f"{kind}_ap50"] = _mean(curves.precision[0, :, k, 0, -1])
+        per_class = {name: values for name, values in per_class.items() if values}
+        return EvaluationResult(metrics=metrics, per_class=per_class, table=render(metrics, per_class))
+
+    def _limits(self, kind: str) -> tuple[int, ...]:
+        """Limits on detections per image, ascending."""
+        if kind == "proposal":
+            return PROPOSAL_LIMITS
+        return self.config.limits()
+
+    def _curves(self, kind: str, results: list[dict[str, Any]]) -> Curves:
+        truth = self.dataset.ground_truth()
+        known = set(self.dataset.image_ids.tolist())
+        detected = {**truth, "annotations": _as_annotations(kind, [r for r in results if r["image_id"] in known])}
+        evaluate = _faster if self.backend == "faster-coco-eval" else _pycocotools
+        with contextlib.redirect_stdout(io.StringIO()):
+            return evaluate(
+                truth, detected, "segm" if kind == "mask" else "bbox", self._limits(kind), by_class=kind != "proposal"
+            )
+
+
+def choose_backend(name: str) -> str:
+    """`auto` resolved to what is installed; DetError if faster-coco-eval is asked for and is not there."""
+    there = importlib.util.find_spec("faster_coco_eval") is not None
+    if name == "faster-coco-eval" and not there:
+        raise DetError(
+            "backend: faster-coco-eval is not installed; `pip install faster-coco-eval`, or use `backend: auto`"
+        )
+    return ("faster-coco-eval" if there else "pycocotools") if name == "auto" else name
+
+
+def encode_masks(masks: Tensor) -> list[dict[str, Any]]:
+    """(n, H, W) masks, anything but 0 set, as compressed run-length codes: {"size": [H, W], "counts": text}."""
+    array = (masks.detach() != 0).to("cpu", torch.uint8).numpy()
+    codes = []
+    for mask in array:
+        code = coco_mask.encode(np.asfortranarray(mask))
+        codes.append({"size": [int(s) for s in code["size"]], "counts": code["counts"].decode("ascii")})
+    return codes
+
+
+def _as_annotations(kind: str, results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records as COCO annotations; the area that decides small, medium and large is the mask's or the box's."""
+    annotations = []
+    for number, record in enumerate(results, start=1):
+        annotation = {key: record[key] for key in ("image_id", "category_id", "bbox", "score")}
+        annotation |= {"id": number, "iscrowd": 0, "area": record["bbox"][2] * record["bbox"][3]}
+        if kind == "mask":
+            annotation["segmentation"] = record["segmentation"]
+            annotation["area"] = float(coco_mask.area(record["segmentation"]))
+        annotations.append(annotation)
+    return annotations
+
+
+def _pycocotools(
+    truth: dict[str, Any], detected: dict[str, Any], iou_type: str, limits: tuple[int, ...], by_class: bool
+) -> Curves:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    return _run(COCOeval(_indexed(COCO(), truth), _indexed(COCO(), detected), iou_type), limits, by_class)
+
+
+def _faster(
+    truth: dict[str, Any], detected: dict[str, Any], iou_type: str, limits: tuple[int, ...], by_class: bool
+) -> Curves:
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    if not detected["annotations"]:  # it has nothing to match then
+        return _pycocotools(truth, detected, iou_type, limits, by_class)
+    return _run(COCOeval_faster(_indexed(COCO(), truth), _indexed(COCO(), detected), iou_type), limits, by_class)
+
+
+def _indexed(coco: Any, data: dict[str, Any]) -> Any:
+    """A COCO object of either library around this data."""
+    coco.dataset = data
+    coco.createIndex()
+    return coco
+
+
+def _run(evaluation: Any, limits: tuple[int, ...], by_class: bool) -> Curves:
+    evaluation.params.maxDets = list(limits)
+    evaluation.params.useCats = int(by_class)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    shape = (len(evaluation.params.iouThrs), -1, len(AREAS), len(limits))
+    recall = np.asarray(evaluation.eval["recall"], np.float64).reshape(shape)
+    precision = np.asarray(evaluation.eval["precision"], np.float64)
+    return Curves(precision.reshape(shape[0], -1, recall.shape[1], *shape[2:]), recall)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    """The mean of what is there (not -1), nan if nothing is."""
+    present = values[values > -1]
+    return float(present.mean()) if present.size else float("nan")
+
+
+def _metrics(kind: str, curves: Curves, limits: tuple[int, ...]) -> dict[str, float]:
+    """AP at the largest limit, AR at each."""
+    metrics = {
+        f"{kind}_ap": _mean(curves.precision[:, :, :, 0, -1]),
+        f"{kind}_ap50": _mean(curves.precision[0, :, :, 0, -1]),
+        f"{kind}_ap75": _mean(curves.precision[5, :, :, 0, -1]),
+    }
+    metrics |= {f"{kind}_ap{area}": _mean(curves.precision[:, :, :, a, -1]) for a, area in enumerate(AREAS) if area}
+    metrics |= {f"{kind}_ar{limit}": _mean(curves.recall[:, :, 0, m]) for m, limit in enumerate(limits)}
+    metrics |= {f"{kind}_ar{area}": _mean(curves.recall[:, :, a, -1]) for a, area in enumerate(AREAS) if area}
+    return metrics
+
+
+def _proposal_metrics(curves: Curves) -> dict[str, float]:
+    """Class-agnostic AR at each limit, and by area at the largest."""
+    metrics = {f"ar{limit}": _mean(curves.recall[:, :, 0, m]) for m, limit in enumerate(PROPOSAL_LIMITS)}
+    metrics |= {
+        f"ar{PROPOSAL_LIMITS[-1]}{area}": _mean(curves.recall[:, :, a, -1]) for a, area in enumerate(AREAS) if area
+    }
+    return metrics
+
+
+def render(metrics: dict[str, float], per_class: dict[str, dict[str, float]]) -> str:
+    """Metrics as text of at most 80 columns: percent, `n/a` where there is no ground truth."""
+    tables = []
+    kinds = [kind for kind in ("box", "mask") if f"{kind}_ap" in metrics]
+    if kinds:
+        tables.append(_ap_table(kinds, metrics))
+    if "ar100" in metrics:
+        tables.append(_proposal_table(metrics))
+    if kinds and 1 < len(per_class) <= CLASSES_SHOWN:
+        tables.append(_class_table(kinds, per_class))
+    return as_text(tables)
+
+
+def _ap_table(kinds: Sequence[str], metrics: dict[str, float]) -> Table:
+    counts = [
+        int(name.removeprefix(f"{kinds[0]}_ar"))
+        for name in metrics
+        if name.startswith(f"{kinds[0]}_ar") and name.removeprefix(f"{kinds[0]}_ar").isdigit()
+    ]
+    parts = {
+        "AP": "ap",
+        "AP50": "ap50",
+        "AP75": "ap75",
+        "APs": "ap_small",
+        "APm": "ap_medium",
+        "APl": "ap_large",
+        f"AR@{max(counts)}": f"ar{max(counts)}",
+    }
+    table = metric_table("COCO metrics (percent)", "", list(parts))
+    for kind in kinds:
+        table.add_row(kind, *(percent(metrics[f"{kind}_{part}"]) for part in parts.values()))
+    return table
+
+
+def _proposal_table(metrics: dict[str, float]) -> Table:
+    names = [name for name in metrics if name.startswith("ar")]
+    titles = [
+        name.replace("ar", "AR@", 1).replace("_small", " s").replace("_medium", " m").replace("_large", " l")
+        for name in names
+    ]
+    table = metric_table("Recall of proposals, all classes as one (percent)", "", titles)
+    table.add_row("proposals", *(percent(metrics[name]) for name in names))
+    return table
+
+
+def _class_table(kinds: Sequence[str], per_class: dict[str, dict[str, float]]) -> Table:
+    parts = [f"{kind}_{part}" for kind in kinds for part in ("ap", "ap50")]
+    titles = [part.replace("_ap", " AP") for part in parts]
+    table = metric_table("By class (percent)", "class", titles)
+    for name, values in per_class.items():
+        table.add_row(name, *(percent(values[part]) for part in parts))
+    return table

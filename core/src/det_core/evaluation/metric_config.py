@@ -1,0 +1,76 @@
+"""Configurations of core's evaluators. Imports no torch; `build()` imports what it makes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from det_core.settings import configclass, setting
+from det_core.slots import EvaluatorConfig
+
+if TYPE_CHECKING:
+    from det_core.contracts import DetectionDataset, Evaluator
+
+Kind = Literal["box", "mask", "proposal"]
+
+
+AREAS = ("", "_small", "_medium", "_large")
+PROPOSAL_LIMITS = (100, 300, 1000)
+VOC_METRICS = ("voc_map", "voc_map11")
+
+
+@configclass
+class CocoEvaluatorConfig(EvaluatorConfig):
+    """COCO's metrics: AP of boxes and masks (`box_ap`, `mask_ap50`, ...), AR of proposals (`ar1000`, ...)."""
+
+    type: ClassVar[str] = "coco"
+
+    kinds: tuple[Kind, ...] = setting("what is evaluated", default=("box",), min_items=1, distinct=True)
+    backend: Literal["auto", "pycocotools", "faster-coco-eval"] = setting(
+        "who computes: auto = faster-coco-eval where installed, else pycocotools (the same numbers)", default="auto"
+    )
+    max_detections: int = setting("best detections per image that count (boxes, masks)", default=100, least=1)
+
+    def needs_masks(self) -> bool:
+        return "mask" in self.kinds
+
+    def metric_names(self) -> tuple[str, ...]:
+        names = [name for kind in self.kinds if kind != "proposal" for name in self._average_names(kind)]
+        if "proposal" in self.kinds:
+            names += [f"ar{limit}" for limit in PROPOSAL_LIMITS]
+            names += [f"ar{PROPOSAL_LIMITS[-1]}{area}" for area in AREAS if area]
+        return tuple(names)
+
+    def _average_names(self, kind: Kind) -> list[str]:
+        names = [f"{kind}_ap{suffix}" for suffix in ("", "50", "75", *(a for a in AREAS if a))]
+        return names + [f"{kind}_ar{suffix}" for suffix in (*self.limits(), *(a for a in AREAS if a))]
+
+    def limits(self) -> tuple[int, ...]:
+        """Numbers of detections per image at which recall is measured, ascending."""
+        return tuple(sorted({limit for limit in (1, 10, self.max_detections) if limit <= self.max_detections}))
+
+    def build(self, dataset: DetectionDataset) -> Evaluator:
+        """The evaluator for a data set; DataError if the set has no masks and `mask` is asked for."""
+        from det_core.evaluation.coco_metric import CocoEvaluator
+
+        return CocoEvaluator(self, dataset)
+
+
+@configclass
+class VocEvaluatorConfig(EvaluatorConfig):
+    """PASCAL VOC's metric: mean AP at one IoU, from the area below the curve (`voc_map`) and 11 points (`voc_map11`).
+
+    The former is VOC2010's and later, the latter VOC2007's. Ignored (difficult) objects count neither way.
+    """
+
+    type: ClassVar[str] = "voc"
+
+    iou: float = setting("overlap from which on a detection is right", default=0.5, above=0, most=1)
+
+    def metric_names(self) -> tuple[str, ...]:
+        return VOC_METRICS
+
+    def build(self, dataset: DetectionDataset) -> Evaluator:
+        """The evaluator for a data set."""
+        from det_core.evaluation.voc_metric import VocEvaluator
+
+        return VocEvaluator(self, dataset)

@@ -1,0 +1,182 @@
+"""PASCAL VOC's metric (Everingham et al., The Pascal Visual Object Classes Challenge: A Retrospective, 2015).
+
+A detection belongs to the object of its class and image that it overlaps most, ignored (difficult) ones among them. If
+that overlap reaches the threshold, it is right where it is the first of that object, in descending order of score; it
+counts neither way where the object is ignored; all others are wrong. The AP of a class is the area below its curve of
+precision over recall, made monotonic (VOC2010 and later), or the mean of that curve at recalls 0, 0.1, ... 1 (VOC2007).
+Classes without objects (that are not ignored) have none, and are left out of the mean.
+
+Departures from the devkit: boxes are continuous, so a side is x2 - x1 with no pixel added, in objects and detections
+alike; whether a recall reaches one of the 11 points is decided in whole numbers, where the devkit's fractions round.
+
+Letters: n detections of an image, D of a class in all images, G objects of a class in an image, K classes. Boxes are
+xyxy in pixels of the original image.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from attrs import field, frozen
+
+from det_core.contracts import DetectionDataset, EvaluationResult, Evaluator
+from det_core.evaluation.class_labels import check_labels, class_names
+from det_core.evaluation.metric_config import VOC_METRICS, VocEvaluatorConfig
+from det_core.evaluation.metric_tables import CLASSES_SHOWN, as_text, metric_table, percent
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from det_core.structures import Detections
+
+POINTS = 11
+
+
+@frozen(eq=False)
+class ClassScore:
+    """AP by area and by 11 points, of so many objects; nan where there are none."""
+
+    area: float
+    points: float
+    objects: int
+
+
+@frozen(eq=False)
+class _Truth:
+    """The objects of a class in an image: boxes (G, 4) xyxy, and which of them are ignored (G,)."""
+
+    boxes: list[list[float]] = field(factory=list)
+    ignored: list[bool] = field(factory=list)
+
+
+class VocEvaluator(Evaluator):
+    """Mean AP at one IoU as VOC defines it, on any data set with boxes (crowd regions are ignored objects)."""
+
+    def __init__(self, config: VocEvaluatorConfig, dataset: DetectionDataset) -> None:
+        self.config = config
+        self.dataset = dataset
+
+    def encode(self, image_id: int, detections: Detections) -> list[dict[str, Any]]:
+        """Records with `image_id`, `label`, `box` (xyxy) and `score`; DataError for a label without a class."""
+        boxes = detections.boxes.detach().double().cpu().tolist()
+        scores, labels = detections.scores.detach().double().cpu().tolist(), detections.labels.cpu().tolist()
+        check_labels(self.dataset, labels)
+        return [
+            {"image_id": image_id, "label": label, "box": box, "score": score}
+            for box, score, label in zip(boxes, scores, labels, strict=True)
+        ]
+
+    def compute(self, results: list[dict[str, Any]]) -> EvaluationResult:
+        truth = self._truth()
+        found: list[list[dict[str, Any]]] = [[] for _ in self.dataset.classes.names]
+        for record in results:
+            found[record["label"]].append(record)
+        scores = [self._score(found[label], truth[label]) for label in range(len(found))]
+        means = [_mean([s.area for s in scores]), _mean([s.points for s in scores])]
+        metrics = dict(zip(VOC_METRICS, means, strict=True))
+        by_name = dict(zip(class_names(self.dataset), scores, strict=True))
+        per_class = {name: {"voc_ap": s.area, "voc_ap11": s.points} for name, s in by_name.items()}
+        return EvaluationResult(metrics=metrics, per_class=per_class, table=render(metrics, by_name, self.config.iou))
+
+    def _truth(self) -> list[dict[int, _Truth]]:
+        """By label, and by the row of the image in the data set: its objects."""
+        rows = {int(number): row for row, number in enumerate(self.dataset.image_ids)}
+        labels = {number: label for label, number in enumerate(self.dataset.classes.ids)}
+        truth: list[dict[int, _Truth]] = [defaultdict(_Truth) for _ in labels]
+        for annotation in self.dataset.ground_truth()["annotations"]:
+            x, y, width, height = annotation["bbox"]
+            objects = truth[labels[annotation["category_id"]]][rows[annotation["image_id"]]]
+            objects.boxes.append([x, y, x + width, y + height])
+            objects.ignored.append(bool(annotation["iscrowd"]))
+        return truth
+
+    def _score(self, records: list[dict[str, Any]], truth: dict[int, _Truth]) -> ClassScore:
+        """The AP of one class, from all of its detections and objects."""
+        count = sum(not ignored for objects in truth.values() for ignored in objects.ignored)
+        if not count:
+            return ClassScore(float("nan"), float("nan"), 0)
+        right = self._judge(records, truth)
+        return ClassScore(area_ap(right, count), points_ap(right, count), count)
+
+    def _judge(self, records: list[dict[str, Any]], truth: dict[int, _Truth]) -> NDArray[np.bool_]:
+        """Whether each detection of a class is right, in descending order of score, without those that do not count.
+
+        Where scores are the same, images go in the data set's order and detections in their image's.
+        """
+        place = {int(number): row for row, number in enumerate(self.dataset.image_ids)}
+        records = [r for r in records if r["image_id"] in place]
+        images = np.array([place[r["image_id"]] for r in records], np.int64)
+        boxes = np.array([r["box"] for r in records], np.float64).reshape(-1, 4)
+        scores = np.array([r["score"] for r in records], np.float64)
+        order = np.lexsort((images, -scores))
+        images, boxes = images[order], boxes[order]
+        right, counts = np.zeros(len(order), np.bool_), np.ones(len(order), np.bool_)
+        by_image = np.argsort(images, kind="stable")  # within an image still the best first
+        for image, objects in truth.items():
+            rows = by_image[slice(*np.searchsorted(images, (image, image + 1), sorter=by_image))]
+            if not rows.size:
+                continue
+            overlaps = box_iou(boxes[rows], np.array(objects.boxes, np.float64))
+            best = overlaps.argmax(1)
+            hit = overlaps[np.arange(len(rows)), best] >= self.config.iou
+            ignored = np.array(objects.ignored, np.bool_)[best]
+            counts[rows[hit & ignored]] = False
+            candidates = np.flatnonzero(hit & ~ignored)
+            first = np.unique(best[candidates], return_index=True)[1]
+            right[rows[candidates[first]]] = True
+        return right[counts]
+
+
+def box_iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, G) overlaps of boxes (n, 4) with boxes (G, 4); 0 where neither has an area."""
+    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+    common = sides.clip(min=0).prod(2)
+    areas = (a[:, 2:] - a[:, :2]).prod(1)[:, None] + (b[:, 2:] - b[:, :2]).prod(1)[None]
+    union = areas - common
+    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+
+
+def area_ap(right: NDArray[np.bool_], count: int) -> float:
+    """The area below precision over recall, where each precision is the best at this recall or a higher one.
+
+    right: (D,) whether detections are right, in descending order of score. count: objects there are.
+    """
+    best = _best_precisions(right)
+    return float(best[right].sum() / count)  # recall grows by 1 / count at each right one, and at no other
+
+
+def points_ap(right: NDArray[np.bool_], count: int) -> float:
+    """The mean of the best precisions at recalls of at least 0, 0.1, ... 1; arguments as `area_ap`."""
+    best, found = _best_precisions(right), right.cumsum()
+    total = 0.0
+    for point in range(POINTS):
+        reached = np.flatnonzero(found * (POINTS - 1) >= point * count)
+        total += float(best[reached[0]]) if reached.size else 0.0
+    return total / POINTS
+
+
+def _best_precisions(right: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(D,) the best precision of this detection and all after it."""
+    precision = right.cumsum() / np.arange(1, len(right) + 1)
+    best: NDArray[np.float64] = np.maximum.accumulate(precision[::-1])[::-1]
+    return best
+
+
+def _mean(values: list[float]) -> float:
+    """The mean of what is not nan; nan if nothing is there."""
+    present = [value for value in values if not np.isnan(value)]
+    return float(np.mean(present)) if present else float("nan")
+
+
+def render(metrics: dict[str, float], classes: dict[str, ClassScore], iou: float) -> str:
+    """Metrics as text of at most 80 columns: percent, `n/a` where there are no objects."""
+    table = metric_table(f"VOC metrics at IoU {iou:g} (percent)", "class", ["AP", "AP 11 points", "objects"])
+    if 1 < len(classes) <= CLASSES_SHOWN:
+        for name, score in classes.items():
+            table.add_row(name, percent(score.area), percent(score.points), str(score.objects))
+        table.add_section()
+    total = sum(score.objects for score in classes.values())
+    table.add_row("mean", *(percent(metrics[name]) for name in VOC_METRICS), str(total))
+    return as_text([table])

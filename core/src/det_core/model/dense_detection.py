@@ -1,0 +1,252 @@
+"""What heads that work on every location have in common: one row per anchor, targets, pre-selection, decoding.
+
+Letters: N images, L levels, A anchors per cell, C columns (classes), h w feature size, t anchors of one level,
+T anchors of all levels, u of them that may train, M objects, n candidates or detections of one image. Boxes are xyxy in
+pixels of the padded network input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from det_core.contracts import IGNORED, AnchorGenerator, Assigner, Assignment, BoxCoder, LevelAnchors, Loss, Sampled
+from det_core.model.detection_config import DetectionSettings
+from det_core.model.losses import box_loss
+from det_core.model.postprocess import pairs_nms, to_original
+from det_core.structures import Batch, Detections, ImageInfo, LossTerm, Targets, full_precision
+
+UNLEARNT = -1  # the label of anchors that are neither object nor background, as the focal loss takes it
+
+
+@frozen(eq=False)
+class DenseOutputs:
+    """Per level: scores (N, t, C) logits and deltas (N, t, 4), in the order of the level's anchors; and these."""
+
+    scores: list[Tensor]
+    deltas: list[Tensor]
+    anchors: list[LevelAnchors]
+
+
+def per_anchor(maps: Tensor, columns: int) -> Tensor:
+    """(N, A * columns, h, w) to (N, h*w*A, columns), in the order of anchors: row, column, anchor."""
+    return maps.permute(0, 2, 3, 1).reshape(len(maps), -1, columns)
+
+
+def dense_outputs(
+    scores: Sequence[Tensor], deltas: Sequence[Tensor], columns: int, anchors: AnchorGenerator
+) -> DenseOutputs:
+    """Of L maps of scores (N, A * columns, h, w) and of deltas (N, A * 4, h, w), one row per anchor."""
+    sizes = [(int(x.shape[-2]), int(x.shape[-1])) for x in scores]
+    return DenseOutputs(
+        scores=[per_anchor(x, columns) for x in scores],
+        deltas=[per_anchor(x, 4) for x in deltas],
+        anchors=anchors(sizes, scores[0].device),
+    )
+
+
+@frozen(eq=False)
+class AnchorMatches:
+    """Of each image: anchors (T, 4) of all levels, and what they stand for, those that do not train being ignored."""
+
+    anchors: list[Tensor]
+    assignments: list[Assignment]
+
+
+def match_anchors(
+    levels: Sequence[LevelAnchors],
+    strides: Sequence[int],
+    assigner: Assigner,
+    targets: Sequence[Targets],
+    batch: Batch,
+    allowed_border: int = -1,
+) -> AnchorMatches:
+    """Assign the anchors of every image to its objects.
+
+    An anchor trains where its cell begins inside the padded batch and it does not reach further than `allowed_border`
+    pixels out of its image (-1: however far).
+    """
+    anchors = torch.cat([level.boxes for level in levels])
+    valid = torch.cat([level.valid(batch.padded_size, stride) for level, stride in zip(levels, strides, strict=True)])
+    return AnchorMatches(
+        [anchors] * len(batch),
+        [
+            assign_usable(assigner, anchors, target.boxes, valid & within_border(anchors, info, allowed_border))
+            for target, info in zip(targets, batch.infos, strict=True)
+        ],
+    )
+
+
+def within_border(anchors: Tensor, info: ImageInfo, allowed: int) -> Tensor:
+    """(T,) bool: anchors (T, 4) that reach at most `allowed` pixels out of the image; all where it is negative."""
+    if allowed < 0:
+        return torch.ones(len(anchors), dtype=torch.bool, device=anchors.device)
+    height, width = info.size
+    x1, y1, x2, y2 = anchors.unbind(1)
+    return (x1 >= -allowed) & (y1 >= -allowed) & (x2 < width + allowed) & (y2 < height + allowed)
+
+
+def assign_usable(
+    assign: Callable[[Tensor, Tensor], Assignment], anchors: Tensor, boxes: Tensor, usable: Tensor
+) -> Assignment:
+    """Which object each anchor stands for, those that may not train being ignored.
+
+    Args:
+        assign: anchors (u, ...) and objects (M, 4) to what they stand for, as an `Assigner` does.
+        anchors: (T, ...), whatever `assign` takes.
+        boxes: (M, 4), the image's objects.
+        usable: (T,) bool.
+    """
+    rows = usable.nonzero().flatten()
+    if len(rows) == len(usable):
+        return assign(anchors, boxes)
+    objects = torch.full((len(usable),), IGNORED, dtype=torch.int64, device=usable.device)
+    objects[rows] = assign(anchors[rows], boxes).objects
+    return Assignment(objects)
+
+
+def everything(assignment: Assignment) -> Sampled:
+    """All anchors that stand for something, for losses that need no sampling."""
+    positive = assignment.positive()
+    return Sampled(positive, assignment.negative(), assignment.objects[positive])
+
+
+def anchor_labels(chosen: Sequence[Sampled], targets: Sequence[Targets], anchors: int, background: int) -> Tensor:
+    """(N, anchors) int64: each anchor's class, `background`, or UNLEARNT where it is not among the chosen."""
+    labels = torch.full((len(chosen), anchors), UNLEARNT, device=targets[0].labels.device)
+    for row, c, target in zip(labels, chosen, targets, strict=True):
+        row[c.negative] = background
+        row[c.positive] = target.labels[c.objects]
+    return labels
+
+
+def dense_box_loss(
+    loss: Loss,
+    coder: BoxCoder,
+    anchors: Sequence[Tensor],
+    deltas: Sequence[Tensor],
+    chosen: Sequence[Sampled],
+    targets: Sequence[Targets],
+    count: Tensor | float,
+) -> LossTerm:
+    """The box loss of the positive anchors of all images, normalised by `count`.
+
+    Args:
+        loss, coder: the head's.
+        anchors: of each image (T, 4).
+        deltas: of each image (T, 4).
+        chosen: of each image.
+        targets: of each image.
+        count: what the sum is divided by.
+    """
+    predicted = torch.cat([row[s.positive] for row, s in zip(deltas, chosen, strict=True)])
+    at = torch.cat([a[s.positive] for a, s in zip(anchors, chosen, strict=True)])
+    boxes = torch.cat([t.boxes[s.objects] for t, s in zip(targets, chosen, strict=True)])
+    return box_loss(loss, coder, at, predicted, boxes, count)
+
+
+@frozen(eq=False)
+class Candidates:
+    """Of one image: boxes (n, 4) clipped to it, scores (n,), labels (n,) int64 columns, levels (n,) int64."""
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    levels: Tensor
+
+    def where(self, keep: Tensor) -> Candidates:
+        """Those that a mask (n,) bool, or indices (m,) int64, keep."""
+        return Candidates(self.boxes[keep], self.scores[keep], self.labels[keep], self.levels[keep])
+
+    def larger_than(self, side: float) -> Tensor:
+        """(n,) bool: width and height are above `side` pixels of the network's input."""
+        return ((self.boxes[:, 2:] - self.boxes[:, :2]) > side).all(1)
+
+
+def best_candidates(
+    outputs: DenseOutputs, row: int, info: ImageInfo, coder: BoxCoder, *, limit: int, above: float | None = None
+) -> Candidates:
+    """The best (anchor, column) pairs of each level of one image, decoded; level after level, best first in each.
+
+    Scores are those of `outputs` as they are: logits, where order is all that counts, so that millions of them need
+    no sigmoid; or probabilities, where a head has put these in.
+
+    Args:
+        outputs: of the batch.
+        row: which image of it; `info` says its size.
+        coder: deltas to boxes.
+        limit: pairs of a level that stay.
+        above: scores that stay are above it; None keeps all.
+    """
+    found = []
+    for number, level in enumerate(outputs.anchors):
+        values, at, label = _best_pairs(full_precision(outputs.scores[number][row]), limit, above)
+        boxes = coder.decode(level.boxes[at], outputs.deltas[number][row][at], info.size)
+        found.append((boxes, values, label, torch.full_like(at, number)))
+    return Candidates(*(torch.cat(column) for column in zip(*found, strict=True)))
+
+
+def _best_pairs(values: Tensor, limit: int, above: float | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Of (t, C) the values (n,) that are high enough, best first and at most `limit`; their rows and columns (n,)."""
+    columns = values.shape[1]
+    flat = values.flatten()
+    if above is None:
+        best, at = flat.topk(min(limit, len(flat)))
+    else:
+        kept = (flat > above).nonzero().flatten()
+        best, order = flat[kept].topk(min(limit, len(kept)))
+        at = kept[order]
+    return best, at // columns, at % columns
+
+
+def best_per_class(
+    outputs: DenseOutputs, row: int, info: ImageInfo, coder: BoxCoder, *, limit: int, above: float | None = None
+) -> Candidates:
+    """The best anchors of each column over all levels of one image, decoded (torchvision's SSD); column after column.
+
+    Args: as `best_candidates`; `limit` counts anchors of one column.
+    """
+    values = full_precision(torch.cat([scores[row] for scores in outputs.scores]))
+    at, labels = _best_of_columns(values, limit, above)
+    best = values[at, labels]
+    anchors = torch.cat([level.boxes for level in outputs.anchors])
+    deltas = torch.cat([deltas[row] for deltas in outputs.deltas])
+    counts = torch.tensor([len(level.boxes) for level in outputs.anchors], device=at.device)
+    levels = torch.bucketize(at, counts.cumsum(0), right=True)
+    return Candidates(coder.decode(anchors[at], deltas[at], info.size), best, labels, levels)
+
+
+def _best_of_columns(values: Tensor, limit: int, above: float | None) -> tuple[Tensor, Tensor]:
+    """Rows and columns (n,) of the at most `limit` best values of each column of (T, C); column after column.
+
+    With a threshold only what is above it is sorted, a small part of all values.
+    """
+    if above is None:
+        at = values.topk(min(limit, len(values)), 0).indices.T  # (C, n)
+        return at.flatten(), torch.arange(len(at), device=at.device).repeat_interleave(at.shape[1])
+    at, labels = (values > above).nonzero().unbind(1)
+    order = values[at, labels].argsort(descending=True, stable=True)
+    order = order[labels[order].argsort(stable=True)]
+    at, labels = at[order], labels[order]
+    starts = torch.searchsorted(labels, torch.arange(values.shape[1], device=labels.device))
+    rank = torch.arange(len(labels), device=labels.device) - starts[labels]
+    return at[rank < limit], labels[rank < limit]
+
+
+def suppress(best: Candidates, info: ImageInfo, config: DetectionSettings) -> Detections:
+    """NMS inside each class, compared in original or network pixels; the best as detections in original pixels."""
+    network = config.nms_in == "network"
+    found = pairs_nms(
+        best.boxes if network else to_original(best.boxes, info),
+        best.scores,
+        best.labels,
+        nms_threshold=config.nms_threshold,
+        max_detections=config.max_detections,
+        soft=config.soft_nms,
+        class_agnostic=config.class_agnostic_nms,
+    )
+    boxes = to_original(found.boxes, info) if network else found.boxes
+    return Detections(boxes=boxes, scores=found.scores, labels=found.labels)

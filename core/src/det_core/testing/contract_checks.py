@@ -1,0 +1,531 @@
+"""What every part of a detector must hold, as functions that a plugin's tests call.
+
+`check_backbone(MyConfig())` and its like build a part, at two class counts where it has any, and raise AssertionError
+that says which contract is broken and how. `check_plugin("my_plugin")` looks at all that an installed plugin brings.
+
+Letters: N images, R regions, K foreground classes. Inputs are small and made from fixed seeds; all runs on the CPU.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from det_core.config.convert import structure
+from det_core.config.plain import unstructure
+from det_core.config.yaml_text import parse_yaml, to_yaml
+from det_core.contracts import BoxOutputs, DenseHead, Head, Losses, ProposalHead, RoIHead
+from det_core.model.detector import Detector
+from det_core.model.detector_config import DetectorConfig
+from det_core.offers import RecipeEntry
+from det_core.plugins import PluginState, plugin_manager
+from det_core.recipe import Recipe
+from det_core.settings import Component, evolve, fields_of
+from det_core.slots import (
+    BackboneConfig,
+    BoxHeadConfig,
+    DenseHeadConfig,
+    MaskHeadConfig,
+    NeckConfig,
+    RoIHeadConfig,
+    RoIPoolConfig,
+    TrunkConfig,
+)
+from det_core.specs import FeatureSpec, RegionSpec
+from det_core.structures import Batch, Detections, LossTerm
+from det_core.testing.tiny_inputs import (
+    PYRAMID,
+    REGIONS,
+    STAGES,
+    make_batch,
+    make_features,
+    make_proposals,
+    make_targets,
+)
+
+CLASS_COUNTS = (3, 5)
+
+
+# one function per slot
+
+
+def check_backbone(config: BackboneConfig) -> None:
+    """Spec, gradients, autocast, save and load, configuration, import-lightness of a backbone."""
+    check_config(config)
+    batch = make_batch()
+
+    def run(module: nn.Module) -> list[Tensor]:
+        return list(module(batch.images))
+
+    module = _built(config.build)
+    _check_maps(config, config.feature_spec(), module, run(module), batch)
+    _check_module(config, config.build, run)
+
+
+def check_neck(config: NeckConfig, inputs: FeatureSpec = STAGES) -> None:
+    """Spec, gradients, autocast, save and load, configuration, import-lightness of a neck."""
+    check_config(config)
+    batch = make_batch()
+    features = make_features(inputs, batch)
+
+    def build() -> nn.Module:
+        return config.build(inputs)
+
+    def run(module: nn.Module) -> list[Tensor]:
+        return list(module(features))
+
+    module = _built(build)
+    _check_maps(config, config.feature_spec(inputs), module, run(module), batch)
+    _check_module(config, build, run)
+
+
+def check_roi_pool(config: RoIPoolConfig, inputs: FeatureSpec = PYRAMID) -> None:
+    """Spec, no regions, gradients to the features, save and load of a RoI pooling layer."""
+    check_config(config)
+    batch = make_batch()
+    features = make_features(inputs, batch)
+    rois = _rois(make_proposals(batch, make_targets(batch, 1)))
+
+    def build() -> nn.Module:
+        return config.build(inputs)
+
+    module = _built(build)
+    spec = config.region_spec(inputs)
+    _check_spec(config, spec, module.out)
+    for count in (len(rois), 0):
+        shape = tuple(module(features, rois[:count]).shape)
+        assert shape == (count, spec.channels, *spec.size), f"{_who(config)}: {count} rois give {shape}, not {spec}"
+    _check_module(config, build, lambda m: m(features, rois))
+
+
+def check_trunk(config: TrunkConfig, inputs: RegionSpec = REGIONS) -> None:
+    """Spec, no regions, gradients, autocast, save and load of a RoI head's shared stage."""
+    check_config(config)
+
+    def build() -> nn.Module:
+        return config.build(inputs)
+
+    module = _built(build)
+    spec = config.region_spec(inputs)
+    _check_spec(config, spec, module.out)
+    for count in (4, 0):
+        shape = tuple(module(_regions(inputs, count)).shape)
+        assert shape == (count, spec.channels, *spec.size), f"{_who(config)}: {count} regions give {shape}, not {spec}"
+    _check_module(config, build, lambda m: m(_regions(inputs)))
+
+
+def check_box_head(config: BoxHeadConfig, inputs: RegionSpec = REGIONS) -> None:
+    """Shapes (no regions too), class counts, gradients, autocast, save and load of a box head."""
+    check_config(config)
+    for k in CLASS_COUNTS:
+        module = _built(partial(config.build, inputs, k))
+        _equal(config, "num_classes", module.num_classes, k)
+        for count in (4, 0):
+            out = module(_regions(inputs, count))
+            assert isinstance(out, BoxOutputs), f"{_who(config)}: forward gives {type(out).__name__}, not BoxOutputs"
+            _equal(config, f"scores of {count} regions", tuple(out.scores.shape), (count, k + 1))
+            deltas = 4 if module.class_agnostic else 4 * k
+            _equal(config, f"deltas of {count} regions", tuple(out.deltas.shape), (count, deltas))
+    _check_class_dependent(config, partial(config.build, inputs))
+    _check_module(
+        config, partial(config.build, inputs, 3), lambda m: m(_regions(inputs)), may_be_empty=_regions(inputs, 0)
+    )
+
+
+def check_mask_head(config: MaskHeadConfig, inputs: RegionSpec = REGIONS) -> None:
+    """Shapes (no regions too), class counts, gradients, autocast, save and load of a mask head."""
+    check_config(config)
+    for k in CLASS_COUNTS:
+        module = _built(partial(config.build, inputs, k))
+        _equal(config, "num_classes", module.num_classes, k)
+        for count in (4, 0):
+            shape = tuple(module(_regions(inputs, count)).shape)
+            _equal(config, f"masks of {count} regions", shape, (count, 1 if module.class_agnostic else k, *module.size))
+    _check_class_dependent(config, partial(config.build, inputs))
+    _check_module(
+        config, partial(config.build, inputs, 3), lambda m: m(_regions(inputs)), may_be_empty=_regions(inputs, 0)
+    )
+
+
+def check_dense_head(config: DenseHeadConfig, inputs: FeatureSpec = PYRAMID) -> None:
+    """Losses with and without objects, detections, proposals, class counts, autocast, save and load of a dense head."""
+    check_config(config)
+    config.check(inputs)
+    batch = make_batch()
+    features = make_features(inputs, batch)
+    for k in CLASS_COUNTS:
+        head: DenseHead[Any] = _built(partial(config.build, inputs, k))
+
+        def losses(empty: bool, head: DenseHead[Any] = head, k: int = k) -> Losses:
+            return head.losses(head(features), make_targets(batch, k, empty=empty), batch)
+
+        _check_losses(config, head, losses)
+        with torch.no_grad():
+            _check_detections(config, head.predict(head(features), batch), batch, k)
+            if isinstance(head, ProposalHead):
+                _check_proposals(config, head, head(features), batch)
+    _check_class_dependent(config, partial(config.build, inputs))
+    _check_saving(config, partial(config.build, inputs, 3), lambda m: m(features))
+
+
+def check_roi_head(config: RoIHeadConfig, inputs: FeatureSpec = PYRAMID) -> None:
+    """Losses with and without objects, detections, class counts, autocast, save and load of a RoI head."""
+    check_config(config)
+    config.check(inputs)
+    batch = make_batch()
+    features = make_features(inputs, batch)
+    for k in CLASS_COUNTS:
+        head: RoIHead = _built(partial(config.build, inputs, k))
+        _equal(config, "needs_masks", head.needs_masks, config.needs_masks())
+        _equal(config, "needs_semantic", head.needs_semantic, config.needs_semantic())
+
+        def losses(empty: bool, head: RoIHead = head, k: int = k) -> Losses:
+            targets = make_targets(batch, k, empty=empty)
+            return head.losses(features, make_proposals(batch, targets), targets, batch)
+
+        _check_losses(config, head, losses)
+        nothing = [torch.zeros(0, 4)] * len(batch)
+        terms = head.losses(features, nothing, make_targets(batch, k, empty=True), batch)
+        _check_terms(config, head, terms, "a batch without objects and proposals")
+        for empty in (False, True):
+            proposals = make_proposals(batch, make_targets(batch, k))
+            proposals = [p[:0] for p in proposals] if empty else proposals
+            with torch.no_grad():
+                _check_detections(config, head.predict(features, proposals, batch), batch, k)
+    _check_class_dependent(config, partial(config.build, inputs))
+    proposals = make_proposals(batch, make_targets(batch, 3))
+    _check_saving(config, partial(config.build, inputs, 3), lambda m: m.predict(features, proposals, batch))
+
+
+def check_detector(config: DetectorConfig) -> None:
+    """A whole detector: losses with and without objects, detections, class counts, autocast, save and load."""
+    _check_round_trip(config)
+    batch = make_batch()
+    if config.dense_head is None:  # its proposals come with the data
+        proposals = make_proposals(batch, make_targets(batch, 3))
+        batch = attrs.evolve(batch, proposals=tuple(proposals))
+    for k in CLASS_COUNTS:
+        detector: Detector = _built(partial(config.build, num_classes=k))
+        _equal(config, "features", tuple(f.shape[1] for f in detector.features(batch)), config.feature_spec().channels)
+
+        def losses(empty: bool, detector: Detector = detector, k: int = k) -> Losses:
+            return detector.losses(batch, make_targets(batch, k, empty=empty))
+
+        _check_losses(config, detector, losses)
+        has_classes = config.roi_head is not None or not isinstance(detector.dense_head, ProposalHead)
+        _check_detections(config, detector.eval().predict(batch), batch, k if has_classes else 1)
+    _check_class_dependent(config, lambda k: config.build(num_classes=k))
+    _check_saving(config, partial(config.build, num_classes=3), lambda m: m.predict(batch))
+
+
+def check_backward(module: nn.Module, losses: Losses) -> dict[str, float]:
+    """The values of the losses, after a backward pass that must give each trainable parameter a finite gradient."""
+    values = {name: term.value() for name, term in losses.items()}
+    for name, value in values.items():
+        _check_finite(module, [value], f"loss {name!r}")
+    _check_gradients(module, module, torch.stack(list(values.values())).sum(), "a training step")
+    return {name: value.item() for name, value in values.items()}
+
+
+def check_component(config: Component) -> None:
+    """The checks of the component's slot; for slots without a check of their own, those of its configuration."""
+    checks: dict[type[Component], Callable[[Any], None]] = {
+        BackboneConfig: check_backbone,
+        NeckConfig: check_neck,
+        RoIPoolConfig: check_roi_pool,
+        TrunkConfig: check_trunk,
+        BoxHeadConfig: check_box_head,
+        MaskHeadConfig: check_mask_head,
+        DenseHeadConfig: check_dense_head,
+        RoIHeadConfig: check_roi_head,
+    }
+    check = next((c for base, c in checks.items() if isinstance(config, base)), check_config)
+    check(config)
+
+
+def check_plugin(name: str, *, build: bool = True) -> None:
+    """All of an installed plugin: it loads whole and without torch, its components and recipes hold their contracts.
+
+    Components whose configuration needs no arguments are built and checked by slot (not where `build` is false);
+    give the others to `check_component` yourself.
+    """
+    manager = plugin_manager()
+    assert any(name in (p.name, p.distribution) for p in manager.plugins), (
+        f"plugin {name!r} is not installed in this environment; install it first: pip install -e ."
+    )
+    state = manager.plugin(name)
+    assert state.state == "ok", f"plugin {name!r} failed: {'; '.join(state.errors)}"
+    check_import_light(_entry_module(state))
+    for slot, types in state.provides.items():
+        if slot in ("recipe", "weight map"):
+            continue
+        for type_name in types:
+            _check_component_class(manager.component(slot, type_name), build=build)
+    _check_recipes([e for e in manager.recipes().values() if e.name in state.provides.get("recipe", [])])
+
+
+def _entry_module(state: PluginState) -> str:
+    from importlib.metadata import entry_points
+
+    from det_core.hookspecs import ENTRY_POINT_GROUP
+
+    for point in entry_points(group=ENTRY_POINT_GROUP, name=state.name):
+        if point.dist is None or point.dist.name == state.distribution:
+            return point.module
+    raise AssertionError(f"plugin {state.name!r} has no entry point in the group {ENTRY_POINT_GROUP}")
+
+
+def _check_component_class(cls: type[Component], *, build: bool) -> None:
+    undocumented = [f.name for f in fields_of(cls) if not f.metadata.get("doc")]
+    assert not undocumented, f"{cls.__name__}: fields without a doc: {', '.join(undocumented)}; use metadata=doc(...)"
+    assert cls.__dict__.get("__doc__"), f"{cls.__name__} has no docstring; `recipes schema` shows its first paragraph"
+    check_import_light(cls.__module__)
+    if all(f.default is not attrs.NOTHING for f in fields_of(cls)):
+        (check_component if build else check_config)(cls())
+
+
+def _check_recipes(entries: Iterable[RecipeEntry]) -> None:
+    entries = list(entries)
+    for kind in ("default", "demo"):
+        marked = [e.name for e in entries if getattr(e, kind)]
+        assert len(marked) <= 1, f"several recipes are marked {kind}: {', '.join(marked)}; mark one"
+    for entry in entries:
+        if entry.missing():
+            continue
+        recipe = entry.make()
+        assert isinstance(recipe, Recipe), f"recipe {entry.name!r}: make() gives {type(recipe).__name__}, not a Recipe"
+        assert recipe.name == entry.name, f"recipe {entry.name!r}: make() names it {recipe.name!r}"
+        assert recipe.published == entry.published, f"recipe {entry.name!r}: its entry and it differ in `published`"
+        _check_round_trip(recipe)
+
+
+# configurations
+
+
+def check_config(config: Component) -> None:
+    """A configuration is frozen, goes through YAML unchanged, and its module imports neither torch nor numpy."""
+    _check_round_trip(config)
+    fields = [f.name for f in fields_of(type(config))]
+    if fields:
+        try:
+            setattr(config, fields[0], getattr(config, fields[0]))
+        except attrs.exceptions.FrozenInstanceError:
+            pass
+        else:
+            raise AssertionError(f"{_who(config)} can be changed; decorate it with det_core.settings.configclass")
+    check_import_light(type(config).__module__)
+
+
+def _check_round_trip(config: object) -> None:
+    plain = unstructure(config)
+    again = structure(parse_yaml(to_yaml(plain), "round trip"), type(config))
+    assert again == config, f"{_who(config)}: through YAML it becomes {again!r}"
+
+
+_LIGHT: set[str] = set()
+
+
+def check_import_light(module: str) -> None:
+    """Importing this module, in a fresh process, imports neither torch nor numpy."""
+    if module in _LIGHT:
+        return
+    code = f"import sys, {module}; print(*sorted({{'torch', 'numpy'}} & set(sys.modules)))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, f"{module} cannot be imported on its own:\n{done.stderr}"
+    heavy = done.stdout.split()
+    assert not heavy, (
+        f"importing {module} imports {' and '.join(heavy)}; import what needs it inside build(), and names for "
+        "annotations under TYPE_CHECKING"
+    )
+    _LIGHT.add(module)
+
+
+# the contracts
+
+
+def _who(config: object) -> str:
+    if isinstance(config, Component):
+        return f"{config.slot} {config.type!r}"
+    return type(config).__name__
+
+
+def _equal(config: object, what: str, found: object, expected: object) -> None:
+    assert found == expected, f"{_who(config)}: {what} is {found}, expected {expected}"
+
+
+def _built(build: Callable[[], Any], seed: int = 0) -> Any:
+    """A module whose random initial weights come from the seed; in training mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build().train()
+
+
+def _regions(spec: RegionSpec, count: int = 4) -> Tensor:
+    return torch.randn(count, spec.channels, *spec.size, generator=torch.Generator().manual_seed(4))
+
+
+def _rois(proposals: Sequence[Tensor]) -> Tensor:
+    return torch.cat([torch.cat([torch.full((len(p), 1), float(i)), p], 1) for i, p in enumerate(proposals)])
+
+
+def _check_spec(config: object, stated: object, built: object) -> None:
+    assert built == stated, f"{_who(config)}: the configuration says {stated}, the module's `out` is {built}"
+
+
+def _check_maps(config: Component, spec: FeatureSpec, module: Any, maps: list[Tensor], batch: Batch) -> None:
+    _check_spec(config, spec, module.out)
+    height, width = batch.padded_size
+    expected = [
+        (len(batch), c, -(-height // s), -(-width // s)) for c, s in zip(spec.channels, spec.strides, strict=True)
+    ]
+    _equal(config, "feature shapes", [tuple(m.shape) for m in maps], expected)
+    assert list(spec.strides) == sorted(spec.strides), f"{_who(config)}: strides {spec.strides} are not finest first"
+
+
+def _check_module(
+    config: object, build: Callable[[], nn.Module], run: Callable[[Any], object], may_be_empty: Tensor | None = None
+) -> None:
+    """Gradients (with no input rows too, where that can happen), autocast, save and load of a module without losses."""
+    module = _built(build)
+    _check_gradients(config, module, _total(_tensors(run(module))), "a sum of its outputs")
+    if may_be_empty is not None:
+        _check_gradients(config, module, _total(_tensors(module(may_be_empty))), "an empty input")
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = _tensors(run(module))
+    _check_finite(config, outputs, "outputs under autocast")
+    _check_gradients(config, module, _total(outputs), "autocast")
+    _check_saving(config, build, run)
+
+
+def _check_losses(config: object, module: nn.Module, losses: Callable[[bool], Losses]) -> None:
+    """Finite terms, and a finite gradient to every parameter: with objects, without, and under autocast."""
+    for empty in (False, True):
+        where = "a batch without objects" if empty else "a batch with objects"
+        _check_terms(config, module, losses(empty), where)
+        with torch.autocast("cpu", torch.bfloat16):
+            terms = losses(empty)
+        _check_terms(config, module, terms, f"{where} under autocast")
+
+
+def _check_terms(config: object, module: nn.Module, terms: Losses, where: str) -> None:
+    assert terms, f"{_who(config)}: no losses on {where}"
+    for name, term in terms.items():
+        assert isinstance(term, LossTerm), f"{_who(config)}: loss {name!r} is {type(term).__name__}, not LossTerm"
+        _equal(config, f"shape of loss {name!r}", tuple(term.total.shape), ())
+        _check_finite(config, [term.value()], f"loss {name!r} on {where}")
+        if isinstance(term.count, Tensor):
+            assert not term.count.requires_grad, f"{_who(config)}: the count of loss {name!r} has a gradient"
+    _check_gradients(config, module, sum((t.value() for t in terms.values()), torch.zeros(())), where)
+
+
+def _check_gradients(config: object, module: nn.Module, total: Tensor, where: str) -> None:
+    parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
+    if not parameters:
+        return
+    module.zero_grad(set_to_none=True)
+    assert total.requires_grad, f"{_who(config)}: {where} gives no gradient to any parameter"
+    total.backward()
+    without = [n for n, p in parameters.items() if p.grad is None]
+    assert not without, f"{_who(config)}: {where} gives no gradient to {', '.join(without)}; add 0 * x.sum()"
+    wild = [n for n, p in parameters.items() if p.grad is not None and not bool(p.grad.isfinite().all())]
+    assert not wild, f"{_who(config)}: {where} gives a gradient that is not finite to {', '.join(wild)}"
+    module.zero_grad(set_to_none=True)
+
+
+def _check_finite(config: object, tensors: Iterable[Tensor], what: str) -> None:
+    for tensor in tensors:
+        assert bool(tensor.isfinite().all()), f"{_who(config)}: {what}: not finite"
+
+
+def _check_detections(config: object, found: Sequence[Detections], batch: Batch, num_classes: int) -> None:
+    _equal(config, "number of results", len(found), len(batch))
+    for detections, info in zip(found, batch.infos, strict=True):
+        n, (height, width) = len(detections), info.original_size
+        _equal(config, "shape of boxes", tuple(detections.boxes.shape), (n, 4))
+        _equal(config, "shape of scores", tuple(detections.scores.shape), (n,))
+        _equal(config, "shape of labels", tuple(detections.labels.shape), (n,))
+        _equal(config, "type of labels", detections.labels.dtype, torch.int64)
+        assert detections.boxes.dtype in (torch.float32, torch.float64), f"{_who(config)}: boxes in half precision"
+        in_range = (detections.labels >= 0) & (detections.labels < num_classes)
+        assert bool(in_range.all()), f"{_who(config)}: labels outside 0..{num_classes - 1}"
+        assert bool((detections.scores.diff() <= 0).all()), f"{_who(config)}: detections are not best first"
+        limit = torch.tensor([width, height, width, height]) + 1e-3
+        inside = (detections.boxes >= -1e-3) & (detections.boxes <= limit)
+        assert bool(inside.all()), f"{_who(config)}: boxes outside the original image of size {(height, width)}"
+        if detections.masks is not None:
+            _equal(config, "shape of masks", tuple(detections.masks.shape), (n, height, width))
+            _equal(config, "type of masks", detections.masks.dtype, torch.bool)
+
+
+def _check_proposals(config: object, head: ProposalHead[Any], outputs: object, batch: Batch) -> None:
+    for limit in (1, 7):
+        limits = evolve(head.test_limits, before_nms=50, after_nms=limit)
+        proposals = head.proposals(outputs, batch, limits)
+        _equal(config, "number of proposal lists", len(proposals), len(batch))
+        for boxes in proposals:
+            assert len(boxes) <= limit, f"{_who(config)}: {len(boxes)} proposals, though at most {limit} were asked for"
+            _equal(config, "width of proposals", tuple(boxes.shape[1:]), (4,))
+            assert not boxes.requires_grad, f"{_who(config)}: proposals carry a gradient; detach them"
+
+
+def _check_class_dependent(config: object, build: Callable[[int], nn.Module]) -> None:
+    """`class_dependent()` names exactly the weights whose shapes differ between two class counts."""
+    few, many = (_built(partial(build, k)).state_dict() for k in CLASS_COUNTS)
+    assert few.keys() == many.keys(), f"{_who(config)}: the class count changes which weights there are"
+    differing = {name for name in few if few[name].shape != many[name].shape}
+    declared = set(_declared(_built(partial(build, CLASS_COUNTS[0]))))
+    missed, extra = sorted(differing - declared), sorted(declared - differing)
+    assert not missed, f"{_who(config)}: class_dependent() leaves out {', '.join(missed)}"
+    assert not extra, (
+        f"{_who(config)}: class_dependent() names {', '.join(extra)}, which the class count does not change"
+    )
+
+
+def _declared(module: nn.Module) -> Iterator[str]:
+    prefixes = tuple(
+        f"{name}.{layer}.".removeprefix(".")
+        for name, head in module.named_modules()
+        if isinstance(head, Head)
+        for layer in head.class_dependent()
+    )
+    return (key for key in module.state_dict() if prefixes and key.startswith(prefixes))
+
+
+def _check_saving(config: object, build: Callable[[], nn.Module], run: Callable[[Any], object]) -> None:
+    """Weights written and read into a module with other initial weights give the same outputs."""
+    first, second = _built(build, seed=1).eval(), _built(build, seed=2).eval()
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    second.load_state_dict(torch.load(file, weights_only=True))
+    with torch.no_grad():
+        one, two = _tensors(run(first)), _tensors(run(second))
+    same = len(one) == len(two) and all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    assert same, f"{_who(config)}: after saving and loading its weights, the outputs differ; something is not saved"
+
+
+def _tensors(value: object) -> list[Tensor]:
+    """All tensors in an output: a tensor, or sequences, mappings and attrs objects of them."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        return [t for v in value.values() for t in _tensors(v)]
+    if isinstance(value, (list, tuple)):
+        return [t for v in value for t in _tensors(v)]
+    names = [f.name for f in getattr(type(value), "__attrs_attrs__", ())]
+    return [t for name in names for t in _tensors(getattr(value, name))]
+
+
+def _total(tensors: Iterable[Tensor]) -> Tensor:
+    """A sum of squares of all floating-point tensors: each element has its own gradient, also behind a norm."""
+    return sum((t.float().square().sum() + t.float().sum() for t in tensors if t.is_floating_point()), torch.zeros(()))

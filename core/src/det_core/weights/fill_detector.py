@@ -1,0 +1,252 @@
+"""Filling detectors and backbones with the weights of other projects, completely or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from attrs import frozen
+
+from det_core.errors import WeightsError
+from det_core.weights.initial_weights import not_pretrained
+from det_core.weights.translate_names import (
+    Origin,
+    backbone_names,
+    backbone_parts,
+    check_source,
+    detector_names,
+    locate,
+    modern,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from det_core.model.detector import Detector
+    from det_core.model.detector_config import DetectorConfig
+
+COUNTER = "num_batches_tracked"
+CLASSIFIERS = ("fc.", "stem.fc.", "linear.")  # of ImageNet models; a detector has no use for them
+
+
+@frozen
+class ImportReport:
+    """What an import did.
+
+    filled: our key to the source's key. ignored: source keys that were left out: they carry nothing (counters of
+    batch norm), or belong to what the model has not (a classifier, later stages). changed: our key to how its value
+    was changed on the way. derived: our keys that follow from others (statistics of a folded norm).
+    """
+
+    filled: Mapping[str, str]
+    ignored: tuple[str, ...]
+    changed: Mapping[str, str] = attrs.field(factory=dict)
+    derived: tuple[str, ...] = ()
+
+
+def import_weights(state_dict: Mapping[str, Any], *, source: str, detector: Detector) -> ImportReport:
+    """Fill a detector with another project's weights, completely or not at all.
+
+    Args:
+        state_dict: the source's names to tensors or numpy arrays.
+        source: `mmdet` (2.x and 3.x) or `torchvision` (its R-CNN detectors).
+        detector: built from a configuration; its weights are replaced in place.
+
+    Raises:
+        WeightsError: for keys of ours that stay unfilled, keys of theirs that are left over, or shapes that differ,
+            all of them listed; for weights of mmdet 1.x. The detector is then unchanged.
+    """
+    if detector.config is None:
+        raise WeightsError("the detector was not built from a configuration, so its parts' weight maps are unknown")
+    check_source(source)
+    names = modern(source, state_dict)
+    refuse_legacy(source, names, detector.config)
+    parts = detector_names(source, detector.config, names)
+    filling = _Filling(source, state_dict, names)
+    values = filling.values(detector, detector.state_dict(), lambda key: locate(source, parts, key))
+    filling.finish(f"the {source} weights do not fit this detector", lambda key: key.endswith(COUNTER))
+    detector.load_state_dict(values, strict=False)
+    return filling.report()
+
+
+def import_backbone(
+    state_dict: Mapping[str, Any], *, source: str, detector: Detector
+) -> tuple[dict[str, Tensor], ImportReport]:
+    """Another project's ImageNet weights under the names that `pretrained` wants.
+
+    The backbone of the detector is filled, and the trunk of its RoI head where it has one.
+
+    Returns:
+        The values by their names in the ImageNet model (a backbone's and a trunk's together), and what was done.
+
+    Raises:
+        WeightsError: as `import_weights`. Whole stages that the detector has not are left out, and reported.
+    """
+    if detector.config is None:
+        raise WeightsError("the detector was not built from a configuration, so its parts' weight maps are unknown")
+    check_source(source)
+    names = modern(source, state_dict)
+    parts = backbone_names(detector.config)
+    paths = [f"{path}." for path in backbone_parts(detector.config)]
+    fresh = not_pretrained(detector)
+    ours = {k: v for k, v in detector.state_dict().items() if k.startswith(tuple(paths)) and not k.startswith(fresh)}
+    filling = _Filling(source, state_dict, names)
+    values = filling.values(detector, ours, lambda key: locate(source, parts, key))
+    used = {filling.modern_name[k].partition(".")[0] for k in filling.filled}
+
+    def unneeded(key: str) -> bool:
+        return key.endswith(COUNTER) or key.startswith(CLASSIFIERS) or key.partition(".")[0] not in used
+
+    filling.finish(f"the {source} weights do not fit this backbone", unneeded)
+    detector.load_state_dict(values, strict=False)
+    local = {key[len(path) :]: v for key, v in values.items() for path in paths if key.startswith(path)}
+    return local, filling.report()
+
+
+class _Filling:
+    """An import under way: what was found for each key, and what is wrong."""
+
+    def __init__(self, source: str, state: Mapping[str, Any], names: Mapping[str, str]) -> None:
+        self.source, self.state, self.names = source, state, names
+        self.filled: dict[str, str] = {}  # our key to the file's
+        self.modern_name: dict[str, str] = {}
+        self.changed: dict[str, str] = {}
+        self.derived: list[str] = []
+        self.ignored: list[str] = []
+        self.problems: list[str] = []
+        self.used: set[str] = set()
+
+    def values(
+        self, detector: nn.Module, ours: Mapping[str, Tensor], find: Callable[[str], Origin]
+    ) -> dict[str, Tensor]:
+        """A value for each of our keys; problems are kept for `finish`."""
+        import torch
+
+        values: dict[str, Tensor] = {}
+        for key, wanted in ours.items():
+            origin = find(key)
+            self.used.add(origin.name)
+            if origin.name not in self.names:
+                made = self._derive(detector, key, origin.name, wanted)
+                if made is not None:
+                    values[key] = made
+                elif not key.endswith(COUNTER):
+                    self.problems.append(f"not in the source: {origin.name} (for {key})")
+                continue
+            theirs = self.names[origin.name]
+            raw = torch.as_tensor(self.state[theirs])
+            value = origin.change.apply(raw) if origin.change and raw.dim() else raw
+            if value.shape != wanted.shape:
+                self.problems.append(_mismatch(key, wanted, theirs, raw, origin))
+            if origin.change:
+                self.changed[key] = origin.change.note
+            self.filled[key], self.modern_name[key] = theirs, origin.name
+            values[key] = value
+        return values
+
+    def _derive(self, detector: nn.Module, key: str, theirs: str, wanted: Tensor) -> Tensor | None:
+        """Statistics of a norm that is folded into its affine part: mean 0, and a variance that gives a factor of 1."""
+        import torch
+
+        module, _, kind = key.rpartition(".")
+        if self.source != "detectron2" or kind not in ("running_mean", "running_var"):
+            return None
+        if f"{theirs.rpartition('.')[0]}.weight" not in self.names:
+            return None
+        self.derived.append(key)
+        if kind == "running_mean":
+            return torch.zeros_like(wanted)
+        norm = detector.get_submodule(module)
+        assert isinstance(norm, torch.nn.BatchNorm2d)  # no other norm has running statistics
+        return torch.ones_like(wanted) - norm.eps
+
+    def finish(self, title: str, unneeded: Callable[[str], bool]) -> None:
+        """Sort what is left over, and raise if anything is wrong."""
+        left = [name for name in self.names if name not in self.used]
+        self.ignored = [self.names[name] for name in left if unneeded(name)]
+        over = [f"left over in the source: {self.names[name]}" for name in left if not unneeded(name)]
+        if over or self.problems:
+            raise WeightsError.listing(title, [*over, *self.problems])
+
+    def report(self) -> ImportReport:
+        return ImportReport(self.filled, tuple(self.ignored), self.changed, tuple(self.derived))
+
+
+def _mismatch(key: str, wanted: Tensor, theirs: str, raw: Tensor, origin: Origin) -> str:
+    note = f" ({origin.change.note})" if origin.change else ""
+    return f"shapes differ: {theirs} is {tuple(raw.shape)}{note}, {key} is {tuple(wanted.shape)}"
+
+
+def class_count(state_dict: Mapping[str, Any], *, source: str, config: DetectorConfig) -> int | None:
+    """How many foreground classes a detector's weights are for; None where no layer depends on it.
+
+    Every layer whose shape grows with the classes says a number; WeightsError if they disagree, or none is there.
+    """
+    import torch
+
+    names = modern(source, state_dict)
+    refuse_legacy(source, names, config)
+    parts = detector_names(source, config, names)
+    with torch.device("meta"):
+        one, two = config.build(num_classes=1), config.build(num_classes=2)
+    shapes = {k: v.shape for k, v in two.state_dict().items()}
+    found: dict[int, str] = {}
+    asked = []
+    for key in one.class_dependent():
+        origin = locate(source, parts, key)
+        asked.append(origin.name)
+        if origin.name in names:
+            raw = torch.as_tensor(state_dict[names[origin.name]])
+            value = origin.change.apply(raw) if origin.change and raw.dim() else raw
+            count = _solve(one.state_dict()[key].shape, shapes[key], value.shape)
+            if count is not None:
+                found.setdefault(count, names[origin.name])
+    if len(found) > 1:
+        said = ", ".join(f"{count} by {name}" for count, name in sorted(found.items()))
+        raise WeightsError(
+            f"the layers do not agree on the number of classes: {said}; these weights are of no one model"
+        )
+    if asked and not found:
+        raise WeightsError(
+            f"the number of classes cannot be read: none of {_some(asked)} is there in a fitting shape; "
+            "is this the right recipe, and the right source?"
+        )
+    return next(iter(found), None)
+
+
+def _solve(one: Sequence[int], two: Sequence[int], found: Sequence[int]) -> int | None:
+    """The count that gives the shape found, from the shapes for 1 and 2 classes; None if none does."""
+    if len(found) != len(one):
+        return None
+    counts = set()
+    for a, b, n in zip(one, two, found, strict=True):
+        if a == b:
+            if n != a:
+                return None
+        elif (n - a) % (b - a) or n < a:
+            return None
+        else:
+            counts.add((n - a) // (b - a) + 1)
+    return counts.pop() if len(counts) == 1 else None
+
+
+def _some(names: Sequence[str], limit: int = 4) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"{', '.join(names[:limit])}{more}"
+
+
+def refuse_legacy(source: str, keys: Mapping[str, object], config: DetectorConfig | None, version: str = "") -> None:
+    """WeightsError for weights of mmdet 1.x: by the version its file names, or by a two-stage model's names."""
+    if source != "mmdet":
+        return
+    two_stage = config is not None and config.roi_head is not None
+    old_names = two_stage and any(k.startswith("bbox_head.") for k in keys)
+    old_version = version.startswith(("0.", "1."))
+    if old_names or old_version:
+        how = f"its file says version {version}" if old_version else "its RoI head is called bbox_head, not roi_head"
+        raise WeightsError(
+            f"these are weights of mmdet 1.x ({how}), which are not supported: they have background as class 0 and "
+            "boxes that include their last pixel (+1), so they would load and be wrong; take a 2.x or 3.x checkpoint "
+            "of the same model"
+        )

@@ -1,0 +1,114 @@
+"""A convolution and a fixed norm as one convolution: the same values and gradients, and only where it is one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from det_core.model.fold_batch_norm import BatchNorm, conv_norm
+from det_core.model.layer_config import BatchNormConfig, FrozenBatchNormConfig, GroupNormConfig
+
+
+def pair(*, frozen_statistics: bool = True, **conv: object) -> tuple[nn.Conv2d, BatchNorm]:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(4, 6, 3, padding=1, bias=False, **conv).double()  # type: ignore[arg-type]
+    norm = BatchNorm(6, frozen_statistics=frozen_statistics).double()
+    for values in (norm.weight, norm.running_var):
+        nn.init.uniform_(values, 0.5, 2.0)  # type: ignore[arg-type]
+    for values in (norm.bias, norm.running_mean):
+        nn.init.normal_(values)  # type: ignore[arg-type]
+    return layer, norm
+
+
+def plain(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+    result: Tensor = norm(conv(x))
+    return result
+
+
+@pytest.mark.parametrize("settings", [{}, {"stride": 2}, {"groups": 2}, {"dilation": 2}])
+@pytest.mark.parametrize("mode", [True, False])
+def test_values_and_gradients_are_those_of_the_two_layers(settings: dict[str, int], mode: bool) -> None:
+    conv, norm = pair(**settings)
+    conv.train(mode)
+    norm.train(mode)
+    grads = []
+    for function in (plain, conv_norm):
+        x = torch.randn(2, 4, 7, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        out = function(conv, norm, x)
+        parameters = [x, conv.weight, norm.weight, norm.bias]
+        grads.append([out, *torch.autograd.grad(out.square().sum(), parameters)])
+    for one, other in zip(*grads, strict=True):
+        torch.testing.assert_close(other, one)
+
+
+def test_it_is_one_convolution() -> None:
+    conv, norm = pair()
+    x = torch.randn(1, 4, 5, 5, dtype=torch.float64)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        conv_norm(conv, norm, x)
+    names = {event.name for event in profile.events() or []}
+    assert "aten::conv2d" in names
+    assert "aten::batch_norm" not in names
+
+
+def test_a_norm_that_follows_the_batch_is_asked_itself() -> None:
+    conv, norm = pair(frozen_statistics=False)
+    norm.train()
+    before = norm.running_mean.clone()  # type: ignore[union-attr]
+    x = torch.randn(2, 4, 5, 5, dtype=torch.float64)
+    out = conv_norm(conv, norm, x)
+    assert torch.allclose(out.mean((0, 2, 3)), norm.bias, atol=1e-6)
+    assert not torch.equal(norm.running_mean, before)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("watched", ["conv", "norm"])
+def test_hooks_are_called(watched: str) -> None:
+    conv, norm = pair()
+    seen: list[Tensor] = []
+    module = conv if watched == "conv" else norm
+    module.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    x = torch.randn(1, 4, 5, 5, dtype=torch.float64)
+    out = conv_norm(conv, norm, x)
+    assert len(seen) == 1
+    torch.testing.assert_close(out, norm(conv(x)))
+
+
+class Doubled(nn.Conv2d):
+    """A convolution of somebody's own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [Doubled(4, 8, 3, bias=False), nn.Conv2d(4, 8, 3), nn.Conv2d(4, 8, 3, padding=1, padding_mode="reflect")],
+    ids=["another kind", "bias", "reflecting"],
+)
+def test_other_convolutions_are_asked_themselves(conv: nn.Module) -> None:
+    norm = FrozenBatchNormConfig().build(8)
+    x = torch.randn(1, 4, 6, 6)
+    assert torch.equal(conv_norm(conv, norm, x), norm(conv(x)))
+
+
+def test_other_norms_are_asked_themselves() -> None:
+    conv, norm = nn.Conv2d(4, 8, 3, bias=False), GroupNormConfig(groups=2).build(8)
+    x = torch.randn(1, 4, 6, 6)
+    assert torch.equal(conv_norm(conv, norm, x), norm(conv(x)))
+
+
+def test_half_precision_statistics_are_left_to_torch() -> None:
+    norm = BatchNormConfig(frozen_statistics=True).build(8).bfloat16()
+    assert isinstance(norm, BatchNorm)
+    assert norm.fixed_affine() is None
+
+
+def test_autocast() -> None:
+    conv, norm = pair()
+    conv.float(), norm.float()
+    x = torch.randn(1, 4, 6, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = conv_norm(conv, norm, x)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.float(), norm(conv(x)), atol=0.1, rtol=0.05)
