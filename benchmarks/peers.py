@@ -26,7 +26,7 @@ from det_core.engine.schedule import build_optimizer
 from det_core.model.memory_layout import to_channels_last
 from det_core.recipe import OptimizerConfig
 from det_core.structures import ImageInfo
-from det_core.weights import import_weights
+from det_core.weights.fill_detector import import_weights
 
 CLASSES = 80
 OBJECTS = 10

@@ -21,17 +21,10 @@ from det_core.cli.main import run
 from det_core.engine.checkpoint import load_detector
 from det_core.errors import DetError, WeightsError
 from det_core.load import load_recipe
-from det_core.weights import (
-    class_count,
-    holds_detector,
-    import_backbone,
-    import_weights,
-    load_initial,
-    read_source,
-    read_state_dict,
-)
-from det_core.weights.read_files import STAND_INS, Inert
-from det_core.weights.translate_names import detector_names, locate
+from det_core.weights.fill_detector import class_count, import_backbone, import_weights
+from det_core.weights.initial_weights import load_initial
+from det_core.weights.read_files import STAND_INS, Inert, read_source, read_state_dict
+from det_core.weights.translate_names import detector_names, holds_detector, locate
 
 RECIPE = "faster-rcnn/r18-fpn-demo"
 CLASSES = 5

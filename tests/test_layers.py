@@ -1,4 +1,4 @@
-"""Who may import whom: packages, core's layers, and no circles. Read from the sources, nothing is imported."""
+"""Who may import whom: packages, the rooms of core, no circles, public names. Nothing is imported."""
 
 from __future__ import annotations
 
@@ -6,73 +6,58 @@ import ast
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
-from graphlib import CycleError, TopologicalSorter
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from import_graph import Arrow, Import, arrows, circle_in, longest_circle, modules, packages, read_imports, way_back
+
 ROOT = Path(__file__).resolve().parents[1]
 
-# From the top down: a module imports from its own row and those below. The longest prefix decides.
-LAYERS = (
-    ("det_core.cli", "det_core.__main__", "det_core.testing", "det_core.hooks"),
-    ("det_core.engine", "det_core.zoo"),
-    ("det_core.recipe", "det_core.model"),
-    ("det_core.weights", "det_core.data", "det_core.evaluation", "det_core.reports.drawing"),
-    ("det_core.config", "det_core.boxes"),
-    ("det_core.plugins", "det_core.structures"),
-    ("det_core.hookspecs", "det_core.config.base"),
-    ("det_core",),
+# The rooms of core, from the ground up: a module imports from its own room and those above it in this list, for types
+# too. The longest prefix decides.
+ROOMS = (
+    ("errors", "lazy_names", "torch_internals"),
+    ("settings", "config.plain", "config.yaml_text"),
+    ("specs",),
+    ("structures",),
+    ("contracts",),
+    ("slots",),
+    ("boxes", "data", "model", "evaluation"),
+    ("recipe",),
+    ("offers",),
+    ("hookspecs",),
+    ("known", "plugins"),
+    ("config", "load"),
+    ("zoo",),
+    ("weights",),
+    ("engine", "reports"),
+    ("",),  # det_core itself: the public names
+    ("testing", "cli", "hooks", "__main__"),
 )
-
-
-def packages() -> dict[str, Path]:
-    """The import name and source folder of every package of this repository."""
-    found = {}
-    for project in [ROOT / "ops", ROOT / "core", *sorted((ROOT / "plugins").iterdir())]:
-        for folder in sorted((project / "src").glob("det_*")):
-            if (folder / "__init__.py").exists():
-                found[folder.name] = folder
-    return found
-
 
 PACKAGES = packages()
 PLUGINS = sorted(name for name in PACKAGES if name.startswith("det_plugin_"))
+SOURCES = {
+    name: file.read_text(encoding="utf8")
+    for package, folder in PACKAGES.items()
+    for name, file in modules(package, folder)
+}
+ARROWS = arrows(SOURCES)
 
 
-def modules(package: str) -> Iterator[tuple[str, Path]]:
-    """The modules of a package by dotted name."""
-    folder = PACKAGES[package]
-    for file in sorted(folder.rglob("*.py")):
-        parts = [package, *file.relative_to(folder).with_suffix("").parts]
-        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), file
+def members(package: str) -> list[str]:
+    """The modules of a package."""
+    return [name for name in SOURCES if name == package or name.startswith(f"{package}.")]
 
 
-KNOWN = {name for package in PACKAGES for name, _ in modules(package)}
-
-
-def imports(file: Path, *, lazy: bool = True) -> set[str]:
-    """The modules that a file imports at run time; those inside functions only where `lazy` is true."""
-    return set(_imports(ast.parse(file.read_text(encoding="utf8")), lazy))
-
-
-def _imports(node: ast.AST, lazy: bool) -> Iterator[str]:
-    if isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names)
-    elif isinstance(node, ast.ImportFrom):
-        assert node.level == 0, f"relative import in line {node.lineno}"
-        for alias in node.names:
-            name = f"{node.module}.{alias.name}"
-            yield name if name in KNOWN else str(node.module)
-    elif lazy or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-        only_types = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        for child in node.orelse if only_types else ast.iter_child_nodes(node):  # type: ignore[attr-defined]
-            yield from _imports(child, lazy)
-
-
-def first_party(names: set[str]) -> set[str]:
-    return {n.partition(".")[0] for n in names if n.partition(".")[0] in PACKAGES}
+def imported(module: str, *kinds: str) -> set[str]:
+    """The top-level packages that a module imports; without kinds, all that it imports at run time."""
+    wanted = kinds or ("eager", "lazy")
+    return {item.module.partition(".")[0] for item in read_imports(SOURCES[module]) if item.kind in wanted}
 
 
 def requirements(package: str) -> set[str]:
@@ -86,33 +71,31 @@ def requirements(package: str) -> set[str]:
 
 def test_all_packages_are_looked_at():
     names = ("resnet", "fpn", "rcnn", "cascade", "htc", "retinanet", "ssd", "gn_ws_dcn", "guided_anchoring")
-    plugins = {f"det_plugin_{name}" for name in names}
-    assert {"det_ops", "det_core", *plugins} <= set(PACKAGES)
-    assert len(KNOWN) > 50
+    assert {"det_ops", "det_core", *(f"det_plugin_{name}" for name in names)} <= set(PACKAGES)
+    assert len(SOURCES) > 150
+    assert len(ARROWS) > 500
 
 
 def test_ops_import_torch_and_nothing_of_this_project():
-    for name, file in modules("det_ops"):
-        allowed = {"torch", "torchvision", "det_ops", *sys.stdlib_module_names}
-        assert {n.partition(".")[0] for n in imports(file)} <= allowed, name
-        assert "torchvision" not in {n.partition(".")[0] for n in imports(file, lazy=False)}, f"{name}: lazily, please"
+    for name in members("det_ops"):
+        assert imported(name) <= {"torch", "torchvision", "det_ops", *sys.stdlib_module_names}, name
+        assert "torchvision" not in imported(name, "eager"), f"{name}: lazily, please"
 
 
 def test_core_imports_ops_and_no_plugin():
-    for name, file in modules("det_core"):
-        assert first_party(imports(file)) <= {"det_ops", "det_core"}, name
+    for name in members("det_core"):
+        assert imported(name, "eager", "lazy", "types") & set(PACKAGES) <= {"det_ops", "det_core"}, name
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)
 def test_a_plugin_imports_only_what_its_pyproject_names(plugin):
     required = requirements(plugin)
     assert "det_core" in required
-    for name, file in modules(plugin):
-        found = imports(file)
-        assert first_party(found) <= {plugin, *required}, name
-        others = {n.partition(".")[0] for n in found} - set(PACKAGES) - set(sys.stdlib_module_names)
+    for name in members(plugin):
+        found = imported(name)
+        assert found & set(PACKAGES) <= {plugin, *required}, name
         # what core requires comes with core; naming torch as well is good style, not needed
-        assert others <= required | requirements("det_core"), name
+        assert found - set(PACKAGES) <= {*sys.stdlib_module_names, *required, *requirements("det_core")}, name
 
 
 @pytest.mark.parametrize("package", ["det_ops", "det_core"])
@@ -120,50 +103,164 @@ def test_a_package_imports_only_what_its_pyproject_names(package):
     allowed = {package, *requirements(package), *sys.stdlib_module_names}
     allowed |= {"PIL"} if "torchvision" in allowed else set()  # torchvision requires pillow
     allowed |= {"faster_coco_eval"}
-    for name, file in modules(package):
-        found = {n.partition(".")[0] for n in imports(file)} - {"attr", "pytest"}
-        assert found <= allowed, name
+    for name in members(package):
+        assert imported(name) - {"attr", "pytest"} <= allowed, name
 
 
-def layer(module: str) -> int:
-    """The row of a core module, 0 at the bottom."""
-    rows = {prefix: len(LAYERS) - 1 - row for row, prefixes in enumerate(LAYERS) for prefix in prefixes}
-    fitting = [p for p in rows if module == p or module.startswith(f"{p}.")]
-    return rows[max(fitting, key=len)]
+# The rooms of core
 
 
-def test_the_rows_are_read_as_meant():
-    order = [
-        "det_core",
-        "det_core.config.base",
-        "det_core.structures",
-        "det_core.config.convert",
-        "det_core.data.coco_dataset",
-        "det_core.model.detector",
-        "det_core.engine.train",
-        "det_core.cli.main",
-    ]
-    assert [layer(m) for m in order] == list(range(8))
-
-
-@pytest.mark.parametrize(("name", "file"), list(modules("det_core")), ids=lambda v: v if isinstance(v, str) else "")
-def test_core_imports_downwards(name, file):
-    for imported in imports(file):
-        if imported.startswith("det_core."):
-            assert layer(imported) <= layer(name), f"{name} imports {imported}, which lies above it"
-
-
-def test_no_two_rows_import_each_other_and_no_module_itself_in_a_circle():
-    graph = {
-        name: {i for i in imports(file, lazy=False) if i in KNOWN and i != name}
-        for package in PACKAGES
-        for name, file in modules(package)
+def room(module: str) -> int:
+    """The place of a core module in ROOMS."""
+    inner = module.removeprefix("det_core").removeprefix(".")
+    fitting = {
+        prefix: place
+        for place, prefixes in enumerate(ROOMS)
+        for prefix in prefixes
+        if inner == prefix or (prefix and inner.startswith(f"{prefix}."))
     }
-    try:
-        order = list(TopologicalSorter(graph).static_order())
-    except CycleError as error:
-        pytest.fail(f"modules import each other in a circle: {' -> '.join(error.args[1])}")
-    assert set(order) == KNOWN
+    assert fitting, f"{module} is in no room of ROOMS"
+    return fitting[max(fitting, key=len)]
+
+
+def upward(found: list[Arrow]) -> list[str]:
+    """Arrows inside core that lead up: from a module to one that stands below it in ROOMS."""
+    core = [a for a in found if a.source.startswith("det_core") and a.target.startswith("det_core")]
+    return [f"{a.source} imports {a.target} ({a.kind})" for a in core if room(a.target) > room(a.source)]
+
+
+def test_the_rooms_are_read_as_meant():
+    order = ["errors", "settings", "specs", "structures", "contracts", "slots", "model.detector", "recipe", "offers"]
+    order += ["hookspecs", "plugins", "config.convert", "zoo", "weights.fill_detector", "engine.train"]
+    order = [*(f"det_core.{m}" for m in order), "det_core", "det_core.cli.main"]
+    assert [room(m) for m in order] == list(range(len(ROOMS)))
+    assert room("det_core.config.plain") == room("det_core.settings")
+
+
+def test_core_imports_what_stands_above_it():
+    assert upward(ARROWS) == []
+
+
+def test_no_circle_but_a_configuration_with_the_module_it_builds():
+    circle = circle_in([a for a in ARROWS if a.source not in PACKAGES])
+    assert circle == [], f"modules import each other in a circle: {' -> '.join(circle)}"
+
+
+def test_the_way_back_is_between_a_configuration_and_the_modules_it_builds():
+    back = way_back(ARROWS)
+    assert len(back) > 30
+    assert all(source.endswith("config") for source, _ in back)
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "found"),
+    [
+        (
+            "det_core.errors",
+            "from det_core.settings import setting",
+            "det_core.errors imports det_core.settings (eager)",
+        ),
+        (
+            "det_core.specs",
+            "if TYPE_CHECKING:\n    from det_core import slots",
+            "det_core.specs imports det_core.slots (types)",
+        ),
+        ("det_core.recipe", "def f():\n    import det_core.load", "det_core.recipe imports det_core.load (lazy)"),
+        (
+            "det_core.model.layers",
+            "import det_core.cli.main",
+            "det_core.model.layers imports det_core.cli.main (eager)",
+        ),
+    ],
+)
+def test_a_wrong_arrow_is_found(module, line, found):
+    wrong = arrows({**SOURCES, module: f"{SOURCES[module]}\n{line}\n"})
+    assert upward(wrong) == [found]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from det_core.model import detector",
+        "def f():\n    from det_core.model import detector",
+        "if TYPE_CHECKING:\n    from det_core.model import detector",
+    ],
+)
+def test_a_wrong_circle_is_found(line):
+    module = "det_core.model.fold_batch_norm"
+    wrong = arrows(
+        {
+            **SOURCES,
+            module: f"{SOURCES[module]}\n{line}\n",
+            "det_core.model.detector": "from det_core.model import layers",
+        }
+    )
+    circle = circle_in([a for a in wrong if a.source not in PACKAGES])
+    assert circle == [
+        "det_core.model.detector",
+        "det_core.model.layers",
+        "det_core.model.fold_batch_norm",
+        "det_core.model.detector",
+    ]
+
+
+# Public names
+
+
+def private_modules() -> set[str]:
+    """The modules of core that docs/architecture.md lists as not public."""
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf8")
+    table = text.partition("## What is not public")[2].partition("\n## ")[0]
+    return set(re.findall(r"^\| `(det_core\.[\w.]+)`", table, re.M))
+
+
+def is_private(item: Import, own: str) -> bool:
+    """Whether an import takes a name that begins with an underscore, or a module of core that is not public."""
+    if item.module.partition(".")[0] not in {"det_core", "det_ops", *PLUGINS} - {own}:
+        return False
+    full = f"{item.module}.{item.name}"
+    underscored = any(part.startswith("_") and not part.startswith("__") for part in full.split("."))
+    return underscored or any(full == m or full.startswith(f"{m}.") for m in private_modules())
+
+
+def private_uses(plugin: str, source: str) -> list[str]:
+    """Private names of other packages that a module of a plugin imports, or takes from a module that it imports."""
+    items = read_imports(source)
+    found = [f"{i.module}.{i.name}" for i in items if is_private(i, plugin)]
+    foreign = {i.name or i.module for i in items if i.module.startswith(("det_core", "det_ops", "det_plugin_"))}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in foreign:
+            found += [f"{node.value.id}.{node.attr}"] if re.match("_(?!_)", node.attr) else []
+    return found
+
+
+def test_the_page_lists_modules_that_are_there():
+    listed = private_modules()
+    assert listed
+    assert {m for m in listed if m not in SOURCES} == set()
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_a_plugin_imports_public_names(plugin):
+    for name in members(plugin):
+        assert private_uses(plugin, SOURCES[name]) == [], name
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("from det_core.model.layers import _hidden", "det_core.model.layers._hidden"),
+        ("from det_core.plugins import plugin_manager", "det_core.plugins.plugin_manager"),
+        ("from det_core import slots\nslots._hidden", "slots._hidden"),
+        ("def f():\n    import det_core.engine.train", "det_core.engine.train."),
+        ("from det_plugin_rcnn.config import _hidden", "det_plugin_rcnn.config._hidden"),
+    ],
+)
+def test_a_private_name_is_found(source, found):
+    assert private_uses("det_plugin_htc", source) == [found]
+
+
+# Packages
 
 
 def test_packages_require_each_other_without_a_circle():
@@ -198,15 +295,19 @@ def test_every_plugin_has_the_same_anatomy(plugin):
     assert data["entry-points"]["det_core.plugins"] == {name: f"{plugin}.hooks"}
 
 
-def test_the_reader_of_imports_reads(tmp_path):
-    file = tmp_path / "x.py"
-    file.write_text(
+def test_the_reader_of_imports_reads():
+    source = (
         "from typing import TYPE_CHECKING\nimport a.b\nfrom c import d\nif TYPE_CHECKING:\n    import hidden\n"
         "else:\n    import shown\n"
         "def f():\n    import lazy\nclass C:\n    import inner\n    def g(self):\n        from lazier import x\n"
-        "try:\n    import tried\nexcept ImportError:\n    pass\n",
-        encoding="utf8",
+        "try:\n    import tried\nexcept ImportError:\n    pass\n"
     )
-    eager = {"typing", "a.b", "c", "shown", "inner", "tried"}
-    assert imports(file, lazy=False) == eager
-    assert imports(file) == eager | {"lazy", "lazier"}
+    found = {(i.module, i.kind, i.function) for i in read_imports(source)}
+    eager = {(m, "eager", "") for m in ("typing", "a.b", "c", "shown", "inner", "tried")}
+    assert found == {*eager, ("hidden", "types", ""), ("lazy", "lazy", "f"), ("lazier", "lazy", "g")}
+
+
+def test_the_longest_circle_is_shown():
+    pairs = [("a", "b"), ("b", "a"), ("c", "d"), ("d", "e"), ("e", "c"), ("c", "a")]
+    assert longest_circle([Arrow(s, t, "eager") for s, t in pairs]) == ["c", "d", "e", "c"]
+    assert longest_circle([Arrow("a", "b", "eager")]) == []

@@ -19,7 +19,7 @@ from det_core.errors import WeightsError
 from det_core.load import load_recipe
 from det_core.model.detector import Detector
 from det_core.structures import Detections, Key
-from det_core.weights import class_count, import_weights
+from det_core.weights.fill_detector import class_count, import_weights
 
 RETINANET, SSD = "retinanet/torchvision-r50-fpn", "ssd/torchvision-vgg16-300"
 CLASSES = 6

@@ -31,7 +31,7 @@ from det_core.model.detector import Detector
 from det_core.model.region_masks import paste_resized_masks
 from det_core.recipe import Recipe
 from det_core.structures import Detections, Key
-from det_core.weights import class_count, import_weights
+from det_core.weights.fill_detector import class_count, import_weights
 
 MAKERS = {"faster-rcnn": fasterrcnn_resnet50_fpn, "mask-rcnn": maskrcnn_resnet50_fpn}
 CLASSES = 6

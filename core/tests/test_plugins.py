@@ -228,8 +228,8 @@ def test_weight_maps_are_found_and_refused_when_two_plugins_bring_one():
         ("det_backbones", [Undecorated], "Undecorated is not decorated with det_core.settings.configclass"),
         ("det_necks", [Slotless], "Slotless.slot is 'neckk'; allowed: backbone, neck"),
         ("det_backbones", None, "TypeError: 'NoneType' object is not iterable"),
-        ("det_recipes", ["a/b"], "returned 'a/b', which is not a det_core.recipe.RecipeEntry"),
-        ("det_weight_maps", [Tiny], "which is not a det_core.weights.WeightMap"),
+        ("det_recipes", ["a/b"], "returned 'a/b', which is not a det_core.offers.RecipeEntry"),
+        ("det_weight_maps", [Tiny], "which is not a det_core.offers.WeightMap"),
     ],
 )
 def test_a_wrong_hook_result_is_named_and_the_rest_of_the_plugin_works(hook, result, message):

@@ -30,7 +30,7 @@ from det_core.model.detector import Detector
 from det_core.model.detector_config import DetectorConfig, PreprocessConfig
 from det_core.slots import ProposalHeadConfig
 from det_core.structures import Batch, Detections, ImageInfo, Key, Targets
-from det_core.weights import ImportReport, import_weights
+from det_core.weights.fill_detector import ImportReport, import_weights
 from det_plugin_resnet.backbones import BACKBONES
 
 HERE = Path(__file__).parent

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         LossTerm as LossTerm,
         Targets as Targets,
     )
-    from det_core.weights import import_weights as import_weights
+    from det_core.weights.fill_detector import import_weights as import_weights
 
 __version__ = "0.1.0"
 
@@ -63,6 +63,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "recipe": "Recipe",
         "specs": "FeatureSpec RegionSpec",
         "structures": "Batch Classes Detections LossTerm Targets",
-        "weights": "import_weights",
+        "weights.fill_detector": "import_weights",
     },
 )

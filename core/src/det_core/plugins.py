@@ -176,14 +176,14 @@ class PluginManager:
 
     def _add_recipe(self, entry: RecipeEntry, state: PluginState) -> None:
         if not (isinstance(getattr(entry, "name", None), str) and callable(getattr(entry, "make", None))):
-            raise TypeError(f"returned {entry!r}, which is not a det_core.recipe.RecipeEntry")
+            raise TypeError(f"returned {entry!r}, which is not a det_core.offers.RecipeEntry")
         self._recipes.setdefault(entry.name, []).append((entry, state))
         state.provides.setdefault("recipe", []).append(entry.name)
 
     def _add_weight_map(self, weight_map: WeightMap, state: PluginState) -> None:
         component, source = getattr(weight_map, "component", None), getattr(weight_map, "source", None)
         if not (isinstance(component, type) and issubclass(component, Component) and isinstance(source, str)):
-            raise TypeError(f"returned {weight_map!r}, which is not a det_core.weights.WeightMap")
+            raise TypeError(f"returned {weight_map!r}, which is not a det_core.offers.WeightMap")
         self._maps.setdefault((source, component), []).append((weight_map, state))
         state.provides.setdefault("weight map", []).append(f"{source}:{component.type}")
 

@@ -6,7 +6,7 @@ import pytest
 
 from det_core.cli.main import run
 from det_core.structures import Classes
-from det_core.weights import SOURCES
+from det_core.weights.translate_names import SOURCES
 
 
 def test_every_source_is_offered(capsys):
@@ -29,7 +29,7 @@ def test_a_source_that_is_not_known(capsys):
 
 def test_torchvisions_own_classes_have_names():
     from det_core.cli.import_weights import _classes
-    from det_core.weights import SourceFile
+    from det_core.weights.read_files import SourceFile
 
     file = SourceFile(path=None, state={})  # type: ignore[arg-type]
     coco = _classes(file, "torchvision", 90)

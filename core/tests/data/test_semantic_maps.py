@@ -22,7 +22,6 @@ from torchvision.transforms import v2
 from det_core.contracts import Sample
 from det_core.data.bad_samples import BadImage, BadSamplesError
 from det_core.data.data_config import CocoConfig, ColorJitterConfig, FlipConfig, ResizeConfig, SampleConfig
-from det_core.data.dataset_report import data_report
 from det_core.data.layout import LayoutError
 from det_core.data.loader import TrainSampler, test_loader, train_loader
 from det_core.data.semantic_maps import map_name, map_of_masks
@@ -33,6 +32,7 @@ from det_core.evaluation.metric_config import CocoEvaluatorConfig
 from det_core.model.detector import Preprocess
 from det_core.model.detector_config import DetectorConfig, PreprocessConfig
 from det_core.recipe import DataConfig, EvaluationConfig, Recipe
+from det_core.reports.dataset_report import data_report
 from det_core.slots import BackboneConfig, DatasetConfig, RoIHeadConfig, TransformConfig
 from det_core.specs import FeatureSpec
 from det_core.structures import Key, semantic_batch

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from det_core.model import fold_batch_norm as module
-from det_core.model.fold_batch_norm import BatchNorm, FixedConv2d, conv_norm, packing_available
+from det_core.model.fold_batch_norm import BatchNorm, FixedConv2d, conv_norm
 from det_core.model.layer_config import GroupNormConfig
+from det_core.torch_internals import packing_available
 
 PACKED = "mkldnn::_convolution_pointwise"
 

@@ -29,7 +29,10 @@ from det_core.slots import BackboneConfig, DenseHeadConfig, NeckConfig, NormConf
 from det_core.specs import FeatureSpec
 from det_core.structures import Classes
 from det_core.testing.isolated_plugins import isolated_manager, make_plugin, stub_config
-from det_core.weights import ImportReport, import_weights, load_initial, read_state_dict, translate
+from det_core.weights.fill_detector import ImportReport, import_weights
+from det_core.weights.initial_weights import load_initial
+from det_core.weights.read_files import read_state_dict
+from det_core.weights.translate_names import translate
 
 SPEC = FeatureSpec(channels=(4,), strides=(4,))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from det_core.weights import translate
+from det_core.weights.translate_names import translate
 
 
 def test_heads_are_numbered_by_stage(tiny):

@@ -14,7 +14,7 @@ from det_core.errors import ConfigError
 from det_core.model.layer_config import BatchNormConfig, GroupNormConfig
 from det_core.specs import FeatureSpec
 from det_core.testing import contract_checks
-from det_core.weights import translate
+from det_core.weights.translate_names import translate
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_fpn.neck import FPN
 

@@ -16,7 +16,8 @@ from det_core.load import load_recipe
 from det_core.model.layer_config import Conv2dConfig, GroupNormConfig
 from det_core.specs import ConvSpec
 from det_core.testing import contract_checks
-from det_core.weights import import_backbone, translate
+from det_core.weights.fill_detector import import_backbone
+from det_core.weights.translate_names import translate
 from det_plugin_gn_ws_dcn.config import DeformConv2dConfig, WSConv2dConfig
 from det_plugin_gn_ws_dcn.convolution import DeformConv2d, OffsetConv, WSConv2d
 from det_plugin_resnet.config import ResNetConfig

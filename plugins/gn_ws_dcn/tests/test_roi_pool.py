@@ -10,7 +10,7 @@ import det_ops
 from det_core.model.layer_config import RoIAlignConfig
 from det_core.specs import FeatureSpec, RegionSpec
 from det_core.testing import contract_checks
-from det_core.weights import translate
+from det_core.weights.translate_names import translate
 from det_plugin_gn_ws_dcn.config import DeformRoIPoolConfig
 from det_plugin_gn_ws_dcn.roi_pool import DeformRoIPool, LevelPool
 from det_plugin_rcnn.config import RCNNHeadConfig

@@ -19,7 +19,7 @@ from det_core.plugins import plugin_manager
 from det_core.slots import AssignerConfig, CoderConfig, SamplerConfig
 from det_core.specs import ProposalLimits
 from det_core.structures import Key
-from det_core.weights import translate
+from det_core.weights.translate_names import translate
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_guided_anchoring.config import GARetinaNetHeadConfig, GARPNConfig, GuidedAnchorsConfig
 from det_plugin_guided_anchoring.recipes import ROWS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import evolve
 
 from det_core.load import load_recipe
-from det_core.weights import translate
+from det_core.weights.translate_names import translate
 
 NAMES = {
     "box_heads.0.scores.weight": "bbox_head.0.fc_cls.weight",

@@ -9,7 +9,7 @@ from torch import nn
 from det_core.model.layer_config import GroupNormConfig
 from det_core.specs import RegionSpec
 from det_core.testing import contract_checks
-from det_core.weights import translate
+from det_core.weights.translate_names import translate
 from det_plugin_rcnn.config import ConvMaskHeadConfig
 
 REGIONS = RegionSpec(channels=6, size=(5, 7))

@@ -22,7 +22,7 @@ from det_core.structures import Batch, ImageInfo, Key, Targets
 from det_core.testing import contract_checks
 from det_core.testing.echo_pool import EchoPool
 from det_core.testing.isolated_plugins import stub_config
-from det_core.weights import translate
+from det_core.weights.translate_names import translate
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig
 from det_plugin_rcnn.roi_head import RCNNHead
 

@@ -18,7 +18,7 @@ from det_core.structures import Batch, ImageInfo, Key
 from det_core.testing import contract_checks
 from det_core.testing.isolated_plugins import stub_config
 from det_core.testing.tiny_inputs import blank_batch, objects
-from det_core.weights import translate
+from det_core.weights.translate_names import translate
 from det_plugin_rcnn.config import RPNConfig
 from det_plugin_rcnn.rpn import RPN
 

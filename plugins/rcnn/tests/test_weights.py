@@ -11,7 +11,7 @@ from det_core.errors import WeightsError
 from det_core.model.layer_config import RoIAlignConfig
 from det_core.offers import Part
 from det_core.testing.isolated_plugins import stub_config
-from det_core.weights import translate
+from det_core.weights.translate_names import translate
 from det_plugin_rcnn.config import ConvMaskHeadConfig, RCNNHeadConfig
 from det_plugin_rcnn.weights import pooling_parts
 

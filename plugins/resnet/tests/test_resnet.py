@@ -11,7 +11,7 @@ from det_core.errors import ConfigError
 from det_core.model.layer_config import BatchNormConfig, FrozenBatchNormConfig, GroupNormConfig
 from det_core.specs import FeatureSpec
 from det_core.testing import contract_checks
-from det_core.weights import translate
+from det_core.weights.translate_names import translate
 from det_plugin_resnet.backbone import ResNet
 from det_plugin_resnet.blocks import BasicBlock, Bottleneck
 from det_plugin_resnet.config import ResNetConfig

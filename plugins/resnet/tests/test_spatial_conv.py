@@ -13,7 +13,7 @@ from det_core.model.layer_config import BatchNormConfig, GroupNormConfig
 from det_core.slots import ConvConfig
 from det_core.specs import ConvSpec, RegionSpec
 from det_core.testing.isolated_plugins import stub_config
-from det_core.weights import translate
+from det_core.weights.translate_names import translate
 from det_plugin_resnet.config import ResNetConfig, ResNetStageConfig
 
 

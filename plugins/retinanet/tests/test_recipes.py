@@ -14,7 +14,7 @@ from det_core.load import load_recipe
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
 from det_core.structures import Key
-from det_core.weights import translate
+from det_core.weights.translate_names import translate
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_retinanet.config import RetinaNetHeadConfig
 from det_plugin_retinanet.recipes import ROWS

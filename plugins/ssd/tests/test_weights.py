@@ -12,8 +12,8 @@ from torchvision.models.detection import ssd300_vgg16
 from det_core.boxes.box_config import GridAnchorsConfig
 from det_core.load import load_recipe
 from det_core.settings import Component, evolve
-from det_core.weights import import_weights, translate
-from det_core.weights.translate_names import detector_names, locate
+from det_core.weights.fill_detector import import_weights
+from det_core.weights.translate_names import detector_names, locate, translate
 from det_plugin_ssd.config import SSDAnchorsConfig, SSDHeadConfig, SSDNeckConfig, VGGConfig
 
 CASE = Path(__file__).parents[3] / "tests" / "parity" / "cases" / "ssd300_coco.json"

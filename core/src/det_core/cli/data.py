@@ -17,7 +17,7 @@ from det_core.recipe import Recipe
 if TYPE_CHECKING:
     from det_core.contracts import DetectionDataset
     from det_core.data.data_config import ResizeConfig
-    from det_core.data.dataset_report import AnchorSetting, Report
+    from det_core.reports.dataset_report import AnchorSetting, Report
 
 SAMPLE = "the bundled sample, because neither --data nor a recipe was given"
 
@@ -79,7 +79,7 @@ def command(
         ctx.obj = choice
         return
     chosen, masks = choice.resolve()
-    from det_core.data.dataset_report import data_report
+    from det_core.reports.dataset_report import data_report
 
     train, val = (_open(chosen, split, masks) for split in ("train", "val"))
     resize, anchors = _resize(chosen), _anchors(chosen)
@@ -104,7 +104,7 @@ def command(
 def browse(choice: Choice, data: str | None, out: str, count: int, split: str) -> None:
     """Draw images with their annotations, spread evenly over the data set."""
     chosen, masks = attrs.evolve(choice, data=data or choice.data).resolve()
-    from det_core.data.dataset_report import draw_dataset
+    from det_core.reports.dataset_report import draw_dataset
 
     paths = draw_dataset(_open(chosen, split, masks), Path(out), count)
     click.echo(f"{len(paths)} pictures in {out}")

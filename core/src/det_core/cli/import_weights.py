@@ -13,18 +13,10 @@ from det_core.errors import DetError
 from det_core.load import load_recipe
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
-from det_core.weights import (
-    SOURCES,
-    ImportReport,
-    SourceFile,
-    class_count,
-    holds_detector,
-    import_backbone,
-    import_weights,
-    read_source,
-)
-from det_core.weights.fill_detector import refuse_legacy
+from det_core.weights.fill_detector import ImportReport, class_count, import_backbone, import_weights, refuse_legacy
 from det_core.weights.initial_weights import how_to_set
+from det_core.weights.read_files import SourceFile, read_source
+from det_core.weights.translate_names import SOURCES, holds_detector
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,4 +1,4 @@
-"""A detector as inference wants it: weights that stay, so that what depends on them alone is computed once."""
+"""A detector prepared for inference: its weights are fixed, so what depends on them alone is computed once."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import copy
 from torch import nn
 
 from det_core.model.detector import Detector
-from det_core.model.fold_batch_norm import FixedConv2d, watched
+from det_core.model.fold_batch_norm import FixedConv2d
 from det_core.model.memory_layout import to_channels_last
+from det_core.torch_internals import has_hooks, is_compiled
 
 
 def for_inference(detector: Detector) -> Detector:
@@ -21,20 +22,12 @@ def for_inference(detector: Detector) -> Detector:
     torch's stay as they are.
     """
     to_channels_last(detector)
-    fixed = _fixed(detector.eval(), {})
-    assert isinstance(fixed, Detector)
-    return fixed
-
-
-def _fixed(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
-    """The module with every convolution below it fixed; one that stands in several places stays one."""
-    if module not in done:
-        if type(module) is nn.Conv2d and module.padding_mode == "zeros" and not watched(module):
-            done[module] = FixedConv2d.of(module)
-        elif not module._modules or module._compiled_call_impl is not None:
-            done[module] = module
-        else:
-            clone = copy.copy(module)
-            clone._modules = {n: None if part is None else _fixed(part, done) for n, part in module._modules.items()}
-            done[module] = clone
-    return done[module]
+    kept: list[object] = [*detector.eval().parameters(), *detector.buffers(), detector.config]
+    made: dict[int, object] = {id(thing): thing for thing in kept}
+    for module in detector.modules():
+        if type(module) is nn.Conv2d and module.padding_mode == "zeros" and not has_hooks(module):
+            made[id(module)] = FixedConv2d.of(module)
+        elif is_compiled(module) or next(module.children(), None) is None:
+            made[id(module)] = module
+    # What is in `made` takes the place of what it was made from; modules that contain others are copied around it.
+    return copy.deepcopy(detector, made)

@@ -5,12 +5,11 @@ Letters: N images, C channels, H W size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from det_core.torch_internals import convolve_packed, has_hooks, pack_weight, packing_available, state_of
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -46,7 +45,8 @@ def conv_norm(
         folded = conv.with_norm(norm)
         packed = None if folded is None else conv.packed(norm, folded[0], x)
         if folded is not None and packed is not None:
-            return _convolve_packed(conv, packed, folded[1], x, add, relu)
+            x = x.contiguous(memory_format=torch.channels_last)
+            return convolve_packed(conv, packed, folded[1], x, add=add, relu=relu)
     else:
         folded = None if norm is None or type(conv) is not nn.Conv2d else fold(conv, norm)
     if folded is not None:
@@ -61,18 +61,13 @@ def conv_norm(
 
 def fold(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor] | None:
     """Weights and bias (C_out,) of one convolution that is `conv` and `norm` after it; None where there is none."""
-    if not isinstance(norm, BatchNorm) or watched(conv) or watched(norm):
+    if not isinstance(norm, BatchNorm) or has_hooks(conv) or has_hooks(norm):
         return None
     affine = norm.fixed_affine()
     if affine is None or conv.bias is not None or conv.padding_mode != "zeros":
         return None
     scale, shift = affine
     return conv.weight * scale[:, None, None, None], shift
-
-
-def watched(module: nn.Module) -> bool:
-    """Whether somebody has put hooks on it, which want its own input and output."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
 
 
 class FixedConv2d(nn.Conv2d):
@@ -83,7 +78,8 @@ class FixedConv2d(nn.Conv2d):
     of autocast, and with a torch that has the operators (those that its compiler uses for frozen weights).
     """
 
-    _folded: dict[nn.Module | None, tuple[Tensor, Tensor | None] | None]  # by the norm that follows
+    # By the norm that follows: what was made, and the state of the tensors that it was made of.
+    _folded: dict[nn.Module | None, tuple[object, tuple[Tensor, Tensor | None] | None]]
     _packed: dict[nn.Module | None, Tensor]
 
     @classmethod
@@ -101,24 +97,15 @@ class FixedConv2d(nn.Conv2d):
             raise TypeError("this detector was made for inference, its weights stay; train the one it was made from")
         return super().train(mode)
 
-    def _apply(self, *args: Any, **kwargs: Any) -> FixedConv2d:
-        self._forget()
-        return super()._apply(*args, **kwargs)
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        self._forget()
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def _forget(self) -> None:
-        self._folded.clear()
-        self._packed.clear()
-
     @torch.no_grad()
     def with_norm(self, norm: nn.Module | None) -> tuple[Tensor, Tensor | None] | None:
         """Weights and bias of this and the norm after it; None where the two cannot be one."""
-        if norm not in self._folded:
-            self._folded[norm] = (self.weight, self.bias) if norm is None else fold(self, norm)
-        return self._folded[norm]
+        others = () if norm is None else (*norm.parameters(), *norm.buffers())
+        states = tuple(state_of(tensor) for tensor in (self.weight, *others))
+        if norm not in self._folded or self._folded[norm][0] != states:  # anew for loaded and moved weights
+            self._folded[norm] = states, (self.weight, self.bias) if norm is None else fold(self, norm)
+            self._packed.pop(norm, None)
+        return self._folded[norm][1]
 
     def packed(self, norm: nn.Module | None, weight: Tensor, x: Tensor) -> Tensor | None:
         """`weight` in oneDNN's own layout, the one that fits the first input best; None where it cannot take part."""
@@ -129,24 +116,5 @@ class FixedConv2d(nn.Conv2d):
         if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or not packing_available():
             return None
         if norm not in self._packed:
-            settings = (self.padding, self.stride, self.dilation, self.groups)
-            self._packed[norm] = torch.ops.mkldnn._reorder_convolution_weight(weight, *settings, list(x.shape))
+            self._packed[norm] = pack_weight(weight, self, x.shape)
         return self._packed[norm]
-
-
-def _convolve_packed(
-    conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, x: Tensor, add: Tensor | None, relu: bool
-) -> Tensor:
-    """The convolution, the sum and the ReLU in one pass over the output."""
-    x = x.contiguous(memory_format=torch.channels_last)
-    settings = (weight, bias, conv.padding, conv.stride, conv.dilation, conv.groups)
-    convolve: Callable[..., Tensor] = torch.ops.mkldnn._convolution_pointwise
-    if add is None:
-        return convolve(x, *settings, "relu" if relu else "none", [], None)
-    return convolve(x, add, *settings, "add", 1.0, "relu" if relu else None, [], None)
-
-
-def packing_available() -> bool:
-    """Whether this torch computes convolutions with oneDNN, and has its operators for packed weights."""
-    has = all(hasattr(torch.ops.mkldnn, name) for name in ("_reorder_convolution_weight", "_convolution_pointwise"))
-    return has and torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)

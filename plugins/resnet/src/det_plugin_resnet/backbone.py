@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from det_core.contracts import Backbone
 from det_core.model.fold_batch_norm import conv_norm
 from det_core.specs import ConvSpec
-from det_core.weights import load_initial
+from det_core.weights.initial_weights import load_initial
 from det_plugin_resnet.blocks import initialise, make_stage
 from det_plugin_resnet.config import ResNetConfig
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from det_core.contracts import Trunk
 from det_core.specs import RegionSpec
-from det_core.weights import load_initial
+from det_core.weights.initial_weights import load_initial
 from det_plugin_resnet.blocks import initialise, make_stage
 from det_plugin_resnet.config import ResNetStageConfig
 

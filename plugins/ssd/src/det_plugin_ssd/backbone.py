@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from det_core.contracts import Backbone
 from det_core.model.fold_batch_norm import conv_norm
 from det_core.model.layers import kaiming_init
-from det_core.weights import load_initial
+from det_core.weights.initial_weights import load_initial
 from det_plugin_ssd.config import VGGConfig
 
 STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))  # width over the first stage's, and convolutions

@@ -14,7 +14,7 @@ from PIL import Image
 from det_core.data.bad_samples import BadImage
 from det_core.data.coco_dataset import CocoDataset
 from det_core.data.data_config import ResizeConfig
-from det_core.data.dataset_report import anchor_fit, anchor_shapes, data_report, draw_dataset
+from det_core.reports.dataset_report import anchor_fit, anchor_shapes, data_report, draw_dataset
 
 MakeCoco = Callable[..., Path]
 
