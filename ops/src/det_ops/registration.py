@@ -7,7 +7,6 @@ therefore never change.
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -24,6 +23,17 @@ from det_ops.reference.gradient import vjp
 from det_ops.torch_internals import without_autocast
 
 LIBRARY = torch.library.Library("det", "DEF")
+# By annotation of the reference, which is a string. The native kernels are registered for plain integers, not for the
+# symbolic ones of torch.library.infer_schema.
+SCHEMA_TYPES = {
+    **{name: name for name in ("Tensor", "int", "float", "bool", "str")},
+    "Tensor | None": "Tensor?",
+    "list[Tensor]": "Tensor[]",
+    "Sequence[Tensor]": "Tensor[]",
+    "Sequence[int]": "int[]",
+    "Sequence[float]": "float[]",
+    "tuple[Tensor, Tensor]": "(Tensor, Tensor)",
+}
 # Operators whose CUDA gradient adds with atomics, so that the order of its sums is not fixed.
 UNORDERED: list[str] = []
 
@@ -54,17 +64,20 @@ def operator(
         flops: The formula for `torch.utils.flop_counter`: takes shapes in place of tensors. As in torch, a product
             that is summed counts two, and interpolation and other elementwise work counts nothing.
     """
-    call = _define(name, _schema(reference), dispatch.Fallbacks(reference, torchvision), fake, flops)
+    arguments = _schema_arguments(reference)
+    schema = f"({', '.join(arguments.values())}) -> {SCHEMA_TYPES[reference.__annotations__['return']]}"
+    call = _define(name, schema, dispatch.Fallbacks(reference, torchvision), fake, flops)
     if autocast:
-        positions = [list(inspect.signature(reference).parameters).index(argument) for argument in autocast]
+        positions = [list(arguments).index(argument) for argument in autocast]
         for device in ("cpu", "cuda"):
             LIBRARY.impl(name, partial(_call_with_casts, call, device, positions), f"Autocast{device.upper()}")
     return cast(Callable[Arguments, Result], call)
 
 
-def _schema(reference: Callable[..., Any]) -> str:
-    """The schema of a typed function, with plain integers as in the native kernels instead of symbolic ones."""
-    return torch.library.infer_schema(reference, mutates_args=()).replace("SymInt", "int")
+def _schema_arguments(function: Callable[..., Any]) -> dict[str, str]:
+    """The arguments of a typed function as they are written in a schema, by name."""
+    annotations = function.__annotations__
+    return {name: f"{SCHEMA_TYPES[text]} {name}" for name, text in annotations.items() if name != "return"}
 
 
 def _define(
@@ -161,8 +174,7 @@ def derivative(
         unordered: as in `gradient`.
     """
     reference = dispatch.FALLBACKS[name].reference
-    schema = _schema(reference)
-    arguments = {text.split()[1]: text for text in schema[1 : schema.index(")")].split(", ")}
+    arguments = _schema_arguments(reference)
     kept = [argument for argument in arguments if argument not in omitted]
     results = ", ".join(["Tensor"] * len(of))
 
