@@ -327,7 +327,7 @@ def test_other_classes_leave_only_the_last_layers_fresh(
 ) -> None:
     out = works(*train(config, other_classes, tmp_path / "run", "--init", run_folder, *STILL))
     assert "3 classes" in out
-    line = next(line for line in out.splitlines() if line.startswith("newly initialised"))
+    line = next(line for line in out.splitlines() if line.startswith("re-initialised"))
     fresh = {f"roi_head.box_head.{layer}.{part}" for layer in ("scores", "deltas") for part in ("weight", "bias")}
     assert set(line.partition(": ")[2].split(", ")) == fresh
     before, after = read_weights(weights_file(run_folder)), last_weights(tmp_path / "run")
@@ -345,7 +345,7 @@ def test_equal_classes_take_everything(run_folder: Path, config: Path, folder: P
     out = works(*train(config, folder, tmp_path / "run", "--init", run_folder, *STILL))
     before, after = read_weights(weights_file(run_folder)), last_weights(tmp_path / "run")
     assert f"init: {len(before)} tensors from {run_folder}" in out
-    assert "newly initialised" not in out
+    assert "re-initialised" not in out
     assert before.keys() == after.keys()
     assert all(torch.allclose(value, before[name], rtol=0, atol=1e-20) for name, value in after.items())
 
@@ -389,7 +389,7 @@ def test_resuming_what_has_not_begun(config: Path, folder: Path, tmp_path: Path)
 def test_a_run_folder_in_use_is_refused(run_folder: Path, config: Path, folder: Path) -> None:
     before = (run_folder / "metrics.jsonl").read_bytes()
     message = refused(*train(config, folder, run_folder))
-    assert f"{run_folder} already holds a run (last checkpoint step-{STEPS:07}); go on with --resume" in message
+    assert f"{run_folder} already holds a run (last checkpoint step-{STEPS:07}); continue it with --resume" in message
     assert (run_folder / "metrics.jsonl").read_bytes() == before
 
 

@@ -76,7 +76,7 @@ def test_an_older_checkpoint_becomes_a_detector_of_ones_own(tmp_path: Path, caps
     still = tmp_path / "still"  # a step that moves no weight, to see where training starts from
     assert run([*train, "--work-dir", str(still), *settings("optimizer.lr=1e-30")]) == 0
     out = capsys.readouterr().out
-    line = next(line for line in out.splitlines() if line.startswith("newly initialised"))
+    line = next(line for line in out.splitlines() if line.startswith("re-initialised"))
     assert set(line.partition(": ")[2].split(", ")) == FRESH
     before, after = read_weights(old), read_weights(weights_file(still))
     assert f"init: {len(before) - len(FRESH)} tensors from {old}" in out

@@ -13,7 +13,7 @@ import attrs
 import pytest
 import torch
 
-import det_core.engine.train as engine
+import det_core.engine.training_loop as engine
 from det_core import DetError, load_recipe, train
 from det_core.engine import checkpoint as checkpoints
 from det_core.engine.distributed import World, choose_device, reduce_losses
@@ -181,7 +181,7 @@ def test_compile_is_asked_of_backbone_and_neck(tmp_path, recipe, monkeypatch):
 
 def test_a_folder_in_use_and_another_recipe_are_refused(tmp_path, recipe):
     train(recipe, work_dir=tmp_path, max_steps=1, quiet=True)
-    with pytest.raises(DetError, match="already holds a run .last checkpoint step-0000001.; go on with --resume"):
+    with pytest.raises(DetError, match="already holds a run .last checkpoint step-0000001.; continue it with --resume"):
         train(recipe, work_dir=tmp_path, quiet=True)
     other = attrs.evolve(recipe, optimizer=attrs.evolve(recipe.optimizer, lr=0.5))
     with pytest.raises(DetError, match=r"was trained with another recipe \(differs in: optimizer\)"):

@@ -1,17 +1,18 @@
-"""How a configuration's fields are declared and checked: one gate for YAML and for Python.
+"""Declaration and validation of configuration fields, the same for YAML and Python.
 
     @configclass
     class RPNConfig(ProposalHeadConfig):
         channels: int = setting("channels of the shared 3x3 convolution", default=256, least=1)
 
-A field's type says what it holds: bool, int, float, str, `Literal[...]` (the one place where a closed choice is
-listed), another configuration, tuples of these, and unions with None. The constructor refuses everything else with the
-message that a YAML file gets, and converts what means the same: a list to a tuple, an int to a float, numpy's numbers
-to Python's. It imports attrs alone.
+Supported field types: bool, int, float, str, `Literal[...]`, another configuration, tuples of these, and unions with
+None. The constructor converts equivalent values (list to tuple, int to float, numpy's numbers to Python's) and rejects
+all others, with the same messages as for a YAML file. This module imports only attrs.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import numbers
 import os
@@ -19,19 +20,34 @@ import types
 from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, ClassVar, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin
+from pathlib import Path
+from typing import (
+    Any,
+    ClassVar,
+    Concatenate,
+    Literal,
+    ParamSpec,
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+)
 
 import attrs
 
 from det_core.errors import ConfigError, DetError, Problem, nearest
 
 T = TypeVar("T")
-Read = Callable[[object, type], object]  # a value and the configuration class that its field asks for
+P = ParamSpec("P")
+A = TypeVar("A")
+R = TypeVar("R")
+Read = Callable[[object, type], object]  # (value, expected configuration class) -> configuration
 
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """What a field's values must fulfil beside their type. Bounds are those of each number, at any depth of tuples."""
+    """Constraints on a field's value, besides its type. Bounds apply to every number, also in nested tuples."""
 
     least: float | None = None
     above: float | None = None
@@ -43,10 +59,10 @@ class Limits:
 
     def bounds(self) -> str:
         """`at least 0 and below 1`."""
-        said = (("at least", self.least), ("above", self.above), ("at most", self.most), ("below", self.below))
-        return " and ".join(f"{words} {bound}" for words, bound in said if bound is not None)
+        bounds = (("at least", self.least), ("above", self.above), ("at most", self.most), ("below", self.below))
+        return " and ".join(f"{words} {bound}" for words, bound in bounds if bound is not None)
 
-    def admit(self, number: float) -> bool:
+    def allow(self, number: float) -> bool:
         """Whether a number is within the bounds."""
         return (
             (self.least is None or number >= self.least)
@@ -74,12 +90,13 @@ def setting(
     """A field of a configuration.
 
     Args:
-        doc: what it means: shown by `recipes schema` and in error messages.
-        default: a value of the field's type; without it the field is required.
-        least, above, most, below: bounds of each number that the field holds (closed, open, closed, open).
-        min_items: how many items a tuple has at least.
-        distinct: no item of a tuple may appear twice.
-        check: what is wrong with a value of the right type, in words ("" if nothing is), for all other rules.
+        doc: description, shown by `recipes schema` and in error messages.
+        default: a value of the field's type. Without it the field is required.
+        least, most: inclusive bounds of each number in the field.
+        above, below: exclusive bounds of each number in the field.
+        min_items: minimum number of items of a tuple.
+        distinct: whether the items of a tuple must differ.
+        check: returns what is wrong with a value of the right type, or "" if it is valid.
     """
     limits = Limits(
         least=least, above=above, most=most, below=below, min_items=min_items, distinct=distinct, check=check
@@ -91,11 +108,9 @@ def setting(
 def configclass(cls: type[T]) -> type[T]:
     """Make a frozen, keyword-only attrs class whose constructor checks and converts its arguments.
 
-    A check that concerns several fields goes into `__attrs_post_init__`, which may raise ValueError or ConfigError.
-    Classes are not slotted, so that one may inherit from several.
-
-    Raises (the constructor):
-        ConfigError: with every problem of every argument.
+    The constructor raises ConfigError with the problems of all arguments. A check of several fields belongs in
+    `__attrs_post_init__`, which may raise ValueError or ConfigError. The classes have no `__slots__`, so that one may
+    inherit from several.
     """
     made: Any = attrs.frozen(kw_only=True, slots=False, init=False)(cls)
     made.__init__ = _init
@@ -113,22 +128,51 @@ def _init(self: Any, /, **given: object) -> None:
         self.__attrs_init__(**conform_fields(cls, given))
     except ConfigError as error:
         raise ConfigError(error.problems, owner=cls.__name__) from None
-    except (ValueError, TypeError) as error:  # a check over several fields
+    except (ValueError, TypeError) as error:  # from `__attrs_post_init__`
         raise ConfigError([Problem("", str(error))], owner=cls.__name__) from None
 
 
 def evolve(config: T, /, **changes: Any) -> T:
-    """The same configuration with some fields changed; checked as any other.
-
-    Raises:
-        ConfigError: as the constructor.
-    """
+    """A copy of a configuration with some fields changed; ConfigError as from its constructor."""
     cls: Any = type(config)
     return cls(**{**{field.name: getattr(config, field.name) for field in fields_of(cls)}, **changes})
 
 
+def with_settings(options: Callable[P, T]) -> Callable[[Callable[[A, T], R]], Callable[Concatenate[A, P], R]]:
+    """Let a function of two arguments take the second one's settings as keyword arguments of its own.
+
+        @with_settings(TrainOptions)
+        def train(recipe: Recipe, options: TrainOptions) -> TrainResult: ...
+
+        train(recipe, work_dir="runs/first", max_steps=10)
+
+    Its signature and the `Args` of its docstring are made of the configuration class.
+    """
+
+    def decorate(function: Callable[[A, T], R]) -> Callable[Concatenate[A, P], R]:
+        @functools.wraps(function)
+        def wrapped(first: A, /, *args: P.args, **settings: P.kwargs) -> R:
+            return function(first, options(*args, **settings))
+
+        first, _ = inspect.signature(function).parameters.values()
+        own = [_parameter(field) for field in fields_of(options)]
+        described = "".join(f"\n        {f.name}: {f.metadata['doc']}" for f in fields_of(options))
+        text, raises, rest = (function.__doc__ or "").partition("    Raises:")
+        wrapped.__doc__ = f"{text}    Args:{described}\n\n{raises}{rest}"
+        setattr(wrapped, "__signature__", inspect.signature(function).replace(parameters=[first, *own]))  # noqa: B010
+        return wrapped
+
+    return decorate
+
+
+def _parameter(field: attrs.Attribute[Any]) -> inspect.Parameter:
+    default = inspect.Parameter.empty if field.default is attrs.NOTHING else field.default
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(field.name, kind, default=default, annotation=field.type)
+
+
 def fields_of(cls: Any) -> tuple[attrs.Attribute[Any], ...]:
-    """The fields of a configuration class with their annotations resolved; DetError for one that is not allowed."""
+    """The fields of a configuration class with resolved annotations; DetError for an unsupported type or default."""
     return _resolved_fields(cls)
 
 
@@ -138,8 +182,8 @@ def _resolved_fields(cls: type) -> tuple[attrs.Attribute[Any], ...]:
         attrs.resolve_types(cls)
     except NameError as error:
         raise DetError(
-            f"{_named(cls)}: the type of a field cannot be resolved ({error}); a configuration module must import the "
-            "types of its fields at run time, not under TYPE_CHECKING"
+            f"{_full_name(cls)}: the type of a field cannot be resolved ({error}); a configuration module must import "
+            "the types of its fields at run time, not under TYPE_CHECKING"
         ) from error
     fields = tuple(f for f in attrs.fields(cls) if f.init)
     for field in fields:
@@ -148,23 +192,23 @@ def _resolved_fields(cls: type) -> tuple[attrs.Attribute[Any], ...]:
 
 
 def _check_declaration(cls: type, field: attrs.Attribute[Any]) -> None:
-    """DetError unless a field's type is one that configurations hold, and its default is of this type."""
+    """Raise DetError if a field's type is not supported or its default does not conform to it."""
     if not _is_supported(field.type):
         raise DetError(
-            f"{_named(cls)}.{field.name}: fields of type {field.type} are not supported; allowed: bool, int, float, "
-            "str, Literal, configuration classes, tuples of these, and unions with None"
+            f"{_full_name(cls)}.{field.name}: fields of type {field.type} are not supported; allowed: bool, int, "
+            "float, str, Literal, configuration classes, tuples of these, and unions with None"
         )
     if field.default is attrs.NOTHING:
         return
     try:
         value = conform(field.default, field.type, limits_of(field))
     except ConfigError as error:
-        raise DetError(f"{_named(cls)}.{field.name}: the default is wrong: {error}") from None
+        raise DetError(f"{_full_name(cls)}.{field.name}: the default is wrong: {error}") from None
     if repr(value) != repr(field.default):
-        raise DetError(f"{_named(cls)}.{field.name}: the default is {field.default!r}; write {value!r}")
+        raise DetError(f"{_full_name(cls)}.{field.name}: the default is {field.default!r}; write {value!r}")
 
 
-def _named(cls: type) -> str:
+def _full_name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
@@ -177,15 +221,15 @@ def _is_supported(kind: Any) -> bool:
 
 
 def limits_of(field: attrs.Attribute[Any]) -> Limits:
-    """The limits that a field was declared with."""
+    """The limits of a field."""
     limits: Limits = field.metadata.get("limits", NO_LIMITS)
     return limits
 
 
 def conform_fields(cls: type, given: Mapping[str, object], read: Read | None = None) -> dict[str, Any]:
-    """The arguments of a configuration class, checked and converted; ConfigError with every problem of all of them.
+    """The arguments of a configuration class, checked and converted; ConfigError with the problems of all of them.
 
-    read: makes the value of a field that holds a configuration; by default it must be one already.
+    read: converts the value of a field that holds a configuration. By default the value must be a configuration.
     """
     known = {field.name: field for field in fields_of(cls)}
     allowed = f"; allowed: {', '.join(known) or 'none'}"
@@ -209,7 +253,7 @@ def conform_fields(cls: type, given: Mapping[str, object], read: Read | None = N
 
 
 def conform(value: object, kind: Any, limits: Limits = NO_LIMITS, read: Read | None = None) -> Any:
-    """`value` as a value of the type `kind` within `limits`; ConfigError with every problem, at paths below it."""
+    """`value` converted to the type `kind` within `limits`; ConfigError with every problem, paths relative to it."""
     made = _conform(value, kind, limits, read)
     complaint = limits.check(made) if limits.check is not None and made is not None else ""
     if complaint:
@@ -223,10 +267,10 @@ def _conform(value: object, kind: Any, limits: Limits, read: Read | None) -> Any
     if get_origin(kind) is Literal:
         return _choice(value, get_args(kind))
     if is_union(kind):
-        return _any_of(value, get_args(kind), limits, read)
+        return _union(value, get_args(kind), limits, read)
     if get_origin(kind) is tuple:
         return _tuple(value, get_args(kind), limits, read)
-    return (read or part)(value, kind)
+    return (read or require_config)(value, kind)
 
 
 def is_union(kind: object) -> bool:
@@ -235,13 +279,13 @@ def is_union(kind: object) -> bool:
 
 
 def show(value: object) -> str:
-    """A value as an error message shows it, cut to a readable length."""
+    """A value for an error message: its repr, at most 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def fail(message: str) -> ConfigError:
-    """An error at the value at hand; whoever holds the value adds where it is."""
+    """A ConfigError without a path, which the caller adds."""
     return ConfigError.at("", message)
 
 
@@ -258,9 +302,13 @@ def _float(value: Any) -> float | None:
         return None
     try:
         made = float(value)
-    except OverflowError:  # a whole number of hundreds of digits
+    except OverflowError:  # an int of hundreds of digits
         return None
     return made if math.isfinite(made) else None
+
+
+def _path(value: object) -> Path | None:
+    return Path(value) if isinstance(value, (str, os.PathLike)) else None
 
 
 def _str(value: object) -> str | None:
@@ -269,12 +317,13 @@ def _str(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-# Each type with what makes a value of it (None: it is none), and what is expected in words.
+# Type to its converter (returns None for an invalid value), and the words for what is expected.
 SCALARS: dict[Any, tuple[Callable[[object], Any], str]] = {
     bool: (_bool, "true or false"),
     int: (_int, "a whole number"),
     float: (_float, "a finite number"),
     str: (_str, "text (in quotes, if it looks like a number)"),
+    Path: (_path, "a path"),
 }
 
 
@@ -283,7 +332,7 @@ def _scalar(value: object, kind: Any, limits: Limits) -> Any:
     made = convert(value)
     if made is None:
         raise fail(f"found {show(value)}, expected {expected}")
-    if kind in (int, float) and not limits.admit(made):
+    if kind in (int, float) and not limits.allow(made):
         raise fail(f"found {show(value)}, expected {limits.bounds()}")
     return made
 
@@ -296,7 +345,7 @@ def _choice(value: object, allowed: Sequence[object]) -> object:
     raise fail(f"found {show(value)}, allowed: {', '.join(map(str, allowed))}{hint}")
 
 
-def _any_of(value: object, kinds: Sequence[Any], limits: Limits, read: Read | None) -> Any:
+def _union(value: object, kinds: Sequence[Any], limits: Limits, read: Read | None) -> Any:
     if value is None:
         if type(None) in kinds:
             return None
@@ -336,32 +385,32 @@ def _tuple(value: object, kinds: Sequence[Any], limits: Limits, read: Read | Non
     return tuple(items)
 
 
-def part(value: object, cls: type) -> object:
-    """A value that must be a configuration of this class; ConfigError in the words that a YAML file gets."""
+def require_config(value: object, cls: type) -> object:
+    """Return `value` if it is a configuration of this class; otherwise raise ConfigError."""
     if isinstance(value, cls):
         return value
     slot = getattr(cls, "slot", "")
     if isinstance(value, Component):
-        raise misfit(type(value), cls)
-    wanted = f"a part of slot {slot!r}: a mapping with `type`" if slot else "a mapping"
-    raise fail(f"found {show(value)}, expected {wanted} in YAML, {_article(cls.__name__)} in Python")
+        raise wrong_component(type(value), cls)
+    expected = f"a part of slot {slot!r}: a mapping with `type`" if slot else "a mapping"
+    raise fail(f"found {show(value)}, expected {expected} in YAML, {_with_article(cls.__name__)} in Python")
 
 
-def _article(name: str) -> str:
+def _with_article(name: str) -> str:
     return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
 
 
 @configclass
 class Component(ABC):
-    """Base of all that a configuration names by `type`. Subclasses of a slot set `type`, a name unique in the slot."""
+    """Base of every configuration that is selected by `type`. Subclasses of a slot set `type`, unique in the slot."""
 
     slot: ClassVar[str] = ""
     type: ClassVar[str] = ""
 
 
-def misfit(found: type[Component], wanted: type) -> ConfigError:
-    """The error for a part of another slot, or of another class of the same slot."""
-    slot = getattr(wanted, "slot", "")
+def wrong_component(found: type[Component], expected: type) -> ConfigError:
+    """The error for a component of another slot, or of another class of the same slot."""
+    slot = getattr(expected, "slot", "")
     if found.slot != slot:
-        return fail(f"found {found.type!r}, which is of slot {found.slot!r}; expected a part of slot {slot!r}")
-    return fail(f"found {found.type!r}, expected {getattr(wanted, 'type', '') or _article(wanted.__name__)}")
+        return fail(f"found {found.type!r}, a part of slot {found.slot!r}; expected a part of slot {slot!r}")
+    return fail(f"found {found.type!r}, expected {getattr(expected, 'type', '') or _with_article(expected.__name__)}")

@@ -1,7 +1,7 @@
 """Plain data (YAML, JSON) to configuration objects, strictly.
 
-A cattrs converter finds the class of every part; `det_core.settings` checks every field, as it does for objects made in
-Python. All problems of a file are collected, and each says where it is, what was found and what is allowed.
+A cattrs converter finds the class of every part, and `det_core.settings` checks every field, as for objects made in
+Python. The error lists all problems of a file: where each is, what was found and what is allowed.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import cattrs
 
 from det_core.errors import ConfigError, PluginError
 from det_core.plugins import plugin_manager
-from det_core.settings import Component, conform_fields, fail, misfit, part, show
+from det_core.settings import Component, conform_fields, fail, require_config, show, wrong_component
 
 T = TypeVar("T")
 
 
 def structure(value: object, cls: type[T], source: str = "") -> T:
-    """`value` (plain data) as a `cls`; ConfigError with every problem found, `source` naming the file."""
+    """Plain data as a `cls`; ConfigError with every problem found. `source` is the file name for the message."""
     try:
         return converter().structure(value, cls)
     except ConfigError as error:
@@ -30,16 +30,16 @@ def structure(value: object, cls: type[T], source: str = "") -> T:
 
 @cache
 def converter() -> cattrs.Converter:
-    """The one converter of configuration classes."""
+    """The converter of configuration classes, made once."""
     made = cattrs.Converter()
     made.register_structure_hook_func(attrs.has, _config)
     return made
 
 
 def _config(value: object, cls: type) -> object:
-    """A configuration of class `cls`, or of the class below it that `type` names; objects are taken as they are."""
+    """A configuration of class `cls`, or of the subclass that `type` names. A configuration is returned unchanged."""
     if not isinstance(value, Mapping):
-        return part(value, cls)
+        return require_config(value, cls)
     if issubclass(cls, Component):
         cls, value = _concrete(cls, value)
     return cls(**conform_fields(cls, value, converter().structure))
@@ -51,7 +51,7 @@ def _allowed(cls: type[Component]) -> str:
 
 
 def _concrete(cls: type[Component], value: Mapping[str, object]) -> tuple[type, Mapping[str, object]]:
-    """The class that `type` names, and the other fields. `type` may be left out where only one class fits."""
+    """The class that `type` names, and the other fields. `type` is optional if `cls` itself has a type."""
     rest = {k: v for k, v in value.items() if k != "type"}
     name = value.get("type")
     own = cls.type if "type" in vars(cls) else ""
@@ -67,7 +67,7 @@ def _concrete(cls: type[Component], value: Mapping[str, object]) -> tuple[type, 
         concrete = plugin_manager().component(cls.slot, name)
     except PluginError as error:
         elsewhere = plugin_manager().component_elsewhere(cls.slot, name)
-        raise misfit(elsewhere, cls) if elsewhere else ConfigError.at("type", str(error)) from None
+        raise wrong_component(elsewhere, cls) if elsewhere else ConfigError.at("type", str(error)) from None
     if not issubclass(concrete, cls):
-        raise misfit(concrete, cls)
+        raise wrong_component(concrete, cls)
     return concrete, rest

@@ -1,4 +1,4 @@
-"""Plain data laid on plain data: `extends`, and `--set path=value`."""
+"""Changes to plain data: `extends`, and `--set path=value`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 from det_core.config.yaml_text import parse_yaml
 from det_core.errors import ConfigError, Problem
+from det_core.settings import fail
 
 
 def merge(base: Any, over: Any) -> Any:
-    """`over` laid on `base`: mappings merge key by key, all else is replaced whole.
+    """`base` updated with `over`: mappings merge recursively, all other values are replaced.
 
-    A mapping whose `type` differs from the base's replaces it, so that no field of the old part stays behind.
+    A mapping with another `type` than the base's replaces it, since the fields of the old part no longer apply.
     """
     if not isinstance(base, Mapping) or not isinstance(over, Mapping):
         return over
@@ -28,23 +29,19 @@ _STEP = re.compile(rf"({_NAME})|\[(\d+)\]")
 
 
 def parse_override(text: str) -> tuple[list[str | int], Any]:
-    """`a.b[2].c=value` as path and value (read as YAML); ConfigError if it has another form."""
+    """Split `a.b[2].c=value` into path and value (parsed as YAML); ConfigError if it has another form."""
     path, equals, value = text.partition("=")
     path = path.strip()
     if not equals or not _PATH.fullmatch(path):
-        raise _problem(f"--set {text!r}: expected path=value, such as detector.backbone.depth=101")
+        raise fail(f"--set {text!r}: expected path=value, such as detector.backbone.depth=101")
     steps: list[str | int] = [match[1] or int(match[2]) for match in _STEP.finditer(path)]
     return steps, parse_yaml(value, f"--set {path}")
 
 
-def _problem(message: str) -> ConfigError:
-    return ConfigError.at("", message)
-
-
 def apply_overrides(plain: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Plain data with each `path=value` laid on it, in order; unknown keys are left for the converter to report.
+    """Plain data with each `path=value` set, in order. The converter reports unknown keys later.
 
-    Raises ConfigError with the problems of all overrides whose path cannot be followed.
+    Raises ConfigError with the problems of all overrides whose path does not exist.
     """
     problems: list[Problem] = []
     for text in overrides:
@@ -58,7 +55,7 @@ def apply_overrides(plain: dict[str, Any], overrides: Sequence[str]) -> dict[str
     return plain
 
 
-def _kind(node: Any) -> str:
+def _type_in_words(node: Any) -> str:
     names = {
         dict: "a mapping",
         list: "a list",
@@ -74,14 +71,14 @@ def _assign(node: Any, steps: list[str | int], value: Any, text: str) -> Any:
     step, rest = steps[0], steps[1:]
     if isinstance(step, int):
         if not isinstance(node, list) or step >= len(node):
-            size = f"a list of {len(node)}" if isinstance(node, list) else _kind(node)
-            raise _problem(f"--set {text!r}: no item [{step}] in {size}")
+            size = f"a list of {len(node)}" if isinstance(node, list) else _type_in_words(node)
+            raise fail(f"--set {text!r}: no item [{step}] in {size}")
         return [
             _assign(item, rest, value, text) if rest and i == step else (value if i == step else item)
             for i, item in enumerate(node)
         ]
     if node is not None and not isinstance(node, Mapping):
-        raise _problem(f"--set {text!r}: {step!r} is asked of {_kind(node)}, not of a mapping")
+        raise fail(f"--set {text!r}: no key {step!r} in {_type_in_words(node)}")
     node = dict(node or {})
     if not rest and step == "type":
         return merge(node, {"type": value})

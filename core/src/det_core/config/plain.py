@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -10,9 +11,11 @@ from det_core.settings import Component, fields_of
 
 
 def unstructure(value: object) -> Any:
-    """Plain data that `config.convert.structure` turns into an equal configuration; components carry their `type`."""
+    """Plain data that `config.convert.structure` turns into an equal configuration; components include their `type`."""
     if isinstance(value, tuple):
         return [unstructure(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
     if not attrs.has(type(value)):
         return value
     plain: dict[str, Any] = {"type": value.type} if isinstance(value, Component) else {}

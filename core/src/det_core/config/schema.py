@@ -1,7 +1,8 @@
-"""JSON Schema of a configuration class, so that an editor completes and checks recipes."""
+"""JSON Schema of a configuration class, with which editors complete and check recipes."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import attrs
@@ -10,13 +11,13 @@ from det_core.config.plain import unstructure
 from det_core.plugins import plugin_manager
 from det_core.settings import NO_LIMITS, Component, Limits, fields_of, is_union, limits_of
 
-_PRIMITIVES = {bool: "boolean", int: "integer", float: "number", str: "string"}
+_PRIMITIVES = {bool: "boolean", int: "integer", float: "number", str: "string", Path: "string"}
 
 
 def json_schema(cls: type, title: str, *, partial: bool = False) -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of an attrs configuration class with all installed components.
+    """The JSON Schema (draft 2020-12) of a configuration class, including all installed components.
 
-    partial: nothing is required, at any depth, as in a file that `extends` a recipe and gives only what differs.
+    partial: no key is required, at any depth, since a file that `extends` a recipe contains only the changes.
     """
     schema = _Schema(partial)
     root = schema.of(cls)
@@ -24,7 +25,7 @@ def json_schema(cls: type, title: str, *, partial: bool = False) -> dict[str, An
 
 
 def _bounds(limits: Limits) -> dict[str, float]:
-    """Bounds of a number in JSON Schema's words."""
+    """The bounds of a number as JSON Schema keywords."""
     words = {
         "minimum": limits.least,
         "exclusiveMinimum": limits.above,
@@ -35,14 +36,14 @@ def _bounds(limits: Limits) -> dict[str, float]:
 
 
 class _Schema:
-    """Walks types, and gathers the definitions of the classes it meets."""
+    """Makes the schemas of types and collects the definitions of their classes."""
 
     def __init__(self, partial: bool) -> None:
         self.partial = partial
         self.defs: dict[str, Any] = {}
 
     def of(self, cls: Any, limits: Limits = NO_LIMITS) -> dict[str, Any]:
-        """The schema of one type within limits, classes by reference."""
+        """The schema of one type within limits, with classes by reference."""
         if cls in _PRIMITIVES:
             return {"type": _PRIMITIVES[cls], **(_bounds(limits) if cls in (int, float) else {})}
         if cls is type(None):
@@ -60,14 +61,14 @@ class _Schema:
 
     def _tuple(self, args: tuple[Any, ...], limits: Limits) -> dict[str, Any]:
         if len(args) == 2 and args[1] is Ellipsis:
-            few = {"minItems": limits.min_items} if limits.min_items else {}
+            minimum = {"minItems": limits.min_items} if limits.min_items else {}
             unique = {"uniqueItems": True} if limits.distinct else {}
-            return {"type": "array", "items": self.of(args[0], limits), **few, **unique}
+            return {"type": "array", "items": self.of(args[0], limits), **minimum, **unique}
         items = [self.of(a, limits) for a in args]
         return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
 
     def _slot(self, cls: type[Component]) -> dict[str, Any]:
-        """One of the installed components; only here must `type` be said, where one class fits it may be left out."""
+        """Any of the slot's installed components. `type` is required here; it is optional if only one class fits."""
         manager = plugin_manager()
         fitting = [c for c in (manager.component(cls.slot, n) for n in manager.types(cls.slot)) if issubclass(c, cls)]
         required = {} if self.partial else {"required": ["type"]}
@@ -76,7 +77,7 @@ class _Schema:
     def _reference(self, cls: type) -> dict[str, Any]:
         name = f"{cls.slot}.{cls.type}" if issubclass(cls, Component) else cls.__name__
         if name not in self.defs:
-            self.defs[name] = {}  # taken before the fields are walked: configurations may nest
+            self.defs[name] = {}  # reserve the name first, since configurations may be recursive
             self.defs[name] = self._object(cls)
         return {"$ref": f"#/$defs/{name}"}
 

@@ -1,4 +1,4 @@
-"""YAML text to plain data and back, by PyYAML's safe loader and dumper."""
+"""YAML text to plain data and back, with PyYAML's safe loader and dumper."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from det_core.errors import DetError
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, with two of YAML 1.1's traps closed: `1e-4` is a number, and a key given twice an error."""
+    """The safe loader, except that `1e-4` is a number and a duplicate key is an error, unlike in YAML 1.1."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[object] = set()
@@ -28,7 +28,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Block style, but lists of plain values in flow style; floats in a form that reads back as floats."""
+    """Block style, with lists of scalars in flow style, and without aliases."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
@@ -40,7 +40,7 @@ def _represent_list(dumper: yaml.SafeDumper, value: list[Any]) -> yaml.Node:
 
 
 _Dumper.add_representer(list, _represent_list)
-# Reader and writer must agree on it: text that looks like such a number is then written in quotes.
+# The dumper needs the resolver too, so that it quotes text that looks like such a number.
 for _side in (_Loader, _Dumper):
     _side.add_implicit_resolver(
         "tag:yaml.org,2002:float",
@@ -50,7 +50,7 @@ for _side in (_Loader, _Dumper):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping; DetError with file, line and reason otherwise."""
+    """Read a YAML file that contains a mapping; DetError with file, line and reason otherwise."""
     try:
         text = path.read_text(encoding="utf8")
     except FileNotFoundError:
@@ -65,7 +65,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Plain data from YAML text; DetError with line and column otherwise."""
+    """Plain data from YAML text; DetError with line and column if it is not valid YAML."""
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
     except yaml.YAMLError as error:
@@ -75,5 +75,5 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def to_yaml(plain: object) -> str:
-    """Plain data as YAML, in its own order, short lists on one line."""
+    """Plain data as YAML: keys keep their order, and lists of scalars are on one line."""
     return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)

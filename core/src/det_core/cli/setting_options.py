@@ -1,0 +1,41 @@
+"""Options of a command made of a configuration class, so that both say the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, get_args
+
+import attrs
+import click
+
+from det_core.settings import fields_of, limits_of
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def setting_options(cls: type, *, leave_out: tuple[str, ...] = ()) -> Callable[[Command], Command]:
+    """A decorator that gives a command an option for each setting of a class: `--max-steps` for `max_steps`.
+
+    Its help is what the class says of the setting. None is required. Settings in `leave_out` get no option.
+    """
+
+    def decorate(command: Command) -> Command:
+        for field in reversed(fields_of(cls)):
+            if field.name not in leave_out:
+                command = _option(field)(command)
+        return command
+
+    return decorate
+
+
+def _option(field: attrs.Attribute[Any]) -> Callable[[Command], Command]:
+    name, text = f"--{field.name.replace('_', '-')}", str(field.metadata["doc"])
+    kinds = get_args(field.type) or (field.type,)
+    if bool in kinds:
+        return click.option(name, is_flag=True, help=text)
+    default = None if field.default is attrs.NOTHING else field.default
+    if int in kinds:
+        least = limits_of(field).least
+        number = click.IntRange(min=None if least is None else int(least))
+        return click.option(name, type=number, default=default, show_default=default is not None, help=text)
+    return click.option(name, default=default, help=text)

@@ -1,0 +1,192 @@
+"""The training loop: epochs, steps, evaluations and checkpoints, until the schedule ends or somebody asks to stop.
+
+A run is a function of its recipe, seed and total batch. The images, augmentations and samples of a step come from
+keys and the learning rate from the step, so a run that is resumed, or spread over more ranks, trains the same way.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from itertools import islice
+from types import FrameType
+
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from det_core.data.loader import LoadedImage, train_loader
+from det_core.engine import training_state
+from det_core.engine.checkpoint import last_checkpoint
+from det_core.engine.distributed import GlobalLosses, barrier, gather, reduce_losses
+from det_core.engine.evaluate import EvaluationStopped, evaluate
+from det_core.engine.predict import autocast, to_batch, to_targets
+from det_core.engine.training_setup import TrainingError, TrainingSetup
+from det_core.reports.training_report import TrainingReport
+
+
+class TrainingLoop:
+    """One run on one rank: `run` trains to the end, or until somebody asks to stop."""
+
+    def __init__(self, setup: TrainingSetup, report: TrainingReport) -> None:
+        self.setup, self.report = setup, report
+        self.recipe, self.world, self.trained = setup.recipe, setup.world, setup.trained
+        self.step = setup.step
+        self.stop_asked = False
+
+    def run(self) -> tuple[dict[str, float], str]:
+        """The metrics of the last evaluation (fractions of 1), and why the run ended: `finished` or `stopped`."""
+        with self._stop_on_sigterm():
+            return self._epochs(self.report.history.last_metrics(self.step))
+
+    @contextmanager
+    def _stop_on_sigterm(self) -> Iterator[None]:
+        """Inside, SIGTERM asks to save and leave after the current step (in the main thread)."""
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            self.stop_asked = True
+
+        try:
+            before = signal.signal(signal.SIGTERM, ask)
+        except ValueError:  # only the main thread can handle signals
+            yield
+            return
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _epochs(self, metrics: dict[str, float]) -> tuple[dict[str, float], str]:
+        """Train and evaluate in turn; the last metrics, and why it ended."""
+        setup = self.setup
+        try:
+            while True:
+                if self._evaluation_is_due():
+                    metrics = self._evaluate()
+                    if self._patience_ends():
+                        return metrics, "finished"
+                if self.step >= setup.last_step:
+                    return metrics, "finished" if self.step == setup.total_steps else "stopped"
+                self._epoch()
+                # SIGTERM may reach a rank after the step's exchange: all ranks leave together, or none does.
+                if any(gather(self.stop_asked, self.world)):
+                    return metrics, "stopped"
+        except EvaluationStopped:
+            return metrics, "stopped"
+
+    # Training
+
+    def _epoch(self) -> None:
+        """The rest of the current epoch, then a checkpoint; ends early if asked to stop."""
+        setup, schedule = self.setup, self.recipe.schedule
+        epoch, done = divmod(self.step, setup.steps_per_epoch)
+        transforms = [t.build() for t in self.recipe.data.train_transforms]
+        start = done * schedule.accumulate
+        loader = train_loader(setup.train_data, transforms, setup.sampler, epoch, start, self.recipe.data.workers)
+        self.report.start_epoch(epoch, done)
+        batches = iter(loader)
+        known = len(setup.train_data.skipped)
+        while self.step < min((epoch + 1) * setup.steps_per_epoch, setup.last_step):
+            started = time.perf_counter()
+            micro = list(islice(batches, schedule.accumulate))
+            loaded = time.perf_counter()
+            losses = self._train_step(micro)
+            self.step += 1
+            self.report.log_step(self.step, losses, waiting=loaded - started, whole=time.perf_counter() - started)
+            if losses.stop:  # some rank was asked to: all know it after the same step
+                self.stop_asked = True
+                break
+            if setup.options.save_every and self.step % setup.options.save_every == 0:
+                self._save()
+        skipped = [bad for part in gather(setup.train_data.skipped[known:], self.world) for bad in part]
+        self.report.show_skipped(skipped)
+        self._save()
+
+    def _save(self) -> None:
+        setup = self.setup
+        training_state.save(setup.run, self.recipe, self.trained, self.step, setup.total_batch, self.world)
+
+    def _train_step(self, micro: Sequence[Sequence[LoadedImage]]) -> GlobalLosses:
+        """Forward and backward of each micro-batch, then one update; the losses are means over micro-batches."""
+        schedule, trained, model = self.recipe.schedule, self.trained, self.setup.model
+        rate = self.setup.rate.at(self.step)
+        for group in trained.optimizer.param_groups:
+            group["lr"] = rate
+        trained.detector.train()
+        parts = []
+        for number, images in enumerate(micro):
+            last = number == len(micro) - 1
+            with nullcontext() if last or not isinstance(model, DistributedDataParallel) else model.no_sync():
+                parts.append(self._forward_backward(images, len(micro), rate))
+        if schedule.clip_norm is not None:
+            trained.scaler.unscale_(trained.optimizer)
+            nn.utils.clip_grad_norm_(trained.detector.parameters(), schedule.clip_norm)
+        trained.scaler.step(trained.optimizer)
+        trained.scaler.update()
+        trained.optimizer.zero_grad(set_to_none=True)
+        if trained.average is not None:
+            trained.average.update_parameters(trained.detector)
+        values = {name: sum(p.values[name] for p in parts) / len(parts) for name in parts[0].values}
+        return GlobalLosses(parts[-1].backward.detach(), values, any(p.stop for p in parts))
+
+    def _forward_backward(self, images: Sequence[LoadedImage], count: int, rate: float) -> GlobalLosses:
+        batch = to_batch(self.trained.detector, images)
+        with autocast(self.world.device, self.recipe.schedule.precision):
+            terms = self.setup.model(batch, to_targets(batch, images))
+        losses = reduce_losses(terms, self.world, stop=self.stop_asked)
+        if not math.isfinite(losses.total):
+            self._raise_not_finite(losses, images, rate)
+        self.trained.scaler.scale(losses.backward / count).backward()
+        return losses
+
+    def _raise_not_finite(self, losses: GlobalLosses, images: Sequence[LoadedImage], rate: float) -> None:
+        """End the run; all ranks have the same losses, so all of them call this."""
+        ids = [i for part in gather([i.info.image_id for i in images], self.world) for i in part]
+        values = ", ".join(f"{name} {value:.4g}" for name, value in losses.values.items())
+        last = last_checkpoint(self.setup.run)
+        kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+        raise TrainingError(
+            f"the loss is not finite at step {self.step}: {values}; learning rate {rate:.3g}; image ids {ids}; {kept}. "
+            "A smaller learning rate (--set optimizer.lr=...), a longer warm-up, gradient clipping "
+            "(--set schedule.clip_norm=35) or fp32 often helps; check these images with `det-core data`"
+        )
+
+    # Evaluating
+
+    def _evaluation_is_due(self) -> bool:
+        """Whether the epoch that has just ended is still to be evaluated; all ranks agree."""
+        epoch, rest = divmod(self.step, self.setup.steps_per_epoch)
+        wanted = epoch % self.recipe.evaluation.every_epochs == 0 or epoch == self.recipe.schedule.epochs
+        if rest or epoch == 0 or not wanted or not self.recipe.evaluation.evaluators:
+            return False
+        return not gather(self.world.main and self.report.history.evaluated(self.step), self.world)[0]
+
+    def _evaluate(self) -> dict[str, float]:
+        """Evaluate the state after this step; the main rank records it."""
+        self.report.start_evaluation()
+        result = evaluate(
+            self.trained.judged,
+            self.setup.val_data,
+            evaluators=self.recipe.evaluation.evaluators,
+            transforms=self.recipe.data.test_transforms,
+            workers=self.recipe.data.workers,
+            precision=self.recipe.schedule.precision,
+            world=self.world,
+            progress=lambda done, total: self.report.terminal.advance(done),
+            should_stop=lambda: self.stop_asked,
+        )
+        self.report.show_evaluation(self.step, result)
+        barrier(self.world)
+        return result.metrics
+
+    def _patience_ends(self) -> bool:
+        """Whether the best evaluation is too many evaluations ago; all ranks agree."""
+        patience = self.recipe.evaluation.patience
+        if patience is None:
+            return False
+        since = gather(self.report.history.without_gain(self.step), self.world)[0]
+        if since >= patience:
+            self.report.say(f"no better {self.recipe.evaluation.best} in {since} evaluations: stopping early")
+        return since >= patience

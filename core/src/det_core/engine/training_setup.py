@@ -1,0 +1,167 @@
+"""Everything that a training run needs, built before its first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from attrs import frozen
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from det_core.contracts import DetectionDataset
+from det_core.data.categories import check_same_categories
+from det_core.data.loader import TrainSampler
+from det_core.engine import training_state
+from det_core.engine.checkpoint import initialise, last_checkpoint
+from det_core.engine.distributed import World
+from det_core.engine.schedule import LearningRate, build_optimizer, learning_rate
+from det_core.engine.train_options import TrainOptions
+from det_core.engine.training_state import Trained
+from det_core.errors import DetError
+from det_core.model.detector import Detector
+from det_core.model.memory_layout import to_channels_last
+from det_core.recipe import Recipe
+
+Say = Callable[[str], None]
+
+
+class TrainingError(DetError):
+    """Training cannot start or continue."""
+
+
+@frozen(eq=False, kw_only=True)
+class TrainingSetup:
+    """One run on one rank, ready to train.
+
+    model: the detector as it is called in training, compiled and distributed if the recipe and the world ask for it.
+    step: steps already trained, more than 0 if the run was resumed.
+    """
+
+    recipe: Recipe
+    options: TrainOptions
+    world: World
+    train_data: DetectionDataset
+    val_data: DetectionDataset
+    sampler: TrainSampler
+    trained: Trained
+    model: nn.Module
+    rate: LearningRate
+    step: int
+
+    @property
+    def run(self) -> Path:
+        """The run folder."""
+        return Path(self.options.work_dir)
+
+    @property
+    def total_batch(self) -> int:
+        """Images per step, over all ranks and micro-batches."""
+        return self.sampler.global_batch * self.recipe.schedule.accumulate
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.rate.steps_per_epoch
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole schedule."""
+        return self.steps_per_epoch * self.recipe.schedule.epochs
+
+    @property
+    def last_step(self) -> int:
+        """The step after which this run ends."""
+        return min(self.total_steps, self.options.max_steps or self.total_steps)
+
+
+def set_up(recipe: Recipe, options: TrainOptions, world: World, say: Say) -> TrainingSetup:
+    """Open the data, build the detector and what trains it, and restore a run that is resumed.
+
+    Raises:
+        DetError: for bad data, a folder in use, weights that do not fit, or a checkpoint of another run.
+    """
+    begin = _starting_point(options, say)
+    train_data, val_data = recipe.open_train(), recipe.open_val()
+    check_same_categories(train_data, val_data)
+    torch.manual_seed(recipe.schedule.seed)
+    trained = _build(recipe, options, world, train_data, fresh=begin is None, say=say)
+    sampler = TrainSampler(
+        sizes=train_data.sizes,
+        images_per_rank=recipe.data.images_per_rank,
+        seed=recipe.schedule.seed,
+        rank=world.rank,
+        world=world.size,
+        repeat=recipe.data.repeat,
+        group_by_aspect=recipe.data.group_by_aspect,
+    )
+    accumulate = recipe.schedule.accumulate
+    total_batch = sampler.global_batch * accumulate
+    rate = learning_rate(recipe.optimizer, recipe.schedule, total_batch, -(-sampler.steps_per_epoch // accumulate))
+    torch.manual_seed(recipe.schedule.seed + 1 + world.rank)
+    return TrainingSetup(
+        recipe=recipe,
+        options=options,
+        world=world,
+        train_data=train_data,
+        val_data=val_data,
+        sampler=sampler,
+        trained=trained,
+        rate=rate,
+        step=0 if begin is None else training_state.restore(begin, recipe, trained, total_batch, world),
+        model=_wrap(recipe, trained.detector, world),
+    )
+
+
+def _starting_point(options: TrainOptions, say: Say) -> Path | None:
+    """The checkpoint to resume from, if any; TrainingError for a folder that is in use."""
+    run = Path(options.work_dir)
+    last = last_checkpoint(run)
+    if last is not None and not options.resume:
+        raise TrainingError(
+            f"{run} already holds a run (last checkpoint {last.name}); continue it with --resume, or choose another "
+            "--work-dir"
+        )
+    if options.resume and last is None:
+        say(f"nothing to resume in {run}: starting from the beginning")
+    return last
+
+
+def _build(
+    recipe: Recipe, options: TrainOptions, world: World, data: DetectionDataset, *, fresh: bool, say: Say
+) -> Trained:
+    """The detector with its first weights (unless a checkpoint is to fill it), and what trains it."""
+    schedule, device = recipe.schedule, world.device
+    detector = recipe.detector.build(classes=data.classes)
+    to_channels_last(detector)
+    detector.test_transforms = recipe.data.test_transforms
+    if fresh and options.init is not None:
+        report = initialise(detector, Path(options.init))
+        say(f"init: {len(report.loaded)} tensors from {options.init}")
+        if report.fresh:
+            say(f"re-initialised, because the class lists differ: {', '.join(report.fresh)}")
+    elif fresh:
+        detector.load_initial_weights()
+    detector = detector.to(device)
+    average = None
+    if schedule.ema_decay is not None:
+        average = AveragedModel(detector, multi_avg_fn=get_ema_multi_avg_fn(schedule.ema_decay), use_buffers=True)
+    return Trained(
+        detector=detector,
+        optimizer=build_optimizer(recipe.optimizer, detector),
+        scaler=torch.amp.GradScaler(device.type, enabled=schedule.precision == "fp16"),
+        average=average,
+    )
+
+
+def _wrap(recipe: Recipe, detector: Detector, world: World) -> nn.Module:
+    """The detector compiled and distributed, if the recipe and the world ask for it."""
+    if recipe.schedule.compile:
+        detector.backbone.compile()
+        if detector.neck is not None:
+            detector.neck.compile()
+    if world.size == 1:
+        return detector
+    devices = [world.device] if world.device.type == "cuda" else None
+    return DistributedDataParallel(detector, device_ids=devices, broadcast_buffers=False)

@@ -1,0 +1,127 @@
+"""What a training run shows and leaves: terminal, metrics file, TensorBoard events, pictures, calls of run hooks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import torch
+
+from det_core.contracts import BadSample
+from det_core.engine.checkpoint import write_text
+from det_core.engine.distributed import GlobalLosses, World
+from det_core.engine.evaluate import Evaluation
+from det_core.engine.history import History
+from det_core.engine.train_options import TrainOptions
+from det_core.engine.training_setup import TrainingSetup
+from det_core.plugins import plugin_manager
+from det_core.reports.loggers import MetricsFile, TensorBoard, Terminal
+from det_core.reports.run_pictures import leave_pictures
+from det_core.reports.run_summary import facts, greeting
+
+
+class TrainingReport:
+    """The report of one run; only the main rank prints, writes and calls hooks."""
+
+    setup: TrainingSetup  # from `begin` on
+    tensorboard: TensorBoard
+    history: History
+
+    def __init__(self, options: TrainOptions, world: World) -> None:
+        self.world = world
+        self.terminal = Terminal(quiet=options.quiet or not world.main)
+        self._failed_plugins: set[int] = set()
+
+    def say(self, text: str) -> None:
+        """A line (or several) for the user."""
+        self.terminal.say(text)
+
+    def begin(self, setup: TrainingSetup) -> None:
+        """Record the recipe and the facts of the run, and say what will be trained."""
+        self.setup = setup
+        metrics = MetricsFile(setup.run)
+        self.history = History(setup.run, metrics, setup.recipe.evaluation)
+        if not self.world.main:
+            return
+        metrics.rewind(setup.step)  # rows after the checkpoint, or of a run killed before its first, are written again
+        self._announce()
+        self.tensorboard = TensorBoard(setup.run)
+        if self.tensorboard.writer is None:
+            self.say("no TensorBoard events: the package is not installed (pip install tensorboard)")
+        self._notify("det_run_started", recipe=setup.recipe, work_dir=setup.run)
+
+    def _announce(self) -> None:
+        setup = self.setup
+        record = facts(setup.recipe, setup.trained.detector, self.world)
+        write_text(setup.run / "recipe.yaml", setup.recipe.to_yaml())
+        write_text(setup.run / "run.json", json.dumps(record, indent=2) + "\n")
+        data = (setup.train_data, setup.val_data)
+        self.say(greeting(setup.recipe, setup.trained.detector, data, setup.rate, setup.total_batch, self.world))
+        if setup.step:
+            self.say(f"resumed at step {setup.step}")
+
+    def end(self, step: int, reason: str) -> None:
+        """The run has ended, in whatever way."""
+        self.terminal.stop()
+        if self.world.main:
+            self.tensorboard.close()
+            self._notify("det_run_finished", step=step, reason=reason)
+
+    def leave(self, step: int, reason: str) -> None:
+        """Draw curves and pictures of a run that ended well, and say where everything is."""
+        if not self.world.main:
+            return
+        setup = self.setup
+        for note in leave_pictures(setup.run, setup.trained.judged, setup.val_data, self.history.file.rows()):
+            self.say(note)
+        self.say(f"{reason} after step {step} of {setup.total_steps}: {setup.run}")
+
+    def start_epoch(self, epoch: int, done: int) -> None:
+        """Begin the progress bar of an epoch (from 0), of which some steps are done."""
+        self.terminal.start(f"epoch {epoch + 1}/{self.setup.recipe.schedule.epochs}", self.setup.steps_per_epoch, done)
+
+    def log_step(self, step: int, losses: GlobalLosses, *, waiting: float, whole: float) -> None:
+        """Show a step, and write it if its turn has come.
+
+        Args:
+            step: from 1.
+            losses: of the global batch.
+            waiting: seconds spent waiting for data.
+            whole: seconds of the step.
+        """
+        if not self.world.main:
+            return
+        parts = "  ".join(f"{name} {value:.3f}" for name, value in losses.values.items())
+        text = f"loss {losses.total:.3f} ({parts})  {1 / whole:.1f} steps/s  data {100 * waiting / whole:.0f}%"
+        self.terminal.advance((step - 1) % self.setup.steps_per_epoch + 1, text)
+        if step % self.setup.options.log_every and step != 1:
+            return
+        values = {f"loss/{name}": value for name, value in losses.values.items()}
+        values |= {"loss/total": losses.total, "lr": self.setup.rate.at(step - 1)}
+        values |= {"time/step": whole, "time/data": waiting}
+        if self.world.device.type == "cuda":
+            values["memory/peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
+        self.history.file.write(step, values)
+        self.tensorboard.write(step, values)
+        self._notify("det_step_finished", step=step, metrics=values)
+
+    def show_skipped(self, skipped: Sequence[BadSample]) -> None:
+        """Name the images that any rank left out while loading this epoch."""
+        for bad in dict.fromkeys(skipped):
+            self.say(f"left out: {bad}")
+
+    def start_evaluation(self) -> None:
+        """Begin the progress bar of an evaluation."""
+        self.terminal.start("evaluating", -(-len(self.setup.val_data) // self.world.size))
+
+    def show_evaluation(self, step: int, result: Evaluation) -> None:
+        """Show and record an evaluation."""
+        self.terminal.stop()
+        if self.world.main:
+            self.say("\n".join(result.tables))
+            self.history.add(step, result.metrics)
+            self.tensorboard.write(step, {f"metrics/{k}": v for k, v in result.metrics.items()})
+            self._notify("det_evaluated", step=step, metrics=result.metrics)
+
+    def _notify(self, hook: str, **values: object) -> None:
+        plugin_manager().notify(hook, self._failed_plugins, self.say, **values)
