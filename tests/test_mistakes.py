@@ -74,12 +74,12 @@ def test_4_a_neck_whose_channels_the_head_cannot_take(refuse):
     (_, line) = refuse(BAD_NECK)
     assert line.startswith("  detector.dense_head: ")
     assert "channels [256, 512, 1024, 2048]" in line
-    assert "put a neck before it that makes them equal (for example type: fpn)" in line
+    assert "add a neck that makes them equal (for example type: fpn)" in line
 
 
 def test_4_in_python_it_is_refused_as_well():
     with pytest.raises(
-        ValueError, match=r"^DetectorConfig.dense_head: dense_head 'rpn' works on levels of one channel count"
+        ValueError, match=r"^DetectorConfig.dense_head: dense_head 'rpn' requires the same channel count at all levels"
     ):
         DetectorConfig(backbone=ResNetConfig(), dense_head=RPNConfig(), roi_head=RCNNHeadConfig())
     with pytest.raises(ConfigError, match="^RPNConfig.in_channels: unknown key"):

@@ -287,9 +287,9 @@ def test_several_mistakes_of_one_file_come_at_once(write):
     [
         (
             ["detector.neck=null"],
-            "detector.dense_head: the proposal head works on levels of one channel count, but gets",
+            "detector.dense_head: the proposal head requires the same channel count at all levels, but gets",
         ),
-        (["detector.roi_head.stride=64"], "detector.roi_head: the RoI head asks for a feature level of stride 64, but"),
+        (["detector.roi_head.stride=64"], "detector.roi_head: the RoI head requires a feature level of stride 64, but"),
         (["detector.dense_head={type: dense}"], "detector.dense_head: 'dense' proposes no boxes, so a roi_head cannot"),
         (
             ["detector.roi_head=", "detector.dense_head="],

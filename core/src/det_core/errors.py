@@ -1,4 +1,4 @@
-"""What a user did wrong, and how it is said: every error that is shown without a traceback is a `DetError`."""
+"""Errors for mistakes of the user, and helpers for their messages."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Problem:
 
 
 class DetError(Exception):
-    """A mistake of the user's (input, data, environment): shown without a traceback by the command line."""
+    """A mistake of the user (input, data, environment). The command line shows it without a traceback."""
 
 
 class ConfigError(DetError, ValueError):
-    """A configuration is wrong. `problems` lists every mistake found in it.
+    """A configuration is invalid. `problems` lists every mistake.
 
-    source: the file that it is from. owner: the class whose constructor refused it, for what is made in Python.
+    source: the configuration file. owner: the class that raised the error, for a configuration made in Python.
     """
 
     def __init__(self, problems: Iterable[Problem], source: str = "", owner: str = "") -> None:
@@ -42,7 +42,7 @@ class ConfigError(DetError, ValueError):
 
     @classmethod
     def at(cls, path: str, message: str, source: str = "") -> ConfigError:
-        """The error of one problem; an empty path is the place where the error is caught and placed."""
+        """An error with one problem. If `path` is empty, the caller adds it with `under`."""
         return cls([Problem(path, message)], source)
 
     def under(self, path: str) -> ConfigError:
@@ -57,19 +57,19 @@ class ConfigError(DetError, ValueError):
 
 
 class DataError(DetError):
-    """Something is wrong with a data set's files."""
+    """The files of a data set are missing or invalid."""
 
 
 class PluginError(DetError):
-    """A plugin, or something a plugin should provide, is missing or broken."""
+    """A plugin, or something that a plugin should provide, is missing or broken."""
 
 
 class WeightsError(DetError, ValueError):
-    """Weights do not fit, or cannot be read."""
+    """Weights cannot be read or do not fit the detector."""
 
     @classmethod
     def listing(cls, title: str, problems: Sequence[str], limit: int = 20) -> WeightsError:
-        """The error of several problems: a title with their count, and the first of them."""
+        """An error that lists problems: a title with their count, then the first `limit` of them."""
         return cls("\n".join([f"{title}: {counted(len(problems), 'problem')}", *listing(problems, limit)]))
 
 
@@ -79,14 +79,14 @@ def counted(count: int, noun: str) -> str:
 
 
 def listing(items: Sequence[object], limit: int = 10) -> list[str]:
-    """An indented line for each of the first `limit` items, and one that counts the rest."""
+    """An indented line for each of the first `limit` items, and one line that counts the rest."""
     more = [f"  ... and {len(items) - limit} more"] if len(items) > limit else []
     return [*(f"  {item}" for item in items[:limit]), *more]
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:
-    """`; did you mean "x"?` for the closest name, and others nearly as close; else an empty string."""
+    """`; did you mean "x"?` with the closest names, or an empty string if no name is close."""
     close = difflib.get_close_matches(name, list(candidates), n=3, cutoff=0.6)
     ratios = [difflib.SequenceMatcher(None, c, name).ratio() for c in close]
-    alike = [c for c, ratio in zip(close, ratios, strict=True) if ratio > ratios[0] - 0.1]
-    return "; did you mean " + " or ".join(f'"{c}"' for c in alike) + "?" if alike else ""
+    best = [c for c, ratio in zip(close, ratios, strict=True) if ratio > ratios[0] - 0.1]
+    return "; did you mean " + " or ".join(f'"{c}"' for c in best) + "?" if best else ""

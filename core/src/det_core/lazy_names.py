@@ -1,4 +1,4 @@
-"""Public names of a package that are imported when they are first used (PEP 562): importing it costs nothing."""
+"""Import a package's public names on first use (PEP 562), so that importing the package itself is fast."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from collections.abc import Callable, Mapping
 Lazy = tuple[Callable[[str], object], Callable[[], list[str]], list[str]]
 
 
-def lazy_names(package: str, homes: Mapping[str, str]) -> Lazy:
-    """`__getattr__`, `__dir__` and `__all__` of a package.
+def lazy_names(package: str, modules: Mapping[str, str]) -> Lazy:
+    """Return `__getattr__`, `__dir__` and `__all__` for a package.
 
         __getattr__, __dir__, __all__ = lazy_names(__name__, {"neck": "FPN", "config": "FPNConfig"})
 
-    Type checkers read the same names from imports under TYPE_CHECKING, each `as` itself, which marks it as public.
+    For type checkers, import the same names under TYPE_CHECKING, with `as` to mark each as public.
 
     Args:
         package: the package's `__name__`.
-        homes: module (below the package) to the public names in it, separated by blanks.
+        modules: maps a module (relative to the package) to its public names, separated by spaces.
     """
-    home = {name: f"{package}.{module}" for module, names in homes.items() for name in names.split()}
+    home = {name: f"{package}.{module}" for module, names in modules.items() for name in names.split()}
 
     def load(name: str) -> object:
         if name not in home:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(home[name]), name)
-        setattr(sys.modules[package], name, value)  # found at once from now on
+        setattr(sys.modules[package], name, value)  # later lookups skip `__getattr__`
         return value
 
     return load, lambda: sorted({*vars(sys.modules[package]), *home}), sorted(home)

@@ -1,4 +1,4 @@
-"""Facts that travel between the parts of a detector: what one gives and the next can rely on. Imports no torch."""
+"""Specifications that parts of a detector pass to each other: channels, strides, sizes. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _as_tuple(values: Iterable[int]) -> tuple[int, ...]:
 
 @frozen(kw_only=True)
 class FeatureSpec:
-    """The feature maps of a backbone or neck: channels and strides (in input pixels), finest level first."""
+    """Channels and strides (in input pixels) of a backbone's or neck's feature maps, finest level first."""
 
     channels: tuple[int, ...] = field(converter=_as_tuple)
     strides: tuple[int, ...] = field(converter=_as_tuple)
@@ -26,29 +26,28 @@ class FeatureSpec:
             raise ValueError(f"{len(self.channels)} channel counts but {len(self.strides)} strides")
 
     def same_channels(self, who: str) -> int:
-        """The channel count that all levels share; ConfigError if they differ."""
+        """The channel count of all levels; ConfigError if they differ. `who` names the part that requires it."""
         if len(set(self.channels)) != 1:
             raise ConfigError.at(
                 "",
-                f"{who} works on levels of one channel count, but gets channels {list(self.channels)} at strides "
-                f"{list(self.strides)}; put a neck before it that makes them equal (for example type: fpn)",
+                f"{who} requires the same channel count at all levels, but gets channels {list(self.channels)} at "
+                f"strides {list(self.strides)}; add a neck that makes them equal (for example type: fpn)",
             )
         return self.channels[0]
 
     def level(self, stride: int, who: str) -> int:
-        """The index of the level with this stride; ConfigError that lists the strides there are."""
+        """The index of the level with this stride; ConfigError that lists the strides if there is none."""
         if stride not in self.strides:
             raise ConfigError.at(
                 "",
-                f"{who} asks for a feature level of stride {stride}, but the levels it gets have strides "
-                f"{list(self.strides)}",
+                f"{who} requires a feature level of stride {stride}, but the levels have strides {list(self.strides)}",
             )
         return self.strides.index(stride)
 
 
 @frozen
 class ConvSpec:
-    """The shape of a 2-d convolution, whatever kind it is; kernels are square."""
+    """The arguments of a 2-d convolution of any kind. Kernels are square."""
 
     in_channels: int
     out_channels: int
@@ -62,7 +61,7 @@ class ConvSpec:
 
 @frozen(kw_only=True)
 class RegionSpec:
-    """The regions of RoI pooling or a trunk: channels and size `(height, width)`."""
+    """Channels and size `(height, width)` of the regions from RoI pooling or a trunk."""
 
     channels: int
     size: tuple[int, int]
@@ -72,5 +71,5 @@ class RegionSpec:
 class ProposalLimits:
     """How many proposals a proposal head keeps."""
 
-    before_nms: int = setting("best per level that enter NMS", default=2000, least=1)
-    after_nms: int = setting("best per image that leave NMS", default=1000, least=1)
+    before_nms: int = setting("maximum proposals per level before NMS", default=2000, least=1)
+    after_nms: int = setting("maximum proposals per image after NMS", default=1000, least=1)

@@ -286,9 +286,11 @@ def test_paths_of_problems_nest():
 def test_specs_say_what_does_not_fit():
     spec = FeatureSpec(channels=(64, 128), strides=(4, 8))
     assert spec.level(8, "a head") == 1
-    with pytest.raises(ConfigError, match=r"a head asks for a feature level of stride 16, but .* \[4, 8\]"):
+    with pytest.raises(ConfigError, match=r"a head requires a feature level of stride 16, but .* \[4, 8\]"):
         spec.level(16, "a head")
-    with pytest.raises(ConfigError, match=r"a head works on levels of one channel count, but gets .*\[64, 128\].*neck"):
+    with pytest.raises(
+        ConfigError, match=r"a head requires the same channel count at all levels, but gets .*\[64, 128\].*neck"
+    ):
         spec.same_channels("a head")
     assert FeatureSpec(channels=(8, 8), strides=(4, 8)).same_channels("a head") == 8
     with pytest.raises(ValueError, match="2 channel counts but 1 strides"):

@@ -162,9 +162,9 @@ def test_paths_that_cannot_be_followed_are_all_reported():
     assert [str(p) for p in caught.value.problems] == [
         "--set 'a[1]=2': no item [1] in a list of 1",
         "--set 'b[0]=2': no item [0] in a number",
-        "--set 'b.c=2': 'c' is asked of a number, not of a mapping",
-        "--set 'c.x=1': 'x' is asked of a text, not of a mapping",
-        "--set 'a.x=1': 'x' is asked of a list, not of a mapping",
-        "--set 'd.x=1': 'x' is asked of true or false, not of a mapping",
+        "--set 'b.c=2': no key 'c' in a number",
+        "--set 'c.x=1': no key 'x' in a text",
+        "--set 'a.x=1': no key 'x' in a list",
+        "--set 'd.x=1': no key 'x' in true or false",
         "--set 'e[0]=1': no item [0] in nothing",
     ]

@@ -90,8 +90,8 @@ def test_no_roi_head_follows_a_head_that_proposes_nothing():
 
 def test_a_head_that_cannot_take_the_features_is_named_with_the_remedy():
     assert refused(dense_head=Dense()) == (
-        "dense_head: dense_head 'dense' works on levels of one channel count, but gets channels [16, 32] at strides "
-        "[4, 8]; put a neck before it that makes them equal (for example type: fpn)"
+        "dense_head: dense_head 'dense' requires the same channel count at all levels, but gets channels [16, 32] at "
+        "strides [4, 8]; add a neck that makes them equal (for example type: fpn)"
     )
 
 
@@ -99,7 +99,7 @@ def test_the_problems_of_a_part_are_placed_under_its_name():
     assert refused(backbone=Tower(channels=()), dense_head=Dense()) == "backbone.channels: is empty"
     assert refused(backbone=Tower(channels=(4,)), neck=Same(), dense_head=Dense()) == "neck: needs two levels"
     assert refused(roi_head=Second(stride=64)) == (
-        "roi_head.roi_pool: roi_pool 'roi_align' asks for a feature level of stride 64, but the levels it gets have "
+        "roi_head.roi_pool: roi_pool 'roi_align' requires a feature level of stride 64, but the levels have "
         "strides [4, 8]"
     )
 

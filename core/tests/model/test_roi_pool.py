@@ -120,13 +120,12 @@ def test_a_stride_that_no_level_has_is_refused_with_those_there_are():
     with pytest.raises(ConfigError) as caught:
         RoIAlignConfig(strides=(4, 128)).region_spec(PYRAMID)
     assert str(caught.value) == (
-        "roi_pool 'roi_align' asks for a feature level of stride 128, but the levels it gets have strides "
-        "[4, 8, 16, 32, 64]"
+        "roi_pool 'roi_align' requires a feature level of stride 128, but the levels have strides [4, 8, 16, 32, 64]"
     )
 
 
 def test_levels_of_different_channels_are_refused():
-    with pytest.raises(ConfigError, match="roi_pool 'roi_align' works on levels of one channel count"):
+    with pytest.raises(ConfigError, match="roi_pool 'roi_align' requires the same channel count at all levels"):
         RoIAlignConfig(strides=(4, 8)).region_spec(FeatureSpec(channels=(8, 16), strides=(4, 8)))
 
 

@@ -43,5 +43,5 @@ def test_recipe() -> None:
 
 
 def test_levels_that_do_not_fit_are_refused_before_building() -> None:
-    with pytest.raises(ConfigError, match="stride 16, but the levels it gets have strides"):
+    with pytest.raises(ConfigError, match="stride 16, but the levels have strides"):
         DoubleHeadConfig().check(FeatureSpec(channels=(8, 8), strides=(4, 8)))

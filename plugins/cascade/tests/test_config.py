@@ -55,7 +55,7 @@ def test_a_negative_loss_weight_is_refused():
 
 
 def test_features_that_a_pooling_cannot_take_are_refused():
-    message = r"roi_pool 'roi_align' asks for a feature level of stride 8, but .* \[4\]"
+    message = r"roi_pool 'roi_align' requires a feature level of stride 8, but .* \[4\]"
     with pytest.raises(ConfigError, match=message):
         CascadeHeadConfig().check(FeatureSpec(channels=(8,), strides=(4,)))
 

@@ -87,11 +87,11 @@ def test_heads_that_are_no_htc_are_refused(settings, message):
     [
         (
             SemanticBranchConfig(stride=12, roi_pool=RoIAlignConfig(size=14, strides=(12,))),
-            "semantic branch asks for a feature level of stride 12, but",
+            "semantic branch requires a feature level of stride 12, but",
         ),
         (
             SemanticBranchConfig(stride=16),
-            "semantic.roi_pool: roi_pool 'roi_align' asks for a feature level of stride 8, but",
+            "semantic.roi_pool: roi_pool 'roi_align' requires a feature level of stride 8, but",
         ),
     ],
 )

@@ -505,7 +505,7 @@ def test_a_pooling_for_masks_without_a_mask_head_is_refused():
     ],
 )
 def test_features_that_a_pooling_cannot_take_are_refused(config):
-    with pytest.raises(ConfigError, match=r"roi_pool 'roi_align' asks for a feature level of stride 8, but .* \[4\]"):
+    with pytest.raises(ConfigError, match=r"roi_pool 'roi_align' requires a feature level of stride 8, but .* \[4\]"):
         config.check(FeatureSpec(channels=(8,), strides=(4,)))
 
 

@@ -266,7 +266,9 @@ def test_it_may_have_another_loss_that_compares_boxes(tiny):
 
 
 def test_levels_of_different_channels_are_refused():
-    with pytest.raises(ConfigError, match="dense_head 'rpn' works on levels of one channel count, but gets channels"):
+    with pytest.raises(
+        ConfigError, match="dense_head 'rpn' requires the same channel count at all levels, but gets channels"
+    ):
         RPNConfig().check(FeatureSpec(channels=(8, 16), strides=(4, 8)))
 
 
