@@ -1,4 +1,4 @@
-"""What a built part must offer, slot by slot, and the values that parts of one kind exchange.
+"""The interfaces of built parts, slot by slot, and the values that they exchange.
 
 Letters: N images, L feature levels, R regions of interest, K foreground classes, C channels, H W padded input size,
 h w feature size, A anchors per cell, n elements (anchors, regions, boxes), M objects, p positives, q negatives.
@@ -17,7 +17,7 @@ import attrs
 from attrs import frozen
 from torch import Tensor, nn
 
-from det_core.specs import FeatureSpec, ProposalLimits, RegionSpec
+from det_core.specs import FeatureSpec, OnBadSample, ProposalLimits, RegionSpec
 from det_core.structures import Batch, Classes, Detections, Key, LossTerm, Targets, full_precision
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Backbone(nn.Module, ABC):
         """(N, 3, H, W) to L maps (N, C_l, H / stride_l, W / stride_l), finest first."""
 
     def load_initial_weights(self) -> None:
-        """Load what the configuration names as initial (ImageNet) weights, if anything; called before training."""
+        """Load the initial (ImageNet) weights that the configuration names, if any. Called before training."""
 
 
 class Neck(nn.Module, ABC):
@@ -52,14 +52,17 @@ class Neck(nn.Module, ABC):
 
 
 class NotPretrained(nn.Module):
-    """A layer that no ImageNet model has (the offsets of a deformable convolution, say): it keeps its own weights."""
+    """A layer without pretrained weights, such as the offsets of a deformable convolution: it keeps its own weights."""
 
 
 class Head(nn.Module):
-    """What all heads share."""
+    """Base of all heads."""
 
     def class_dependent(self) -> tuple[str, ...]:
-        """Names (below this module) of layers whose shape hangs on the classes: left fresh in fine-tuning."""
+        """Names, relative to this module, of layers whose shape depends on the number of classes.
+
+        Fine-tuning on other classes re-initialises them.
+        """
         return ()
 
 
@@ -67,7 +70,7 @@ Outputs = TypeVar("Outputs")
 
 
 class DenseHead(Head, ABC, Generic[Outputs]):
-    """Works on every location of the feature maps. Its outputs are a frozen attrs class of its own."""
+    """A head that works on every location of the feature maps. Its outputs are a frozen attrs class."""
 
     @abstractmethod
     def forward(self, features: Sequence[Tensor]) -> Outputs:
@@ -75,7 +78,7 @@ class DenseHead(Head, ABC, Generic[Outputs]):
 
     @abstractmethod
     def losses(self, outputs: Outputs, targets: Sequence[Targets], batch: Batch) -> Losses:
-        """Loss terms by name; finite, with gradients to all parameters, also where no image has objects."""
+        """Loss terms by name; finite and with gradients to all parameters, even if no image has objects."""
 
     @abstractmethod
     def predict(self, outputs: Outputs, batch: Batch) -> list[Detections]:
@@ -94,7 +97,7 @@ class ProposalHead(DenseHead[Outputs]):
 
 
 class RoIHead(Head, ABC):
-    """Works on proposals."""
+    """A head that works on proposals."""
 
     needs_masks: bool = False
     needs_semantic: bool = False
@@ -103,7 +106,7 @@ class RoIHead(Head, ABC):
     def losses(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], targets: Sequence[Targets], batch: Batch
     ) -> Losses:
-        """Loss terms by name; finite, with gradients to all parameters, also where no image has objects."""
+        """Loss terms by name; finite and with gradients to all parameters, even if no image has objects."""
 
     @abstractmethod
     def predict(self, features: Sequence[Tensor], proposals: Sequence[Tensor], batch: Batch) -> list[Detections]:
@@ -121,12 +124,12 @@ class RoIPool(nn.Module, ABC):
 
 
 class Trunk(nn.Module, ABC):
-    """A stage shared by a RoI head's branches. `out` equals the configuration's `region_spec(inputs)`."""
+    """A stage that the branches of a RoI head share. `out` equals the configuration's `region_spec(inputs)`."""
 
     out: RegionSpec
 
     def load_initial_weights(self) -> None:
-        """Load the weights that the configuration names, if any; called once before training from scratch."""
+        """Load the initial weights that the configuration names, if any. Called before training."""
 
     @abstractmethod
     def forward(self, regions: Tensor) -> Tensor:
@@ -135,7 +138,7 @@ class Trunk(nn.Module, ABC):
 
 @frozen(eq=False)
 class BoxOutputs:
-    """scores (R, K+1) logits, background last; deltas (R, 4K), or (R, 4) where regression is class-agnostic."""
+    """scores (R, K+1) logits, background last; deltas (R, 4K), or (R, 4) if regression is class-agnostic."""
 
     scores: Tensor
     deltas: Tensor
@@ -161,11 +164,11 @@ class MaskHead(Head, ABC):
 
     @abstractmethod
     def forward(self, regions: Tensor) -> Tensor:
-        """(R, C, h, w) to (R, K, height, width) logits, K = 1 where class-agnostic."""
+        """(R, C, h, w) to (R, K, height, width) logits; K = 1 if class-agnostic."""
 
 
 class HiddenMaskHead(MaskHead):
-    """A mask head that shows its features, so that another stage's head can build on them (HTC's information flow)."""
+    """A mask head that exposes its features, so that the next stage's head can use them (HTC's information flow)."""
 
     hidden_channels: int
 
@@ -186,7 +189,7 @@ class HiddenMaskHead(MaskHead):
 
 @frozen(eq=False)
 class LevelAnchors:
-    """boxes (h*w*A, 4) in the order (row, column, anchor); cells (h*w*A, 2) int64: the row and column of each."""
+    """boxes (h*w*A, 4) in the order (row, column, anchor); cells (h*w*A, 2) int64: row and column of each box."""
 
     boxes: Tensor
     cells: Tensor
@@ -208,23 +211,21 @@ class AnchorGenerator(ABC):
 
 
 BACKGROUND = -1
-
-
 IGNORED = -2
 
 
 @frozen(eq=False)
 class Assignment:
-    """objects: (N,) int64, the index of each candidate's object, BACKGROUND, or IGNORED (neither)."""
+    """objects: (N,) int64, for each candidate the index of its object, BACKGROUND, or IGNORED (neither)."""
 
     objects: Tensor
 
     def positive(self) -> Tensor:
-        """(p,) int64 candidates that stand for an object, ascending."""
+        """(p,) int64 candidates that are assigned to an object, ascending."""
         return (self.objects >= 0).nonzero().flatten()
 
     def negative(self) -> Tensor:
-        """(q,) int64 candidates that stand for background, ascending."""
+        """(q,) int64 candidates that are assigned to background, ascending."""
         return (self.objects == BACKGROUND).nonzero().flatten()
 
 
@@ -233,15 +234,15 @@ class Assigner(ABC):
 
     @abstractmethod
     def __call__(self, boxes: Tensor, objects: Tensor) -> Assignment:
-        """Candidates (N, 4) and objects (M, 4), both possibly empty."""
+        """Assign candidates (N, 4) to objects (M, 4); either may be empty."""
 
 
 class BoxCoder(ABC):
-    """Turns boxes into what a network regresses, and back."""
+    """Encodes boxes as regression targets, and decodes them."""
 
     @abstractmethod
     def encode(self, anchors: Tensor, boxes: Tensor) -> Tensor:
-        """(n, 4) deltas that move `anchors` (n, 4) onto `boxes` (n, 4)."""
+        """(n, 4) deltas that transform `anchors` (n, 4) into `boxes` (n, 4)."""
 
     @abstractmethod
     def decode(self, anchors: Tensor, deltas: Tensor, size: tuple[int, int] | None = None) -> Tensor:
@@ -258,11 +259,11 @@ class Sampled:
 
 
 class Sampler(ABC):
-    """Chooses among assigned candidates."""
+    """Selects the assigned candidates that a loss uses."""
 
     @abstractmethod
     def __call__(self, assignment: Assignment, key: Key, consumer: str) -> Sampled:
-        """The choice for one image; all randomness comes from the image's key and the consumer's name."""
+        """The sample of one image. It is random only in the image's key and the consumer's name."""
 
 
 class Loss(nn.Module, ABC):
@@ -276,7 +277,7 @@ class Loss(nn.Module, ABC):
 
     @abstractmethod
     def elementwise(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """The loss of each element, unweighted and not summed."""
+        """The loss of each element, neither weighted nor summed."""
 
     def forward(self, predicted: Tensor, target: Tensor, count: Tensor | float) -> LossTerm:
         """The weighted sum over all elements, with the count that normalises it."""
@@ -289,7 +290,7 @@ class Loss(nn.Module, ABC):
 
 @frozen
 class BadSample:
-    """One thing that is wrong in a data set: what, in which file, and the id of the image, annotation or category."""
+    """One problem in a data set: what is wrong, the file, and the id of the image, annotation or category."""
 
     what: str
     file: str
@@ -331,14 +332,14 @@ class Sample:
 
 
 class DetectionDataset(ABC):
-    """Images with boxes (and masks), held so that loader processes share them.
+    """Images with boxes (and masks), stored so that loader processes share the memory.
 
     name: for messages. classes: names of labels 0..K-1 and their ids in the annotation file. sizes: (N, 2) int64
-    (height, width). image_ids: (N,) int64, unique. has_masks: whether samples carry masks. semantic_classes: the ids
-    0..n-1 that the samples' semantic maps may hold beside 255; 0 where they carry none. skipped: what was left out
-    because it is bad. on_bad_sample: "error" or "skip", also for what shows itself only at loading. dropped: how many
-    annotations are in order, but left out of training by the data set's rules. filtered: how many images its settings
-    leave out. ignored_kind: what its ignored annotations are, for reports.
+    (height, width). image_ids: (N,) int64, unique. has_masks: whether samples have masks. semantic_classes: number n
+    of ids 0..n-1 that the samples' semantic maps may contain besides 255; 0 if samples have no maps. skipped: bad
+    samples that were skipped. on_bad_sample: "error" or "skip", also for errors found only at loading. dropped: number
+    of valid annotations that the data set's rules exclude from training. filtered: number of images that its settings
+    exclude. ignored_kind: what its ignored annotations are, for reports.
     """
 
     name: str
@@ -347,7 +348,7 @@ class DetectionDataset(ABC):
     image_ids: NDArray[np.int64]
     has_masks: bool = False
     semantic_classes: int = 0
-    on_bad_sample: str = "error"
+    on_bad_sample: OnBadSample = "error"
     dropped: int = 0
     filtered: int = 0
     ignored_kind: str = "crowd regions"
@@ -366,19 +367,19 @@ class DetectionDataset(ABC):
 
     @abstractmethod
     def ground_truth(self) -> dict[str, Any]:
-        """All annotations as a fresh COCO-format dict, for evaluators.
+        """All annotations as a new COCO-format dict, for evaluators.
 
-        `categories` bear the original ids; `annotations` have `bbox` (xywh), `area`, `iscrowd` and, where there are
-        masks, `segmentation`.
+        `categories` have the original ids; `annotations` have `bbox` (xywh), `area`, `iscrowd` and, with masks,
+        `segmentation`.
         """
 
 
 class Transform(Protocol):
-    """From a sample to a new one.
+    """Returns a transformed sample.
 
-    Random choices come from torch's global CPU generator, which `apply_transforms` seeds for each sample: whoever
-    draws from elsewhere (`random`, numpy) is not reproducible. Boxes that leave the image may be left empty; they
-    are dropped afterwards, with their labels and masks.
+    Draw random numbers only from torch's global CPU generator, which `apply_transforms` seeds for each sample; other
+    generators (`random`, numpy) are not reproducible. Boxes may become empty; they are dropped afterwards, with their
+    labels and masks.
     """
 
     def __call__(self, sample: Sample, /) -> Sample: ...
@@ -386,9 +387,9 @@ class Transform(Protocol):
 
 @frozen(kw_only=True)
 class EvaluationResult:
-    """Metrics by name, as fractions of 1; nan where there is nothing to measure (no ground truth).
+    """Metrics by name, as fractions of 1; nan without ground truth.
 
-    per_class: metrics of each class by its name. table: the same as text of at most 80 columns for a terminal.
+    per_class: metrics of each class by its name. table: the metrics as text of at most 80 columns.
     """
 
     metrics: dict[str, float]
@@ -399,13 +400,13 @@ class EvaluationResult:
 class Evaluator(ABC):
     """A metric on one data set.
 
-    `encode` is called for every image, on whichever rank has it; the records of all ranks then go to one `compute`.
+    `encode` is called for every image on the rank that has it; then `compute` is called once with all ranks' records.
     """
 
     @abstractmethod
     def encode(self, image_id: int, detections: Detections) -> list[dict[str, Any]]:
-        """The detections of an image as records that JSON can hold; boxes in pixels of the original image."""
+        """The detections of an image as JSON-serialisable records; boxes in pixels of the original image."""
 
     @abstractmethod
     def compute(self, results: list[dict[str, Any]]) -> EvaluationResult:
-        """Metrics from the records of all images; none at all is a result too."""
+        """Metrics from the records of all images; `results` may be empty."""

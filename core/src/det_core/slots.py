@@ -1,7 +1,7 @@
-"""What a configuration can name by `type`: the abstract configuration of each slot, and what it must offer.
+"""The abstract configuration of each slot.
 
-A *slot* is a place in a detector that a plugin can fill: each slot has one base class here, and a concrete
-configuration is a `configclass` below it with a `type` name that is unique in the slot. Nothing here imports torch, so
+A *slot* is a place in a detector that a plugin can fill. Each slot has one base class here. A concrete configuration is
+a `configclass` derived from it, with a `type` name that is unique in the slot. Nothing here imports torch, so that
 configurations can be read, checked and listed without it; `build()` imports the module that it makes.
 """
 
@@ -11,7 +11,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from det_core.settings import Component, configclass, setting
-from det_core.specs import ConvSpec, FeatureSpec, ProposalLimits, RegionSpec
+from det_core.specs import ConvSpec, FeatureSpec, OnBadSample, ProposalLimits, RegionSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,11 +45,11 @@ class BackboneConfig(Component):
 
     @abstractmethod
     def feature_spec(self) -> FeatureSpec:
-        """What the built module gives; pure, without torch."""
+        """The features of the built module, computed without torch."""
 
     @abstractmethod
     def build(self) -> Backbone:
-        """The module, with fresh weights."""
+        """The module, with random weights."""
 
 
 @configclass
@@ -60,11 +60,11 @@ class NeckConfig(Component):
 
     @abstractmethod
     def feature_spec(self, inputs: FeatureSpec) -> FeatureSpec:
-        """What the built module gives; pure, without torch. ConfigError if it cannot take `inputs`."""
+        """The features of the built module, computed without torch. ConfigError if it cannot take `inputs`."""
 
     @abstractmethod
     def build(self, inputs: FeatureSpec) -> Neck:
-        """The module, with fresh weights."""
+        """The module, with random weights."""
 
 
 @configclass
@@ -74,15 +74,15 @@ class DenseHeadConfig(Component):
     slot: ClassVar[str] = "dense_head"
 
     def anchor_config(self) -> AnchorConfig | None:
-        """Its reference boxes, for reports; None where it has none."""
+        """Its anchors, for reports; None if it has none."""
         return None
 
     def check(self, features: FeatureSpec) -> None:
-        """ConfigError if the head cannot take these features; pure, without torch."""
+        """Raise ConfigError if the head cannot take these features. Does not import torch."""
 
     @abstractmethod
     def build(self, features: FeatureSpec, num_classes: int) -> DenseHead[Any]:
-        """The module, with fresh weights."""
+        """The module, with random weights."""
 
 
 @configclass
@@ -94,7 +94,7 @@ class ProposalHeadConfig(DenseHeadConfig):
 
     @abstractmethod
     def build(self, features: FeatureSpec, num_classes: int) -> ProposalHead[Any]:
-        """The module, with fresh weights."""
+        """The module, with random weights."""
 
 
 @configclass
@@ -108,19 +108,19 @@ class RoIHeadConfig(Component):
         return False
 
     def semantic_classes(self) -> int:
-        """How many ids of semantic maps training tells apart (0..n-1); 0 where it takes no maps."""
+        """Number n of ids 0..n-1 in the semantic maps that training uses; 0 if it uses none."""
         return 0
 
     def needs_semantic(self) -> bool:
-        """Whether training needs semantic maps (`Targets.semantic`); tests never do."""
+        """Whether training needs semantic maps (`Targets.semantic`). Inference never does."""
         return self.semantic_classes() > 0
 
     def check(self, features: FeatureSpec) -> None:
-        """ConfigError if the head cannot take these features; pure, without torch."""
+        """Raise ConfigError if the head cannot take these features. Does not import torch."""
 
     @abstractmethod
     def build(self, features: FeatureSpec, num_classes: int) -> RoIHead:
-        """The module, with fresh weights."""
+        """The module, with random weights."""
 
 
 @configclass
@@ -131,26 +131,26 @@ class RoIPoolConfig(Component):
 
     @abstractmethod
     def region_spec(self, inputs: FeatureSpec) -> RegionSpec:
-        """What the built module gives; pure, without torch. ConfigError if it cannot take `inputs`."""
+        """The regions of the built module, computed without torch. ConfigError if it cannot take `inputs`."""
 
     @abstractmethod
     def build(self, inputs: FeatureSpec) -> RoIPool:
-        """The module, with fresh weights."""
+        """The module, with random weights."""
 
 
 @configclass
 class TrunkConfig(Component):
-    """A stage that a RoI head's branches share (res5 of C4 models)."""
+    """A stage that the branches of a RoI head share (res5 of C4 models)."""
 
     slot: ClassVar[str] = "trunk"
 
     @abstractmethod
     def region_spec(self, inputs: RegionSpec) -> RegionSpec:
-        """What the built module gives; pure, without torch."""
+        """The regions of the built module, computed without torch."""
 
     @abstractmethod
     def build(self, inputs: RegionSpec) -> Trunk:
-        """The module, with fresh weights."""
+        """The module, with random weights."""
 
 
 @configclass
@@ -161,7 +161,7 @@ class BoxHeadConfig(Component):
 
     @abstractmethod
     def build(self, inputs: RegionSpec, num_classes: int) -> BoxHead:
-        """The module, with fresh weights."""
+        """The module, with random weights."""
 
 
 @configclass
@@ -172,7 +172,7 @@ class MaskHeadConfig(Component):
 
     @abstractmethod
     def build(self, inputs: RegionSpec, num_classes: int) -> MaskHead:
-        """The module, with fresh weights."""
+        """The module, with random weights."""
 
 
 @configclass
@@ -183,18 +183,18 @@ class NormConfig(Component):
 
     @abstractmethod
     def build(self, channels: int) -> nn.Module:
-        """The module, with fresh weights."""
+        """The module, with its initial weights."""
 
 
 @configclass
 class ConvConfig(Component):
-    """A 2-d convolution, or what stands in for one."""
+    """A 2-d convolution, or a layer that replaces one."""
 
     slot: ClassVar[str] = "conv"
 
     @abstractmethod
     def build(self, spec: ConvSpec) -> nn.Module:
-        """The module, with fresh weights."""
+        """The module, with random weights."""
 
 
 @configclass
@@ -208,26 +208,26 @@ class LossConfig(Component):
 
     @abstractmethod
     def build(self) -> Loss:
-        """The module, with fresh weights."""
+        """The loss module."""
 
 
 @configclass
 class AnchorConfig(Component):
-    """Reference boxes on a grid."""
+    """Anchors: reference boxes on a grid."""
 
     slot: ClassVar[str] = "anchors"
 
     @abstractmethod
     def anchors_per_cell(self) -> int:
-        """How many at every cell; ConfigError where levels differ, for a head that shares its layers over levels."""
+        """Anchors per cell, for a head that shares its layers over all levels; ConfigError if levels differ."""
 
     def anchors_per_level(self, levels: int) -> tuple[int, ...]:
-        """How many at every cell of each level; ConfigError for a number of levels that it has no anchors for."""
+        """Anchors per cell of each level; ConfigError if the configuration has another number of levels."""
         return (self.anchors_per_cell(),) * levels
 
     @abstractmethod
     def build(self, strides: tuple[int, ...]) -> AnchorGenerator:
-        """What the configuration describes."""
+        """The generator."""
 
 
 @configclass
@@ -238,29 +238,29 @@ class CoderConfig(Component):
 
     @abstractmethod
     def build(self) -> BoxCoder:
-        """What the configuration describes."""
+        """The coder."""
 
 
 @configclass
 class AssignerConfig(Component):
-    """Which ground-truth box, or background, a candidate box stands for."""
+    """Assigns candidate boxes to ground-truth boxes or background."""
 
     slot: ClassVar[str] = "assigner"
 
     @abstractmethod
     def build(self) -> Assigner:
-        """What the configuration describes."""
+        """The assigner."""
 
 
 @configclass
 class SamplerConfig(Component):
-    """Which of the assigned candidates a loss looks at."""
+    """Selects the assigned candidates that a loss uses."""
 
     slot: ClassVar[str] = "sampler"
 
     @abstractmethod
     def build(self) -> Sampler:
-        """What the configuration describes."""
+        """The sampler."""
 
 
 @configclass
@@ -270,28 +270,28 @@ class DatasetConfig(Component):
     slot: ClassVar[str] = "dataset"
 
     def has_proposals(self) -> bool | None:
-        """Whether samples carry proposals; None if only opening the data set shows it."""
+        """Whether samples have proposals; None if this is known only after opening the data set."""
         return None
 
     @abstractmethod
     def build(
-        self, root: str, *, masks: bool = False, semantic: bool = False, on_bad_sample: str = "error"
+        self, root: str, *, masks: bool = False, semantic: bool = False, on_bad_sample: OnBadSample = "error"
     ) -> DetectionDataset:
-        """Open the data set; relative paths are below `root`.
+        """Open the data set. Paths are relative to `root`.
 
-        `masks` asks for instance masks, `semantic` for semantic maps; DataError where it cannot bring what is asked.
+        masks, semantic: load instance masks, semantic maps; DataError if the data set has none.
         """
 
 
 @configclass
 class TransformConfig(Component):
-    """One step from a decoded image with its targets to a network input."""
+    """A transform of a decoded image and its targets."""
 
     slot: ClassVar[str] = "transform"
 
     @abstractmethod
     def build(self) -> Transform:
-        """The step, ready to be applied."""
+        """The transform."""
 
 
 @configclass
@@ -305,12 +305,12 @@ class EvaluatorConfig(Component):
         return False
 
     def metric_names(self) -> tuple[str, ...] | None:
-        """The metrics it gives, so that a misspelled one is refused at load; None = known only once measured."""
+        """The names of its metrics, to check names when a recipe is loaded; None if they are known only later."""
         return None
 
     @abstractmethod
     def build(self, dataset: DetectionDataset) -> Evaluator:
-        """The evaluator for a data set; DataError where the data set lacks what it measures."""
+        """The evaluator for a data set; DataError if the data set lacks what it requires."""
 
 
 SLOTS: dict[str, type[Component]] = {base.slot: base for base in Component.__subclasses__()}

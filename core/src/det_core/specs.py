@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 from attrs import field, frozen
 
@@ -12,6 +13,10 @@ from det_core.settings import configclass, setting
 
 def _as_tuple(values: Iterable[int]) -> tuple[int, ...]:
     return tuple(values)
+
+
+Split = Literal["train", "val"]
+OnBadSample = Literal["error", "skip"]
 
 
 @frozen(kw_only=True)

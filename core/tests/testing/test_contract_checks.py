@@ -464,7 +464,7 @@ class Silent(LossConfig):
 @pytest.mark.parametrize(
     ("cls", "message"),
     [
-        (Undocumented, "Undocumented: fields without a doc: power; use metadata=doc"),
+        (Undocumented, "Undocumented: fields without a doc: power; declare them with"),
         (Silent, "Silent has no docstring; `recipes schema` shows its first paragraph"),
     ],
 )

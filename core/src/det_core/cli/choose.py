@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from det_core.config.overrides import apply_overrides
 from det_core.errors import DetError
-from det_core.load import load_recipe
+from det_core.load import load_recipe, recipe_from_plain
 from det_core.model.detection_config import DetectionSettings
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
@@ -58,6 +59,16 @@ def choose_recipe(
 def with_bad_samples(overrides: Sequence[str], on_bad_sample: str | None) -> list[str]:
     """The overrides, with what `--on-bad-sample` says."""
     return [*overrides, *([f"data.on_bad_sample={on_bad_sample}"] if on_bad_sample else [])]
+
+
+def recipe_of(
+    file: Path, recipe: Recipe, *, overrides: Sequence[str], data: str | None, use_amp: bool, on_bad_sample: str | None
+) -> Recipe:
+    """The recipe of a checkpoint file, as the options of a command change it."""
+    changed = apply_overrides(recipe.to_plain(), with_bad_samples(overrides, on_bad_sample))
+    made = recipe_from_plain(changed, str(file))
+    made = made if data is None else made.with_data(data)
+    return amp(made) if use_amp else made
 
 
 def amp(recipe: Recipe) -> Recipe:

@@ -10,6 +10,7 @@ import click
 from attrs import frozen
 
 from det_core.cli.choose import choose_recipe
+from det_core.cli.options import OVERRIDES, SPLIT
 from det_core.cli.output import print_json
 from det_core.errors import DetError
 from det_core.recipe import Recipe
@@ -53,7 +54,7 @@ class Choice:
 @click.option("--plugin", help="Measure against this plugin's default recipe.")
 @click.option("--recipe", help="Measure against this recipe: its anchors, its sizes, its masks.")
 @click.option("--config", help="Measure against the recipe in this YAML file.")
-@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change one setting; may be repeated.")
+@OVERRIDES
 @click.option("--masks", is_flag=True, help="Check the masks too (a recipe with masks does anyway).")
 @click.option("--read-images", is_flag=True, help="Decode every image, to find those that are truncated.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -99,7 +100,7 @@ def command(
 @click.option("--data", help="Root folder of the data set; also taken before the word browse, like all other options.")
 @click.option("--out", default="browse", show_default=True, help="Folder for the pictures.")
 @click.option("--count", type=click.IntRange(min=1), default=16, show_default=True, help="Images to draw.")
-@click.option("--split", type=click.Choice(["train", "val"]), default="train", show_default=True)
+@SPLIT
 @click.pass_obj
 def browse(choice: Choice, data: str | None, out: str, count: int, split: str) -> None:
     """Draw images with their annotations, spread evenly over the data set."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from det_core.cli.choose import augmentation, detection_options, with_limits
+from det_core.cli.options import AMP, CHECKPOINT, DEVICE
 from det_core.errors import DetError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 
 
 @click.command(name="predict")
-@click.option("--checkpoint", required=True, help="A run folder (its best checkpoint), a checkpoint, or .safetensors.")
+@CHECKPOINT
 @click.argument("images", nargs=-1, required=True)
 @click.option("--out", default="predictions", show_default=True, help="Folder for the pictures and predictions.json.")
 @click.option(
@@ -29,8 +30,8 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
     help="Detections of at least this score are drawn; the JSON holds all.",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--device", help="cpu, cuda, cuda:N or mps; by default the GPU if there is one.")
-@click.option("--amp", "use_amp", is_flag=True, help="Mixed precision.")
+@DEVICE
+@AMP
 @detection_options
 def command(
     checkpoint: str,

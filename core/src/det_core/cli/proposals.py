@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from det_core.cli.choose import amp, with_bad_samples
+from det_core.cli.choose import recipe_of
+from det_core.cli.options import AMP, CHECKPOINT, DATA, DEVICE, ON_BAD_SAMPLE, OVERRIDES, SPLIT
 from det_core.errors import DetError
-from det_core.load import recipe_from_plain
 from det_core.slots import ProposalHeadConfig
 
 if TYPE_CHECKING:
@@ -20,23 +20,17 @@ SUFFIX = ".safetensors"
 
 
 @click.command(name="proposals")
-@click.option("--checkpoint", required=True, help="A run folder (its best checkpoint), a checkpoint, or .safetensors.")
-@click.option("--data", help="Root folder of the data set; by default the one it was trained on.")
-@click.option(
-    "--split",
-    type=click.Choice(["train", "val"]),
-    default="train",
-    show_default=True,
-    help="The images: those of the recipe's training or validation data.",
-)
+@CHECKPOINT
+@DATA
+@SPLIT
 @click.option("-o", "--out", required=True, help=f"The file to write (NAME{SUFFIX}).")
 @click.option(
     "--max-per-image", type=click.IntRange(min=1), help="Best boxes that are kept; by default what its recipe says."
 )
-@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change one setting; may be repeated.")
-@click.option("--device", help="cpu, cuda, cuda:N or mps; by default the GPU if there is one.")
-@click.option("--amp", "use_amp", is_flag=True, help="Mixed precision.")
-@click.option("--on-bad-sample", type=click.Choice(["error", "skip"]), help="Stop at bad data, or leave it out.")
+@OVERRIDES
+@DEVICE
+@AMP
+@ON_BAD_SAMPLE
 def command(
     checkpoint: str,
     data: str | None,
@@ -55,7 +49,6 @@ def command(
     """
     if Path(out).suffix != SUFFIX:
         raise DetError(f"--out {out}: a proposals file is in the safetensors format; name it {Path(out).stem}{SUFFIX}")
-    from det_core.config.overrides import apply_overrides
     from det_core.data.proposals_file import write_proposals
     from det_core.engine.checkpoint import load_detector, read_header, weights_file
     from det_core.engine.dataset_proposals import propose
@@ -66,11 +59,9 @@ def command(
     header = read_header(file)
     _check_head(header.recipe, file)
     limit = [] if max_per_image is None else [f"detector.dense_head.test_limits.after_nms={max_per_image}"]
-    changed = apply_overrides(header.recipe.to_plain(), with_bad_samples([*overrides, *limit], on_bad_sample))
-    recipe = recipe_from_plain(changed, str(file))
+    changes = [*overrides, *limit]
+    recipe = recipe_of(file, header.recipe, overrides=changes, data=data, use_amp=use_amp, on_bad_sample=on_bad_sample)
     _check_head(recipe, file)
-    recipe = recipe if data is None else recipe.with_data(data)
-    recipe = amp(recipe) if use_amp else recipe
     part = recipe.data.train if split == "train" else recipe.data.val
     world = join(device)
     try:

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import click
 
-from det_core.cli.choose import amp, augmentation, detection_options, with_bad_samples, with_limits
-from det_core.load import recipe_from_plain
+from det_core.cli.choose import augmentation, detection_options, recipe_of, with_limits
+from det_core.cli.options import AMP, CHECKPOINT, DATA, DEVICE, ON_BAD_SAMPLE, OVERRIDES
 
 
 @click.command(name="test")
-@click.option("--checkpoint", required=True, help="A run folder (its best checkpoint), a checkpoint, or .safetensors.")
-@click.option("--data", help="Root folder of the data set; by default the one it was trained on.")
-@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change one setting; may be repeated.")
+@CHECKPOINT
+@DATA
+@OVERRIDES
 @click.option("--json", "json_file", help="Also write the metrics to this JSON file.")
-@click.option("--device", help="cpu, cuda, cuda:N or mps; by default the GPU if there is one.")
-@click.option("--amp", "use_amp", is_flag=True, help="Mixed precision.")
-@click.option("--on-bad-sample", type=click.Choice(["error", "skip"]), help="Stop at bad data, or leave it out.")
+@DEVICE
+@AMP
+@ON_BAD_SAMPLE
 @detection_options
 def command(
     checkpoint: str,
@@ -35,7 +35,6 @@ def command(
     max_detections: int | None,
 ) -> None:
     """Evaluate a checkpoint on its validation data: the metrics as a table, and as JSON."""
-    from det_core.config.overrides import apply_overrides
     from det_core.engine.checkpoint import load_detector, read_header, weights_file, write_text
     from det_core.engine.distributed import join, leave
     from det_core.engine.evaluate import evaluate
@@ -43,10 +42,10 @@ def command(
 
     file = weights_file(checkpoint)
     header = read_header(file)
-    changed = apply_overrides(header.recipe.to_plain(), with_bad_samples(overrides, on_bad_sample))
-    recipe = recipe_from_plain(changed, str(file))
-    recipe = recipe if data is None else recipe.with_data(data)
-    recipe = with_limits(amp(recipe) if use_amp else recipe, score_threshold, max_detections)
+    recipe = recipe_of(
+        file, header.recipe, overrides=overrides, data=data, use_amp=use_amp, on_bad_sample=on_bad_sample
+    )
+    recipe = with_limits(recipe, score_threshold, max_detections)
     world = join(device)
     try:
         terminal = Terminal(quiet=not world.main)

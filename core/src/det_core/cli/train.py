@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from det_core.cli.choose import amp, choose_recipe, with_bad_samples
-from det_core.cli.setting_options import setting_options
+from det_core.cli.options import AMP, ON_BAD_SAMPLE, OVERRIDES, setting_options
 from det_core.engine.train_options import TrainOptions
 from det_core.errors import DetError
 from det_core.load import load_recipe
@@ -20,9 +20,9 @@ from det_core.recipe import Recipe
 @click.option("--plugin", help="Train a plugin's default recipe; without --data its demo, on the bundled sample.")
 @click.option("--recipe", help="Train this recipe (`det-core recipes`).")
 @click.option("--config", help="Train the recipe in this YAML file.")
-@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change one setting; may be repeated.")
-@click.option("--amp", "use_amp", is_flag=True, help="Mixed precision (bfloat16, unless the recipe says fp16).")
-@click.option("--on-bad-sample", type=click.Choice(["error", "skip"]), help="Stop at bad data, or leave it out.")
+@OVERRIDES
+@AMP
+@ON_BAD_SAMPLE
 @setting_options(TrainOptions, leave_out=("quiet",))
 def command(
     plugin: str | None,

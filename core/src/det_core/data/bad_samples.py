@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from det_core.contracts import BadSample
 from det_core.errors import DataError, counted, listing
-
-ON_BAD_SAMPLE = ("error", "skip")
-
+from det_core.specs import OnBadSample
 
 REMEDY = "fix them, or leave them out with `--on-bad-sample skip` (`data.on_bad_sample: skip`)"
 
@@ -44,8 +43,8 @@ def summary(samples: Sequence[BadSample]) -> str:
 
 def check_on_bad_sample(value: str) -> None:
     """DataError unless it is "error" or "skip"."""
-    if value not in ON_BAD_SAMPLE:
-        raise DataError(f"on_bad_sample: found {value!r}, allowed: {', '.join(ON_BAD_SAMPLE)}")
+    if value not in get_args(OnBadSample):
+        raise DataError(f"on_bad_sample: found {value!r}, allowed: {', '.join(get_args(OnBadSample))}")
 
 
 def bad_image(path: str | Path, image_id: int | None, what: str) -> BadImage:

@@ -25,6 +25,7 @@ from det_core.data.instance_masks import SegmentationBuilder, Segmentations, seg
 from det_core.data.proposals_file import read_proposals
 from det_core.data.semantic_maps import SemanticFolder, map_of_masks
 from det_core.errors import DataError, listing
+from det_core.specs import OnBadSample
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class CocoDataset(DetectionDataset):
         *,
         masks: bool = False,
         semantic: SemanticFolder | Literal["masks"] | None = None,
-        on_bad_sample: str = "error",
+        on_bad_sample: OnBadSample = "error",
         filter_empty: bool = False,
         min_size: int = 0,
         name: str = "",

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from det_core.settings import configclass, setting
 from det_core.slots import DatasetConfig, TransformConfig
+from det_core.specs import OnBadSample, Split
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from det_core.contracts import DetectionDataset, Transform
 
-Split = Literal["train", "val"]
 Scales = tuple[tuple[int, int], ...]
 
 VOC_CLASSES: tuple[str, ...] = (
@@ -86,7 +86,7 @@ class CocoConfig(FolderSettings):
     )
 
     def build(
-        self, root: str, *, masks: bool = False, semantic: bool = False, on_bad_sample: str = "error"
+        self, root: str, *, masks: bool = False, semantic: bool = False, on_bad_sample: OnBadSample = "error"
     ) -> DetectionDataset:
         """Open and check the data set; DataError (also LayoutError) with what is wrong."""
         from det_core.data.coco_dataset import CocoDataset
@@ -164,7 +164,7 @@ class VocConfig(FolderSettings):
     )
 
     def build(
-        self, root: str, *, masks: bool = False, semantic: bool = False, on_bad_sample: str = "error"
+        self, root: str, *, masks: bool = False, semantic: bool = False, on_bad_sample: OnBadSample = "error"
     ) -> DetectionDataset:
         """Open and check the data set; DataError (also LayoutError) with what is wrong."""
         from det_core.data.layout import find_voc_sets
@@ -203,7 +203,7 @@ class SampleConfig(ProposalsSettings):
     split: Split = setting("17 images to train on, or 7 to evaluate")
 
     def build(
-        self, root: str = "", *, masks: bool = False, semantic: bool = False, on_bad_sample: str = "error"
+        self, root: str = "", *, masks: bool = False, semantic: bool = False, on_bad_sample: OnBadSample = "error"
     ) -> DetectionDataset:
         """Open the sample; `root` plays no part."""
         from det_core.data.coco_dataset import CocoDataset

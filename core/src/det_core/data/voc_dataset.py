@@ -28,6 +28,7 @@ from det_core.data.proposals_file import read_proposals
 from det_core.data.voc_files import VocImage, read_voc
 from det_core.data.voc_xml import Corners
 from det_core.errors import DataError, listing
+from det_core.specs import OnBadSample
 from det_core.structures import Classes
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class VocDataset(DetectionDataset):
         name: str = "VOC",
         difficult: str = "ignore",
         corners: Corners = "inclusive",
-        on_bad_sample: str = "error",
+        on_bad_sample: OnBadSample = "error",
         filter_empty: bool = False,
         min_size: int = 0,
         proposals: str | Path | None = None,

@@ -286,7 +286,7 @@ def _entry_module(state: PluginState) -> str:
 
 def _check_component_class(cls: type[Component], *, build: bool) -> None:
     undocumented = [f.name for f in fields_of(cls) if not f.metadata.get("doc")]
-    assert not undocumented, f"{cls.__name__}: fields without a doc: {', '.join(undocumented)}; use metadata=doc(...)"
+    assert not undocumented, f"{cls.__name__}: fields without a doc: {', '.join(undocumented)}; declare them with det_core.settings.setting"
     assert cls.__dict__.get("__doc__"), f"{cls.__name__} has no docstring; `recipes schema` shows its first paragraph"
     check_import_light(cls.__module__)
     if all(f.default is not attrs.NOTHING for f in fields_of(cls)):

@@ -1,4 +1,4 @@
-"""Options of a command made of a configuration class, so that both say the same."""
+"""Options that several verbs have, and options made of a configuration class."""
 
 from __future__ import annotations
 
@@ -9,8 +9,29 @@ import attrs
 import click
 
 from det_core.settings import fields_of, limits_of
+from det_core.specs import OnBadSample, Split
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+CHECKPOINT = click.option(
+    "--checkpoint", required=True, help="A run folder (its best checkpoint), a checkpoint, or a .safetensors file."
+)
+DATA = click.option("--data", help="Root folder of the data set. Default: the one it was trained on.")
+OVERRIDES = click.option(
+    "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change one setting; may be repeated."
+)
+DEVICE = click.option("--device", help="cpu, cuda, cuda:N or mps. Default: the GPU if there is one.")
+AMP = click.option("--amp", "use_amp", is_flag=True, help="Mixed precision (bfloat16, unless the recipe says fp16).")
+ON_BAD_SAMPLE = click.option(
+    "--on-bad-sample", type=click.Choice(get_args(OnBadSample)), help="Stop at bad data, or leave it out."
+)
+SPLIT = click.option(
+    "--split",
+    type=click.Choice(get_args(Split)),
+    default="train",
+    show_default=True,
+    help="The images: those of the recipe's training or validation data.",
+)
 
 
 def setting_options(cls: type, *, leave_out: tuple[str, ...] = ()) -> Callable[[Command], Command]:
