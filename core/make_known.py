@@ -72,4 +72,5 @@ def _model(recipe: str) -> str:
 
 
 if __name__ == "__main__":
-    FILE.write_text(json.dumps(known(plugin_manager()), indent=2) + "\n", encoding="utf8")
+    lines = [f"  {json.dumps(name)}: {json.dumps(facts)}" for name, facts in known(plugin_manager()).items()]
+    FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf8")
