@@ -130,7 +130,7 @@ def test_one_of_two_twins_can_be_switched_off(environment):
 def test_strict_mode_stops(environment):
     done = det_core(environment, "--strict-plugins", "recipes")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: plugins failed, and --strict-plugins allows none to:\n")
+    assert done.stderr.startswith("error: these plugins failed to load (--strict-plugins is set):\n")
     assert "stranger-exits 1.5: import: SystemExit: 7" in done.stderr
     only = {"DET_PLUGINS": "resnet,fpn,rcnn,fine"}
     assert det_core(environment, "--strict-plugins", "recipes", **only).returncode == 0

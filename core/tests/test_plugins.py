@@ -222,9 +222,9 @@ def test_weight_maps_are_found_and_refused_when_two_plugins_bring_one():
     ("hook", "result", "message"),
     [
         ("det_backbones", ["tiny"], "returned 'tiny', which is not a configuration class"),
-        ("det_backbones", [SomeNeck], "returned SomeNeck of slot 'neck', which belongs in det_necks"),
+        ("det_backbones", [SomeNeck], "returned SomeNeck of slot 'neck'; return it from det_necks"),
         ("det_backbones", [Nameless], "Nameless has no `type` name"),
-        ("det_backbones", [Inheriting], "Inheriting inherits its `type` 'small'; give it one of its own"),
+        ("det_backbones", [Inheriting], "Inheriting inherits its `type` 'small'; set a `type` in the class itself"),
         ("det_backbones", [Undecorated], "Undecorated is not decorated with det_core.settings.configclass"),
         ("det_necks", [Slotless], "Slotless.slot is 'neckk'; allowed: backbone, neck"),
         ("det_backbones", None, "TypeError: 'NoneType' object is not iterable"),
@@ -319,7 +319,7 @@ def test_a_name_in_det_plugins_that_is_not_installed_is_pointed_out():
 
 def test_strict_mode_lists_every_failure():
     points = [entry_point(ImportError("gone"), "d"), entry_point(GOOD, "good")]
-    with pytest.raises(PluginError, match=r"--strict-plugins allows none to:\n  det-plugin-d 1\.0: import: ImportErr"):
+    with pytest.raises(PluginError, match=r"\(--strict-plugins is set\):\n  det-plugin-d 1\.0: import: ImportErr"):
         PluginManager(points).require_all()
     PluginManager(points[1:]).require_all()
 
@@ -374,13 +374,13 @@ def test_an_unknown_recipe_gets_the_nearest_names_and_the_failures():
 
 @pytest.mark.parametrize("name", ["ssd", "det-plugin-ssd"])
 def test_a_known_plugin_that_is_not_installed_says_how_to_get_it(name):
-    message = rf"no plugin '{name}' is installed; get it by pip install \./plugins/ssd \(from a checkout of det\) \("
+    message = rf"no plugin '{name}' is installed; install it with pip install \./plugins/ssd \(from a checkout of det\)"
     with isolated_manager(GOOD, make_plugin("sdd")) as manager, pytest.raises(PluginError, match=message):
         manager.plugin(name)
 
 
 def test_a_plugin_s_name_may_be_written_as_its_folder():
-    message = r"no plugin 'gn_ws_dcn' is installed; get it by pip install \./plugins/gn_ws_dcn "
+    message = r"no plugin 'gn_ws_dcn' is installed; install it with pip install \./plugins/gn_ws_dcn "
     with isolated_manager(GOOD) as manager, pytest.raises(PluginError, match=message):
         manager.plugin("gn_ws_dcn")
 
@@ -478,7 +478,7 @@ def test_a_plugin_of_parts_gets_a_recipe_that_uses_them():
     with isolated_manager(make_plugin("zoo", det_recipes=lambda: entries), GOOD) as manager:
         assert manager.default_recipe("good", demo=True) == "c/uses"
     others = make_plugin("zoo", det_recipes=lambda: entries[:2])
-    refusal = pytest.raises(PluginError, match="plugin 'good' names no demo recipe, .*--recipe: it has none")
+    refusal = pytest.raises(PluginError, match="plugin 'good' has no demo recipe, .*of this plugin: none")
     with isolated_manager(others, GOOD) as manager, refusal:
         manager.default_recipe("good", demo=True)
 

@@ -232,11 +232,11 @@ def test_changing_a_type_drops_the_old_fields(write):
     [
         ("extends: 3\n", "extends: found 3, expected the name of one recipe"),
         ("extends: [zoo/one]\n", "extends: found ['zoo/one'], expected the name of one recipe"),
-        ("extends: other.yaml\n", "extends: found the file 'other.yaml', expected a recipe's name: extending goes one"),
+        ("extends: other.yaml\n", "extends: found the file 'other.yaml', expected the name of a recipe that a plugin"),
         ("extends: zoo/on\n", "extends: no recipe 'zoo/on'; did you mean \"zoo/one\""),
         (
             "extends: zoo/locked\n",
-            "extends: recipe 'zoo/locked' needs what is not installed: det-plugin-nowhere: pip i",
+            "extends: recipe 'zoo/locked' requires packages that are not installed: det-plugin-nowhere: pip i",
         ),
     ],
 )

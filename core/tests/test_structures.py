@@ -147,7 +147,7 @@ def test_the_maps_of_a_batch_are_padded_to_the_right_and_below_with_unlabelled()
 
 
 def test_an_image_without_a_map_is_named():
-    with pytest.raises(ValueError, match="image 1 of the batch has no semantic map; the data set brings them where"):
+    with pytest.raises(ValueError, match="image 1 of the batch has no semantic map; data sets load them only if"):
         semantic_batch([some_targets(), attrs.evolve(some_targets(), semantic=None)], (5, 7))
 
 

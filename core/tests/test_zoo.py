@@ -59,9 +59,9 @@ def test_columns_may_be_in_any_order_and_figures_left_out(table: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "message"),
     [
-        (",memory_gb,", ",memory,", 1, "unknown column 'memory'; did you mean \"memory_gb\"?; allowed are: model, "),
-        (",kind,", ",xyz,", 1, "unknown column 'xyz'; allowed are: model, network, kind, "),
-        (",memory_gb,", ",box_ap,", 1, "column 'box_ap' is there 2 times; expected once"),
+        (",memory_gb,", ",memory,", 1, "unknown column 'memory'; did you mean \"memory_gb\"?; allowed: model, "),
+        (",kind,", ",xyz,", 1, "unknown column 'xyz'; allowed: model, network, kind, "),
+        (",memory_gb,", ",box_ap,", 1, "found column 'box_ap' 2 times; expected it once"),
         ("model,network,kind,variant", "model,variant", 1, "missing columns: network, kind; the first line names all"),
         (TABLE, "", 1, "missing columns: model, network, kind, variant, schedule"),
         ("fpn,,1x,37.3,", "fpn,,1x,37.3 %,", 2, "box_ap is '37.3 %'; expected a number such as 38.7, or nothing"),

@@ -1,7 +1,6 @@
 """`det`: object detection in PyTorch, every architecture a plugin.
 
-The names below are imported when they are first used, so that `import det_core` costs nothing. See each one's own
-module for what it takes and gives.
+The names below are imported on first use, so that `import det_core` is fast. Each is documented in its module.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Core as plugin number one: its own losses, layers, targets, data sets, transforms and metrics."""
+"""Core as a plugin: its losses, layers, anchors and samplers, data sets, transforms and metrics."""
 
 from __future__ import annotations
 

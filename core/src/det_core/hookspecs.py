@@ -1,10 +1,9 @@
 """Every extension point of `det`, one function each.
 
-A plugin is a module (or object) named by an entry point of the group `det_core.plugins`, with functions marked
-`@hookimpl` that bear these names. Component hooks are called once, when plugins are listed for the first time; they
-return configuration classes and must not import torch. Two components of one slot with the same `type` are both
-refused, with the distributions named. A hook that raises costs its plugin what that hook would have provided, nothing
-else.
+A plugin is a module (or object) that an entry point of the group `det_core.plugins` names. It implements hooks as
+functions with these names, marked `@hookimpl`. Component hooks are called once, when plugins are first listed. They
+return configuration classes and must not import torch. If two components of a slot have the same `type`, neither is
+used, and the error names both distributions. If a hook raises, the plugin loses only what that hook provides.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def det_losses() -> Sequence[type[slots.LossConfig]]:
 
 @hookspec
 def det_layers() -> Sequence[type[Component]]:
-    """Config classes of layers that other plugins' modules take: norm, convolution, RoI pooling."""
+    """Config classes of layers that other plugins' modules use: norm, convolution, RoI pooling."""
 
 
 @hookspec
@@ -78,7 +77,7 @@ def det_evaluators() -> Sequence[type[slots.EvaluatorConfig]]:
 def det_recipes() -> Sequence[RecipeEntry]:
     """Zoo entries: a name, the distributions it requires, a function that makes the recipe, published figures.
 
-    Listing entries must be cheap: the function is called only when its recipe is asked for.
+    Listing entries must be fast: the function is called only when its recipe is used.
     """
 
 
@@ -89,7 +88,7 @@ def det_weight_maps() -> Sequence[WeightMap]:
 
 @hookspec
 def det_run_started(recipe: Recipe, work_dir: Path) -> None:
-    """A training run begins (on rank 0, after everything is built). A hook that raises is switched off for the run."""
+    """A training run starts (on rank 0, after everything is built). A hook that raises is switched off for the run."""
 
 
 @hookspec
@@ -107,7 +106,7 @@ def det_run_finished(step: int, reason: str) -> None:
     """A training run ended: `finished`, `stopped` (SIGTERM, max steps) or `failed`."""
 
 
-# What each component hook may return: the slots of its classes.
+# The slots that each component hook may return classes of.
 COMPONENT_HOOKS = {
     "det_backbones": ("backbone",),
     "det_necks": ("neck",),

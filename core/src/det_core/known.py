@@ -1,6 +1,6 @@
-"""What distributions of this project provide, installed or not: so that what is missing is named with its remedy.
+"""What the plugins of this project provide, installed or not, so that errors can say what to install.
 
-The facts are in `known.json`, which `core/make_known.py` writes from the plugins' own hooks.
+The facts are in `known.json`, which `core/make_known.py` writes from the plugins' hooks.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from attrs import frozen
 class Distribution:
     """A plugin of this project.
 
-    folder: its source, from the root of the repository. types: type names by slot. models: first words of its recipes'
-    names. words: words in the names of recipes that it adds to the models of others.
+    folder: its source folder, relative to the repository. types: type names by slot. models: first words of its
+    recipes' names. words: words in the names of the recipes that it adds to other plugins' models.
     """
 
     name: str
@@ -30,18 +30,18 @@ class Distribution:
 
 @cache
 def distributions() -> tuple[Distribution, ...]:
-    """All of them, by name."""
+    """All plugins of this project, in the order of their names."""
     text = Path(__file__).with_name("known.json").read_text(encoding="utf8")
     return tuple(Distribution(name, **facts) for name, facts in json.loads(text).items())
 
 
 def provider(slot: str, type_name: str) -> str:
-    """The distribution that provides a type; "" if none is known."""
+    """The distribution that provides a type, or ""."""
     return next((d.name for d in distributions() if type_name in d.types.get(slot, ())), "")
 
 
 def recipes_like(name: str) -> Iterator[tuple[str, str]]:
-    """Distributions that have recipes such as this one, each with what these are."""
+    """Distributions with recipes of a similar name, each with a description of these recipes."""
     model = name.partition("/")[0]
     for known in distributions():
         if model in known.models:
@@ -52,13 +52,13 @@ def recipes_like(name: str) -> Iterator[tuple[str, str]]:
 
 
 def install_hint(distribution: str) -> str:
-    """The command that installs a distribution today; packages of this project install from its source tree."""
+    """The command that installs a distribution: from the source tree if it belongs to this project."""
     folder = next((d.folder for d in distributions() if d.name == distribution), "")
     return f"pip install ./{folder} (from a checkout of det)" if folder else f"pip install {distribution}"
 
 
 def install_hint_of_plugin(plugin: str) -> str:
-    """The command that installs a plugin of this project by the name of its entry point; "" if it is none."""
+    """The command that installs the plugin with this entry-point name, or "" if it is not a plugin of this project."""
     plain = plugin.replace("_", "-")
     found = (d.name for d in distributions() if plain in (d.name, d.name.removeprefix("det-plugin-")))
     return next((install_hint(name) for name in found), "")

@@ -1,4 +1,4 @@
-"""A name or a file to a recipe: the zoo, YAML with `extends`, and overrides."""
+"""Load a recipe from the zoo or from YAML with `extends`, and apply overrides."""
 
 from __future__ import annotations
 
@@ -18,20 +18,23 @@ from det_core.settings import evolve
 
 
 def recipe_from_plain(plain: dict[str, Any], source: str = "") -> Recipe:
-    """A recipe from plain data, as `Recipe.to_plain` makes it.
+    """A recipe from the plain data of `Recipe.to_plain`.
 
     Raises:
-        ConfigError: with every problem, `source` naming the file.
+        ConfigError: with every problem. `source` is the file name for the message.
     """
     return structure(plain, Recipe, source)
 
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe by zoo name or from a YAML file, with `path=value` overrides laid on it.
+    """Load a recipe by zoo name or from a YAML file, and apply `path=value` overrides.
 
-    A YAML file may say `extends: NAME` and give only what differs. Raises ConfigError with every problem found,
-    PluginError for a name nobody provides or whose requirements are not installed (with what to install), DetError
-    for a file that cannot be read.
+    A YAML file may contain `extends: NAME` and only the changes to that recipe.
+
+    Raises:
+        ConfigError: with every problem found.
+        PluginError: if no plugin provides the name, or a requirement is not installed, with what to install.
+        DetError: if the file cannot be read.
     """
     text = str(name_or_path)
     if isinstance(name_or_path, Path) or text.endswith((".yaml", ".yml", ".json")):
@@ -43,9 +46,9 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
 
 
 def recipe_schema() -> dict[str, Any]:
-    """The JSON Schema of a recipe file, with all installed components, so that an editor completes and checks it.
+    """The JSON Schema of a recipe file, including all installed components, for completion and checks in editors.
 
-    Nothing is required in it, since a file that extends a recipe gives only what differs; loading checks the rest.
+    It requires no key, since a file that extends a recipe contains only the changes. Loading checks required keys.
     """
     schema = json_schema(Recipe, "det recipe", partial=True)
     properties = schema["$defs"]["Recipe"]["properties"]
@@ -61,12 +64,12 @@ def zoo_recipe(name: str) -> Recipe:
     missing = entry.missing()
     if missing:
         hints = "; ".join(f"{m}: {install_hint(m)}" for m in missing)
-        raise PluginError(f"recipe {name!r} needs what is not installed: {hints}")
+        raise PluginError(f"recipe {name!r} requires packages that are not installed: {hints}")
     return entry.make()
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The plain data of a recipe file, laid on what it extends."""
+    """The plain data of a recipe file, merged into the recipe that it extends."""
     plain = read_yaml(path)
     base_name = plain.pop("extends", None)
     if base_name is None:
@@ -76,8 +79,7 @@ def _read(path: Path) -> dict[str, Any]:
     if base_name.endswith((".yaml", ".yml", ".json")):
         raise ConfigError.at(
             "extends",
-            f"found the file {base_name!r}, expected a recipe's name: extending goes one step, from a recipe that a "
-            "plugin provides (`det-core recipes`)",
+            f"found the file {base_name!r}, expected the name of a recipe that a plugin provides (`det-core recipes`)",
             str(path),
         )
     try:

@@ -1,4 +1,4 @@
-"""What hooks return beside configurations: zoo entries, and how other projects name the weights of a component."""
+"""Return types of hooks: zoo entries, and how other projects name the weights of a component."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 @frozen(kw_only=True)
 class RecipeEntry:
-    """A zoo entry as a plugin lists it: cheap to make, its recipe is made only when asked for.
+    """A zoo entry. `make` is called only when the recipe is used, so that listing entries is fast.
 
-    requires: distributions beyond the plugin's own. default, demo: what `--plugin` means with and without `--data`.
+    requires: distributions that the recipe needs besides the plugin's. default, demo: whether `--plugin` selects this
+    recipe with and without `--data`.
     """
 
     name: str
@@ -46,7 +47,7 @@ def _installed(distribution: str) -> bool:
 
 @frozen
 class Part:
-    """A component inside a component: its configuration, and what its names begin with in the source (or nothing)."""
+    """A component inside a component: its configuration, and the prefix of its names in the source (may be empty)."""
 
     config: Component
     prefix: str
@@ -54,7 +55,7 @@ class Part:
 
 @frozen(eq=False)
 class Change:
-    """What is done to a source's value on import: in words, and the function."""
+    """A conversion of a source's value on import: a description, and the function."""
 
     note: str
     apply: Callable[[Tensor], Tensor]
@@ -62,11 +63,11 @@ class Change:
 
 @frozen
 class Names:
-    """Our names to theirs, for one component.
+    """Maps det's parameter names of one component to the source's.
 
-    rules: (regular expression, replacement), the first that matches from the start of our name is applied; a name
-    that none matches is the same in both. parts: our sub-module's name to what is inside it. changes: (regular
-    expression, change), for values that the source lays out otherwise; the first that matches our name is applied.
+    rules: (regular expression, replacement); the first that matches at the start of det's name is applied, and a name
+    without a match is unchanged. parts: det's sub-module name to the component in it. changes: (regular expression,
+    change) for values with another layout in the source; the first that matches det's name is applied.
     """
 
     rules: tuple[tuple[str, str], ...] = ()
@@ -76,7 +77,7 @@ class Names:
 
 @frozen(eq=False)
 class WeightMap:
-    """How checkpoints of `source` name the weights of a component."""
+    """Maps the parameter names of a component to those in checkpoints of `source`."""
 
     source: str
     component: type[Component]

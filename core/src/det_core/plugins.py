@@ -1,7 +1,7 @@
-"""The plugin manager: finds plugins by entry point, checks each on its own, and knows who provides what.
+"""The plugin manager: finds plugins by entry point, checks each one, and records what it provides.
 
-pluggy holds the hooks; entry points are loaded and hooks called one plugin at a time here, so that a plugin that
-fails costs only itself. Nothing depends on the order of loading.
+pluggy holds the hooks. Entry points are loaded and hooks are called one plugin at a time, so that a failing plugin does
+not affect others. The order of loading does not matter.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ EntryPoint = tuple[str, str, str, Callable[[], object]]  # name, distribution, v
 
 @attrs.define
 class PluginState:
-    """What is known of one plugin: shown by `det-core plugins`."""
+    """The state of one plugin, as `det-core plugins` shows it."""
 
     name: str
     distribution: str
@@ -41,7 +41,7 @@ class PluginState:
     trace: str = ""
 
     def fail(self, what: str, error: BaseException, *, whole: bool) -> None:
-        """Record a failure: of the whole plugin, or of one hook."""
+        """Record a failure of the whole plugin, or of one hook."""
         self.errors.append(f"{what}: {type(error).__name__}: {error}")
         self.trace += "".join(traceback.format_exception(error))
         self.state = "failed" if whole else "partly"
@@ -53,38 +53,39 @@ class PluginState:
 
 @attrs.frozen
 class Provided:
-    """A component class and the plugin that brought it."""
+    """A component class and the plugin that provides it."""
 
     config: type[Component]
     plugin: PluginState
 
 
-def parts_of(config: Any) -> Iterator[type[Component]]:
+def component_classes(config: Any) -> Iterator[type[Component]]:
     """The classes of all components in a configuration, at any depth."""
     if isinstance(config, tuple):
         for item in config:
-            yield from parts_of(item)
+            yield from component_classes(item)
     elif attrs.has(type(config)):
         if isinstance(config, Component):
             yield type(config)
         for attribute in attrs.fields(type(config)):
-            yield from parts_of(getattr(config, attribute.name))
+            yield from component_classes(getattr(config, attribute.name))
 
 
 def _selected(name: str, choice: str | None) -> bool:
-    """Whether DET_PLUGINS lets this plugin load: unset = all, `a,b` = only these, `-a` = all but a, empty = none."""
+    """Whether DET_PLUGINS allows this plugin: unset: all, `a,b`: only these, `-a`: all except a, empty: none."""
     if choice is None or name == "core":
         return True
     words = [w.strip() for w in choice.split(",") if w.strip()]
-    without = {w[1:] for w in words if w.startswith("-")}
+    excluded = {w[1:] for w in words if w.startswith("-")}
     only = [w for w in words if not w.startswith("-")]
-    return name not in without and (name in only or (not only and bool(without)))
+    return name not in excluded and (name in only or (not only and bool(excluded)))
 
 
 class PluginManager:
-    """All plugins of this process, with what each one provides.
+    """All plugins of this process, and what each one provides.
 
-    entry_points: (name, distribution, version, load) for each; by default those installed.
+    entry_points: (name, distribution, version, load) of each plugin; by default the installed ones. choice: the value
+    of DET_PLUGINS.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class PluginManager:
     def _load(self, state: PluginState, load: Callable[[], object]) -> None:
         try:
             plugin = load()
-        except (Exception, SystemExit) as error:  # whatever a plugin raises is its own problem, shown and survived
+        except (Exception, SystemExit) as error:
             state.fail("import", error, whole=True)
             return
         if id(plugin) in self._states:
@@ -122,7 +123,7 @@ class PluginManager:
             return
         try:
             self.pluggy.register(plugin, name=f"{state.name} ({state.distribution})")
-            self.pluggy.check_pending()  # a misspelled hook would otherwise be ignored without a word
+            self.pluggy.check_pending()  # pluggy ignores a misspelled hook otherwise
         except Exception as error:
             if self.pluggy.is_registered(plugin):
                 self.pluggy.unregister(plugin)
@@ -140,14 +141,14 @@ class PluginManager:
         self._collect_each("det_recipes", self._add_recipe)
         self._collect_each("det_weight_maps", self._add_weight_map)
         for (slot, name), provided in self._components.items():
-            self._refuse_several(f"{slot} type {name!r}", [p.plugin for p in provided])
+            self._record_conflict(f"{slot} type {name!r}", [p.plugin for p in provided])
         for name, entries in self._recipes.items():
-            self._refuse_several(f"recipe {name!r}", [state for _, state in entries])
+            self._record_conflict(f"recipe {name!r}", [state for _, state in entries])
         for (source, component), maps in self._maps.items():
-            self._refuse_several(f"the {source} weight map of {component.__name__}", [state for _, state in maps])
+            self._record_conflict(f"the {source} weight map of {component.__name__}", [state for _, state in maps])
 
     def _collect_each(self, hook: str, add: Callable[[Any, PluginState], None]) -> None:
-        """Add all that every plugin returns from a hook without arguments; failures cost what failed, no more."""
+        """Call a hook of every plugin and add each item that it returns; a failing hook or item is recorded."""
         for impl in getattr(self.pluggy.hook, hook).get_hookimpls():
             state = self._states[id(impl.plugin)]
             try:
@@ -163,14 +164,14 @@ class PluginManager:
                 except Exception as error:
                     state.fail(hook, error, whole=False)
 
-    def _refuse_several(self, what: str, states: list[PluginState]) -> None:
-        """Record, on all of them, that several plugins provide one name."""
+    def _record_conflict(self, what: str, states: list[PluginState]) -> None:
+        """If several plugins provide one name, record an error on each."""
         if len(states) < 2:
             return
         for state in {id(s): s for s in states}.values():
             state.state = "partly"
             state.errors.append(
-                f"{what} is provided by {_and(states)}: none of them is used; uninstall one, or switch one off with "
+                f"{what} is provided by {_labels(states)}: none of them is used; uninstall one, or switch one off with "
                 f"DET_PLUGINS=-{state.name}"
             )
 
@@ -194,11 +195,11 @@ class PluginManager:
             raise TypeError(f"{config.__name__}.slot is {config.slot!r}; allowed: {', '.join(SLOTS)}")
         if config.slot not in hookspecs.COMPONENT_HOOKS[hook]:
             right = next(h for h, slots in hookspecs.COMPONENT_HOOKS.items() if config.slot in slots)
-            raise TypeError(f"returned {config.__name__} of slot {config.slot!r}, which belongs in {right}")
+            raise TypeError(f"returned {config.__name__} of slot {config.slot!r}; return it from {right}")
         if not config.type:
             raise TypeError(f"{config.__name__} has no `type` name")
         if "type" not in vars(config):
-            raise TypeError(f"{config.__name__} inherits its `type` {config.type!r}; give it one of its own")
+            raise TypeError(f"{config.__name__} inherits its `type` {config.type!r}; set a `type` in the class itself")
         if not is_config(config):
             raise TypeError(f"{config.__name__} is not decorated with det_core.settings.configclass")
         if missing := ", ".join(f"{name}()" for name in sorted(config.__abstractmethods__)):
@@ -208,31 +209,33 @@ class PluginManager:
         state.provides.setdefault(config.slot, []).append(config.type)
 
     def component(self, slot: str, name: str) -> type[Component]:
-        """The configuration class with this type in this slot; PluginError that says why there is none."""
+        """The configuration class with this type in this slot; PluginError with the reason if there is none."""
         several = self._components.get((slot, name), [])
         if len(several) == 1:
             return several[0].config
         if several:
-            who = _and([p.plugin for p in several])
+            who = _labels([p.plugin for p in several])
             raise PluginError(
                 f"type {name!r} is provided twice in slot {slot}, by {who}; uninstall one of them, or switch one off "
                 f"with DET_PLUGINS=-{several[0].plugin.name}"
             )
-        raise PluginError(f"unknown type {name!r} for {slot}{self._why_missing(slot, name)}")
+        raise PluginError(f"unknown type {name!r} for {slot}{self._type_hint(slot, name)}")
 
-    def _why_missing(self, slot: str, name: str) -> str:
-        known_of = known.provider(slot, name)
-        if known_of:
-            return self._why_absent(known_of)
+    def _type_hint(self, slot: str, name: str) -> str:
+        """Why a type is unknown, or the nearest names."""
+        distribution = known.provider(slot, name)
+        if distribution:
+            return self._distribution_hint(distribution)
         types = self.types(slot)
-        hint = nearest(name, types)
-        failed = [f"{p.label} ({p.errors[0]})" for p in self.plugins if p.errors]
-        broken = f"; plugins that failed and might provide it: {', '.join(failed)}" if failed else ""
-        installed = f"; installed: {', '.join(types) or 'none'}"
-        return f"{hint or installed}{broken}"
+        hint = nearest(name, types) or f"; installed: {', '.join(types) or 'none'}"
+        return hint + self._failed_plugins("plugins that failed and might provide it")
 
-    def _why_absent(self, distribution: str, what: str = "it") -> str:
-        """Why something that a known distribution provides is not there."""
+    def _failed_plugins(self, title: str) -> str:
+        failed = [f"{p.label} ({p.errors[0]})" for p in self.plugins if p.errors]
+        return f"; {title}: {', '.join(failed)}" if failed else ""
+
+    def _distribution_hint(self, distribution: str, what: str = "it") -> str:
+        """Why what a distribution of this project provides is not available."""
         for plugin in self.plugins:
             if plugin.distribution == distribution and plugin.state == "off":
                 return f"; {distribution} provides {what}, but DET_PLUGINS switches it off"
@@ -240,49 +243,48 @@ class PluginManager:
                 return f"; {distribution} should provide {what}, but failed: {plugin.errors[0]}"
         return f"; {distribution} provides {what}: {known.install_hint(distribution)}"
 
-    def component_elsewhere(self, slot: str, name: str) -> type[Component] | None:
-        """A component of that type in another slot, where nobody is known to have one in this."""
+    def component_in_other_slot(self, slot: str, name: str) -> type[Component] | None:
+        """A component with this type in another slot; None if a plugin of this project has the type in this slot."""
         if known.provider(slot, name):
             return None
-        found = (several[0].config for (_, type_), several in self._components.items() if type_ == name)
-        return next(found, None)
+        others = (p[0].config for (s, type_), p in self._components.items() if type_ == name and s != slot)
+        return next(others, None)
 
     def types(self, slot: str) -> list[str]:
         """The usable type names of a slot."""
         return sorted(name for (s, name), several in self._components.items() if s == slot and len(several) == 1)
 
     def provider(self, config: type[Component]) -> PluginState | None:
-        """The plugin a component class came from."""
+        """The plugin that provides a component class."""
         for provided in self._components.get((config.slot, config.type), []):
             if provided.config is config:
                 return provided.plugin
         return None
 
     def recipes(self) -> dict[str, RecipeEntry]:
-        """All zoo entries by name, those whose requirements are missing included, names given twice left out."""
+        """All zoo entries by name, also those with missing requirements; without names that two plugins provide."""
         return {name: several[0][0] for name, several in sorted(self._recipes.items()) if len(several) == 1}
 
     def recipe_entry(self, name: str) -> RecipeEntry:
-        """The zoo entry of that name; PluginError with the nearest names, what installs it, or its two providers."""
+        """The zoo entry with this name; PluginError with the nearest names, what to install, or its two providers."""
         several = self._recipes.get(name, [])
         if len(several) > 1:
-            who = _and([state for _, state in several])
+            who = _labels([state for _, state in several])
             raise PluginError(f"recipe {name!r} is provided by {who}; uninstall one of them")
         if not several:
-            raise PluginError(f"no recipe {name!r}{self._why_no_recipe(name)} (`det-core recipes` lists them)")
+            raise PluginError(f"no recipe {name!r}{self._recipe_hint(name)} (`det-core recipes` lists them)")
         return several[0][0]
 
-    def _why_no_recipe(self, name: str) -> str:
+    def _recipe_hint(self, name: str) -> str:
+        """Why a recipe is unknown, or the nearest names."""
         model = name.partition("/")[0]
-        there = [
+        providers = [
             state for known, several in self._recipes.items() if known.startswith(f"{model}/") for _, state in several
         ]
         for distribution, what in known.recipes_like(name):
-            if all(state.distribution != distribution for state in there):
-                return self._why_absent(distribution, what)
-        failed = [f"{p.label} ({p.errors[0]})" for p in self.plugins if p.errors]
-        broken = f"; plugins that failed: {', '.join(failed)}" if failed else ""
-        return f"{nearest(name, self._recipes)}{broken}"
+            if all(state.distribution != distribution for state in providers):
+                return self._distribution_hint(distribution, what)
+        return nearest(name, self._recipes) + self._failed_plugins("plugins that failed")
 
     def recipe_owner(self, name: str) -> PluginState:
         """The plugin that provides a recipe; PluginError as `recipe_entry`."""
@@ -290,15 +292,15 @@ class PluginManager:
         return self._recipes[name][0][1]
 
     def weight_map(self, source: str, component: type[Component]) -> WeightMap | None:
-        """How checkpoints of `source` map onto this component, if somebody said; PluginError if two did."""
+        """The weight map of this component for checkpoints of `source`, or None; PluginError if there are two."""
         several = self._maps.get((source, component), [])
         if len(several) > 1:
-            who = _and([state for _, state in several])
+            who = _labels([state for _, state in several])
             raise PluginError(f"the {source} weight map of {component.__name__} is provided by {who}; uninstall one")
         return several[0][0] if several else None
 
     def plugin(self, name: str) -> PluginState:
-        """A plugin by its entry-point or distribution name; PluginError with the nearest names, or what installs it."""
+        """A plugin by its entry-point or distribution name; PluginError with the nearest names, or what to install."""
         for state in self.plugins:
             if name in (state.name, state.distribution):
                 if state.state in ("failed", "off"):
@@ -306,14 +308,13 @@ class PluginManager:
                     raise PluginError(f"plugin {name!r} cannot be used: {reason}")
                 return state
         hint = known.install_hint_of_plugin(name)
-        why = f"; get it by {hint}" if hint else nearest(name, [p.name for p in self.plugins])
+        why = f"; install it with {hint}" if hint else nearest(name, [p.name for p in self.plugins])
         raise PluginError(f"no plugin {name!r} is installed{why} (`det-core plugins` lists them)")
 
     def default_recipe(self, name: str, *, demo: bool = False) -> str:
-        """The recipe that `--plugin name` stands for: the plugin's default, or its `demo` on the bundled sample.
+        """The recipe that `--plugin name` selects: the plugin's default, or its demo on the bundled sample.
 
-        A plugin that only brings parts (a backbone, a neck) has none of its own: the first of another plugin's that
-        uses one of them stands in.
+        For a plugin without one, it is the first default (or demo) recipe that uses a component of the plugin.
         """
         state = self.plugin(name)
         marked = [
@@ -330,20 +331,20 @@ class PluginManager:
                 return entry.name
         kind = "demo" if demo else "default"
         raise PluginError(
-            f"plugin {name!r} names no {kind} recipe, and no other's uses its parts; choose one with --recipe: "
-            f"{', '.join(state.provides.get('recipe', [])) or 'it has none'}"
+            f"plugin {name!r} has no {kind} recipe, and no {kind} recipe of another plugin uses its components; choose "
+            f"a recipe with --recipe; those of this plugin: {', '.join(state.provides.get('recipe', [])) or 'none'}"
         )
 
     def _uses(self, entry: RecipeEntry, state: PluginState) -> bool:
-        """Whether a recipe has a part of this plugin; one that cannot be made has none."""
+        """Whether a recipe uses a component of this plugin; False if the recipe cannot be made."""
         try:
             recipe = entry.make()
-        except Exception:  # its own plugin's trouble, told when that recipe is asked for
+        except Exception:  # reported when that recipe is used
             return False
-        return any(self.provider(part) is state for part in parts_of(recipe))
+        return any(self.provider(component) is state for component in component_classes(recipe))
 
     def notify(self, hook: str, switched_off: set[int], report: Callable[[str], None], **values: object) -> None:
-        """Call a run hook on every plugin; one that raises is reported and joins `switched_off` for the run."""
+        """Call a run hook of every plugin. A plugin that raises is reported and added to `switched_off`."""
         for impl in getattr(self.pluggy.hook, hook).get_hookimpls():
             if id(impl.plugin) in switched_off:
                 continue
@@ -358,29 +359,29 @@ class PluginManager:
                 )
 
     def versions(self) -> dict[str, str]:
-        """Version by distribution of the plugins in use, recorded with every run and checkpoint."""
+        """The versions of the plugins in use, by distribution; recorded with every run and checkpoint."""
         return {p.distribution: p.version for p in self.plugins if p.state in ("ok", "partly")}
 
     def warnings(self) -> list[str]:
-        """What is odd about the choice of plugins itself: names in DET_PLUGINS that nothing installed bears."""
+        """Warnings for names in DET_PLUGINS that are not installed."""
         names = [p.name for p in self.plugins]
         words = [w.strip().removeprefix("-") for w in (self.choice or "").split(",") if w.strip()]
         return [f"DET_PLUGINS names {w!r}, which is not installed{nearest(w, names)}" for w in words if w not in names]
 
     def require_all(self) -> None:
-        """PluginError if any plugin failed, wholly or in part (`--strict-plugins`)."""
+        """Raise PluginError if any plugin or hook failed (`--strict-plugins`)."""
         failed = [f"{p.label}: {error}" for p in self.plugins for error in p.errors]
         failed += self.warnings()
         if failed:
-            raise PluginError("plugins failed, and --strict-plugins allows none to:\n  " + "\n  ".join(failed))
+            raise PluginError("these plugins failed to load (--strict-plugins is set):\n  " + "\n  ".join(failed))
 
 
-def _and(states: Iterable[PluginState]) -> str:
+def _labels(states: Iterable[PluginState]) -> str:
     return " and ".join(sorted(state.label for state in states))
 
 
 def installed_plugins() -> list[EntryPoint]:
-    """(name, distribution, version, load) of every installed entry point of the group."""
+    """(name, distribution, version, load) of every installed plugin."""
     found = []
     for point in importlib.metadata.entry_points(group=hookspecs.ENTRY_POINT_GROUP):
         dist = point.dist
@@ -392,7 +393,7 @@ _manager: PluginManager | None = None
 
 
 def plugin_manager() -> PluginManager:
-    """The manager of what is installed, made once per process; the environment variable DET_PLUGINS limits it."""
+    """The manager of the installed plugins, made once per process. The environment variable DET_PLUGINS limits it."""
     global _manager
     if _manager is None:
         _manager = PluginManager(choice=os.environ.get("DET_PLUGINS"))
@@ -400,7 +401,7 @@ def plugin_manager() -> PluginManager:
 
 
 def use_manager(manager: PluginManager | None) -> PluginManager | None:
-    """Let `plugin_manager()` return this one (None: what is installed); for tests. Returns the one before."""
+    """Make `plugin_manager()` return this manager (None: of the installed plugins), for tests. Returns the old one."""
     global _manager
     before, _manager = _manager, manager
     return before

@@ -31,10 +31,10 @@ class DataConfig:
     test_transforms: tuple[TransformConfig, ...] = setting("transforms of test images", default=())
     repeat: int = setting("passes over the data per epoch", default=1, least=1)
     images_per_rank: int = setting(PER_RANK, default=2, least=1)
-    workers: int = setting("loader processes per rank; 0 = none", default=2, least=0)
-    group_by_aspect: bool = setting("batches of only wide or only tall images", default=True)
+    workers: int = setting("loader processes per rank; 0: load in the main process", default=2, least=0)
+    group_by_aspect: bool = setting("make batches of only wide or only tall images", default=True)
     on_bad_sample: OnBadSample = setting(
-        "stop at a bad image or annotation, or leave it out, counted and listed", default="error"
+        "bad images and annotations: stop with an error, or skip, count and list them", default="error"
     )
 
 

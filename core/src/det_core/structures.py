@@ -1,7 +1,7 @@
-"""The values that travel between the parts of a detector.
+"""The values that the parts of a detector exchange.
 
 Letters: N images in a batch, n boxes of one image, H W the padded size of a batch, h w the valid size of one image.
-Boxes are xyxy. Sizes are `(height, width)`. Torch is needed to make these values, not to import this module.
+Boxes are xyxy. Sizes are `(height, width)`. Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-UNLABELLED = 255  # the id of semantic maps' pixels that nothing is learned from
+UNLABELLED = 255  # the id of ignored pixels in semantic maps
 
 
 @frozen
 class Key:
-    """What the random choices made for one image come from: the same key, the same choices, on any rank or worker.
+    """The seed of all random choices for one image: equal keys give equal choices on every rank and worker.
 
-    Each consumer adds its own name, so that flipping an image and sampling its anchors do not share numbers.
+    Each consumer adds its name, so that flipping an image and sampling its anchors use different random numbers.
     """
 
     seed: int = 0
@@ -33,12 +33,12 @@ class Key:
     index: int = 0
 
     def number(self, consumer: str) -> int:
-        """A 63-bit number of this key and the consumer's name."""
+        """A 63-bit hash of this key and the consumer's name."""
         text = f"{self.seed}/{self.epoch}/{self.repeat}/{self.index}/{consumer}"
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
     def generator(self, consumer: str) -> torch.Generator:
-        """A fresh CPU generator for this consumer."""
+        """A new CPU generator for this consumer."""
         import torch
 
         return torch.Generator().manual_seed(self.number(consumer))
@@ -46,7 +46,7 @@ class Key:
 
 @frozen(kw_only=True)
 class ImageInfo:
-    """What is known of one image of a batch.
+    """Metadata of one image in a batch.
 
     size: valid (h, w) in the padded network input. original_size: (height, width) of the file.
     scale: (y, x) factors from original to network pixels.
@@ -64,7 +64,7 @@ class ImageInfo:
 class Batch:
     """Padded, normalised images (N, 3, H, W) with an `ImageInfo` each.
 
-    proposals: per image (n, 4) boxes in network pixels, best first, where they come from outside (Fast R-CNN).
+    proposals: per image (n, 4) boxes in network pixels, best first, if they are precomputed (Fast R-CNN).
     """
 
     images: Tensor
@@ -73,7 +73,7 @@ class Batch:
 
     @property
     def padded_size(self) -> tuple[int, int]:
-        """(H, W) that all images share."""
+        """The (H, W) of all images."""
         return int(self.images.shape[-2]), int(self.images.shape[-1])
 
     def __len__(self) -> int:
@@ -85,9 +85,8 @@ class Targets:
     """Ground truth of one image, in network pixels.
 
     boxes (n, 4) float xyxy; labels (n,) int64 in 0..K-1; masks (n, h, w) uint8 or None; ignored (n,) bool: crowd
-    regions and difficult objects, which are neither objects nor background to learn from; semantic (h, w) class ids
-    with `UNLABELLED` ignored, or None: of the valid part of the input, since whoever takes it pads it to the batch
-    (`semantic_batch`). It is int64 where a head gets it, and uint8 as loaded.
+    regions and difficult objects, which train neither as objects nor as background; semantic (h, w) class ids of the
+    unpadded image, `UNLABELLED` ignored, or None: uint8 as loaded, int64 after `to`; `semantic_batch` pads it.
     """
 
     boxes: Tensor
@@ -100,7 +99,7 @@ class Targets:
         return int(self.boxes.shape[0])
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Targets:
-        """The same targets on another device, boxes in another precision if given, the class ids as int64."""
+        """The targets on another device, with boxes of type `dtype` if given, and semantic ids as int64."""
 
         def move(x: Tensor | None) -> Tensor | None:
             return None if x is None else x.to(device, non_blocking=True)
@@ -116,7 +115,7 @@ class Targets:
         )
 
     def objects(self) -> Targets:
-        """Without the ignored ones: what heads train on (`ignore_iof_thr=-1` of the reference)."""
+        """The targets without the ignored ones, for training (the reference's `ignore_iof_thr=-1`)."""
         if self.ignored is None or not bool(self.ignored.any()):
             return attrs.evolve(self, ignored=None)
         keep = ~self.ignored
@@ -125,10 +124,10 @@ class Targets:
 
 
 def semantic_batch(targets: Sequence[Targets], size: tuple[int, int]) -> Tensor:
-    """The class maps of a batch's images at its padded (H, W): (N, H, W) int64, `UNLABELLED` where there is padding.
+    """The semantic maps of a batch, padded with `UNLABELLED` to its (H, W): (N, H, W) int64.
 
     Raises:
-        ValueError: where an image has no map.
+        ValueError: if an image has no map.
     """
     import torch
 
@@ -136,8 +135,8 @@ def semantic_batch(targets: Sequence[Targets], size: tuple[int, int]) -> Tensor:
     for row, target in enumerate(targets):
         if target.semantic is None:
             raise ValueError(
-                f"image {row} of the batch has no semantic map; the data set brings them where the RoI head's "
-                "configuration says that it needs them (semantic_classes)"
+                f"image {row} of the batch has no semantic map; data sets load them only if the RoI head's "
+                "configuration requires them (semantic_classes)"
             )
         ids = target.semantic.long()
         below, right = size[0] - ids.shape[0], size[1] - ids.shape[1]
@@ -147,7 +146,7 @@ def semantic_batch(targets: Sequence[Targets], size: tuple[int, int]) -> Tensor:
 
 @frozen(eq=False, kw_only=True)
 class Detections:
-    """What was found in one image, best first, in pixels of the original image.
+    """The detections of one image, best first, in pixels of the original image.
 
     boxes (n, 4) float xyxy; scores (n,) float; labels (n,) int64 in 0..K-1 (all 0 for proposals);
     masks (n, height, width) bool of the original image, or None.
@@ -166,7 +165,7 @@ class Detections:
         return Detections(boxes=self.boxes[index], scores=self.scores[index], labels=self.labels[index], masks=masks)
 
     def to(self, device: torch.device | str) -> Detections:
-        """The same detections on another device."""
+        """The detections on another device."""
         masks = None if self.masks is None else self.masks.to(device)
         return Detections(
             boxes=self.boxes.to(device), scores=self.scores.to(device), labels=self.labels.to(device), masks=masks
@@ -174,7 +173,7 @@ class Detections:
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """A tensor of any shape (...): half precisions as float32, the rest as it is."""
+    """A tensor (...) as float32 if it is float16 or bfloat16, otherwise unchanged."""
     import torch
 
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
@@ -184,7 +183,7 @@ def full_precision(x: Tensor) -> Tensor:
 class LossTerm:
     """A loss as a sum and its normaliser, so that it can be divided by the count of a global batch.
 
-    total: () float with gradient. count: () float without, or a number; a count of 0 leaves the total undivided.
+    total: () float with gradient. count: () float without gradient, or a number; counts below 1 count as 1.
     """
 
     total: Tensor
@@ -199,7 +198,7 @@ class LossTerm:
 
 @frozen(kw_only=True)
 class Classes:
-    """A data set's classes: names of labels 0..K-1 and the ids they have in its annotation file."""
+    """The classes of a data set: names of labels 0..K-1 and their ids in the annotation file."""
 
     names: tuple[str, ...]
     ids: tuple[int, ...]
@@ -213,5 +212,5 @@ class Classes:
 
     @classmethod
     def numbered(cls, count: int) -> Classes:
-        """`class 0` .. for a detector that knows only how many there are."""
+        """Classes named `class 0`, `class 1`, ..., if only their number is known."""
         return cls(names=tuple(f"class {i}" for i in range(count)), ids=tuple(range(1, count + 1)))

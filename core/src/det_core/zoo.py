@@ -1,6 +1,6 @@
-"""What the zoos of all families share: rows of published figures, data, schedules, demos. Imports no torch.
+"""Helpers for the zoos of all plugins: rows of published figures, data, schedules, demos. Imports no torch.
 
-A plugin keeps its figures in `published.csv`, one row per recipe; its `recipes.py` says how a row becomes a recipe:
+A plugin keeps its figures in `published.csv`, one row per recipe. Its `recipes.py` turns rows into recipes:
 
     ROWS = published_rows(Path(__file__).with_name("published.csv"))
     ENTRIES = zoo_entries(ROWS, baseline, default="retinanet/r50-fpn-1x", summary=lambda row: SUMMARY)
@@ -36,7 +36,7 @@ RESIZE = ResizeConfig(scales=((1333, 800),))
 COCO_TRAIN = CocoConfig(split="train", filter_empty=True, min_size=32)
 COCO_VAL = CocoConfig(split="val")
 COCO = DataConfig(train=COCO_TRAIN, val=COCO_VAL, train_transforms=(RESIZE, FlipConfig()), test_transforms=(RESIZE,))
-# The union of VOC2007 and VOC2012, tested on VOC2007.
+# Train on the union of VOC2007 and VOC2012, test on VOC2007.
 VOC_TRAIN = VocConfig(split="train", sets=("VOC2007/trainval", "VOC2012/trainval"), filter_empty=True, min_size=32)
 VOC_VAL = VocConfig(split="val", sets=("VOC2007/test",))
 
@@ -44,7 +44,7 @@ BOXES = EvaluationConfig(evaluators=(CocoEvaluatorConfig(kinds=("box",)),))
 MASKS = EvaluationConfig(evaluators=(CocoEvaluatorConfig(kinds=("box", "mask")),))
 PROPOSALS = EvaluationConfig(evaluators=(CocoEvaluatorConfig(kinds=("proposal",)),), best="ar1000")
 
-# How torchvision trained its detectors with a ResNet: it rounds resized sides down.
+# torchvision's training settings of detectors with a ResNet; it rounds resized sides down.
 TORCHVISION_RESIZE = evolve(RESIZE, rounding="down", arithmetic="float")
 TORCHVISION_COCO = evolve(
     COCO, train_transforms=(TORCHVISION_RESIZE, FlipConfig()), test_transforms=(TORCHVISION_RESIZE,)
@@ -54,10 +54,10 @@ TORCHVISION_SCHEDULE = ScheduleConfig(epochs=26, milestones=(16, 22))
 
 @frozen(kw_only=True)
 class Row:
-    """A row of a table of published baselines: what names its recipe, and its figures.
+    """A row of a table of published baselines: the parts of the recipe's name, and the figures.
 
-    network: the backbone. kind: what is built on it, `fpn` or `c4`; for SSD, the size of its images. variant: how the
-    model departs from the plain one, such as `gn`; for SSD, the data set.
+    network: the backbone. kind: `fpn` or `c4`; for SSD, the image size. variant: the difference from the plain model,
+    such as `gn`; for SSD, the data set.
     """
 
     model: str
@@ -69,21 +69,24 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The name of its recipe: `<model>/<network>-<kind>[-<variant>]-<schedule>`."""
+        """The name of the recipe: `<model>/<network>-<kind>[-<variant>]-<schedule>`."""
         parts = [self.network, self.kind, self.variant, self.schedule]
         return f"{self.model}/{'-'.join(part for part in parts if part)}"
 
 
 NAME_COLUMNS = ("model", "network", "kind", "variant", "schedule")
-FIGURE_COLUMNS = {a.name: a.default is None for a in fields_of(Published)}  # whether it is a number
+FIGURE_COLUMNS = {a.name: a.default is None for a in fields_of(Published)}  # name to whether it is a number
 
 
 def published_rows(file: Path) -> tuple[Row, ...]:
     """The rows of a CSV file of published figures, in order.
 
-    Its first line names the columns: the five of `NAME_COLUMNS`, and any of the fields of `Published`. An empty cell is
-    the field's default, None for a number. Raises PluginError with file and line for an unknown, missing or repeated
-    column, a row with too few or too many cells, a cell that is not a number, and a second row for the same recipe.
+    The first line names the columns: those of `NAME_COLUMNS`, and any fields of `Published`. An empty cell means the
+    field's default, None for a number.
+
+    Raises:
+        PluginError: with file and line, for an unknown, missing or repeated column, a wrong number of cells, a cell
+            that is not a number, and a second row for a recipe.
     """
     rows: dict[str, Row] = {}
     with file.open(encoding="utf8", newline="") as lines:
@@ -101,13 +104,13 @@ def published_rows(file: Path) -> tuple[Row, ...]:
 
 
 def _columns(found: list[str]) -> list[str]:
-    """The header, once it is checked."""
+    """Check the column names."""
     known = (*NAME_COLUMNS, *FIGURE_COLUMNS)
     for column in found:
         if column not in known:
-            raise ValueError(f"unknown column {column!r}{nearest(column, known)}; allowed are: {', '.join(known)}")
+            raise ValueError(f"unknown column {column!r}{nearest(column, known)}; allowed: {', '.join(known)}")
         if found.count(column) > 1:
-            raise ValueError(f"column {column!r} is there {found.count(column)} times; expected once")
+            raise ValueError(f"found column {column!r} {found.count(column)} times; expected it once")
     missing = [column for column in NAME_COLUMNS if column not in found]
     if missing:
         raise ValueError(f"missing columns: {', '.join(missing)}; the first line names all columns")
@@ -115,7 +118,7 @@ def _columns(found: list[str]) -> list[str]:
 
 
 def _row(columns: list[str], cells: list[str]) -> Row:
-    """One line of the file; ValueError for a cell that is wrong, or one too many or too few."""
+    """One line of the file; ValueError for an invalid cell or a wrong number of cells."""
     if len(cells) != len(columns):
         raise ValueError(f"found {len(cells)} cells; expected {len(columns)}, one per column")
     names: dict[str, str] = {}
@@ -142,7 +145,7 @@ def compose(
     evaluation: EvaluationConfig = BOXES,
     lr: float = 0.02,
 ) -> Recipe:
-    """The recipe of a row with this detector, on COCO unless told otherwise; `lr` is for 16 images a step."""
+    """The recipe of a row with this detector, on COCO by default; `lr` is for a total batch of 16 images."""
     return Recipe(
         name=row.name,
         detector=detector,
@@ -162,7 +165,10 @@ def zoo_entries(
     summary: Callable[[Row], str],
     requires: Callable[[Row], tuple[str, ...]] = lambda row: (),
 ) -> tuple[RecipeEntry, ...]:
-    """The zoo entries of a table of baselines; `make` gives a row's recipe, `default` names the plugin's default."""
+    """The zoo entries of a table of baselines.
+
+    make: makes the recipe of a row. default: the name of the plugin's default recipe.
+    """
     return tuple(
         RecipeEntry(
             name=row.name,
@@ -186,9 +192,9 @@ def sample_recipe(
     epochs: int = 30,
     keep_ratio: bool = True,
 ) -> Recipe:
-    """A small model's recipe on the bundled sample, from random weights: a demo that takes minutes on a CPU.
+    """A recipe for a small model on the bundled sample, from random weights: a demo that takes minutes on a CPU.
 
-    Images of 320 pixels flipped both ways, steps of 2; the rate falls after three quarters and nine tenths.
+    Images have 320 pixels and are flipped both ways. The learning rate drops after 3/4 and 9/10 of the epochs.
     """
     resize = ResizeConfig(scales=((320, 320),), keep_ratio=keep_ratio)
     return Recipe(

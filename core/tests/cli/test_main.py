@@ -89,7 +89,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
 def test_strict_plugins_stop_at_any_failure(capsys):
     with isolated_manager(entry_point(ImportError("gone"), "sick")):
         assert run(["--strict-plugins", "plugins"]) == 1
-        assert "error: plugins failed, and --strict-plugins allows none to:" in capsys.readouterr().err
+        assert "error: these plugins failed to load (--strict-plugins is set):" in capsys.readouterr().err
         assert run(["plugins"]) == 0
     with isolated_manager(make_plugin("fine")):
         assert run(["--strict-plugins", "plugins"]) == 0

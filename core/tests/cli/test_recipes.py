@@ -152,7 +152,7 @@ def test_one_model(capsys):
     assert run(["recipes", "--model", "tow"]) == 1
     assert capsys.readouterr().err == "error: no recipes of model 'tow'; did you mean \"two\"?\n"
     assert run(["recipes", "--model", "xyzzy"]) == 1
-    assert "no recipes of model 'xyzzy'; there are: one, two" in capsys.readouterr().err
+    assert "no recipes of model 'xyzzy'; available: one, two" in capsys.readouterr().err
 
 
 def test_json_of_the_list(capsys):
@@ -186,7 +186,8 @@ def test_show_reports_mistakes(capsys):
         '  detector.backbone.dept: unknown key; did you mean "depth"?',
     ]
     assert run(["recipes", "show", "two/r50-1x"]) == 1
-    assert "needs what is not installed: det-plugin-nowhere: pip install det-plugin-nowhere" in capsys.readouterr().err
+    hint = "requires packages that are not installed: det-plugin-nowhere: pip install det-plugin-nowhere"
+    assert hint in capsys.readouterr().err
 
 
 def test_schema_is_json(capsys):

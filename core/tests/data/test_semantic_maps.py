@@ -549,9 +549,9 @@ def test_more_ids_than_the_head_tells_apart(root: Path) -> None:
     with pytest.raises(ConfigError) as raised:
         recipe(CocoConfig(split="train", semantic_dir="maps"), str(root), classes=20).open_train()
     assert str(raised.value) == (
-        f"my: 1 problem\n  data.train: the semantic maps of {root / 'instances_train.json'} may hold ids 0..181, but "
-        "roi_head 'stuff' tells 20 apart; lower `semantic_classes` of the data set where its maps hold fewer, or raise "
-        "the head's"
+        f"my: 1 problem\n  data.train: the semantic maps of {root / 'instances_train.json'} may have ids 0..181, but "
+        "roi_head 'stuff' has 20 semantic classes; lower `semantic_classes` of the data set if its maps have fewer "
+        "ids, or raise the head's"
     )
 
 
@@ -566,8 +566,8 @@ def test_a_data_set_that_has_none() -> None:
     with pytest.raises(ConfigError) as raised:
         recipe(Plain()).open_train()
     assert str(raised.value) == (
-        "my: 1 problem\n  data.train: roi_head 'stuff' trains on semantic maps, but sample (train) ('plain') brings "
-        "none; use a data set that does, or a head without them"
+        "my: 1 problem\n  data.train: roi_head 'stuff' trains on semantic maps, but sample (train) ('plain') has "
+        "none; use a data set that has, or a head that needs none"
     )
 
 

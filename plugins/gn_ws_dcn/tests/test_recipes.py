@@ -231,7 +231,7 @@ def test_a_recipe_whose_plugin_is_missing_says_what_to_install(name, missing, fo
 
     plugin_manager()
     monkeypatch.setattr(importlib.metadata, "version", without)
-    with pytest.raises(PluginError, match=f"recipe '{name}' needs what is not .*{missing}: pip install ./{folder} "):
+    with pytest.raises(PluginError, match=f"recipe '{name}' requires packages .*{missing}: pip install ./{folder} "):
         load_recipe(name)
 
 

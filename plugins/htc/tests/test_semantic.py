@@ -104,7 +104,7 @@ def test_in_half_precision_the_loss_is_float32():
 
 
 def test_targets_without_a_map_are_refused():
-    with pytest.raises(ValueError, match="image 1 of the batch has no semantic map; the data set brings them where"):
+    with pytest.raises(ValueError, match="image 1 of the batch has no semantic map; data sets load them only if"):
         branch().losses(outputs(torch.zeros(2, 3, 2, 3)), [target(torch.zeros(16, 24).long()), target(None)], (16, 24))
 
 

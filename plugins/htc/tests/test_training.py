@@ -114,5 +114,5 @@ def test_the_published_recipe_asks_for_the_maps_of_coco_stuff(tmp_path):
 def test_maps_with_more_classes_than_the_branch_are_refused(tmp_path):
     data = write_data(tmp_path / "data", maps="maps")
     mine = "data.train={type: coco, split: train, semantic_dir: maps}"
-    with pytest.raises(ConfigError, match=r"may hold ids 0\.\.181, but roi_head 'htc' tells 2 apart"):
+    with pytest.raises(ConfigError, match=r"may have ids 0\.\.181, but roi_head 'htc' has 2 semantic classes"):
         train(demo("htc", mine), work_dir=tmp_path / "run", data=data, device="cpu", quiet=True)

@@ -74,7 +74,7 @@ def _chosen(
 
 def _known(what: str, value: str | None, there: set[str]) -> None:
     if value is not None and value not in there:
-        hint = nearest(value, sorted(there)) or f"; there are: {', '.join(sorted(there)) or 'none'}"
+        hint = nearest(value, sorted(there)) or f"; available: {', '.join(sorted(there)) or 'none'}"
         raise PluginError(f"no recipes {what} {value!r}{hint}")
 
 

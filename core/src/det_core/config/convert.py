@@ -66,8 +66,8 @@ def _concrete(cls: type[Component], value: Mapping[str, object]) -> tuple[type, 
     try:
         concrete = plugin_manager().component(cls.slot, name)
     except PluginError as error:
-        elsewhere = plugin_manager().component_elsewhere(cls.slot, name)
-        raise wrong_component(elsewhere, cls) if elsewhere else ConfigError.at("type", str(error)) from None
+        other = plugin_manager().component_in_other_slot(cls.slot, name)
+        raise wrong_component(other, cls) if other else ConfigError.at("type", str(error)) from None
     if not issubclass(concrete, cls):
         raise wrong_component(concrete, cls)
     return concrete, rest
