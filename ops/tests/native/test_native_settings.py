@@ -18,16 +18,16 @@ def test_defaults():
 
 def test_values(monkeypatch):
     values = {"NATIVE": "require", "CACHE": "/a b", "PREBUILT": "/p::~/q", "RETRY": "1", "VERBOSE": "1", "CUDA": "on"}
-    for name, value in {**values, "LOCK_TIMEOUT": "2.5", "ISA": "avx2"}.items():
+    for name, value in {**values, "LOCK_TIMEOUT": "2.5", "BUILD_TIMEOUT": "9", "ISA": "avx2"}.items():
         monkeypatch.setenv(f"DET_OPS_{name}", value)
     prebuilt = (Path("/p"), Path("~/q").expanduser())
-    assert settings.read() == settings.Settings("require", Path("/a b"), prebuilt, True, True, 2.5)
+    assert settings.read() == settings.Settings("require", Path("/a b"), prebuilt, True, True, 2.5, 9.0)
     assert settings.cuda_enabled()
     assert settings.isa() == "avx2"
 
 
 def test_empty_is_unset(monkeypatch):
-    for name in ("NATIVE", "CACHE", "PREBUILT", "RETRY", "VERBOSE", "CUDA", "LOCK_TIMEOUT", "ISA"):
+    for name in ("NATIVE", "CACHE", "PREBUILT", "RETRY", "VERBOSE", "CUDA", "LOCK_TIMEOUT", "BUILD_TIMEOUT", "ISA"):
         monkeypatch.setenv(f"DET_OPS_{name}", "")
     assert settings.read() == settings.Settings()
     assert settings.isa() is None
@@ -44,6 +44,7 @@ def test_empty_is_unset(monkeypatch):
         ("DET_OPS_LOCK_TIMEOUT", "soon", "a number of seconds above 0"),
         ("DET_OPS_LOCK_TIMEOUT", "0", "a number of seconds above 0"),
         ("DET_OPS_LOCK_TIMEOUT", "inf", "a number of seconds above 0"),
+        ("DET_OPS_BUILD_TIMEOUT", "never", "a number of seconds above 0"),
     ],
 )
 def test_a_bad_value_is_named(name, value, allowed, monkeypatch, make):

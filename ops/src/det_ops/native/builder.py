@@ -24,6 +24,7 @@ from det_ops.native.settings import Settings
 
 CHILD = Path(__file__).with_name("child.py")
 FAILED, UNUSABLE = 3, 4  # exit codes of the child
+_GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 TAIL = 25  # last lines of the log that messages contain
 # temporary failures that the sources do not cause: another attempt may succeed
 _PASSING = ("No space left on device", "Killed signal", "Cannot allocate memory", "memory exhausted")
@@ -69,7 +70,7 @@ def build(
                 return ready, None
             heed_failure(root, name, settings.retry, asked)
             cache.sweep(root, library.name, locked)
-            return _build_in(root, name, library, snapshot, toolchain, settings.verbose)
+            return _build_in(root, name, library, snapshot, toolchain, settings)
     except OSError as error:
         raise CannotBuild(f"{root}: {error.strerror or error}", "set DET_OPS_CACHE to another folder") from None
 
@@ -82,7 +83,7 @@ def heed_failure(root: Path, name: str, retry: bool, asked: float) -> None:
 
 
 def _build_in(
-    root: Path, name: str, library: NativeLibrary, snapshot: Snapshot, toolchain: Toolchain, verbose: bool
+    root: Path, name: str, library: NativeLibrary, snapshot: Snapshot, toolchain: Toolchain, settings: Settings
 ) -> tuple[Entry, float]:
     start = time.monotonic()
     real = Path(tempfile.mkdtemp(prefix=f".building-{library.name}-", dir=root))
@@ -90,9 +91,10 @@ def _build_in(
         with staging.opened(real) as stage:
             arguments = staging.fill(stage, library, snapshot, toolchain)
             (stage.folder / "spec.json").write_text(json.dumps(arguments), encoding="utf-8")
-            code = _run_child(stage, library.name, staging.environment(stage, toolchain))
+            environment = staging.environment(stage, toolchain)
+            code = _run_child(stage, library.name, environment, settings.build_timeout)
             log = _log(stage, snapshot, toolchain)
-        if verbose:
+        if settings.verbose:
             sys.stderr.write(log)
         if code != 0:
             _fail(root, name, library.name, code, log)
@@ -102,7 +104,7 @@ def _build_in(
     return entry, time.monotonic() - start
 
 
-def _run_child(stage: staging.Stage, name: str, environment: dict[str, str]) -> int:
+def _run_child(stage: staging.Stage, name: str, environment: dict[str, str], timeout: float) -> int:
     # -P keeps the folder of child.py off sys.path, where its files would shadow modules of other packages
     command = [sys.executable, "-P", str(CHILD), str(stage.folder / "spec.json")]
     with open(stage.folder / "log", "wb") as log:
@@ -112,20 +114,38 @@ def _run_child(stage: staging.Stage, name: str, environment: dict[str, str]) -> 
         )  # fmt: skip
         try:
             try:
-                return child.wait(lock.SAY_AFTER)
+                return child.wait(min(lock.SAY_AFTER, timeout))
             except subprocess.TimeoutExpired:
                 say(f"building {name}, once per machine")
-            return child.wait()
+            return child.wait(max(timeout - lock.SAY_AFTER, 0))
+        except subprocess.TimeoutExpired:
+            _end(child)
+            reason = f"building {name} took more than {timeout:g} seconds"
+            remedy = "check the compiler, or set DET_OPS_BUILD_TIMEOUT to more seconds"
+            raise CompileFailed(reason, remedy, _tail(_text(stage)), lasting=False) from None
         except BaseException:  # Ctrl-C reaches only this process: the builder runs in its own session
             os.killpg(child.pid, signal.SIGTERM)  # ninja forwards it to the compilers, unlike SIGKILL
             child.wait()
             raise
 
 
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Ends the builder and its compilers, at first by SIGTERM, which ninja forwards to them."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(_GRACE)
+            return
+
+
+def _text(stage: staging.Stage) -> str:
+    return (stage.folder / "log").read_text(encoding="utf-8", errors="replace")
+
+
 def _log(stage: staging.Stage, snapshot: Snapshot, toolchain: Toolchain) -> str:
     """The log, with the user's paths of the sources."""
-    text = (stage.folder / "log").read_text(encoding="utf-8", errors="replace")
-    return f"{toolchain}\n{text.replace(str(stage.sources), str(snapshot.base))}"
+    return f"{toolchain}\n{_text(stage).replace(str(stage.sources), str(snapshot.base))}"
 
 
 def _fail(root: Path, name: str, library: str, code: int, log: str) -> None:

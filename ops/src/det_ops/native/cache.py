@@ -30,6 +30,7 @@ from det_ops.native.key import Snapshot, Tools, libc
 from det_ops.native.library import NativeLibrary
 from det_ops.native.outcome import CannotBuild, Origin
 from det_ops.native.settings import Settings
+from det_ops.native.trust import distrust
 
 STALE = 24 * 3600.0  # seconds after which a temporary folder is considered abandoned
 PREBUILT = Path(__file__).parents[1] / "prebuilt"
@@ -50,10 +51,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Found:
-    """Usable entries, best first, and those of another compiler, which are used only if building fails."""
+    """Usable entries, best first; those of another compiler, for when building fails; why others are not trusted."""
 
     fitting: list[Entry]
     spare: list[Entry]
+    refused: list[str]
 
 
 def search(library: NativeLibrary, snapshot: Snapshot, archs: Archs, settings: Settings) -> Found:
@@ -63,8 +65,10 @@ def search(library: NativeLibrary, snapshot: Snapshot, archs: Archs, settings: S
         made_elsewhere += _matching(folder, library, snapshot, archs, "prebuilt")
     for folder in roots.searchable(settings):
         made_here += _matching(folder, library, snapshot, archs, "cache")
-    fitting, spare = _by_compiler(made_here, library.cuda)
-    return Found(made_elsewhere + fitting, spare)
+    problems = {entry.folder: distrust(entry.library) for entry in (*made_elsewhere, *made_here)}
+    fitting, spare = _by_compiler([e for e in made_here if not problems[e.folder]], library.cuda)
+    trusted = [e for e in made_elsewhere if not problems[e.folder]]
+    return Found(trusted + fitting, spare, list(dict.fromkeys(p for p in problems.values() if p)))
 
 
 def _by_compiler(entries: list[Entry], cuda: bool) -> tuple[list[Entry], list[Entry]]:

@@ -130,6 +130,8 @@ def _load(library: NativeLibrary, now: Settings) -> Outcome:
     except CannotBuild as error:
         return _failed(library, error)
     found = cache.search(library, files, required, now)
+    for problem in found.refused:
+        say(f"a built {library.name} is not loaded: {problem}; building another")
     unusable = []
     for entry in found.fitting:
         if not (problem := _open(library, entry)):

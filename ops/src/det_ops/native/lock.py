@@ -13,6 +13,7 @@ from det_ops.native.outcome import CannotBuild, say
 
 SAY_AFTER = 5.0  # seconds before a message is printed
 _POLL = 0.05
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # a link that somebody has put there is not followed
 
 
 @contextmanager
@@ -27,7 +28,7 @@ def held(path: Path, what: str, timeout: float) -> Iterator[bool]:
         CannotBuild: after `timeout` seconds.
         OSError: if the file cannot be opened.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o666)
     try:
         locked = _wait(descriptor, what, timeout)
         if locked:

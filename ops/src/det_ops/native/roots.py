@@ -10,6 +10,7 @@ from pathlib import Path
 
 from det_ops.native.outcome import CannotBuild
 from det_ops.native.settings import Settings
+from det_ops.native.trust import distrust
 
 
 def listed(settings: Settings) -> list[Path]:
@@ -65,7 +66,7 @@ def _try(root: Path) -> str:
             root.mkdir(mode=0o700, exist_ok=True)
         else:
             root.mkdir(parents=True, exist_ok=True)
-        problem = refusal(root)
+        problem = refusal(root) or distrust(root)
         if not problem:
             os.rmdir(tempfile.mkdtemp(prefix=".writable-", dir=root))
     except OSError as error:

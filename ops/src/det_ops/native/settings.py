@@ -10,11 +10,13 @@
 | DET_OPS_RETRY        | 0, 1                        | 1: try again if a build failed before                           |
 | DET_OPS_VERBOSE      | 0, 1                        | 1: print the compiler's output, and where libraries are found   |
 | DET_OPS_LOCK_TIMEOUT | 600 (seconds, above 0)      | how long to wait for another process that builds the same       |
+| DET_OPS_BUILD_TIMEOUT| 1800 (seconds, above 0)     | how long a build may take before its compilers are ended        |
 
 The first value is the default; DET_OPS_ISA, DET_OPS_CACHE and DET_OPS_PREBUILT have none. An empty value counts as
 unset. The folders for libraries are DET_OPS_CACHE, then `det-ops` in the user's cache folder ($XDG_CACHE_HOME or
 ~/.cache; ~/Library/Caches on macOS), then a private folder in the temporary folder. All are searched; new libraries
-are built in the first writable one. A folder that `DET_OPS_CACHE=FOLDER python -m det_ops build` has filled can be used
+are built in the first writable one. A library that another user owns or can write, or a folder above it, is not
+loaded (`det_ops.native.trust`). A folder that `DET_OPS_CACHE=FOLDER python -m det_ops build` has filled can be used
 elsewhere as DET_OPS_PREBUILT, for the same torch, operating system and machine type and with any compiler.
 
 Also used, with their usual meaning: CXX, CC (host compiler of nvcc), CUDA_HOME, CUDA_PATH, TORCH_CUDA_ARCH_LIST,
@@ -51,6 +53,7 @@ class Settings:
     retry: bool = False
     verbose: bool = False
     lock_timeout: float = 600.0
+    build_timeout: float = 1800.0
 
 
 def read() -> Settings:
@@ -68,6 +71,7 @@ def read() -> Settings:
         retry=_choice("DET_OPS_RETRY", ("0", "1"), "0") == "1",
         verbose=verbose(),
         lock_timeout=_seconds("DET_OPS_LOCK_TIMEOUT", 600.0),
+        build_timeout=_seconds("DET_OPS_BUILD_TIMEOUT", 1800.0),
     )
 
 
