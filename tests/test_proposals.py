@@ -146,7 +146,7 @@ def test_fast_rcnn_trains_and_is_tested_on_them(
     assert tested["box_ap"] == pytest.approx(result.metrics["box_ap"])
     image = SampleConfig(split="val").build("").file(0)
     assert run(["predict", "--checkpoint", str(folder), "--out", str(tmp_path / "out"), image]) == 1
-    assert "roi_head but no dense_head that proposes boxes, and the batch brings no prop" in capsys.readouterr().err
+    assert "roi_head but no dense_head that proposes boxes, and the batch has no prop" in capsys.readouterr().err
 
 
 def test_masks_from_given_proposals(dumped: dict[str, Path], tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from det_core.model.dense_detection import (
     best_per_class,
     dense_box_loss,
     dense_outputs,
-    everything,
     match_anchors,
     per_anchor,
+    sample_all,
     suppress,
     within_border,
 )
@@ -132,7 +132,7 @@ def test_each_image_has_its_own_objects() -> None:
 
 
 def test_everything_that_stands_for_something() -> None:
-    chosen = everything(Assignment(torch.tensor([BACKGROUND, 1, IGNORED, 0, BACKGROUND])))
+    chosen = sample_all(Assignment(torch.tensor([BACKGROUND, 1, IGNORED, 0, BACKGROUND])))
     assert chosen.positive.tolist() == [1, 3]
     assert chosen.negative.tolist() == [0, 4]
     assert chosen.objects.tolist() == [1, 0]

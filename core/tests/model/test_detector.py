@@ -375,7 +375,7 @@ def test_no_roi_head_follows_a_head_that_proposes_nothing():
 def test_missing_proposals_are_missed_in_training_and_prediction():
     alone = detector(second=Second(2))
     message = (
-        "^this detector has a roi_head but no dense_head that proposes boxes, and the batch brings no proposals; add a "
+        "^this detector has a roi_head but no dense_head that proposes boxes, and the batch has no proposals; add a "
         "proposal head .type: rpn. or give the data set a proposals file$"
     )
     with pytest.raises(DetError, match=message):

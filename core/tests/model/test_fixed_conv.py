@@ -152,5 +152,5 @@ def test_loaded_and_moved_weights_take_effect() -> None:
 
 
 def test_training_is_refused() -> None:
-    with pytest.raises(TypeError, match="made for inference, its weights stay; train the one it was made from"):
+    with pytest.raises(TypeError, match="made for inference and cannot be trained; train the original detector"):
         nn.Sequential(FixedConv2d.of(nn.Conv2d(8, 16, 3))).train()

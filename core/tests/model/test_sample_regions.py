@@ -61,20 +61,20 @@ def test_each_own_box_stands_for_its_object_even_where_two_are_alike():
 
 def test_own_boxes_are_told_from_proposals_that_equal_them():
     found = sample([A, FAR], target(A, labels=[1]))
-    assert found.own.tolist() == [True, False]
+    assert found.from_objects.tolist() == [True, False]
     assert found.proposed.tolist() == [False, True, True]
 
 
 def test_own_boxes_can_stay_out():
     found = sample([A, FAR], target(A, labels=[1]), add_objects=False)
     assert found.boxes.tolist() == [A, FAR]
-    assert found.own.tolist() == [False]
+    assert found.from_objects.tolist() == [False]
     assert found.proposed.tolist() == [True, True]
 
 
 def test_without_objects_all_is_background_and_nothing_stays_nothing():
     found = sample([A, FAR], target(labels=[]))
-    assert (found.labels.tolist(), found.objects.tolist(), found.own.tolist()) == ([2, 2], [], [])
+    assert (found.labels.tolist(), found.objects.tolist(), found.from_objects.tolist()) == ([2, 2], [], [])
     nothing = sample([], target(labels=[]))
     assert nothing.boxes.shape == (0, 4)
     assert nothing.proposed.shape == (0,)
@@ -92,8 +92,8 @@ def test_the_choice_comes_from_the_key_and_the_consumer():
 
     def drawn(key: int, consumer: str) -> list[list[float]]:
         found = sample(proposals, objects, sampler=few, key=key, consumer=consumer)
-        assert (len(found.own), len(found.boxes)) == (2, 4)
-        assert all(box == A for box in found.positive[found.own].tolist())
+        assert (len(found.from_objects), len(found.boxes)) == (2, 4)
+        assert all(box == A for box in found.positive[found.from_objects].tolist())
         return found.boxes.tolist()
 
     assert drawn(1, "roi") == drawn(1, "roi")

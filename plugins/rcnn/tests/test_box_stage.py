@@ -40,9 +40,9 @@ def test_proposals_are_assigned_among_themselves_before_the_objects_own_boxes_jo
 
 def test_own_boxes_join_where_they_are_asked_for():
     (found,) = stage().sample([torch.tensor([A, FAR])], [target(A, labels=[1])], [INFO])
-    assert found.own.tolist() == [True, False]
+    assert found.from_objects.tolist() == [True, False]
     (without,) = stage(add_ground_truth=False).sample([torch.tensor([A, FAR])], [target(A, labels=[1])], [INFO])
-    assert without.own.tolist() == [False]
+    assert without.from_objects.tolist() == [False]
 
 
 def test_own_boxes_are_known_where_only_some_are_drawn():
@@ -52,9 +52,9 @@ def test_own_boxes_are_known_where_only_some_are_drawn():
     for index in range(12):
         info = ImageInfo(size=(40, 80), original_size=(40, 80), key=Key(index=index))
         (found,) = stage(**settings).sample([proposals], [target(A, labels=[1])], [info])
-        assert (len(found.own), len(found.boxes)) == (2, 4)
-        owned.add(int(found.own.sum()))
-        assert all(box == A for box in found.positive[found.own].tolist())
+        assert (len(found.from_objects), len(found.boxes)) == (2, 4)
+        owned.add(int(found.from_objects.sum()))
+        assert all(box == A for box in found.positive[found.from_objects].tolist())
     assert owned == {0, 1}
 
 

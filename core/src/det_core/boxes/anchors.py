@@ -17,14 +17,14 @@ from det_core.contracts import AnchorGenerator, LevelAnchors
 class GridAnchors(AnchorGenerator):
     """Anchors centred on the cell's corner (x * stride, y * stride), as in Detectron and the modern reference.
 
-    A base anchor of scale s and ratio r on stride b has width b*s/sqrt(r) and height b*s*sqrt(r); the order in a cell
-    is ratio-major. All arithmetic is float32, whatever the network's precision: assignments hang on it.
-    `whole_sides`, `rounded` and `spacing: image` are what torchvision's detectors do.
+    A base anchor of scale s and ratio r at stride b has width b*s/sqrt(r) and height b*s*sqrt(r); the order in a cell
+    is ratio-major. All arithmetic is float32 for every network precision, since assignments depend on it. torchvision's
+    detectors use `whole_sides`, `rounded` and `spacing: image`.
     """
 
     def __init__(self, config: GridAnchorsConfig, strides: tuple[int, ...]) -> None:
         self.strides = strides
-        self.spread = config.spacing == "image"
+        self.spacing_from_image = config.spacing == "image"
         self.base = [self._base(config, stride) for stride in strides]
 
     @staticmethod
@@ -46,18 +46,17 @@ class GridAnchors(AnchorGenerator):
         ]
 
     def _spacing(self, sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Pixels between rows and between columns of each level. The finest level tells the padded image's size."""
-        if not self.spread:
+        """Pixels between rows and between columns of each level. The padded size is computed from the finest level."""
+        if not self.spacing_from_image:
             return [(stride, stride) for stride in self.strides]
         height, width = (side * self.strides[0] for side in sizes[0])
         return [(height // rows, width // columns) for rows, columns in sizes]
 
 
 def tile(base: Tensor, spacing: tuple[float, float], size: tuple[int, int], offset: float = 0.0) -> LevelAnchors:
-    """Base anchors (A, 4), around (0, 0), at every cell of a map of `size` (h, w).
+    """Repeat base anchors (A, 4), centred on (0, 0), at every cell of a map of `size` (h, w).
 
-    spacing: pixels between rows and between columns. offset: where in a cell its anchors are, 0 its corner, .5 its
-    centre.
+    spacing: pixels between rows and between columns. offset: position of the anchors in a cell; 0: corner, 0.5: centre.
     """
     rows, columns = (torch.arange(n, device=base.device) for n in size)
     row, column = (g.flatten() for g in torch.meshgrid(rows, columns, indexing="ij"))

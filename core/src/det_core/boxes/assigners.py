@@ -1,4 +1,4 @@
-"""Which object, or background, each candidate box stands for.
+"""Assignment of candidate boxes to objects or background.
 
 Letters: N candidate boxes, M objects. Boxes are xyxy.
 """
@@ -14,11 +14,12 @@ from det_core.contracts import Assigner, Assignment
 
 
 class MaxIoUAssigner(Assigner):
-    """Best overlap decides (Ren et al., Faster R-CNN, 2015, section 3.1.2).
+    """Assigns by the maximum IoU (Ren et al., Faster R-CNN, 2015, section 3.1.2).
 
-    In order: IoU < negative is background; IoU >= positive takes the best object (the first of equals); the rest is
-    ignored. Then, with low_quality, each object in turn whose best IoU is at least min_positive takes every candidate
-    that ties this IoU; a later object overrides an earlier one. The N x M matrix never exists at once.
+    A candidate with maximum IoU < negative is background. One with IoU >= positive is assigned to the best object (the
+    first of equals). The others are ignored. With low_quality, each object whose best IoU is at least min_positive is
+    then assigned every candidate with this IoU; a later object overrides an earlier one. The N x M matrix is computed
+    in chunks.
     """
 
     def __init__(self, config: MaxIoUAssignerConfig) -> None:
@@ -36,4 +37,4 @@ class MaxIoUAssigner(Assigner):
             config.low_quality,
             config.all_ties,
         )
-        return Assignment(assigned - 1)  # the operator counts objects from 1, background is 0 and ignored -1
+        return Assignment(assigned - 1)  # the operator returns 1.. for objects, 0 for background, -1 for ignored

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @configclass
 class GridAnchorsConfig(AnchorConfig):
-    """Anchors of every scale and ratio at every cell; their size grows with the level's stride."""
+    """Anchors of every scale and ratio at every cell; their size is proportional to the level's stride."""
 
     type: ClassVar[str] = "grid_anchors"
 
@@ -25,12 +25,12 @@ class GridAnchorsConfig(AnchorConfig):
     )
     ratios: tuple[float, ...] = setting("height over width", default=(0.5, 1.0, 2.0), min_items=1, above=0)
     whole_sides: bool = setting(
-        "the side of a scale is cut to whole pixels before ratios apply (torchvision)", default=False
+        "truncate the side of a scale to whole pixels before ratios apply (torchvision)", default=False
     )
-    rounded: bool = setting("corners of an anchor around its centre are whole pixels", default=False)
+    rounded: bool = setting("round an anchor's corners, relative to its centre, to whole pixels", default=False)
     spacing: Literal["stride", "image"] = setting(
-        "pixels between cells: the level's stride, or the padded image's side over the cells, rounded down "
-        "(differs on levels whose stride does not divide the side)",
+        "pixels between cells; stride: the level's stride; image: the padded image's side divided by the number of "
+        "cells, rounded down (differs if the stride does not divide the side)",
         default="stride",
     )
 
@@ -49,12 +49,12 @@ class DeltaCoderConfig(CoderConfig):
 
     type: ClassVar[str] = "delta"
 
-    means: tuple[float, float, float, float] = setting("subtracted from dx dy dw dh", default=(0.0,) * 4)
-    stds: tuple[float, float, float, float] = setting("divided by", default=(1.0,) * 4, above=0)
-    max_ratio: float = setting("decoding clips dw and dh to +-|log(max_ratio)|", default=16 / 1000, above=0, below=1)
-    clip_shrinking: bool = setting(
-        "clip dw and dh on both sides; false clips only what makes a box larger", default=True
+    means: tuple[float, float, float, float] = setting("means to subtract from dx dy dw dh", default=(0.0,) * 4)
+    stds: tuple[float, float, float, float] = setting(
+        "standard deviations to divide dx dy dw dh by", default=(1.0,) * 4, above=0
     )
+    max_ratio: float = setting("decoding clips dw and dh to +-|log(max_ratio)|", default=16 / 1000, above=0, below=1)
+    clip_shrinking: bool = setting("clip dw and dh on both sides; false: only from above", default=True)
 
     def build(self) -> DeltaCoder:
         from det_core.boxes.coders import DeltaCoder
@@ -64,17 +64,17 @@ class DeltaCoderConfig(CoderConfig):
 
 @configclass
 class MaxIoUAssignerConfig(AssignerConfig):
-    """A box stands for the object it overlaps most, if it overlaps it enough."""
+    """Assigns a box to the object with the highest IoU, if it is high enough."""
 
     type: ClassVar[str] = "max_iou"
 
-    positive: float = setting("IoU from which a box is an object", default=0.5, least=0, most=1)
-    negative: float = setting("IoU below which it is background", default=0.5, least=0, most=1)
+    positive: float = setting("minimum IoU of a positive box", default=0.5, least=0, most=1)
+    negative: float = setting("IoU below which a box is background", default=0.5, least=0, most=1)
     low_quality: bool = setting(
-        "every object also takes the boxes that overlap it most, if by min_positive", default=False
+        "also assign to each object the boxes with the highest IoU, if at least min_positive", default=False
     )
-    min_positive: float = setting("least IoU of a low-quality match", default=0.5, least=0, most=1)
-    all_ties: bool = setting("a low-quality match takes every box tying the best IoU", default=True)
+    min_positive: float = setting("minimum IoU of a low-quality match", default=0.5, least=0, most=1)
+    all_ties: bool = setting("a low-quality match includes every box with the highest IoU", default=True)
 
     def __attrs_post_init__(self) -> None:
         if self.negative > self.positive:
@@ -88,12 +88,12 @@ class MaxIoUAssignerConfig(AssignerConfig):
 
 @configclass
 class RandomSamplerConfig(SamplerConfig):
-    """A fixed number of candidates, at most a share of them positive, drawn without replacement."""
+    """Samples a fixed number of candidates without replacement, with a maximum fraction of positives."""
 
     type: ClassVar[str] = "random"
 
     count: int = setting("candidates per image", default=256, least=1)
-    positive_fraction: float = setting("at most this share is positive", default=0.5, least=0, most=1)
+    positive_fraction: float = setting("maximum fraction of positives", default=0.5, least=0, most=1)
 
     def build(self) -> RandomSampler:
         from det_core.boxes.samplers import RandomSampler

@@ -1,4 +1,4 @@
-"""Boxes to regression targets and back.
+"""Encoding of boxes as regression targets, and decoding.
 
 Letters: n boxes. Boxes are xyxy in pixels; deltas are (dx, dy, dw, dh).
 """
@@ -31,7 +31,7 @@ class DeltaCoder(BoxCoder):
 
     def decode(self, anchors: Tensor, deltas: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         if deltas.dtype in (torch.float16, torch.bfloat16):
-            deltas = deltas.float()  # a box in half precision is off by whole pixels
+            deltas = deltas.float()  # half precision would be off by whole pixels
         deltas = deltas * deltas.new_tensor(self.stds) + deltas.new_tensor(self.means)
         while anchors.dim() < deltas.dim():
             anchors = anchors.unsqueeze(-2)
@@ -50,7 +50,7 @@ def _centre_form(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes (..., 4) cut to x in [0, w], y in [0, h] of an image of `size` (h, w)."""
+    """Clip boxes (..., 4) to x in [0, w], y in [0, h] of an image of `size` (h, w)."""
     height, width = size
     x1, y1, x2, y2 = boxes.unbind(-1)
     return torch.stack([x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)], -1)

@@ -1,11 +1,11 @@
-"""How much boxes overlap. Letters: N and M boxes. Boxes are xyxy."""
+"""Areas and overlaps of boxes. Letters: N and M boxes. Boxes are xyxy."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-EPS = 1e-6  # the reference's floor of the denominator
+EPS = 1e-6  # minimum of the denominator, as in the reference
 
 
 def box_area(boxes: Tensor) -> Tensor:
@@ -14,7 +14,7 @@ def box_area(boxes: Tensor) -> Tensor:
 
 
 def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """(N, M) intersection over union of boxes (N, 4) and (M, 4); 0 where both have no area."""
+    """(N, M) intersection over union of boxes (N, 4) and (M, 4); 0 if both have no area."""
     low = torch.maximum(boxes[:, None, :2], others[None, :, :2])
     high = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])
     inter = (high - low).clamp(min=0).prod(-1)

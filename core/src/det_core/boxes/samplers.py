@@ -1,4 +1,4 @@
-"""Which assigned candidates a loss looks at.
+"""Sampling of assigned candidates.
 
 Letters: p positives, q negatives.
 """
@@ -14,7 +14,7 @@ from det_core.structures import Key
 
 
 class RandomSampler(Sampler):
-    """Up to count * positive_fraction positives, negatives for the rest; fewer positives leave room for negatives."""
+    """Samples up to count * positive_fraction positives, and negatives up to `count` in total."""
 
     def __init__(self, config: RandomSamplerConfig) -> None:
         self.count = config.count
@@ -28,7 +28,7 @@ class RandomSampler(Sampler):
 
 
 def _choose(candidates: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """At most `count` of the candidates without replacement, in ascending order where all are taken."""
+    """At most `count` random candidates, without replacement; all candidates in their order if they are fewer."""
     if len(candidates) <= count:
         return candidates
     chosen = torch.randperm(len(candidates), generator=generator)[:count]

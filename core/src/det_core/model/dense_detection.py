@@ -1,8 +1,8 @@
-"""What heads that work on every location have in common: one row per anchor, targets, pre-selection, decoding.
+"""Functions that dense heads share: outputs with one row per anchor, targets, pre-selection, decoding.
 
 Letters: N images, L levels, A anchors per cell, C columns (classes), h w feature size, t anchors of one level,
-T anchors of all levels, u of them that may train, M objects, n candidates or detections of one image. Boxes are xyxy in
-pixels of the padded network input.
+T anchors of all levels, u usable anchors, M objects, n candidates or detections of one image. Boxes are xyxy in pixels
+of the padded network input.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from det_core.model.losses import box_loss
 from det_core.model.postprocess import pairs_nms, to_original
 from det_core.structures import Batch, Detections, ImageInfo, LossTerm, Targets, full_precision
 
-UNLEARNT = -1  # the label of anchors that are neither object nor background, as the focal loss takes it
+IGNORED_LABEL = -1  # label of anchors that are neither object nor background; the focal loss ignores it
 
 
 @frozen(eq=False)
 class DenseOutputs:
-    """Per level: scores (N, t, C) logits and deltas (N, t, 4), in the order of the level's anchors; and these."""
+    """Per level: scores (N, t, C) logits and deltas (N, t, 4) in the order of the level's anchors, and the anchors."""
 
     scores: list[Tensor]
     deltas: list[Tensor]
@@ -39,7 +39,7 @@ def per_anchor(maps: Tensor, columns: int) -> Tensor:
 def dense_outputs(
     scores: Sequence[Tensor], deltas: Sequence[Tensor], columns: int, anchors: AnchorGenerator
 ) -> DenseOutputs:
-    """Of L maps of scores (N, A * columns, h, w) and of deltas (N, A * 4, h, w), one row per anchor."""
+    """Outputs from L maps of scores (N, A * columns, h, w) and of deltas (N, A * 4, h, w), one row per anchor."""
     sizes = [(int(x.shape[-2]), int(x.shape[-1])) for x in scores]
     return DenseOutputs(
         scores=[per_anchor(x, columns) for x in scores],
@@ -50,7 +50,7 @@ def dense_outputs(
 
 @frozen(eq=False)
 class AnchorMatches:
-    """Of each image: anchors (T, 4) of all levels, and what they stand for, those that do not train being ignored."""
+    """Per image: anchors (T, 4) of all levels, and their assignment; unusable anchors are ignored."""
 
     anchors: list[Tensor]
     assignments: list[Assignment]
@@ -66,8 +66,8 @@ def match_anchors(
 ) -> AnchorMatches:
     """Assign the anchors of every image to its objects.
 
-    An anchor trains where its cell begins inside the padded batch and it does not reach further than `allowed_border`
-    pixels out of its image (-1: however far).
+    An anchor is usable if its cell begins inside the padded image, and the anchor extends at most `allowed_border`
+    pixels outside its image (-1: no limit).
     """
     anchors = torch.cat([level.boxes for level in levels])
     valid = torch.cat([level.valid(batch.padded_size, stride) for level, stride in zip(levels, strides, strict=True)])
@@ -81,7 +81,7 @@ def match_anchors(
 
 
 def within_border(anchors: Tensor, info: ImageInfo, allowed: int) -> Tensor:
-    """(T,) bool: anchors (T, 4) that reach at most `allowed` pixels out of the image; all where it is negative."""
+    """(T,) bool: whether anchors (T, 4) extend at most `allowed` pixels outside the image; negative: no limit."""
     if allowed < 0:
         return torch.ones(len(anchors), dtype=torch.bool, device=anchors.device)
     height, width = info.size
@@ -92,11 +92,11 @@ def within_border(anchors: Tensor, info: ImageInfo, allowed: int) -> Tensor:
 def assign_usable(
     assign: Callable[[Tensor, Tensor], Assignment], anchors: Tensor, boxes: Tensor, usable: Tensor
 ) -> Assignment:
-    """Which object each anchor stands for, those that may not train being ignored.
+    """Assign the usable anchors to objects and ignore the others.
 
     Args:
-        assign: anchors (u, ...) and objects (M, 4) to what they stand for, as an `Assigner` does.
-        anchors: (T, ...), whatever `assign` takes.
+        assign: assigns anchors (u, ...) to objects (M, 4), as an `Assigner` does.
+        anchors: (T, ...), as `assign` takes them.
         boxes: (M, 4), the image's objects.
         usable: (T,) bool.
     """
@@ -108,15 +108,15 @@ def assign_usable(
     return Assignment(objects)
 
 
-def everything(assignment: Assignment) -> Sampled:
-    """All anchors that stand for something, for losses that need no sampling."""
+def sample_all(assignment: Assignment) -> Sampled:
+    """All positive and negative anchors, for losses that need no sampling."""
     positive = assignment.positive()
     return Sampled(positive, assignment.negative(), assignment.objects[positive])
 
 
 def anchor_labels(chosen: Sequence[Sampled], targets: Sequence[Targets], anchors: int, background: int) -> Tensor:
-    """(N, anchors) int64: each anchor's class, `background`, or UNLEARNT where it is not among the chosen."""
-    labels = torch.full((len(chosen), anchors), UNLEARNT, device=targets[0].labels.device)
+    """(N, anchors) int64: each anchor's class, `background`, or IGNORED_LABEL if it was not sampled."""
+    labels = torch.full((len(chosen), anchors), IGNORED_LABEL, device=targets[0].labels.device)
     for row, c, target in zip(labels, chosen, targets, strict=True):
         row[c.negative] = background
         row[c.positive] = target.labels[c.objects]
@@ -135,12 +135,12 @@ def dense_box_loss(
     """The box loss of the positive anchors of all images, normalised by `count`.
 
     Args:
-        loss, coder: the head's.
-        anchors: of each image (T, 4).
-        deltas: of each image (T, 4).
-        chosen: of each image.
-        targets: of each image.
-        count: what the sum is divided by.
+        loss, coder: of the head.
+        anchors: (T, 4) per image.
+        deltas: (T, 4) per image.
+        chosen: sampled anchors per image.
+        targets: ground truth per image.
+        count: normaliser.
     """
     predicted = torch.cat([row[s.positive] for row, s in zip(deltas, chosen, strict=True)])
     at = torch.cat([a[s.positive] for a, s in zip(anchors, chosen, strict=True)])
@@ -150,7 +150,7 @@ def dense_box_loss(
 
 @frozen(eq=False)
 class Candidates:
-    """Of one image: boxes (n, 4) clipped to it, scores (n,), labels (n,) int64 columns, levels (n,) int64."""
+    """Of one image: boxes (n, 4) clipped to it, scores (n,), labels (n,) int64 (columns), levels (n,) int64."""
 
     boxes: Tensor
     scores: Tensor
@@ -158,28 +158,29 @@ class Candidates:
     levels: Tensor
 
     def where(self, keep: Tensor) -> Candidates:
-        """Those that a mask (n,) bool, or indices (m,) int64, keep."""
+        """The candidates that a mask (n,) bool, or indices (m,) int64, select."""
         return Candidates(self.boxes[keep], self.scores[keep], self.labels[keep], self.levels[keep])
 
     def larger_than(self, side: float) -> Tensor:
-        """(n,) bool: width and height are above `side` pixels of the network's input."""
+        """(n,) bool: whether width and height are above `side` pixels of the network's input."""
         return ((self.boxes[:, 2:] - self.boxes[:, :2]) > side).all(1)
 
 
 def best_candidates(
     outputs: DenseOutputs, row: int, info: ImageInfo, coder: BoxCoder, *, limit: int, above: float | None = None
 ) -> Candidates:
-    """The best (anchor, column) pairs of each level of one image, decoded; level after level, best first in each.
+    """The best (anchor, column) pairs of each level of one image, decoded; by level, best first.
 
-    Scores are those of `outputs` as they are: logits, where order is all that counts, so that millions of them need
-    no sigmoid; or probabilities, where a head has put these in.
+    Scores are returned as in `outputs`: logits (their order suffices, which saves a sigmoid of millions of values), or
+    probabilities if the head stores these.
 
     Args:
         outputs: of the batch.
-        row: which image of it; `info` says its size.
-        coder: deltas to boxes.
-        limit: pairs of a level that stay.
-        above: scores that stay are above it; None keeps all.
+        row: index of the image in the batch.
+        info: of the image; it has the size to clip to.
+        coder: decodes the deltas.
+        limit: maximum pairs per level.
+        above: score threshold; None keeps all.
     """
     found = []
     for number, level in enumerate(outputs.anchors):
@@ -190,7 +191,7 @@ def best_candidates(
 
 
 def _best_pairs(values: Tensor, limit: int, above: float | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Of (t, C) the values (n,) that are high enough, best first and at most `limit`; their rows and columns (n,)."""
+    """The `limit` largest values (n,) of (t, C) above the threshold, best first, and their rows and columns (n,)."""
     columns = values.shape[1]
     flat = values.flatten()
     if above is None:
@@ -205,9 +206,9 @@ def _best_pairs(values: Tensor, limit: int, above: float | None) -> tuple[Tensor
 def best_per_class(
     outputs: DenseOutputs, row: int, info: ImageInfo, coder: BoxCoder, *, limit: int, above: float | None = None
 ) -> Candidates:
-    """The best anchors of each column over all levels of one image, decoded (torchvision's SSD); column after column.
+    """The best anchors of each column over all levels of one image, decoded (torchvision's SSD); by column.
 
-    Args: as `best_candidates`; `limit` counts anchors of one column.
+    Args: as `best_candidates`; `limit` is per column.
     """
     values = full_precision(torch.cat([scores[row] for scores in outputs.scores]))
     at, labels = _best_of_columns(values, limit, above)
@@ -220,9 +221,9 @@ def best_per_class(
 
 
 def _best_of_columns(values: Tensor, limit: int, above: float | None) -> tuple[Tensor, Tensor]:
-    """Rows and columns (n,) of the at most `limit` best values of each column of (T, C); column after column.
+    """Rows and columns (n,) of the `limit` largest values of each column of (T, C), by column.
 
-    With a threshold only what is above it is sorted, a small part of all values.
+    With a threshold, only the values above it are sorted; they are few.
     """
     if above is None:
         at = values.topk(min(limit, len(values)), 0).indices.T  # (C, n)
@@ -237,7 +238,7 @@ def _best_of_columns(values: Tensor, limit: int, above: float | None) -> tuple[T
 
 
 def suppress(best: Candidates, info: ImageInfo, config: DetectionSettings) -> Detections:
-    """NMS inside each class, compared in original or network pixels; the best as detections in original pixels."""
+    """NMS of one image's candidates, in original or network pixels; detections in original pixels."""
     network = config.nms_in == "network"
     found = pairs_nms(
         best.boxes if network else to_original(best.boxes, info),

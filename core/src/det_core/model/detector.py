@@ -1,4 +1,4 @@
-"""The one class that composes every model: preprocess, backbone, neck, dense head, RoI head.
+"""The detector: preprocess, backbone, neck, dense head and RoI head of every model.
 
 Letters: N images, n objects or detections of one image, H W padded input size. Boxes are xyxy.
 """
@@ -20,7 +20,7 @@ from det_core.structures import Batch, Classes, Detections, ImageInfo, LossTerm,
 
 
 class Preprocess(nn.Module):
-    """8-bit RGB images to a padded, normalised batch, in the precision of the detector."""
+    """8-bit RGB images to a padded, normalised batch in the detector's dtype."""
 
     mean: Tensor
     std: Tensor
@@ -34,7 +34,7 @@ class Preprocess(nn.Module):
     def forward(
         self, images: Sequence[Tensor], infos: Sequence[ImageInfo], proposals: Sequence[Tensor] | None = None
     ) -> Batch:
-        """A batch of (3, h, w) uint8 RGB images; each fills its top-left corner, the rest is 0 after normalisation."""
+        """A batch of (3, h, w) uint8 RGB images, each in the top-left corner, padded with 0 after normalisation."""
         divisor = self.config.pad_divisor
         height = -(-max(i.shape[1] for i in images) // divisor) * divisor
         width = -(-max(i.shape[2] for i in images) // divisor) * divisor
@@ -48,10 +48,10 @@ class Preprocess(nn.Module):
 
 
 class Detector(nn.Module):
-    """preprocess -> backbone -> neck -> dense head -> RoI head; the last three where the model has them.
+    """preprocess -> backbone -> neck -> dense head -> RoI head; the last three are optional.
 
-    `classes` holds the names of labels 0..K-1 and the data set's ids; `config` the configuration it was built from,
-    where it was built from one; `test_transforms` what turns an image file into its input.
+    classes: names of labels 0..K-1 and the data set's ids. config: the configuration it was built from, if any.
+    test_transforms: the transforms of images at test time.
     """
 
     def __init__(
@@ -94,19 +94,19 @@ class Detector(nn.Module):
 
     @property
     def found_classes(self) -> Classes:
-        """What labels of its detections mean: its classes, or one `object` where it only proposes regions."""
+        """The classes of its detections: its classes, or one class `object` if it only proposes regions."""
         if self.roi_head is None and isinstance(self.dense_head, ProposalHead):
             return Classes(names=("object",), ids=(1,))
         return self.classes
 
     def features(self, batch: Batch) -> list[Tensor]:
-        """The feature maps that the heads get, finest first."""
-        # The layout that convolutions work in on CPUs and tensor cores; maps keep it from here on.
+        """The feature maps (N, C, h, w) that the heads receive, finest first."""
+        # Convolutions on CPUs and tensor cores compute in this layout, and their outputs keep it.
         maps: list[Tensor] = self.backbone(batch.images.contiguous(memory_format=torch.channels_last))
         return maps if self.neck is None else self.neck(maps)
 
     def losses(self, batch: Batch, targets: Sequence[Targets]) -> dict[str, LossTerm]:
-        """Loss terms by name, finite also where no image has objects. Ignored targets are left out here, once."""
+        """Loss terms by name, finite even if no image has objects. Ignored targets are dropped here."""
         objects = [t.objects() for t in targets]
         features = self.features(batch)
         terms: dict[str, LossTerm] = {}
@@ -117,7 +117,7 @@ class Detector(nn.Module):
             if self.roi_head is not None and isinstance(self.dense_head, ProposalHead):
                 proposals = tuple(self.dense_head.proposals(outputs, batch, self.dense_head.train_limits))
         if self.roi_head is not None:
-            terms.update(self.roi_head.losses(features, _given(proposals), objects, batch))
+            terms.update(self.roi_head.losses(features, _require_proposals(proposals), objects, batch))
         return terms
 
     @torch.no_grad()
@@ -132,21 +132,21 @@ class Detector(nn.Module):
             if isinstance(self.dense_head, ProposalHead):
                 proposals = tuple(self.dense_head.proposals(outputs, batch, self.dense_head.test_limits))
         assert self.roi_head is not None
-        return self.roi_head.predict(features, _given(proposals), batch)
+        return self.roi_head.predict(features, _require_proposals(proposals), batch)
 
     def forward(self, batch: Batch, targets: Sequence[Targets] | None = None) -> dict[str, LossTerm] | list[Detections]:
-        """`losses` where there are targets, else `predict`: one entry for wrappers such as DDP."""
+        """`losses` if targets are given, otherwise `predict`; wrappers such as DDP need one entry point."""
         return self.predict(batch) if targets is None else self.losses(batch, targets)
 
     def load_initial_weights(self) -> None:
-        """Load the initial weights that the backbone and RoI trunks name, if any; called before training."""
+        """Load the initial weights that the backbone and RoI trunks name, if any. Called before training."""
         self.backbone.load_initial_weights()
         for module in self.modules():
             if isinstance(module, Trunk):
                 module.load_initial_weights()
 
     def class_dependent(self) -> list[str]:
-        """Names of all parameters and buffers whose shape hangs on the classes, as the heads declare them."""
+        """Names of all parameters and buffers whose shape depends on the number of classes, as the heads declare."""
         prefixes = [
             f"{name}.{layer}."
             for name, module in self.named_modules()
@@ -156,17 +156,17 @@ class Detector(nn.Module):
         return [key for key in self.state_dict() if key.startswith(tuple(prefixes))]
 
 
-def _given(proposals: Sequence[Tensor] | None) -> Sequence[Tensor]:
+def _require_proposals(proposals: Sequence[Tensor] | None) -> Sequence[Tensor]:
     if proposals is None:
         raise DetError(
-            "this detector has a roi_head but no dense_head that proposes boxes, and the batch brings no proposals; "
+            "this detector has a roi_head but no dense_head that proposes boxes, and the batch has no proposals; "
             "add a proposal head (type: rpn) or give the data set a proposals file"
         )
     return proposals
 
 
 def build_detector(config: DetectorConfig, num_classes: int | None, classes: Classes | None) -> Detector:
-    """Build every part from its configuration, each from the spec that the one before it hands on."""
+    """Build every part from its configuration and the features of the part before it."""
     if (num_classes is None) == (classes is None):
         raise TypeError("give either num_classes or classes")
     count = len(classes) if classes is not None else num_classes or 0

@@ -1,4 +1,4 @@
-"""The configuration of a detector: which parts, composed how. Imports no torch."""
+"""The configuration of a detector. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,23 +18,25 @@ if TYPE_CHECKING:
 
 @configclass
 class PreprocessConfig:
-    """From 8-bit images to a batch: colour order, normalisation, padding."""
+    """Conversion of 8-bit images to a batch: colour order, normalisation, padding."""
 
     order: Literal["rgb", "bgr"] = setting("colour order that the backbone was trained on", default="rgb")
-    mean: tuple[float, float, float] = setting("subtracted, 0..255, in `order`", default=(123.675, 116.28, 103.53))
-    std: tuple[float, float, float] = setting("divided by, in `order`", default=(58.395, 57.12, 57.375))
-    pad_divisor: int = setting("height and width are padded to a multiple of it", default=32, least=1)
+    mean: tuple[float, float, float] = setting(
+        "mean to subtract, of values 0..255, in `order`", default=(123.675, 116.28, 103.53)
+    )
+    std: tuple[float, float, float] = setting("standard deviation to divide by", default=(58.395, 57.12, 57.375))
+    pad_divisor: int = setting("pad height and width to a multiple of this", default=32, least=1)
 
 
 @configclass
 class DetectorConfig:
-    """preprocess -> backbone -> neck -> dense head -> RoI head; the last three where the model has them."""
+    """preprocess -> backbone -> neck -> dense head -> RoI head; the last three are optional."""
 
     preprocess: PreprocessConfig = setting("colour order, normalisation, padding", default=PreprocessConfig())
     backbone: BackboneConfig = setting("images to feature maps")
     neck: NeckConfig | None = setting("feature maps to feature maps", default=None)
-    dense_head: DenseHeadConfig | None = setting("works on every location, or proposes boxes", default=None)
-    roi_head: RoIHeadConfig | None = setting("works on proposals", default=None)
+    dense_head: DenseHeadConfig | None = setting("head on every location; detects or proposes boxes", default=None)
+    roi_head: RoIHeadConfig | None = setting("head on proposals", default=None)
 
     def __attrs_post_init__(self) -> None:
         if self.dense_head is None and self.roi_head is None:
@@ -47,17 +49,17 @@ class DetectorConfig:
         self.check()
 
     def check(self) -> None:
-        """Whether each part can take what the one before it hands on; ConfigError with the path otherwise."""
-        with _at("backbone"):
+        """Raise ConfigError, with the path, if a part cannot take the features of the part before it."""
+        with _problems_under("backbone"):
             features = self.backbone.feature_spec()
         if self.neck is not None:
-            with _at("neck"):
+            with _problems_under("neck"):
                 features = self.neck.feature_spec(features)
         if self.dense_head is not None:
-            with _at("dense_head"):
+            with _problems_under("dense_head"):
                 self.dense_head.check(features)
         if self.roi_head is not None:
-            with _at("roi_head"):
+            with _problems_under("roi_head"):
                 self.roi_head.check(features)
 
     def needs_masks(self) -> bool:
@@ -69,21 +71,21 @@ class DetectorConfig:
         return self.roi_head is not None and self.roi_head.needs_semantic()
 
     def feature_spec(self) -> FeatureSpec:
-        """The features that the heads get."""
+        """The features that the heads receive."""
         features = self.backbone.feature_spec()
         return features if self.neck is None else self.neck.feature_spec(features)
 
     def build(self, num_classes: int | None = None, *, classes: Classes | None = None) -> Detector:
-        """The detector, with fresh weights; give the number of foreground classes, or the classes themselves."""
+        """Build the detector, with random weights. Give the number of foreground classes, or the classes."""
         from det_core.model.detector import build_detector
 
         return build_detector(self, num_classes, classes)
 
 
 @contextmanager
-def _at(path: str) -> Iterator[None]:
-    """Place the ConfigErrors of a part's check under the part's name."""
+def _problems_under(path: str) -> Iterator[None]:
+    """Prefix the paths of a ConfigError's problems."""
     try:
         yield
     except ConfigError as error:
-        raise ConfigError([p.under(path) for p in error.problems]) from None
+        raise error.under(path) from None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from attrs import asdict
 
-from det_core.errors import ConfigError, Problem
+from det_core.errors import ConfigError
 from det_core.settings import configclass, setting
 from det_core.slots import ConvConfig, NormConfig, RoIPoolConfig
 from det_core.specs import ConvSpec, FeatureSpec, RegionSpec
@@ -25,7 +25,7 @@ class BatchNormConfig(NormConfig):
 
     eps: float = setting("added to the variance", default=1e-5, above=0)
     frozen_statistics: bool = setting(
-        "keep the running statistics as they are, in training too; the affine part trains", default=False
+        "do not update the running statistics, and use them also in training; the affine part trains", default=False
     )
 
     def build(self, channels: int) -> nn.Module:
@@ -40,12 +40,12 @@ class FrozenBatchNormConfig(NormConfig):
 
     type: ClassVar[str] = "frozen_batch_norm"
 
-    eps: float = setting("added to the variance; torchvision's first COCO weights want 0", default=1e-5, least=0)
+    eps: float = setting("added to the variance; torchvision's first COCO weights need 0", default=1e-5, least=0)
 
     def build(self, channels: int) -> nn.Module:
         from det_core.model.fold_batch_norm import BatchNorm
 
-        # Old torch refuses 0; this vanishes beside any variance.
+        # Old versions of torch reject eps=0.
         norm = BatchNorm(channels, eps=max(self.eps, 1e-30), frozen_statistics=True)
         norm.requires_grad_(False)
         return norm
@@ -64,14 +64,8 @@ class GroupNormConfig(NormConfig):
         from torch import nn
 
         if channels % self.groups:
-            raise ConfigError(
-                [
-                    Problem(
-                        "groups",
-                        (f"{self.groups} groups do not divide {channels} channels; choose a divisor of {channels}"),
-                    )
-                ]
-            )
+            message = f"{self.groups} groups do not divide {channels} channels; choose a divisor of {channels}"
+            raise ConfigError.at("groups", message)
         return nn.GroupNorm(self.groups, channels, eps=self.eps)
 
 
@@ -88,28 +82,32 @@ class Conv2dConfig(ConvConfig):
 
 
 def pooled_spec(inputs: FeatureSpec, strides: tuple[int, ...], size: int, who: str) -> RegionSpec:
-    """Square regions pooled from the levels of these strides; ConfigError (by `who`) if their channels differ."""
+    """The spec of square regions pooled from the levels with these strides; ConfigError if their channels differ.
+
+    who: the RoI pooling, for the error message.
+    """
     levels = [inputs.level(stride, who) for stride in strides]
-    taken = FeatureSpec(channels=[inputs.channels[i] for i in levels], strides=strides)
-    return RegionSpec(channels=taken.same_channels(who), size=(size, size))
+    pooled = FeatureSpec(channels=[inputs.channels[i] for i in levels], strides=strides)
+    return RegionSpec(channels=pooled.same_channels(who), size=(size, size))
 
 
 @configclass
 class RoIAlignConfig(RoIPoolConfig):
-    """RoIAlign over several levels: each region is pooled from the level that fits its size."""
+    """RoIAlign over several levels: each region is pooled from one level, by its size."""
 
     type: ClassVar[str] = "roi_align"
 
     size: int = setting("output height and width", default=7, least=1)
     strides: tuple[int, ...] = setting("levels to pool from, finest first", default=(4, 8, 16, 32), min_items=1)
-    sampling: int = setting("samples per bin and axis; 0 = adaptive", default=0, least=0)
+    sampling: int = setting("samples per bin and axis; 0: adaptive", default=0, least=0)
     alignment: Literal["aligned", "unaligned", "v1"] = setting(
-        "aligned: pixel centres at integers; unaligned: their corners; v1: the inclusive boxes of 2019",
+        "aligned: pixel centres at integers; unaligned: pixel corners at integers; v1: inclusive boxes (mmdet 1.x)",
         default="aligned",
     )
-    finest_scale: float = setting("regions below twice this side use the finest level", default=56.0, above=0)
+    finest_scale: float = setting("regions with a side below twice this use the finest level", default=56.0, above=0)
     level_rule: Literal["mmdet", "mmdet-v1", "detectron2", "torchvision"] = setting(
-        "whose rounding decides a region's level; they differ at the exact borders between levels", default="mmdet"
+        "the project whose rounding selects a region's level; they differ at exact borders between levels",
+        default="mmdet",
     )
     mode: Literal["avg", "max"] = setting("how a bin's samples are combined", default="avg")
 

@@ -1,6 +1,6 @@
-"""Layers that many parts use: convolution with norm and activation, towers of them, initial weights.
+"""Layers and helpers that many parts use: convolution with norm and ReLU, towers, weight initialisation, RoIs.
 
-Letters: N images, C channels, H W size.
+Letters: N images, C channels, H W size, R RoIs, n boxes of one image.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from det_core.specs import ConvSpec
 
 
 class ConvNorm(nn.Module):
-    """Convolution, norm if any, ReLU if asked. A convolution before a norm has no bias."""
+    """Convolution, optional norm, optional ReLU. A convolution followed by a norm has no bias."""
 
     def __init__(
         self,
@@ -36,32 +36,32 @@ class ConvNorm(nn.Module):
         self.relu = relu
 
     def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
-        """(N, C_in, H, W) to (N, C_out, H', W'); `add`, of that shape, joins in before the ReLU."""
+        """(N, C_in, H, W) to (N, C_out, H', W'). `add`, of the output's shape, is added before the ReLU."""
         return conv_norm(self.conv, self.norm, x, add=add, relu=self.relu)
 
 
 def tower(channels: int, width: int, count: int, *, conv: ConvConfig, norm: NormConfig | None) -> nn.Sequential:
-    """`count` 3x3 convolutions with norm, if any, and ReLU: (N, channels, H, W) to (N, width, H, W)."""
+    """`count` 3x3 convolutions with optional norm and ReLU: (N, channels, H, W) to (N, width, H, W)."""
     inputs = [channels, *[width] * (count - 1)][:count]
     return nn.Sequential(*(ConvNorm(c, width, 3, padding=1, conv=conv, norm=norm, relu=True) for c in inputs))
 
 
 def normal_init(module: nn.Module, std: float, bias: float = 0.0) -> None:
-    """Weights N(0, std^2) and a constant bias, in place."""
+    """Initialise weights from N(0, std^2) and the bias with a constant, in place."""
     nn.init.normal_(module.weight, std=std)  # type: ignore[arg-type]
     if isinstance(module.bias, Tensor):
         nn.init.constant_(module.bias, bias)
 
 
 def xavier_init(module: nn.Module) -> None:
-    """Xavier-uniform weights (Glorot and Bengio, 2010) and a zero bias, in place."""
+    """Initialise Xavier-uniform weights (Glorot and Bengio, 2010) and a zero bias, in place."""
     nn.init.xavier_uniform_(module.weight)  # type: ignore[arg-type]
     if isinstance(module.bias, Tensor):
         nn.init.zeros_(module.bias)
 
 
 def kaiming_init(module: nn.Module) -> None:
-    """Kaiming-normal weights for ReLU over the fan-out (He et al., 2015) and a zero bias, in place."""
+    """Initialise Kaiming-normal weights (ReLU, fan-out; He et al., 2015) and a zero bias, in place."""
     nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")  # type: ignore[arg-type]
     if isinstance(module.bias, Tensor):
         nn.init.zeros_(module.bias)

@@ -25,7 +25,7 @@ class CrossEntropyConfig(LossConfig):
 
 @configclass
 class BinaryCrossEntropyConfig(LossConfig):
-    """Sigmoid cross-entropy of each logit on its own."""
+    """Sigmoid cross-entropy of each logit."""
 
     type: ClassVar[str] = "binary_cross_entropy"
 
@@ -41,8 +41,8 @@ class FocalConfig(LossConfig):
 
     type: ClassVar[str] = "focal"
 
-    gamma: float = setting("how little easy examples count", default=2.0, least=0)
-    alpha: float = setting("share of the positives", default=0.25, least=0, most=1)
+    gamma: float = setting("focusing exponent; larger values down-weight easy examples", default=2.0, least=0)
+    alpha: float = setting("weight of positives; negatives have 1 - alpha", default=0.25, least=0, most=1)
 
     def build(self) -> losses.Focal:
         from det_core.model.losses import Focal
@@ -84,7 +84,7 @@ class BoundedIoUConfig(LossConfig):
     decoded: ClassVar[bool] = True
 
     beta: float = setting("difference below which it is quadratic", default=0.2, above=0)
-    eps: float = setting("floor of the denominators", default=1e-3, above=0)
+    eps: float = setting("added to the denominators", default=1e-3, above=0)
 
     def build(self) -> losses.BoundedIoU:
         from det_core.model.losses import BoundedIoU

@@ -1,6 +1,7 @@
-"""Losses. Each returns a `LossTerm`: a sum over elements and the count that it is divided by.
+"""Losses. Each returns a `LossTerm`: a sum over elements and its normaliser.
 
-Letters: n elements (anchors or regions), K foreground classes. Computed in float32 at least, whatever autocast does.
+Letters: n elements (anchors or regions), K foreground classes. Losses are computed in float32 or float64, also under
+autocast.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from det_core.structures import LossTerm, full_precision
 
 
 class CrossEntropy(Loss):
-    """predicted (n, K+1) logits; target (n,) int64 in 0..K, K is background."""
+    """Softmax cross-entropy. predicted (n, K+1) logits; target (n,) int64 in 0..K, K is background."""
 
     def elementwise(self, predicted: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(predicted, target, reduction="none")
 
 
 class BinaryCrossEntropy(Loss):
-    """predicted logits and target in 0..1 of one shape."""
+    """Sigmoid cross-entropy. predicted (...) logits; target (...) in 0..1."""
 
     def elementwise(self, predicted: Tensor, target: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(predicted, target.to(predicted.dtype), reduction="none")
@@ -33,7 +34,7 @@ class BinaryCrossEntropy(Loss):
 class Focal(Loss):
     """-alpha_t (1 - p_t)^gamma log p_t (Lin et al., Focal Loss, 2017, equation 5).
 
-    predicted (n, K) logits; target (n,) int64: 0..K-1 the class, K background, negative ignored.
+    predicted (n, K) logits; target (n,) int64: 0..K-1 is the class, K is background, negative is ignored.
     """
 
     def __init__(self, config: FocalConfig) -> None:
@@ -44,20 +45,20 @@ class Focal(Loss):
         return det_ops.sigmoid_focal_loss(predicted, target, self.gamma, self.alpha)
 
     def forward(self, predicted: Tensor, target: Tensor, count: Tensor | float) -> LossTerm:
-        """As of any loss, but no (n, K) matrix is made; half precisions are read in float32 without a copy."""
+        """As in `Loss`, but without the (n, K) matrix of losses and without a float32 copy of half precisions."""
         total = det_ops.sigmoid_focal_loss(predicted, target, self.gamma, self.alpha, reduction="sum")
         return LossTerm(self.weight * total, count)
 
 
 class L1(Loss):
-    """predicted and target (n, 4) deltas."""
+    """Absolute difference. predicted and target (n, 4) deltas."""
 
     def elementwise(self, predicted: Tensor, target: Tensor) -> Tensor:
         return (predicted - target).abs()
 
 
 class SmoothL1(Loss):
-    """predicted and target (n, 4) deltas."""
+    """Smooth L1 loss. predicted and target (n, 4) deltas."""
 
     def __init__(self, config: SmoothL1Config) -> None:
         super().__init__(config.weight)
@@ -80,10 +81,10 @@ class BoundedIoU(Loss):
         self.beta, self.eps = config.beta, config.eps
 
     def elementwise(self, predicted: Tensor, target: Tensor) -> Tensor:
-        size, wanted = predicted[:, 2:] - predicted[:, :2], target[:, 2:] - target[:, :2]
+        size, target_size = predicted[:, 2:] - predicted[:, :2], target[:, 2:] - target[:, :2]
         shift = ((target[:, :2] + target[:, 2:]) - (predicted[:, :2] + predicted[:, 2:])).abs() / 2
-        centre = 1 - ((wanted - 2 * shift) / (wanted + 2 * shift + self.eps)).clamp(min=0)
-        extent = 1 - torch.minimum(wanted / (size + self.eps), size / (wanted + self.eps))
+        centre = 1 - ((target_size - 2 * shift) / (target_size + 2 * shift + self.eps)).clamp(min=0)
+        extent = 1 - torch.minimum(target_size / (size + self.eps), size / (target_size + self.eps))
         bounds = torch.cat([centre, extent], 1)
         return torch.where(bounds < self.beta, 0.5 * bounds * bounds / self.beta, bounds - 0.5 * self.beta)
 
@@ -100,7 +101,10 @@ class GIoU(Loss):
 def box_loss(
     loss: Loss, coder: BoxCoder, anchors: Tensor, deltas: Tensor, boxes: Tensor, count: Tensor | float
 ) -> LossTerm:
-    """The box loss of `deltas` (n, 4) on `anchors` (n, 4) against `boxes` (n, 4), in deltas or boxes as it wants."""
+    """The box loss of `deltas` (n, 4) at `anchors` (n, 4) for targets `boxes` (n, 4).
+
+    Compares boxes if `loss.decoded`, otherwise deltas.
+    """
     deltas = full_precision(deltas)
     boxes, anchors = boxes.to(deltas.dtype), anchors.to(deltas.dtype)
     if loss.decoded:

@@ -10,10 +10,10 @@ from torch import nn
 
 
 def to_channels_last(module: nn.Module) -> None:
-    """Store the kernels (O, C, kh, kw) of all convolutions in channels-last order, in place; values stay.
+    """Store the kernels (O, C, kh, kw) of all convolutions in channels-last order, in place.
 
-    Convolutions on CPUs and tensor cores compute in this order and rearrange weights in any other in every call.
-    Training, `load_detector` and `for_inference` call this; composing a detector does not change its parts.
+    Convolutions on CPUs and tensor cores compute in this order; they rearrange other weights in every call. Training,
+    `load_detector` and `for_inference` call this function; building a detector does not.
     """
     for parameter in module.parameters():
         if parameter.dim() == 4:

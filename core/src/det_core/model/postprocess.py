@@ -1,4 +1,4 @@
-"""From scores and boxes to detections in the original image.
+"""Post-processing: score threshold, NMS and conversion to pixels of the original image.
 
 Letters: R regions or anchors, K foreground classes, n detections. Boxes are xyxy.
 """
@@ -15,14 +15,14 @@ from det_core.structures import ImageInfo
 
 
 def to_original(boxes: Tensor, info: ImageInfo) -> Tensor:
-    """Boxes (..., 4) from network pixels to pixels of the original image."""
+    """Convert boxes (..., 4) from network pixels to pixels of the original image."""
     y, x = info.scale
     return boxes / boxes.new_tensor([x, y, x, y])
 
 
 @frozen(eq=False)
 class Chosen:
-    """What survived: boxes (n, 4), scores (n,), labels (n,) int64, and rows (n,) int64 of the input, best first."""
+    """The boxes kept by NMS: boxes (n, 4), scores (n,), labels (n,) int64, rows (n,) int64 of the input, best first."""
 
     boxes: Tensor
     scores: Tensor
@@ -40,13 +40,13 @@ def class_wise_nms(
     soft: SoftNMSConfig | None = None,
     class_agnostic: bool = False,
 ) -> Chosen:
-    """Score threshold over (region, class) pairs, NMS inside each class, the best of all.
+    """Apply the score threshold to all (region, class) pairs, then NMS per class; keep the best.
 
     Args:
-        boxes: (R, K, 4), or (R, 4) where all classes share one box.
+        boxes: (R, K, 4), or (R, 4) if all classes share one box.
         scores: (R, K) probabilities.
-        soft: decay scores instead of removing detections; the scores handed on are the decayed ones.
-        class_agnostic: detections of different classes suppress each other, too.
+        soft: use soft-NMS; the returned scores are the lowered ones.
+        class_agnostic: also suppress detections of different classes.
     """
     rows, labels = (scores > score_threshold).nonzero(as_tuple=True)
     pair_boxes = boxes[rows, labels] if boxes.dim() == 3 else boxes[rows]
@@ -72,9 +72,9 @@ def pairs_nms(
     soft: SoftNMSConfig | None = None,
     class_agnostic: bool = False,
 ) -> Chosen:
-    """NMS inside each class, the best of all, of boxes (n, 4) with one score (n,) and label (n,) each.
+    """NMS per class of boxes (n, 4) with scores (n,) and labels (n,); keep the best.
 
-    soft, class_agnostic: as of `class_wise_nms`.
+    soft, class_agnostic: as in `class_wise_nms`.
     """
     groups = torch.zeros_like(labels) if class_agnostic else labels
     if soft is None:
@@ -89,7 +89,7 @@ def pairs_nms(
 def _soft_nms(
     boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, soft: SoftNMSConfig
 ) -> tuple[Tensor, Tensor]:
-    """(n,) indices and (n,) decayed scores of boxes (N, 4) with scores (N,), inside each group (N,), best first."""
+    """(n,) indices and (n,) lowered scores of boxes (N, 4) with scores (N,), per group (N,), best first."""
     kept, decayed = [groups[:0]], [scores[:0]]
     for group in groups.unique():
         member = (groups == group).nonzero().flatten()

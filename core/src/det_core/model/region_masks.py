@@ -1,4 +1,4 @@
-"""Masks between the image and a head's small square.
+"""Resampling of masks between the image and the fixed size of a mask head.
 
 Letters: n objects, p regions, S side of a head's mask, h w image size. Boxes are xyxy.
 """
@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 import det_ops
 
-CHUNK = 1 << 25  # mask pixels that are held as floats at once
+CHUNK = 1 << 25  # maximum mask pixels held as floats at once
 
 
 def mask_targets(masks: Tensor, objects: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """What a mask head should say for each region: its object's mask, cut to the region and resampled.
+    """The target of a mask head for each region: its object's mask, cropped to the region and resampled.
 
-    RoIAlign on the bitmap at scale 1 with adaptive sampling, then >= 0.5.
+    Applies RoIAlign with scale 1 and adaptive sampling to the bitmap, then compares with >= 0.5.
 
     Args:
         masks: (n, h, w) uint8 or bool.
@@ -40,15 +40,15 @@ def mask_targets(masks: Tensor, objects: Tensor, boxes: Tensor, size: tuple[int,
 
 
 def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float = 0.5) -> Tensor:
-    """Masks of regions laid into the image.
+    """Paste the masks of regions into the image.
 
-    The probability is sampled bilinearly at pixel centres, 0 outside the region, and compared with >=.
+    Probabilities are sampled bilinearly at pixel centres, 0 outside the region, and compared with >=.
 
     Args:
         masks: (n, S, S) probabilities.
         boxes: (n, 4) in pixels of the image.
         size: (height, width) of the image.
-        threshold: probability from which a pixel belongs to the object.
+        threshold: minimum probability of a pixel of the object.
 
     Returns:
         (n, height, width) bool.
@@ -72,12 +72,11 @@ def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: 
 
 
 def paste_resized_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float = 0.5) -> Tensor:
-    """Masks of regions laid into the image, as Detectron and torchvision do.
+    """Paste the masks of regions into the image as Detectron and torchvision do.
 
-    The mask gets a border of zeros and its box grows with it; the box's corners are cut to whole pixels (towards
-    zero), both included; the mask is resized to that many pixels and compared with >.
-
-    Args, returns: as `paste_masks`.
+    The mask is padded with zeros and its box is enlarged accordingly. The box's corners are truncated to whole pixels,
+    both inclusive; the mask is resized to that many pixels and compared with >. Masks are (n, S, S), the result is
+    (n, height, width) bool; all arguments are as in `paste_masks`.
     """
     height, width = size
     side = masks.shape[-1]

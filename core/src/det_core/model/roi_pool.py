@@ -16,9 +16,9 @@ from det_core.specs import FeatureSpec
 
 
 class RoIAlign(RoIPool):
-    """Pools each region from one level by its size (Lin et al., FPN, 2017, equation 1).
+    """Pools each region from one level, selected by its size (Lin et al., FPN, 2017, equation 1).
 
-    level = clamp(floor(log2(sqrt(w * h) / finest_scale + 1e-6)), 0, levels - 1), counted from the finest; see
+    level = clamp(floor(log2(sqrt(w * h) / finest_scale + 1e-6)), 0, levels - 1), where 0 is the finest; see
     `det_ops.roi_levels` for other rules.
     """
 

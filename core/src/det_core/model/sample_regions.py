@@ -1,4 +1,4 @@
-"""Which regions of an image a RoI head trains on.
+"""Sampling of the regions that a RoI head trains on.
 
 Letters: n proposals of one image, m objects, r sampled regions, p positives among them, K foreground classes.
 Boxes are xyxy in pixels of the padded network input.
@@ -16,32 +16,32 @@ from det_core.structures import Key, Targets
 
 @frozen(eq=False)
 class SampledRegions:
-    """One image's regions that the losses look at, positives first.
+    """The regions of one image that the losses use, positives first.
 
-    boxes (r, 4); labels (r,) int64 with K for background; objects (p,) int64: the object of each positive; own (p,)
-    bool: which positives are objects' own boxes, added to the proposals.
+    boxes (r, 4); labels (r,) int64, K is background; objects (p,) int64: the object of each positive; from_objects (p,)
+    bool: whether a positive is an object's ground-truth box, not a proposal.
     """
 
     boxes: Tensor
     labels: Tensor
     objects: Tensor
-    own: Tensor
+    from_objects: Tensor
 
     @property
     def positive(self) -> Tensor:
-        """(p, 4) the boxes that stand for objects."""
+        """(p, 4) the positive boxes."""
         return self.boxes[: len(self.objects)]
 
     @property
     def positive_labels(self) -> Tensor:
-        """(p,) int64 their classes."""
+        """(p,) int64 the classes of the positive boxes."""
         return self.labels[: len(self.objects)]
 
     @property
     def proposed(self) -> Tensor:
-        """(r,) bool: the regions that were among the proposals."""
-        background = self.own.new_ones(len(self.boxes) - len(self.own))
-        return torch.cat([~self.own, background])
+        """(r,) bool: whether a region is a proposal, not an object's ground-truth box."""
+        background = self.from_objects.new_ones(len(self.boxes) - len(self.from_objects))
+        return torch.cat([~self.from_objects, background])
 
 
 def sample_regions(
@@ -55,11 +55,10 @@ def sample_regions(
     consumer: str = "roi",
     add_objects: bool = True,
 ) -> SampledRegions:
-    """Assign proposals (n, 4) to objects and choose those that train (Girshick, Fast R-CNN, 2015, section 2.3).
+    """Assign proposals (n, 4) to objects and sample those to train on (Girshick, Fast R-CNN, 2015, section 2.3).
 
-    add_objects: once the proposals are assigned, the objects' own boxes go in front of them, each standing for itself,
-    as in the reference: it takes no object from the proposal that overlaps it best. key, consumer: where the sampler's
-    random numbers come from.
+    add_objects: after the assignment, prepend the objects' ground-truth boxes, each assigned to itself, as in the
+    reference. They do not change the assignment of proposals. key, consumer: seed of the sampler.
     """
     boxes = proposals.to(target.boxes.dtype)
     objects = assigner(boxes, target.boxes).objects
@@ -73,5 +72,5 @@ def sample_regions(
         boxes=boxes[torch.cat([chosen.positive, chosen.negative])],
         labels=torch.cat([target.labels[chosen.objects], background]),
         objects=chosen.objects,
-        own=chosen.positive < added,
+        from_objects=chosen.positive < added,
     )

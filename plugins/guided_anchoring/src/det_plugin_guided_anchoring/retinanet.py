@@ -18,7 +18,7 @@ from det_core.model.dense_detection import (
     anchor_labels,
     best_candidates,
     dense_box_loss,
-    everything,
+    sample_all,
     suppress,
 )
 from det_core.model.layers import normal_init, tower
@@ -85,7 +85,7 @@ class GARetinaNetHead(DenseHead[GuidedOutputs]):
         """`retina_cls` and `retina_box`, over the positive anchors; `retina_shape`, over the sampled cells;
         `retina_location`."""
         matches = self.guided.match(outputs, self.assigner, targets, batch)
-        chosen = [everything(assignment) for assignment in matches.assignments]
+        chosen = [sample_all(assignment) for assignment in matches.assignments]
         count = float(sum(len(c.positive) for c in chosen))
         scores, deltas = torch.cat(outputs.scores, 1), torch.cat(outputs.deltas, 1)
         labels = anchor_labels(chosen, targets, scores.shape[1], self.num_classes)

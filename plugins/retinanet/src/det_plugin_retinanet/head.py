@@ -21,8 +21,8 @@ from det_core.model.dense_detection import (
     best_candidates,
     dense_box_loss,
     dense_outputs,
-    everything,
     match_anchors,
+    sample_all,
     suppress,
 )
 from det_core.model.layers import normal_init, tower
@@ -69,7 +69,7 @@ class RetinaNetHead(DenseHead[DenseOutputs]):
     def losses(self, outputs: DenseOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:
         """`retina_cls` of all anchors and `retina_box` of the positive ones, both divided by the number of these."""
         matches = match_anchors(outputs.anchors, self.strides, self.assigner, targets, batch)
-        chosen = [everything(assignment) for assignment in matches.assignments]
+        chosen = [sample_all(assignment) for assignment in matches.assignments]
         count = float(sum(len(c.positive) for c in chosen))
         scores, deltas = torch.cat(outputs.scores, 1), torch.cat(outputs.deltas, 1)
         labels = anchor_labels(chosen, targets, scores.shape[1], self.num_classes)

@@ -20,8 +20,8 @@ from det_core.model.dense_detection import (
     best_per_class,
     dense_box_loss,
     dense_outputs,
-    everything,
     match_anchors,
+    sample_all,
     suppress,
 )
 from det_core.model.layers import xavier_init
@@ -61,7 +61,7 @@ class SSDHead(DenseHead[DenseOutputs]):
     def losses(self, outputs: DenseOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:
         """`ssd_cls` of positive anchors and the hardest negatives, `ssd_box`; both over the number of positives."""
         matches = match_anchors(outputs.anchors, self.strides, self.assigner, targets, batch)
-        chosen = [everything(assignment) for assignment in matches.assignments]
+        chosen = [sample_all(assignment) for assignment in matches.assignments]
         count = float(sum(len(c.positive) for c in chosen))
         scores, deltas = torch.cat(outputs.scores, 1), torch.cat(outputs.deltas, 1)
         parts, labels = [], []
