@@ -21,6 +21,7 @@ from det_core.testing.echo_pool import EchoPool
 from det_plugin_cascade.config import THREE_STAGES, CascadeHeadConfig, CascadeStageConfig
 from det_plugin_cascade.roi_head import CascadeHead
 from det_plugin_rcnn.config import RCNNHeadConfig
+from det_plugin_rcnn.pooling import pool_regions
 
 KINDS = ("box", "mask", "c4", "c4 mask", "one stage", "four stages")
 ALL = (*KINDS, "a box for each class", "without the objects' own boxes")
@@ -62,9 +63,9 @@ def test_where_no_proposal_is_left_the_next_stages_train_along(tiny, kind, count
     with torch.no_grad():
         head.box_heads[0].deltas.bias.fill_(1e4)
     near = tiny.proposals(batch, targets)
-    sampled = head.stages[0].sample(near, targets, batch.infos)
-    outputs = head.box_heads[0](head.box_regions(features, [s.boxes for s in sampled]))
-    for boxes in head.stages[0].next_proposals(outputs, sampled, batch.infos):
+    sampled = head.chain.stages[0].sample(near, targets, batch.infos)
+    outputs = head.box_heads[0](pool_regions(features, [s.boxes for s in sampled], head.roi_pool, head.trunk))
+    for boxes in head.chain.stages[0].next_proposals(outputs, sampled, batch.infos):
         assert (boxes[:, 2] == boxes[:, 0]).all()
     tiny.backward(head, head.losses(features, near, targets, batch))
 
@@ -97,7 +98,7 @@ def test_under_autocast_losses_and_detections_are_float32(tiny):
 def test_stages_draw_different_samples(tiny, monkeypatch):
     consumers = []
     head = tiny.box.build(tiny.levels, 3)
-    for stage in head.stages:
+    for stage in head.chain.stages:
         monkeypatch.setattr(stage, "sampler", _spy(stage.sampler, consumers))
     batch = tiny.batch(1)
     targets = tiny.targets(batch, (2,))

@@ -78,9 +78,9 @@ def test_where_no_proposal_is_left_everything_trains_along(tiny, kind, counts):
         head.box_heads[0].deltas.bias.fill_(1e4)
     near = tiny.proposals(batch, targets)
     semantic = None if head.semantic is None else head.semantic(features)
-    sampled = head.stages[0].sample(near, targets, batch.infos)
+    sampled = head.chain.stages[0].sample(near, targets, batch.infos)
     outputs = head.box_outputs(0, features, semantic, [s.boxes for s in sampled])
-    for boxes in head.stages[0].next_proposals(outputs, sampled, batch.infos):
+    for boxes in head.chain.stages[0].next_proposals(outputs, sampled, batch.infos):
         assert len(boxes)
         assert (boxes[:, 2] == boxes[:, 0]).all()
     tiny.backward(head, head.losses(features, near, targets, batch))
@@ -119,7 +119,7 @@ def test_stages_and_their_masks_draw_different_samples(tiny, monkeypatch):
     ):
         consumers: list[str] = []
         head = config.build(tiny.levels, 3)
-        for stage in head.stages:
+        for stage in head.chain.stages:
             monkeypatch.setattr(stage, "sampler", _spy(stage.sampler, consumers))
         batch = tiny.batch(1)
         targets = tiny.targets(batch, (2,))

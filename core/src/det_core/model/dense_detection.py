@@ -13,7 +13,17 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from det_core.contracts import IGNORED, AnchorGenerator, Assigner, Assignment, BoxCoder, LevelAnchors, Loss, Sampled
+from det_core.contracts import (
+    IGNORED,
+    AnchorGenerator,
+    Assigner,
+    Assignment,
+    BoxCoder,
+    LevelAnchors,
+    Loss,
+    Losses,
+    Sampled,
+)
 from det_core.model.detection_config import DetectionSettings
 from det_core.model.losses import box_loss
 from det_core.model.postprocess import pairs_nms, to_original
@@ -146,6 +156,38 @@ def dense_box_loss(
     at = torch.cat([a[s.positive] for a, s in zip(anchors, chosen, strict=True)])
     boxes = torch.cat([t.boxes[s.objects] for t, s in zip(targets, chosen, strict=True)])
     return box_loss(loss, coder, at, predicted, boxes, count)
+
+
+def dense_losses(
+    scores: Sequence[Tensor],
+    deltas: Sequence[Tensor],
+    matches: AnchorMatches,
+    targets: Sequence[Targets],
+    *,
+    num_classes: int,
+    cls_loss: Loss,
+    box_loss: Loss,
+    coder: BoxCoder,
+) -> Losses:
+    """`cls` over all anchors and `box` over the positive ones, both normalised by the number of positive anchors.
+
+    Args:
+        scores: per level (N, t, num_classes) logits.
+        deltas: per level (N, t, 4).
+        matches: anchors and assignment per image.
+        targets: ground truth per image.
+        num_classes: number of foreground classes.
+        cls_loss: takes logits and labels; the label `num_classes` is background, IGNORED_LABEL is ignored.
+        box_loss, coder: of the head.
+    """
+    chosen = [sample_all(assignment) for assignment in matches.assignments]
+    count = float(sum(len(c.positive) for c in chosen))
+    logits, moves = torch.cat(list(scores), 1), torch.cat(list(deltas), 1)
+    labels = anchor_labels(chosen, targets, logits.shape[1], num_classes)
+    return {
+        "cls": cls_loss(logits.flatten(0, 1), labels.flatten(), count),
+        "box": dense_box_loss(box_loss, coder, matches.anchors, list(moves), chosen, targets, count),
+    }
 
 
 @frozen(eq=False)

@@ -5,6 +5,8 @@ Letters: N images, C channels, H W size, R RoIs, n boxes of one image.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -51,6 +53,11 @@ def normal_init(module: nn.Module, std: float, bias: float = 0.0) -> None:
     nn.init.normal_(module.weight, std=std)  # type: ignore[arg-type]
     if isinstance(module.bias, Tensor):
         nn.init.constant_(module.bias, bias)
+
+
+def prior_bias(prior: float) -> float:
+    """The bias for which the sigmoid of a zero input is `prior` (Lin et al., Focal Loss, 2017, section 4.1)."""
+    return -math.log((1 - prior) / prior)
 
 
 def xavier_init(module: nn.Module) -> None:

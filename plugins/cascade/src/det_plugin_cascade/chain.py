@@ -1,6 +1,4 @@
-"""What a cascade's stages say together at test time, and how much each one's losses count.
-
-These are functions of finished parts, for any head that has several stages.
+"""The stages of a cascade in a row: their losses by name, and their detections at test time.
 
 Letters: R regions of all images, n proposals of one image, K foreground classes, S side of a mask.
 Boxes are xyxy in pixels of the padded network input.
@@ -8,54 +6,62 @@ Boxes are xyxy in pixels of the padded network input.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import torch
-from attrs import frozen
-from torch import Tensor
+from torch import Tensor, nn
 
-from det_core.contracts import BoxOutputs
+from det_core.contracts import BoxHead, BoxOutputs
 from det_core.structures import ImageInfo, LossTerm, full_precision
+from det_plugin_cascade.config import StagedHeadConfig
 from det_plugin_rcnn.box_stage import BoxStage
+from det_plugin_rcnn.detections import Found, choose_detections
 from det_plugin_rcnn.mask_branch import of_class
 
-# Stage number from 0, and each image's boxes (n, 4), to what the stage's box head says of them.
+# Stage number from 0 and each image's boxes (n, 4) to the outputs of the stage's box head.
 RunStage = Callable[[int, Sequence[Tensor]], BoxOutputs]
 
 
-@frozen(eq=False)
-class ChainEnd:
-    """What comes out at the end, per image: boxes (n, 4) or (n, K, 4), and scores (n, K) probabilities."""
+class Chain(nn.Module):
+    """The box stages of a cascade, first to last. It has no weights; the heads run their box heads themselves."""
 
-    boxes: list[Tensor]
-    scores: list[Tensor]
+    def __init__(self, config: StagedHeadConfig, box_heads: Sequence[BoxHead]) -> None:
+        super().__init__()
+        self.config = config
+        self._stages = nn.ModuleList(
+            BoxStage(stage, head.num_classes, class_agnostic=head.class_agnostic)
+            for stage, head in zip(config.stages, box_heads, strict=True)
+        )
 
+    @property
+    def stages(self) -> list[BoxStage]:
+        """First to last."""
+        return cast("list[BoxStage]", list(self._stages))
 
-def run_chain(
-    stages: Sequence[BoxStage], run_stage: RunStage, proposals: Sequence[Tensor], infos: Sequence[ImageInfo]
-) -> ChainEnd:
-    """Refine each image's proposals (n, 4) from stage to stage (Cai and Vasconcelos, 2018, section 4.2).
+    def weighted_losses(self, number: int, terms: Mapping[str, LossTerm]) -> dict[str, LossTerm]:
+        """The terms of stage `number` from 0, multiplied by its weight and named `stage1_...` and so on."""
+        weight = self.config.stages[number].loss_weight
+        return {f"stage{number + 1}_{name}": LossTerm(term.total * weight, term.count) for name, term in terms.items()}
 
-    Boxes are the last stage's. Scores are the softmax of the mean of all stages' logits, each stage's on the boxes
-    that it got: so the reference averages. The paper (table 2) runs all classifiers on the last stage's boxes.
-    """
-    boxes, logits = list(proposals), []
-    for number, stage in enumerate(stages):
-        outputs = run_stage(number, boxes)
-        logits.append(full_precision(outputs.scores))
-        if number < len(stages) - 1:
-            boxes = stage.refine(outputs, boxes, infos)
-    scores = torch.stack(logits).mean(0).softmax(-1)[:, :-1]
-    return ChainEnd(
-        boxes=stages[-1].decode(outputs.deltas, boxes, infos), scores=list(scores.split([len(b) for b in boxes]))
-    )
+    def detect(self, run_stage: RunStage, proposals: Sequence[Tensor], infos: Sequence[ImageInfo]) -> list[Found]:
+        """Refine each image's proposals (n, 4) from stage to stage and select detections.
+
+        Boxes are decoded by the last stage. Scores are the softmax of the mean of all stages' logits, each computed on
+        its own stage's input boxes, as in the reference; the paper (Cai and Vasconcelos, 2018, table 2) runs all
+        classifiers on the last stage's boxes.
+        """
+        boxes, logits = list(proposals), []
+        for number, stage in enumerate(self.stages):
+            outputs = run_stage(number, boxes)
+            logits.append(full_precision(outputs.scores))
+            if number < len(self.stages) - 1:
+                boxes = stage.refine(outputs, boxes, infos)
+        scores = torch.stack(logits).mean(0).softmax(-1)[:, :-1].split([len(b) for b in boxes])
+        decoded = self.stages[-1].decode(outputs.deltas, boxes, infos)
+        return [choose_detections(*row, self.config) for row in zip(decoded, scores, infos, strict=True)]
 
 
 def mean_probabilities(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
     """(R, S, S): the mean over stages of the sigmoids of their logits (R, K, S, S), of each region's class (R,)."""
     return torch.stack([full_precision(of_class(x, labels)).sigmoid() for x in logits]).mean(0)
-
-
-def weighted(term: LossTerm, weight: float) -> LossTerm:
-    """A loss () that counts `weight` times as much; its normaliser stays."""
-    return LossTerm(term.total * weight, term.count)

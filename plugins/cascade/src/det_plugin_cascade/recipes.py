@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from det_core.model.detector_config import DetectorConfig
-from det_core.model.layer_config import RoIAlignConfig
 from det_core.model.loss_config import SmoothL1Config
-from det_core.offers import RecipeEntry
 from det_core.recipe import Recipe
 from det_core.settings import evolve
+from det_core.slots import RoIHeadConfig
 from det_core.specs import ProposalLimits
 from det_core.zoo import BOXES, MASKS, Row, compose, published_rows, zoo_entries
 from det_plugin_cascade.config import THREE_STAGES, CascadeHeadConfig
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_rcnn import recipes as rcnn
-from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig, RPNConfig
-from det_plugin_resnet.backbones import backbone_of, c4_trunk_of, preprocess_of
+from det_plugin_rcnn.config import FCBoxHeadConfig, RCNNHeadConfig, RPNConfig
+from det_plugin_resnet.backbones import backbone_of, preprocess_of
 
 ROWS = published_rows(Path(__file__).with_name("published.csv"))
 SUMMARIES = {
@@ -35,7 +33,7 @@ def baseline(row: Row) -> Recipe:
             backbone=backbone_of(row),
             neck=FPNConfig() if row.kind == "fpn" else None,
             dense_head=cascade_rpn_of(row),
-            roi_head=_second_stages(row),
+            roi_head=_cascade_of(rcnn.second_stage_of(row)),
         ),
         evaluation=MASKS if row.model == "cascade-mask-rcnn" else BOXES,
     )
@@ -55,45 +53,28 @@ def cascade_rpn_of(row: Row) -> RPNConfig:
     )
 
 
-def _second_stages(row: Row) -> CascadeHeadConfig:
-    """On the pyramid, or behind res5 on C4, where the mask heads get the box branch's regions."""
-    masks = row.model == "cascade-mask-rcnn"
-    if row.kind == "c4":
-        return CascadeHeadConfig(
-            roi_pool=rcnn.C4_POOL,
-            trunk=c4_trunk_of(row),
-            box_head=FCBoxHeadConfig(num_fcs=0, class_agnostic=True),
-            mask_head=ConvMaskHeadConfig(num_convs=0) if masks else None,
-        )
-    if not masks:
-        return CascadeHeadConfig()
-    return CascadeHeadConfig(mask_roi_pool=RoIAlignConfig(size=14), mask_head=ConvMaskHeadConfig())
+def _cascade_of(config: RoIHeadConfig | None) -> CascadeHeadConfig:
+    """The parts of a head with one second stage, in three stages that use its sampler."""
+    assert isinstance(config, RCNNHeadConfig)
+    assert isinstance(config.box_head, FCBoxHeadConfig)
+    return CascadeHeadConfig(
+        roi_pool=config.roi_pool,
+        trunk=config.trunk,
+        box_head=evolve(config.box_head, class_agnostic=True),
+        mask_roi_pool=config.mask_roi_pool,
+        mask_head=config.mask_head,
+        stages=tuple(evolve(stage, sampler=config.sampler) for stage in THREE_STAGES),
+    )
 
 
 def demo_recipe(model: str) -> Recipe:
-    """The demo of Faster or Mask R-CNN with three second stages in the place of one."""
+    """The demo of Faster or Mask R-CNN with three second stages instead of one."""
     single = rcnn.demo_recipe({"cascade-rcnn": "faster-rcnn", "cascade-mask-rcnn": "mask-rcnn"}[model])
-    head = single.detector.roi_head
-    assert isinstance(head, RCNNHeadConfig)
-    assert isinstance(head.box_head, FCBoxHeadConfig)
-    cascade = CascadeHeadConfig(
-        box_head=evolve(head.box_head, class_agnostic=True),
-        mask_roi_pool=head.mask_roi_pool,
-        mask_head=head.mask_head,
-        stages=tuple(evolve(stage, sampler=head.sampler) for stage in THREE_STAGES),
-    )
+    cascade = _cascade_of(single.detector.roi_head)
     return evolve(single, name=f"{model}/r18-fpn-demo", detector=evolve(single.detector, roi_head=cascade))
 
 
 ENTRIES = (
     *zoo_entries(ROWS, baseline, default="cascade-mask-rcnn/r50-fpn-1x", summary=lambda row: SUMMARIES[row.model]),
-    *(
-        RecipeEntry(
-            name=f"{model}/r18-fpn-demo",
-            make=partial(demo_recipe, model),
-            demo=model == "cascade-mask-rcnn",
-            summary=f"{SUMMARIES[model]}, small, on the bundled sample",
-        )
-        for model in SUMMARIES
-    ),
+    *rcnn.demo_entries(demo_recipe, SUMMARIES, demo="cascade-mask-rcnn"),
 )

@@ -7,19 +7,17 @@ Boxes are xyxy in pixels of the padded network input; predictions are in origina
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 from torch import Tensor, nn
 
 from det_core.contracts import BoxHead, BoxOutputs, Losses, MaskHead, RoIHead, RoIPool, Trunk
 from det_core.specs import FeatureSpec
 from det_core.structures import Batch, Detections, LossTerm, Targets
-from det_plugin_cascade.chain import mean_probabilities, run_chain, weighted
+from det_plugin_cascade.chain import Chain, mean_probabilities
 from det_plugin_cascade.config import CascadeHeadConfig
-from det_plugin_rcnn.box_stage import BoxStage
-from det_plugin_rcnn.detections import choose_detections, found_labels, to_detections
+from det_plugin_rcnn.detections import found_labels, to_detections
 from det_plugin_rcnn.mask_branch import mask_term, paste
-from det_plugin_rcnn.pooling import pool_regions, positive_regions
+from det_plugin_rcnn.pooling import mask_regions, pool_regions, positive_regions
 
 
 class CascadeHead(RoIHead):
@@ -40,26 +38,8 @@ class CascadeHead(RoIHead):
         self.roi_pool, self.trunk, self.mask_roi_pool = roi_pool, trunk, mask_roi_pool
         self.box_heads, self.mask_heads = nn.ModuleList(box_heads), nn.ModuleList(mask_heads)
         self.needs_masks = len(mask_heads) > 0
-        self._stages = nn.ModuleList(
-            BoxStage(stage, head.num_classes, class_agnostic=head.class_agnostic)
-            for stage, head in zip(config.stages, box_heads, strict=True)
-        )
+        self.chain = Chain(config, box_heads)
         self.mask_loss = config.mask_loss.build()
-
-    @property
-    def stages(self) -> list[BoxStage]:
-        """First to last."""
-        return cast("list[BoxStage]", list(self._stages))
-
-    def box_regions(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """(R, C, h, w), what the box heads see of each image's boxes (n, 4)."""
-        return pool_regions(features, boxes, self.roi_pool, self.trunk)
-
-    def mask_regions(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """(R, C, h, w), what the mask heads see of each image's boxes (n, 4)."""
-        if self.mask_roi_pool is None:
-            return self.box_regions(features, boxes)
-        return pool_regions(features, boxes, self.mask_roi_pool)
 
     def losses(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], targets: Sequence[Targets], batch: Batch
@@ -70,18 +50,18 @@ class CascadeHead(RoIHead):
         where nothing else is left, the next has these again, and no others.
         """
         losses: dict[str, LossTerm] = {}
-        for number, stage in enumerate(self.stages):
+        stages = self.chain.stages
+        for number, stage in enumerate(stages):
             sampled = stage.sample(proposals, targets, batch.infos, f"stage{number + 1}")
-            regions = self.box_regions(features, [s.boxes for s in sampled])
+            regions = pool_regions(features, [s.boxes for s in sampled], self.roi_pool, self.trunk)
             outputs = self.box_heads[number](regions)
             boxes = stage.losses(outputs, sampled, targets)
             terms = {"cls": boxes.cls, "box": boxes.box}
             if self.needs_masks:
                 seen = positive_regions(features, sampled, regions, self.mask_roi_pool)
                 terms["mask"] = mask_term(self.mask_loss, self.mask_heads[number](seen), sampled, targets)
-            weight = self.config.stages[number].loss_weight
-            losses |= {f"stage{number + 1}_{name}": weighted(term, weight) for name, term in terms.items()}
-            if number < len(self.stages) - 1:
+            losses |= self.chain.weighted_losses(number, terms)
+            if number < len(stages) - 1:
                 proposals = stage.next_proposals(outputs, sampled, batch.infos)
         return losses
 
@@ -89,14 +69,13 @@ class CascadeHead(RoIHead):
         """Boxes of the last stage, scores and masks of all, NMS inside each class."""
 
         def run_stage(number: int, boxes: Sequence[Tensor]) -> BoxOutputs:
-            return self.box_heads[number](self.box_regions(features, boxes))
+            return self.box_heads[number](pool_regions(features, boxes, self.roi_pool, self.trunk))
 
-        end = run_chain(self.stages, run_stage, proposals, batch.infos)
-        rows = zip(end.boxes, end.scores, batch.infos, strict=True)
-        found = [choose_detections(*row, self.config) for row in rows]
+        found = self.chain.detect(run_stage, proposals, batch.infos)
         if not self.needs_masks:
             return to_detections(found)
-        regions = self.mask_regions(features, [f.boxes for f in found])
+        boxes = [f.boxes for f in found]
+        regions = mask_regions(features, boxes, self.roi_pool, self.trunk, self.mask_roi_pool)
         probabilities = mean_probabilities([head(regions) for head in self.mask_heads], found_labels(found))
         return to_detections(found, paste(probabilities, found, batch.infos, self.config))
 

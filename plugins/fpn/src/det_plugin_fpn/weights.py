@@ -1,19 +1,14 @@
 """How other projects name FPN's weights."""
 
 from det_core.offers import Names, WeightMap
+from det_core.weights.mmdet_names import conv_rules
 from det_plugin_fpn.config import FPNConfig
 
 
 def _mmdet(config: FPNConfig) -> Names:
-    # Its convolution modules call a norm after its kind.
-    norm = {"group_norm": "gn"}.get(config.norm.type, "bn") if config.norm else "norm"
+    norm = config.norm
     return Names(
-        rules=(
-            (r"lateral\.(\d+)\.norm", rf"lateral_convs.\1.{norm}"),
-            (r"(?:output|extra)\.(\d+)\.norm", rf"fpn_convs.\1.{norm}"),
-            (r"lateral\.", "lateral_convs."),
-            (r"(?:output|extra)\.", "fpn_convs."),
-        )
+        rules=(*conv_rules("lateral", "lateral_convs", norm), *conv_rules("(?:output|extra)", "fpn_convs", norm))
     )
 
 

@@ -13,8 +13,8 @@ from attrs import frozen
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from det_core.contracts import Assigner, Assignment, LevelAnchors
-from det_core.model.dense_detection import DenseOutputs, assign_usable, within_border
+from det_core.contracts import Assigner, LevelAnchors
+from det_core.model.dense_detection import AnchorMatches, DenseOutputs, assign_usable, within_border
 from det_core.structures import Batch, LossTerm, Targets
 from det_plugin_guided_anchoring.config import GuidedAnchorsConfig
 from det_plugin_guided_anchoring.location import LocationLoss
@@ -24,10 +24,9 @@ from det_plugin_guided_anchoring.shape import ShapeLoss
 
 @frozen(eq=False)
 class GuidedMatches:
-    """Of each image: its guided anchors (T, 4), and what they stand for; `shape` and `location` are losses."""
+    """The guided anchors (T, 4) of each image with their assignments, and the losses of shapes and locations."""
 
-    anchors: list[Tensor]
-    assignments: list[Assignment]
+    matches: AnchorMatches
     shape: LossTerm
     location: LossTerm
 
@@ -73,11 +72,11 @@ class GuidedAnchors(nn.Module):
         approximate = self.approximate_anchors(outputs.sizes, squares.device)
         usable = self.usable_cells(outputs.anchors, approximate, batch)
         anchors = [self.decode(squares, row) for row in shapes]
+        assignments = [
+            assign_usable(assigner, a, t.boxes, rows) for a, rows, t in zip(anchors, usable, targets, strict=True)
+        ]
         return GuidedMatches(
-            anchors=anchors,
-            assignments=[
-                assign_usable(assigner, a, t.boxes, rows) for a, rows, t in zip(anchors, usable, targets, strict=True)
-            ],
+            matches=AnchorMatches(anchors, assignments),
             shape=self.shape_loss(shapes, squares, approximate, usable, targets, batch),
             location=self.location_loss(outputs.locations, [t.boxes for t in targets], outputs.sizes),
         )

@@ -8,7 +8,7 @@ from det_core.boxes.box_config import DeltaCoderConfig, GridAnchorsConfig, MaxIo
 from det_core.errors import ConfigError
 from det_core.model.detection_config import DetectingHeadConfig
 from det_core.model.layer_config import Conv2dConfig
-from det_core.model.loss_config import BinaryCrossEntropyConfig, BoundedIoUConfig, FocalConfig, SmoothL1Config
+from det_core.model.loss_config import BoundedIoUConfig, FocalConfig, SmoothL1Config
 from det_core.settings import configclass, evolve, setting
 from det_core.slots import (
     AssignerConfig,
@@ -16,10 +16,10 @@ from det_core.slots import (
     ConvConfig,
     LossConfig,
     NormConfig,
-    ProposalHeadConfig,
     SamplerConfig,
 )
 from det_core.specs import FeatureSpec, ProposalLimits
+from det_plugin_rcnn.config import RegionProposalConfig
 
 if TYPE_CHECKING:
     from det_plugin_guided_anchoring.retinanet import GARetinaNetHead
@@ -111,28 +111,16 @@ class RetinaNetGuidedAnchorsConfig(GuidedAnchorsConfig):
 
 
 @configclass
-class GARPNConfig(ProposalHeadConfig):
+class GARPNConfig(RegionProposalConfig):
     """Region proposals from guided anchors, one per cell (Wang et al., 2019, section 3.5)."""
 
     type: ClassVar[str] = "ga_rpn"
 
-    channels: int = setting("of the shared 3x3 convolution", default=256, least=1)
     train_limits: ProposalLimits = setting("proposals that a RoI head trains on", default=FEW)
     test_limits: ProposalLimits = setting("proposals at test time", default=FEW)
     guided: GuidedAnchorsConfig = setting("where anchors are, how large", default=GuidedAnchorsConfig())
     coder: CoderConfig = setting("box regression targets", default=DeltaCoderConfig(stds=(0.07, 0.07, 0.11, 0.11)))
-    assigner: AssignerConfig = setting(
-        "which guided anchors stand for objects",
-        default=MaxIoUAssignerConfig(positive=0.7, negative=0.3, low_quality=True, min_positive=0.3),
-    )
-    sampler: SamplerConfig = setting(
-        "which of them the losses look at", default=RandomSamplerConfig(count=256, positive_fraction=0.5)
-    )
-    cls_loss: LossConfig = setting("object or not", default=BinaryCrossEntropyConfig())
     box_loss: LossConfig = setting("box regression", default=SmoothL1Config(beta=1.0))
-    nms_threshold: float = setting("IoU above which a proposal goes", default=0.7, least=0, most=1)
-    min_size: float = setting("a proposal whose width or height is not above this goes", default=0.0, least=0)
-    conv: ConvConfig = setting("the shared convolution", default=Conv2dConfig())
 
     def check(self, features: FeatureSpec) -> None:
         features.same_channels(f"dense_head {self.type!r}")

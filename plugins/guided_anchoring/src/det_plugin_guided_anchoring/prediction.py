@@ -6,7 +6,6 @@ channels. One anchor per cell. Boxes are xyxy in pixels of the padded network in
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 import det_ops
 from det_core.contracts import AnchorGenerator, LevelAnchors
-from det_core.model.layers import normal_init
+from det_core.model.layers import normal_init, prior_bias
 from det_core.structures import full_precision
 
 
@@ -44,7 +43,7 @@ class AnchorPrediction(nn.Module):
         super().__init__()
         self.location = nn.Conv2d(channels, 1, 1)
         self.shape = nn.Conv2d(channels, 2, 1)
-        normal_init(self.location, 0.01, bias=-math.log((1 - prior) / prior))
+        normal_init(self.location, 0.01, bias=prior_bias(prior))
         normal_init(self.shape, 0.01)
 
     def forward(self, located: Tensor, shaped: Tensor) -> tuple[Tensor, Tensor]:

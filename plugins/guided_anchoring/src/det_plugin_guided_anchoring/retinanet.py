@@ -6,22 +6,14 @@ levels. One anchor per cell. Boxes are xyxy in pixels of the padded network inpu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from det_core.contracts import DenseHead, LevelAnchors, Losses
-from det_core.model.dense_detection import (
-    DenseOutputs,
-    anchor_labels,
-    best_candidates,
-    dense_box_loss,
-    sample_all,
-    suppress,
-)
-from det_core.model.layers import normal_init, tower
+from det_core.model.dense_detection import DenseOutputs, best_candidates, dense_losses, suppress
+from det_core.model.layers import normal_init, prior_bias, tower
 from det_core.specs import FeatureSpec
 from det_core.structures import Batch, Detections, ImageInfo, Targets, full_precision
 from det_plugin_guided_anchoring.anchoring import GuidedAnchors
@@ -60,7 +52,7 @@ class GARetinaNetHead(DenseHead[GuidedOutputs]):
         for module in (*self.cls_tower.modules(), *self.box_tower.modules(), self.deltas):
             if isinstance(module, nn.Conv2d):
                 normal_init(module, 0.01)
-        normal_init(self.scores, 0.01, bias=-math.log((1 - config.prior) / config.prior))
+        normal_init(self.scores, 0.01, bias=prior_bias(config.prior))
         self.guided = GuidedAnchors(guided, features.strides)
         self.coder = config.coder.build()
         self.assigner = config.assigner.build()
@@ -84,19 +76,19 @@ class GARetinaNetHead(DenseHead[GuidedOutputs]):
     def losses(self, outputs: GuidedOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:
         """`retina_cls` and `retina_box`, over the positive anchors; `retina_shape`, over the sampled cells;
         `retina_location`."""
-        matches = self.guided.match(outputs, self.assigner, targets, batch)
-        chosen = [sample_all(assignment) for assignment in matches.assignments]
-        count = float(sum(len(c.positive) for c in chosen))
-        scores, deltas = torch.cat(outputs.scores, 1), torch.cat(outputs.deltas, 1)
-        labels = anchor_labels(chosen, targets, scores.shape[1], self.num_classes)
-        return {
-            "retina_cls": self.cls_loss(scores.flatten(0, 1), labels.flatten(), count),
-            "retina_box": dense_box_loss(
-                self.box_loss, self.coder, matches.anchors, list(deltas), chosen, targets, count
-            ),
-            "retina_shape": matches.shape,
-            "retina_location": matches.location,
-        }
+        guided = self.guided.match(outputs, self.assigner, targets, batch)
+        terms = dense_losses(
+            outputs.scores,
+            outputs.deltas,
+            guided.matches,
+            targets,
+            num_classes=self.num_classes,
+            cls_loss=self.cls_loss,
+            box_loss=self.box_loss,
+            coder=self.coder,
+        )
+        terms = {**terms, "shape": guided.shape, "location": guided.location}
+        return {f"retina_{name}": term for name, term in terms.items()}
 
     @torch.no_grad()
     def predict(self, outputs: GuidedOutputs, batch: Batch) -> list[Detections]:

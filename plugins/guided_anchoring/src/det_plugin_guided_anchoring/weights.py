@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from det_core.offers import Names, WeightMap
+from det_core.weights.mmdet_names import conv_rules
 from det_plugin_guided_anchoring.config import GARetinaNetHeadConfig, GARPNConfig
 
 PREDICTION = ((r"prediction\.location\.", "conv_loc."), (r"prediction\.shape\.", "conv_shape."))
@@ -28,13 +29,10 @@ def _rpn(config: GARPNConfig) -> Names:
 
 
 def _retinanet(config: GARetinaNetHeadConfig) -> Names:
-    norm = "gn" if config.norm is not None and config.norm.type == "group_norm" else "bn"
     return Names(
         rules=(
-            (r"cls_tower\.(\d+)\.norm", rf"cls_convs.\1.{norm}"),
-            (r"box_tower\.(\d+)\.norm", rf"reg_convs.\1.{norm}"),
-            (r"cls_tower\.", "cls_convs."),
-            (r"box_tower\.", "reg_convs."),
+            *conv_rules("cls_tower", "cls_convs", config.norm),
+            *conv_rules("box_tower", "reg_convs", config.norm),
             *PREDICTION,
             *_adaption("cls_adaption", "feature_adaption_cls"),
             *_adaption("box_adaption", "feature_adaption_reg"),

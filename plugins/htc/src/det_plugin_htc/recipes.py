@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from det_core.model.detector_config import DetectorConfig
-from det_core.offers import RecipeEntry
 from det_core.recipe import Recipe
 from det_core.settings import evolve
 from det_core.zoo import COCO, COCO_TRAIN, MASKS, Row, compose, published_rows, zoo_entries
@@ -14,6 +12,7 @@ from det_plugin_cascade import recipes as cascade
 from det_plugin_cascade.config import CascadeHeadConfig
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_htc.config import HTCHeadConfig, SemanticBranchConfig
+from det_plugin_rcnn import recipes as rcnn
 from det_plugin_resnet.backbones import backbone_of, preprocess_of
 
 ROWS = published_rows(Path(__file__).with_name("published.csv"))
@@ -59,13 +58,5 @@ def demo_recipe(model: str) -> Recipe:
 
 ENTRIES = (
     *zoo_entries(ROWS, baseline, default="htc/r50-fpn-1x", summary=lambda row: SUMMARIES[row.model]),
-    *(
-        RecipeEntry(
-            name=f"{model}/r18-fpn-demo",
-            make=partial(demo_recipe, model),
-            demo=model == "htc",
-            summary=f"{SUMMARIES[model]}, small, on the bundled sample",
-        )
-        for model in SUMMARIES
-    ),
+    *rcnn.demo_entries(demo_recipe, SUMMARIES, demo="htc"),
 )

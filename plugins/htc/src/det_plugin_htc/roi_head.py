@@ -21,11 +21,10 @@ from det_core.model.layer_config import Conv2dConfig
 from det_core.model.layers import ConvNorm, kaiming_init, to_rois
 from det_core.specs import FeatureSpec
 from det_core.structures import Batch, Detections, LossTerm, Targets
-from det_plugin_cascade.chain import mean_probabilities, run_chain, weighted
+from det_plugin_cascade.chain import Chain, mean_probabilities
 from det_plugin_htc.config import HTCHeadConfig
 from det_plugin_htc.semantic import SemanticBranch, SemanticOutputs
-from det_plugin_rcnn.box_stage import BoxStage
-from det_plugin_rcnn.detections import choose_detections, found_labels, to_detections
+from det_plugin_rcnn.detections import found_labels, to_detections
 from det_plugin_rcnn.mask_branch import mask_term, paste
 
 
@@ -50,19 +49,11 @@ class HTCHead(RoIHead):
         self.box_heads, self.mask_heads = nn.ModuleList(box_heads), nn.ModuleList(mask_heads)
         self.flows = nn.ModuleList(flows)
         self.needs_masks, self.needs_semantic = True, semantic is not None
-        self._stages = nn.ModuleList(
-            BoxStage(stage, head.num_classes, class_agnostic=head.class_agnostic)
-            for stage, head in zip(config.stages, box_heads, strict=True)
-        )
+        self.chain = Chain(config, box_heads)
         self.mask_loss = config.mask_loss.build()
         for flow in self.flows.modules():
             if isinstance(flow, nn.Conv2d):
                 kaiming_init(flow)
-
-    @property
-    def stages(self) -> list[BoxStage]:
-        """First to last."""
-        return cast("list[BoxStage]", list(self._stages))
 
     def box_outputs(
         self, number: int, features: Sequence[Tensor], semantic: SemanticOutputs | None, boxes: Sequence[Tensor]
@@ -110,8 +101,8 @@ class HTCHead(RoIHead):
         if self.semantic is not None:
             semantic = self.semantic(features)
             losses["semantic"] = self.semantic.losses(semantic, targets, batch.padded_size)
-        for number, stage in enumerate(self.stages):
-            name, weight = f"stage{number + 1}", self.config.stages[number].loss_weight
+        for number, stage in enumerate(self.chain.stages):
+            name = f"stage{number + 1}"
             sampled = stage.sample(proposals, targets, batch.infos, name)
             outputs = self.box_outputs(number, features, semantic, [s.boxes for s in sampled])
             boxes = stage.losses(outputs, sampled, targets)
@@ -122,7 +113,7 @@ class HTCHead(RoIHead):
             logits = self.mask_logits(regions, range(number, number + 1))[0]
             mask = mask_term(self.mask_loss, logits, sampled, targets)
             terms = {"cls": boxes.cls, "box": boxes.box, "mask": mask}
-            losses |= {f"{name}_{kind}": weighted(term, weight) for kind, term in terms.items()}
+            losses |= self.chain.weighted_losses(number, terms)
         return losses
 
     def predict(self, features: Sequence[Tensor], proposals: Sequence[Tensor], batch: Batch) -> list[Detections]:
@@ -132,9 +123,7 @@ class HTCHead(RoIHead):
         def run_stage(number: int, boxes: Sequence[Tensor]) -> BoxOutputs:
             return self.box_outputs(number, features, semantic, boxes)
 
-        end = run_chain(self.stages, run_stage, proposals, batch.infos)
-        rows = zip(end.boxes, end.scores, batch.infos, strict=True)
-        found = [choose_detections(*row, self.config) for row in rows]
+        found = self.chain.detect(run_stage, proposals, batch.infos)
         regions = self.mask_regions(features, semantic, [f.boxes for f in found])
         count = len(self.mask_heads)
         logits = self.mask_logits(regions, range(0 if self.config.masks_of == "all" else count - 1, count))

@@ -12,7 +12,7 @@ from attrs import frozen
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from det_core.model.layers import ConvNorm, kaiming_init, to_rois
+from det_core.model.layers import ConvNorm, kaiming_init, to_rois, tower
 from det_core.specs import FeatureSpec
 from det_core.structures import UNLABELLED, LossTerm, Targets, full_precision, semantic_batch
 from det_plugin_htc.config import SemanticBranchConfig
@@ -35,12 +35,12 @@ class SemanticBranch(nn.Module):
         self.level = features.level(config.stride, "semantic branch")
         width = features.same_channels("semantic branch")
 
-        def layer(channels: int, size: int) -> ConvNorm:
-            return ConvNorm(channels, width, size, padding=size // 2, conv=config.conv, norm=config.norm, relu=True)
+        def layer(channels: int) -> ConvNorm:
+            return ConvNorm(channels, width, 1, conv=config.conv, norm=config.norm, relu=True)
 
-        self.lateral = nn.ModuleList(layer(channels, 1) for channels in features.channels)
-        self.convs = nn.ModuleList(layer(width, 3) for _ in range(config.num_convs))
-        self.embedding = layer(width, 1)
+        self.lateral = nn.ModuleList(layer(channels) for channels in features.channels)
+        self.convs = tower(width, width, config.num_convs, conv=config.conv, norm=config.norm)
+        self.embedding = layer(width)
         self.logits = nn.Conv2d(width, config.classes, 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -55,8 +55,7 @@ class SemanticBranch(nn.Module):
             if number != self.level:
                 resized = F.interpolate(feature, size=size, mode="bilinear", align_corners=True)
                 x = x + self.lateral[number](resized)
-        for conv in self.convs:
-            x = conv(x)
+        x = self.convs(x)
         return SemanticOutputs(self.logits(x), self.embedding(x))
 
     def losses(self, outputs: SemanticOutputs, targets: Sequence[Targets], padded_size: tuple[int, int]) -> LossTerm:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from det_core.contracts import BoxHead, BoxOutputs
-from det_core.model.layers import ConvNorm, kaiming_init, normal_init, xavier_init
+from det_core.model.layers import kaiming_init, normal_init, tower, xavier_init
 from det_core.specs import RegionSpec
 from det_plugin_rcnn.config import FCBoxHeadConfig
 
@@ -19,11 +19,9 @@ class FCBoxHead(BoxHead):
     def __init__(self, config: FCBoxHeadConfig, inputs: RegionSpec, num_classes: int) -> None:
         super().__init__()
         self.num_classes, self.class_agnostic = num_classes, config.class_agnostic
-        channels, width = inputs.channels, config.conv_channels
-        self.convs = nn.ModuleList()
-        for _ in range(config.num_convs):
-            self.convs.append(ConvNorm(channels, width, 3, padding=1, conv=config.conv, norm=config.norm, relu=True))
-            channels = width
+        width = config.conv_channels
+        self.convs = tower(inputs.channels, width, config.num_convs, conv=config.conv, norm=config.norm)
+        channels = width if config.num_convs else inputs.channels
         self.pool_first = config.num_fcs == 0
         if not self.pool_first:
             channels *= inputs.size[0] * inputs.size[1]
@@ -49,9 +47,7 @@ class FCBoxHead(BoxHead):
 
     def forward(self, regions: Tensor) -> BoxOutputs:
         """(R, C, h, w) to scores (R, K+1), background last, and deltas (R, 4K) or (R, 4)."""
-        x = regions
-        for conv in self.convs:
-            x = conv(x)
+        x = self.convs(regions)
         x = x.mean((2, 3)) if self.pool_first else x.flatten(1)
         for layer in self.fcs:
             x = layer(x).relu_()

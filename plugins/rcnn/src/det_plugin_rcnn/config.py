@@ -35,27 +35,35 @@ if TYPE_CHECKING:
 
 
 @configclass
-class RPNConfig(ProposalHeadConfig):
+class RegionProposalConfig(ProposalHeadConfig):
+    """Settings that RPN and GA-RPN share."""
+
+    channels: int = setting("channels of the shared 3x3 convolution", default=256, least=1)
+    coder: CoderConfig = setting("box regression targets", default=DeltaCoderConfig())
+    assigner: AssignerConfig = setting(
+        "assigns anchors to objects",
+        default=MaxIoUAssignerConfig(positive=0.7, negative=0.3, low_quality=True, min_positive=0.3),
+    )
+    sampler: SamplerConfig = setting("selects the anchors that the losses use", default=RandomSamplerConfig())
+    cls_loss: LossConfig = setting("object or background", default=BinaryCrossEntropyConfig())
+    box_loss: LossConfig = setting("box regression", default=L1Config())
+    nms_threshold: float = setting("IoU above which a proposal is suppressed", default=0.7, least=0, most=1)
+    min_size: float = setting("discard proposals with a side of this many pixels or less", default=0.0, least=0)
+    conv: ConvConfig = setting("the shared convolution", default=Conv2dConfig())
+
+
+@configclass
+class RPNConfig(RegionProposalConfig):
     """Region proposal network (Ren et al., 2015)."""
 
     type: ClassVar[str] = "rpn"
 
-    channels: int = setting("of the shared 3x3 convolution", default=256, least=1)
     anchors: AnchorConfig = setting("reference boxes", default=GridAnchorsConfig())
-    coder: CoderConfig = setting("box regression targets", default=DeltaCoderConfig())
-    assigner: AssignerConfig = setting(
-        "which anchors stand for objects",
-        default=MaxIoUAssignerConfig(positive=0.7, negative=0.3, low_quality=True, min_positive=0.3),
-    )
-    sampler: SamplerConfig = setting("which anchors the loss looks at", default=RandomSamplerConfig())
-    cls_loss: LossConfig = setting("object or not", default=BinaryCrossEntropyConfig())
-    box_loss: LossConfig = setting("box regression", default=L1Config())
     allowed_border: int = setting(
-        "anchors further than this many pixels outside the image do not train; -1 = all do", default=-1, least=-1
+        "anchors that extend more than this many pixels beyond the image are ignored in training (-1: none are)",
+        default=-1,
+        least=-1,
     )
-    nms_threshold: float = setting("IoU above which a proposal goes", default=0.7, least=0, most=1)
-    min_size: float = setting("a proposal whose width or height is not above this goes", default=0.0, least=0)
-    conv: ConvConfig = setting("the shared convolution", default=Conv2dConfig())
 
     def anchor_config(self) -> AnchorConfig:
         return self.anchors

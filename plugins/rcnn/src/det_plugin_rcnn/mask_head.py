@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from det_core.contracts import HiddenMaskHead
-from det_core.model.layers import ConvNorm, kaiming_init
+from det_core.model.layers import kaiming_init, tower
 from det_core.specs import RegionSpec
 from det_plugin_rcnn.config import ConvMaskHeadConfig
 
@@ -20,13 +20,10 @@ class ConvMaskHead(HiddenMaskHead):
         super().__init__()
         self.num_classes, self.class_agnostic = num_classes, config.class_agnostic
         self.size = (inputs.size[0] * 2, inputs.size[1] * 2)
-        channels, width = inputs.channels, config.channels
-        self.convs = nn.ModuleList()
-        for _ in range(config.num_convs):
-            self.convs.append(ConvNorm(channels, width, 3, padding=1, conv=config.conv, norm=config.norm, relu=True))
-            channels = width
-        self.hidden_channels = channels
-        self.upsample = nn.ConvTranspose2d(channels, width, 2, stride=2)
+        width = config.channels
+        self.convs = tower(inputs.channels, width, config.num_convs, conv=config.conv, norm=config.norm)
+        self.hidden_channels = width if config.num_convs else inputs.channels
+        self.upsample = nn.ConvTranspose2d(self.hidden_channels, width, 2, stride=2)
         self.logits = nn.Conv2d(width, 1 if config.class_agnostic else num_classes, 1)
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -37,10 +34,8 @@ class ConvMaskHead(HiddenMaskHead):
 
     def hidden(self, regions: Tensor) -> Tensor:
         """(R, C, h, w) to what the 3x3 convolutions make of it, (R, C', h, w)."""
-        x = regions
-        for conv in self.convs:
-            x = conv(x)
-        return x
+        hidden: Tensor = self.convs(regions)
+        return hidden
 
     def logits_of(self, hidden: Tensor) -> Tensor:
         """(R, C', h, w) to logits (R, K, 2h, 2w)."""

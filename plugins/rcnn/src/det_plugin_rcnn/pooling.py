@@ -24,6 +24,19 @@ def pool_regions(
     return regions if trunk is None else trunk(regions)
 
 
+def mask_regions(
+    features: Sequence[Tensor],
+    boxes: Sequence[Tensor],
+    roi_pool: RoIPool,
+    trunk: Trunk | None,
+    mask_roi_pool: RoIPool | None,
+) -> Tensor:
+    """The mask heads' input (R, C, h, w) for each image's boxes (r, 4): their own pooling, or the box branch's."""
+    if mask_roi_pool is None:
+        return pool_regions(features, boxes, roi_pool, trunk)
+    return pool_regions(features, boxes, mask_roi_pool)
+
+
 def positive_regions(
     features: Sequence[Tensor], sampled: Sequence[SampledRegions], regions: Tensor, mask_roi_pool: RoIPool | None
 ) -> Tensor:

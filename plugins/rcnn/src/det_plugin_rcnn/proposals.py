@@ -1,23 +1,24 @@
-"""From scored boxes to proposals, and the loss of their scores: what an RPN does, whatever its anchors are.
+"""What region proposal networks share, whatever their anchors are: losses, and the selection of proposals.
 
 Letters: N images, T anchors of one image, n boxes of one image. Boxes are xyxy in pixels of the padded network input.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from attrs import frozen
 from torch import Tensor
 
 import det_ops
-from det_core.contracts import Loss, Sampled
-from det_core.model.dense_detection import Candidates
+from det_core.contracts import Loss, Losses, Outputs, ProposalHead, Sampled
+from det_core.model.dense_detection import AnchorMatches, Candidates, dense_box_loss
 from det_core.model.postprocess import to_original
 from det_core.specs import ProposalLimits
-from det_core.structures import Detections, ImageInfo, LossTerm
+from det_core.structures import Batch, Detections, ImageInfo, LossTerm, Targets
+from det_plugin_rcnn.config import RegionProposalConfig
 
 
 @frozen(eq=False)
@@ -28,17 +29,72 @@ class ScoredBoxes:
     scores: Tensor
 
 
-class ProposalSettings(Protocol):
-    """What the configuration of a head that proposes says of suppression."""
+class RegionProposalHead(ProposalHead[Outputs]):
+    """Base of RPN and GA-RPN: the parts without weights, the losses of scores and deltas, and the proposals."""
 
-    @property
-    def nms_threshold(self) -> float: ...
-    @property
-    def min_size(self) -> float: ...
+    config: RegionProposalConfig
+
+    def __init__(self, config: RegionProposalConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.train_limits, self.test_limits = config.train_limits, config.test_limits
+        self.coder = config.coder.build()
+        self.assigner = config.assigner.build()
+        self.sampler = config.sampler.build()
+        self.cls_loss = config.cls_loss.build()
+        self.box_loss = config.box_loss.build()
+
+    @abstractmethod
+    def candidates(self, outputs: Outputs, row: int, info: ImageInfo, limit: int) -> Candidates:
+        """The best anchors of each level of image `row`, at most `limit` per level, decoded and clipped."""
+
+    def sampled_losses(
+        self,
+        scores: Sequence[Tensor],
+        deltas: Sequence[Tensor],
+        matches: AnchorMatches,
+        targets: Sequence[Targets],
+        batch: Batch,
+    ) -> Losses:
+        """`rpn_cls` and `rpn_box`, both normalised by the number of sampled anchors of the global batch.
+
+        Args:
+            scores: per level (N, t, 1) logits.
+            deltas: per level (N, t, 4).
+            matches: the anchors of each image and their assignments.
+            targets, batch: of N images.
+        """
+        sampled = [
+            self.sampler(assignment, info.key, "rpn")
+            for assignment, info in zip(matches.assignments, batch.infos, strict=True)
+        ]
+        logits, moves = torch.cat(list(scores), 1)[..., 0], torch.cat(list(deltas), 1)
+        count = float(sum(len(s.positive) + len(s.negative) for s in sampled))
+        return {
+            "rpn_cls": objectness_loss(self.cls_loss, logits, sampled, count),
+            "rpn_box": dense_box_loss(self.box_loss, self.coder, matches.anchors, list(moves), sampled, targets, count),
+        }
+
+    @torch.no_grad()
+    def scored_proposals(self, outputs: Outputs, batch: Batch, limits: ProposalLimits) -> list[ScoredBoxes]:
+        """Per image the best candidates after NMS within each level."""
+        return [
+            choose_proposals(self.candidates(outputs, row, info, limits.before_nms), self.config, limits)
+            for row, info in enumerate(batch.infos)
+        ]
+
+    def proposals(self, outputs: Outputs, batch: Batch, limits: ProposalLimits) -> list[Tensor]:
+        """Per image (n, 4) detached boxes, best first; may be empty."""
+        return [found.boxes for found in self.scored_proposals(outputs, batch, limits)]
+
+    def predict(self, outputs: Outputs, batch: Batch) -> list[Detections]:
+        """The proposals as detections of one class, in original pixels."""
+        found = self.scored_proposals(outputs, batch, self.test_limits)
+        return [as_detections(boxes, info) for boxes, info in zip(found, batch.infos, strict=True)]
 
 
-def choose_proposals(best: Candidates, config: ProposalSettings, limits: ProposalLimits) -> ScoredBoxes:
-    """Of one image's candidates, scored by logits, those above the least size; NMS inside each level; best of all."""
+def choose_proposals(best: Candidates, config: RegionProposalConfig, limits: ProposalLimits) -> ScoredBoxes:
+    """The proposals of one image: candidates (scored by logits) above the minimum size, after NMS within each level."""
     scores = best.scores.sigmoid()
     real = best.larger_than(config.min_size).nonzero().flatten()
     kept = det_ops.batched_nms(best.boxes[real], scores[real], best.levels[real], config.nms_threshold)

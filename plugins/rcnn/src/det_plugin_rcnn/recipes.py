@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def baseline(row: Row) -> Recipe:
             backbone=backbone_of(row),
             neck=FPNConfig() if row.kind == "fpn" else None,
             dense_head=None if given else rpn_of(row),
-            roi_head=_second_stage(row),
+            roi_head=second_stage_of(row),
         ),
         data=COCO_WITH_PROPOSALS if given else COCO,
         evaluation=EVALUATIONS[row.model],
@@ -87,7 +88,7 @@ def rpn_of(row: Row) -> RPNConfig:
     )
 
 
-def _second_stage(row: Row) -> RCNNHeadConfig | None:
+def second_stage_of(row: Row) -> RCNNHeadConfig | None:
     """The RoI head, on the pyramid or, with ResNet's last stage as its trunk, on C4; an RPN alone has none."""
     if row.model == "rpn":
         return None
@@ -219,6 +220,19 @@ def c4_demo() -> Recipe:
     )
 
 
+def demo_entries(make: Callable[[str], Recipe], summaries: Mapping[str, str], demo: str) -> list[RecipeEntry]:
+    """The entries of one demo per model; `demo` is the model that `--plugin` selects without `--data`."""
+    return [
+        RecipeEntry(
+            name=f"{model}/r18-fpn-demo",
+            make=partial(make, model),
+            demo=model == demo,
+            summary=f"{summary}, small, on the bundled sample",
+        )
+        for model, summary in summaries.items()
+    ]
+
+
 ENTRIES = (
     *(
         RecipeEntry(
@@ -229,15 +243,7 @@ ENTRIES = (
         for model, what in (("faster-rcnn", "boxes"), ("mask-rcnn", "boxes and masks"))
     ),
     *zoo_entries(ROWS, baseline, default="mask-rcnn/r50-fpn-1x", summary=lambda row: SUMMARIES[row.model]),
-    *(
-        RecipeEntry(
-            name=f"{model}/r18-fpn-demo",
-            make=partial(demo_recipe, model),
-            demo=model == "mask-rcnn",
-            summary=f"{SUMMARIES[model]}, small, on the bundled sample",
-        )
-        for model in ("rpn", "fast-rcnn", "faster-rcnn", "mask-rcnn")
-    ),
+    *demo_entries(demo_recipe, {m: s for m, s in SUMMARIES.items() if m != "fast-mask-rcnn"}, demo="mask-rcnn"),
     RecipeEntry(
         name="faster-rcnn/r18-c4-demo",
         make=c4_demo,

@@ -17,7 +17,7 @@ from det_plugin_rcnn.box_stage import BoxStage
 from det_plugin_rcnn.config import RCNNHeadConfig
 from det_plugin_rcnn.detections import choose_detections, found_labels, to_detections
 from det_plugin_rcnn.mask_branch import mask_term, of_class, paste
-from det_plugin_rcnn.pooling import pool_regions, positive_regions
+from det_plugin_rcnn.pooling import mask_regions, pool_regions, positive_regions
 
 
 class RCNNHead(RoIHead):
@@ -41,22 +41,12 @@ class RCNNHead(RoIHead):
         self.stage = BoxStage(config, box_head.num_classes, class_agnostic=box_head.class_agnostic)
         self.mask_loss = config.mask_loss.build()
 
-    def box_regions(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """(R, C, h, w), what the box head sees of each image's boxes (n, 4)."""
-        return pool_regions(features, boxes, self.roi_pool, self.trunk)
-
-    def mask_regions(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """(R, C, h, w), what the mask head sees of each image's boxes (n, 4)."""
-        if self.mask_roi_pool is None:
-            return self.box_regions(features, boxes)
-        return pool_regions(features, boxes, self.mask_roi_pool)
-
     def losses(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], targets: Sequence[Targets], batch: Batch
     ) -> Losses:
         """`roi_cls` and `roi_box` over the sampled regions, `roi_mask` over the positive ones."""
         sampled = self.stage.sample(proposals, targets, batch.infos)
-        regions = self.box_regions(features, [s.boxes for s in sampled])
+        regions = pool_regions(features, [s.boxes for s in sampled], self.roi_pool, self.trunk)
         boxes = self.stage.losses(self.box_head(regions), sampled, targets)
         losses = {"roi_cls": boxes.cls, "roi_box": boxes.box}
         if self.mask_head is not None:
@@ -66,13 +56,14 @@ class RCNNHead(RoIHead):
 
     def predict(self, features: Sequence[Tensor], proposals: Sequence[Tensor], batch: Batch) -> list[Detections]:
         """Softmax scores, decoded boxes, NMS inside each class, then masks of what is left."""
-        outputs = self.box_head(self.box_regions(features, proposals))
+        outputs = self.box_head(pool_regions(features, proposals, self.roi_pool, self.trunk))
         scores = full_precision(outputs.scores).softmax(-1)[:, :-1].split([len(p) for p in proposals])
         boxes = self.stage.decode(outputs.deltas, proposals, batch.infos)
         found = [choose_detections(*row, self.config) for row in zip(boxes, scores, batch.infos, strict=True)]
         if self.mask_head is None:
             return to_detections(found)
-        logits = self.mask_head(self.mask_regions(features, [f.boxes for f in found]))
+        kept = [f.boxes for f in found]
+        logits = self.mask_head(mask_regions(features, kept, self.roi_pool, self.trunk, self.mask_roi_pool))
         probabilities = full_precision(of_class(logits, found_labels(found))).sigmoid()
         return to_detections(found, paste(probabilities, found, batch.infos, self.config))
 

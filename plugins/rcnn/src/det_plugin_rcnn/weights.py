@@ -1,13 +1,8 @@
 """How other projects name the weights of the R-CNN family's heads."""
 
 from det_core.offers import Change, Names, Part, WeightMap
-from det_core.slots import NormConfig
+from det_core.weights.mmdet_names import conv_rules
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig, RegionHeadConfig, RPNConfig
-
-
-def _norm_name(norm: NormConfig | None) -> str:
-    """mmdet's convolution modules call a norm after its kind."""
-    return "gn" if norm is not None and norm.type == "group_norm" else "bn"
 
 
 def _rpn(config: RPNConfig) -> Names:
@@ -17,8 +12,7 @@ def _rpn(config: RPNConfig) -> Names:
 def _box_head(config: FCBoxHeadConfig) -> Names:
     return Names(
         rules=(
-            (r"convs\.(\d+)\.norm", rf"shared_convs.\1.{_norm_name(config.norm)}"),
-            (r"convs\.", "shared_convs."),
+            *conv_rules("convs", "shared_convs", config.norm),
             (r"fcs\.", "shared_fcs."),
             (r"scores\.", "fc_cls."),
             (r"deltas\.", "fc_reg."),
@@ -27,12 +21,7 @@ def _box_head(config: FCBoxHeadConfig) -> Names:
 
 
 def _mask_head(config: ConvMaskHeadConfig) -> Names:
-    return Names(
-        rules=(
-            (r"convs\.(\d+)\.norm", rf"convs.\1.{_norm_name(config.norm)}"),
-            (r"logits\.", "conv_logits."),
-        )
-    )
+    return Names(rules=(*conv_rules("convs", "convs", config.norm), (r"logits\.", "conv_logits.")))
 
 
 def pooling_parts(config: RegionHeadConfig) -> dict[str, Part]:

@@ -17,15 +17,13 @@ from torch import Tensor, nn
 from det_core.contracts import DenseHead, Losses
 from det_core.model.dense_detection import (
     DenseOutputs,
-    anchor_labels,
     best_candidates,
-    dense_box_loss,
+    dense_losses,
     dense_outputs,
     match_anchors,
-    sample_all,
     suppress,
 )
-from det_core.model.layers import normal_init, tower
+from det_core.model.layers import normal_init, prior_bias, tower
 from det_core.specs import FeatureSpec
 from det_core.structures import Batch, Detections, ImageInfo, Targets
 from det_plugin_retinanet.config import RetinaNetHeadConfig
@@ -47,10 +45,10 @@ class RetinaNetHead(DenseHead[DenseOutputs]):
         width = config.channels if config.num_convs else channels
         self.scores = nn.Conv2d(width, per_cell * num_classes, 3, padding=1)
         self.deltas = nn.Conv2d(width, per_cell * 4, 3, padding=1)
-        for module in self.modules():
+        for module in (*self.cls_tower.modules(), *self.box_tower.modules(), self.deltas):
             if isinstance(module, nn.Conv2d):
                 normal_init(module, 0.01)
-        nn.init.constant_(self.scores.bias, -math.log((1 - config.prior) / config.prior))  # type: ignore[arg-type]
+        normal_init(self.scores, 0.01, bias=prior_bias(config.prior))
         self.anchors = config.anchors.build(features.strides)
         self.coder = config.coder.build()
         self.assigner = config.assigner.build()
@@ -69,16 +67,17 @@ class RetinaNetHead(DenseHead[DenseOutputs]):
     def losses(self, outputs: DenseOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:
         """`retina_cls` of all anchors and `retina_box` of the positive ones, both divided by the number of these."""
         matches = match_anchors(outputs.anchors, self.strides, self.assigner, targets, batch)
-        chosen = [sample_all(assignment) for assignment in matches.assignments]
-        count = float(sum(len(c.positive) for c in chosen))
-        scores, deltas = torch.cat(outputs.scores, 1), torch.cat(outputs.deltas, 1)
-        labels = anchor_labels(chosen, targets, scores.shape[1], self.num_classes)
-        return {
-            "retina_cls": self.cls_loss(scores.flatten(0, 1), labels.flatten(), count),
-            "retina_box": dense_box_loss(
-                self.box_loss, self.coder, matches.anchors, list(deltas), chosen, targets, count
-            ),
-        }
+        terms = dense_losses(
+            outputs.scores,
+            outputs.deltas,
+            matches,
+            targets,
+            num_classes=self.num_classes,
+            cls_loss=self.cls_loss,
+            box_loss=self.box_loss,
+            coder=self.coder,
+        )
+        return {f"retina_{name}": term for name, term in terms.items()}
 
     @torch.no_grad()
     def predict(self, outputs: DenseOutputs, batch: Batch) -> list[Detections]:

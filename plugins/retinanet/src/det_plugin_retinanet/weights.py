@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from det_core.offers import Names, WeightMap
+from det_core.weights.mmdet_names import conv_rules
 from det_plugin_retinanet.config import RetinaNetHeadConfig
 
 
 def _mmdet(config: RetinaNetHeadConfig) -> Names:
-    norm = "gn" if config.norm is not None and config.norm.type == "group_norm" else "bn"
     return Names(
         rules=(
-            (r"cls_tower\.(\d+)\.norm", rf"cls_convs.\1.{norm}"),
-            (r"box_tower\.(\d+)\.norm", rf"reg_convs.\1.{norm}"),
-            (r"cls_tower\.", "cls_convs."),
-            (r"box_tower\.", "reg_convs."),
+            *conv_rules("cls_tower", "cls_convs", config.norm),
+            *conv_rules("box_tower", "reg_convs", config.norm),
             (r"scores\.", "retina_cls."),
             (r"deltas\.", "retina_reg."),
         )
