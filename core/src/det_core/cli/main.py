@@ -68,6 +68,10 @@ class _Verbs(click.Group):
             if ctx.params.get("debug"):
                 raise
             raise _Failure(str(error)) from error
+        except OSError as error:  # a full disk, a folder that cannot be written, a file that is gone
+            if ctx.params.get("debug") or error.filename is None:
+                raise
+            raise _Failure(f"{error.filename}: {error.strerror or error}") from error
 
 
 @click.command(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from det_core.engine.manifest import DamagedError, check_file, check_folder, write_manifest
 from det_core.errors import ConfigError, DetError
 from det_core.known import install_hint
 from det_core.load import recipe_from_plain
@@ -30,7 +31,7 @@ from det_core.recipe import Recipe
 from det_core.structures import Classes
 
 WEIGHTS, RAW_WEIGHTS, TRAINING = "model.safetensors", "raw.safetensors", "training.pt"
-_STEP = re.compile(r"step-(\d+)$")
+_STEP = re.compile(r"step-\d+")
 _TEMPORARY = ".writing-"
 
 
@@ -78,8 +79,13 @@ def weights_file(path: str | Path) -> Path:
 def checkpoints(run: Path) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
     folder = run / "checkpoints"
-    found = [p for p in folder.glob("step-*") if _STEP.search(p.name) and (p / WEIGHTS).is_file()]
-    return sorted(found, key=lambda p: int(_STEP.search(p.name)[1]))  # type: ignore[index]
+    found = [p for p in folder.glob("step-*") if _STEP.fullmatch(p.name) and (p / WEIGHTS).is_file()]
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step of a checkpoint's folder."""
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def last_checkpoint(run: Path) -> Path | None:
@@ -89,13 +95,45 @@ def last_checkpoint(run: Path) -> Path | None:
 
 
 def best_checkpoint(run: Path) -> Path | None:
-    """The checkpoint that `best.json` names, while it is there."""
+    """The checkpoint that `best.json` names, while it is there; CheckpointError if that file is damaged."""
+    file = run / "checkpoints" / "best.json"
     try:
-        name = json.loads((run / "checkpoints" / "best.json").read_text())["checkpoint"]
-    except (OSError, ValueError, KeyError):
+        name = json.loads(file.read_text(encoding="utf8"))["checkpoint"]
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    path = run / "checkpoints" / str(name)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{file}: damaged ({type(error).__name__}: {error}); delete it, or name a checkpoint"
+        ) from None
+    if not (isinstance(name, str) and _STEP.fullmatch(name)):
+        raise CheckpointError(
+            f"{file}: names the checkpoint {name!r}, expected one of this run such as step-0000200; delete the file, "
+            "or name a checkpoint"
+        )
+    path = run / "checkpoints" / name
     return path if (path / WEIGHTS).is_file() else None
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Compare the files of a checkpoint with its manifest.
+
+    Raises:
+        CheckpointError: with the file that is damaged, and the newest whole checkpoint of the run.
+    """
+    try:
+        check_folder(folder)
+    except DamagedError as error:
+        whole = next((p for p in reversed(checkpoints(folder.parent.parent)) if p != folder and _is_whole(p)), None)
+        kept = f"the last whole checkpoint is {whole}" if whole else "the run has no other whole checkpoint"
+        raise CheckpointError(f"{error}; {kept}; remove {folder} to continue from there") from None
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        check_folder(folder)
+    except DamagedError:
+        return False
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
@@ -126,18 +164,29 @@ def save_checkpoint(
     if (target / WEIGHTS).is_file():
         return target
     temporary = folder / f"{_TEMPORARY}{target.name}"
-    temporary.mkdir()
-    save_file(_plain(weights), temporary / WEIGHTS, metadata=header.to_metadata())
-    if raw_weights is not None:
-        save_file(_plain(raw_weights), temporary / RAW_WEIGHTS)
-    if training is not None:
-        torch.save(training, temporary / TRAINING)
-    for file in temporary.iterdir():
-        _sync(file)
-    _sync(temporary)
-    temporary.rename(target)
-    _sync(folder)
+    try:
+        temporary.mkdir()
+        save_file(_plain(weights), temporary / WEIGHTS, metadata=header.to_metadata())
+        if raw_weights is not None:
+            save_file(_plain(raw_weights), temporary / RAW_WEIGHTS)
+        if training is not None:
+            torch.save(training, temporary / TRAINING)
+        write_manifest(temporary)
+        for file in temporary.iterdir():
+            _sync(file)
+        _sync(temporary)
+        temporary.rename(target)
+        _sync(folder)
+    except (OSError, SafetensorError, RuntimeError) as error:  # torch says RuntimeError of a full disk
+        shutil.rmtree(temporary, ignore_errors=True)
+        last = last_checkpoint(run)
+        kept = f"the last checkpoint is {last}" if last else "there is no earlier checkpoint"
+        raise CheckpointError(f"{target}: cannot be saved ({_cause(error)}); {kept}") from error
     return target
+
+
+def _cause(error: Exception) -> str:
+    return str(error.strerror or error) if isinstance(error, OSError) else str(error).partition("\n")[0]
 
 
 def mark_best(run: Path, checkpoint: Path, metric: str, value: float) -> None:
@@ -204,6 +253,10 @@ def _missing_plugins(plugins: dict[str, str]) -> str:
 
 def read_weights(file: Path) -> dict[str, Tensor]:
     """The tensors of a weights file, on the CPU; CheckpointError if it is damaged."""
+    try:
+        check_file(file)
+    except DamagedError as error:
+        raise CheckpointError(str(error)) from None
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:

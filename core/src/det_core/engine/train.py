@@ -6,7 +6,8 @@ from pathlib import Path
 
 from attrs import frozen
 
-from det_core.engine.distributed import barrier, join, leave
+from det_core.engine.distributed import World, barrier, join, leave
+from det_core.engine.run_lock import locked
 from det_core.engine.train_options import TrainOptions
 from det_core.engine.training_loop import TrainingLoop
 from det_core.engine.training_setup import set_up
@@ -40,19 +41,24 @@ def train(recipe: Recipe, options: TrainOptions) -> TrainResult:
         recipe = recipe.with_data(options.data)
     world = join(options.device)
     try:
-        report = TrainingReport(options, world)
-        setup = set_up(recipe, options, world, report.say)
-        loop, reason = TrainingLoop(setup, report), "failed"
-        report.begin(setup)
-        barrier(world)
-        try:
-            metrics, reason = loop.run()
-        finally:
-            report.end(loop.step, reason)
-        report.leave(loop.step, reason)
-        barrier(world)
-        return TrainResult(
-            reason=reason, step=loop.step, metrics=metrics, work_dir=setup.run, detector=setup.trained.judged
-        )
+        with locked(Path(options.work_dir), world):
+            return _train(recipe, options, world)
     finally:
         leave()
+
+
+def _train(recipe: Recipe, options: TrainOptions, world: World) -> TrainResult:
+    report = TrainingReport(options, world)
+    setup = set_up(recipe, options, world, report.say)
+    loop, reason = TrainingLoop(setup, report), "failed"
+    report.begin(setup)
+    barrier(world)
+    try:
+        metrics, reason = loop.run()
+    finally:
+        report.end(loop.step, reason)
+    report.leave(loop.step, reason)
+    barrier(world)
+    return TrainResult(
+        reason=reason, step=loop.step, metrics=metrics, work_dir=setup.run, detector=setup.trained.judged
+    )

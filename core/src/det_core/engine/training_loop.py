@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from det_core.data.loader import LoadedImage, train_loader
 from det_core.engine import training_state
-from det_core.engine.checkpoint import last_checkpoint
+from det_core.engine.checkpoint import checkpoints, step_of
 from det_core.engine.distributed import GlobalLosses, barrier, gather, reduce_losses
 from det_core.engine.evaluate import EvaluationStopped, evaluate
 from det_core.engine.predict import autocast, to_batch, to_targets
@@ -38,25 +38,33 @@ class TrainingLoop:
 
     def run(self) -> tuple[dict[str, float], str]:
         """The metrics of the last evaluation (fractions of 1), and why the run ended: `finished` or `stopped`."""
-        with self._stop_on_sigterm():
+        with self._stop_on_signals():
             return self._epochs(self.report.history.last_metrics(self.step))
 
     @contextmanager
-    def _stop_on_sigterm(self) -> Iterator[None]:
-        """Inside, SIGTERM asks to save and leave after the current step (in the main thread)."""
+    def _stop_on_signals(self) -> Iterator[None]:
+        """Inside, SIGTERM and the first Ctrl-C ask to save and leave after the current step; the second leaves at once.
+
+        Only in the main thread, which alone can handle signals.
+        """
 
         def ask(number: int, frame: FrameType | None) -> None:
+            if number == signal.SIGINT and self.stop_asked:
+                raise KeyboardInterrupt
             self.stop_asked = True
+            if number == signal.SIGINT:
+                self.report.say("stopping after this step; press Ctrl-C again to leave at once")
 
         try:
-            before = signal.signal(signal.SIGTERM, ask)
-        except ValueError:  # only the main thread can handle signals
+            before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        except ValueError:
             yield
             return
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _epochs(self, metrics: dict[str, float]) -> tuple[dict[str, float], str]:
         """Train and evaluate in turn; the last metrics, and why it ended."""
@@ -145,8 +153,9 @@ class TrainingLoop:
         """End the run; all ranks have the same losses, so all of them call this."""
         ids = [i for part in gather([i.info.image_id for i in images], self.world) for i in part]
         values = ", ".join(f"{name} {value:.4g}" for name, value in losses.values.items())
-        last = last_checkpoint(self.setup.run)
-        kept = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+        # What was saved after the last step has not been confirmed by a finite loss: it may be ruined already.
+        confirmed = [p for p in checkpoints(self.setup.run) if step_of(p) < self.step]
+        kept = f"the last good checkpoint is {confirmed[-1]}" if confirmed else "there is no good checkpoint yet"
         raise TrainingError(
             f"the loss is not finite at step {self.step}: {values}; learning rate {rate:.3g}; image ids {ids}; {kept}. "
             "A smaller learning rate (--set optimizer.lr=...), a longer warm-up, gradient clipping "

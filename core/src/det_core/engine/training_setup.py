@@ -15,6 +15,7 @@ from det_core.contracts import DetectionDataset
 from det_core.data.categories import check_same_categories
 from det_core.data.loader import TrainSampler
 from det_core.engine import training_state
+from det_core.engine.agreement import check_agreement
 from det_core.engine.checkpoint import initialise, last_checkpoint
 from det_core.engine.distributed import World
 from det_core.engine.schedule import LearningRate, build_optimizer, learning_rate
@@ -100,6 +101,8 @@ def set_up(recipe: Recipe, options: TrainOptions, world: World, say: Say) -> Tra
     total_batch = sampler.global_batch * accumulate
     rate = learning_rate(recipe.optimizer, recipe.schedule, total_batch, -(-sampler.steps_per_epoch // accumulate))
     torch.manual_seed(recipe.schedule.seed + 1 + world.rank)
+    step = 0 if begin is None else training_state.restore(begin, recipe, trained, total_batch, world)
+    check_agreement(recipe, (train_data, val_data), step, world)
     return TrainingSetup(
         recipe=recipe,
         options=options,
@@ -109,7 +112,7 @@ def set_up(recipe: Recipe, options: TrainOptions, world: World, say: Say) -> Tra
         sampler=sampler,
         trained=trained,
         rate=rate,
-        step=0 if begin is None else training_state.restore(begin, recipe, trained, total_batch, world),
+        step=step,
         model=_wrap(recipe, trained.detector, world),
     )
 

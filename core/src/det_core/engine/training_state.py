@@ -66,6 +66,7 @@ def restore(folder: Path, recipe: Recipe, trained: Trained, total_batch: int, wo
 
     Raises DetError where the recipe, the classes or the total batch are not those of the checkpoint.
     """
+    checkpoints.check_checkpoint(folder)
     header = checkpoints.read_header(folder / checkpoints.WEIGHTS)
     _check_same_run(folder, header, recipe, trained.detector)
     training = torch.load(folder / checkpoints.TRAINING, map_location="cpu", weights_only=True)

@@ -1,0 +1,70 @@
+"""One process at a time writes into a run folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from det_core.engine.distributed import World, gather
+from det_core.errors import DetError
+
+LOCK = ".lock"
+
+
+@contextmanager
+def locked(run: Path, world: World) -> Iterator[None]:
+    """Hold a run folder, which is created if necessary; the system releases it when the main rank ends.
+
+    Raises:
+        DetError: on every rank, if another process holds the folder (with its id and host) or it cannot be written.
+    """
+    descriptor, problem = _opened(run) if world.main else (None, "")
+    try:
+        problem = gather(problem, world)[0]
+        if problem:
+            raise DetError(problem)
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)  # which releases the lock
+
+
+def _opened(run: Path) -> tuple[int | None, str]:
+    """The descriptor that holds the lock, and what is wrong if it does not."""
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(run / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+    except OSError as error:
+        return None, f"{error.filename or run}: the run folder cannot be written ({error.strerror or error})"
+    if not _take(descriptor):
+        return descriptor, (
+            f"{run} is in use by {_holder(descriptor)}; wait for it, end it, or choose another --work-dir"
+        )
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode(), 0)
+    return descriptor, ""
+
+
+def _take(descriptor: int) -> bool:
+    """Whether the lock is held now; file systems without locks let everybody in."""
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _holder(descriptor: int) -> str:
+    with suppress(OSError):
+        return os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
+    return "another process"
