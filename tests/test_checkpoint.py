@@ -106,7 +106,7 @@ def test_a_path_may_be_a_run_a_checkpoint_or_a_file(tmp_path):
 def test_missing_empty_and_damaged_checkpoints_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="nowhere: no such file or folder"):
         checkpoints.weights_file(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match="holds no checkpoint; give a .safetensors file"):
+    with pytest.raises(CheckpointError, match="contains no checkpoint; give a .safetensors file"):
         checkpoints.weights_file(tmp_path)
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"not at all")
@@ -114,7 +114,7 @@ def test_missing_empty_and_damaged_checkpoints_are_refused(tmp_path):
         checkpoints.read_header(broken)
     foreign = tmp_path / "foreign.safetensors"
     save_file({"w": torch.ones(1)}, foreign)
-    with pytest.raises(CheckpointError, match="carries no recipe; weights of another project are imported first"):
+    with pytest.raises(CheckpointError, match="contains no recipe; import weights of another project first"):
         checkpoints.read_header(foreign)
 
 
@@ -141,7 +141,7 @@ def test_a_missing_plugin_is_named_with_what_installs_it(tmp_path):
     with pytest.raises(
         CheckpointError,
         match=r"(?s)detector.dense_head.type: unknown type 'absent_head'.*"
-        r"plugins that are not here: det-plugin-absent 2.0 \(pip install det-plugin-absent\)",
+        r"plugins that are not installed: det-plugin-absent 2.0 \(pip install det-plugin-absent\)",
     ):
         checkpoints.read_header(file)
 

@@ -172,22 +172,22 @@ def test_files_that_are_not_what_they_claim(tmp_path, capsys):
     assert "left over in the source: backbone.gn1.weight" in said  # its norms are group norms
     said = failing(importing(tmp_path / "x.pth", out, source="detectron2"), capsys)
     assert said == (
-        "error: of detectron2 only backbones are imported, and these are the weights of a whole detector; give a file "
-        "of its ImageNet models such as MSRA/R-50.pkl\n"
+        "error: only backbones can be imported from detectron2, but these are the weights of a whole detector; use a "
+        "file of its ImageNet models such as MSRA/R-50.pkl\n"
     )
     assert not out.exists()
 
 
 LEGACY = (
-    "which are not supported: they have background as class 0 and boxes that include their last pixel (+1), so they "
-    "would load and be wrong; take a 2.x or 3.x checkpoint of the same model"
+    "which are not supported: class 0 is background and boxes include their last pixel (+1), so results would be "
+    "wrong; use a 2.x or 3.x checkpoint of the same model"
 )
 
 
 def test_weights_of_mmdet_1_are_recognised_by_the_version(tmp_path, capsys):
     torch.save({"state_dict": mmdet_state(), "meta": {"mmdet_version": "1.2.0"}}, tmp_path / "x.pth")
     said = failing(importing(tmp_path / "x.pth", tmp_path / "out.safetensors"), capsys)
-    assert said == f"error: these are weights of mmdet 1.x (its file says version 1.2.0), {LEGACY}\n"
+    assert said == f"error: these are weights of mmdet 1.x (the file says version 1.2.0), {LEGACY}\n"
 
 
 def test_weights_of_mmdet_1_are_recognised_by_their_names():
@@ -196,7 +196,7 @@ def test_weights_of_mmdet_1_are_recognised_by_their_names():
     with pytest.raises(WeightsError) as caught:
         import_weights(state, source="mmdet", detector=config.build(num_classes=CLASSES))
     assert str(caught.value) == (
-        f"these are weights of mmdet 1.x (its RoI head is called bbox_head, not roi_head), {LEGACY}"
+        f"these are weights of mmdet 1.x (its RoI head is named bbox_head, not roi_head), {LEGACY}"
     )
     with pytest.raises(WeightsError, match=r"mmdet 1\.x"):
         class_count(state, source="mmdet", config=config)
@@ -255,7 +255,7 @@ def test_a_backbone_of_detectron2(msra_file, tmp_path, capsys, recipe):
     assert "159 weights filled, none missing\n" in said
     assert "statistics of folded norms set to those of no change (106 weights)\n" in said
     assert "left out, the model has no such part: stem.fc.weight\n" in said
-    assert f"train from it with --set detector.backbone.pretrained={out} (and, where the RoI head has a trunk" in said
+    assert f"train from it with --set detector.backbone.pretrained={out} (and, if the RoI head has a trunk" in said
     saved, there = load_file(out), msra()
     assert np.array_equal(saved["layer1.0.conv2.weight"].numpy(), there["res2.0.conv2.weight"])
     assert np.array_equal(saved["layer4.0.downsample.1.bias"].numpy(), there["res5.0.shortcut.norm.bias"])
@@ -308,8 +308,8 @@ def test_a_pickle_of_more_than_arrays_runs_nothing(tmp_path, protocol):
     with pytest.raises(WeightsError) as caught:
         read_source(tmp_path / "x.pkl")
     assert str(caught.value) == (
-        f"{tmp_path / 'x.pkl'}: not a readable pickle of arrays (it holds a {os.name}.mkdir, and only arrays and plain "
-        "values are loaded)"
+        f"{tmp_path / 'x.pkl'}: not a readable pickle of arrays (it contains a {os.name}.mkdir, but only arrays and "
+        "plain values are loaded)"
     )
     assert not mark.exists()
 
@@ -323,10 +323,10 @@ def test_pickles_that_are_no_pickles_of_arrays(tmp_path, msra_file):
         with pytest.raises(WeightsError, match=r"x\.pkl: not a readable pickle of arrays \(damaged\)$"):
             read_source(path)
     path.write_bytes(pickle.dumps({"model": {"a": "text"}}))
-    with pytest.raises(WeightsError, match=r"x\.pkl: holds no state dict"):
+    with pytest.raises(WeightsError, match=r"x\.pkl: contains no state dict"):
         read_source(path)
     path.write_bytes(pickle.dumps([1]))
-    with pytest.raises(WeightsError, match=r"x\.pkl: holds no state dict"):
+    with pytest.raises(WeightsError, match=r"x\.pkl: contains no state dict"):
         read_source(path)
 
 
@@ -339,7 +339,7 @@ def test_text_is_encoded_for_bytes_alone(tmp_path, encoding):
             return _codecs.encode, ("abc", encoding)
 
     (tmp_path / "x.pkl").write_bytes(pickle.dumps({"model": {"a": Coded()}}, protocol=2))
-    with pytest.raises(WeightsError, match=f"it holds a _codecs.encode to {encoding}, and only arrays"):
+    with pytest.raises(WeightsError, match=f"it contains a _codecs.encode to {encoding}, but only arrays"):
         read_source(tmp_path / "x.pkl")
 
 
@@ -351,11 +351,11 @@ def test_names_of_other_projects_say_where_the_file_is():
     with pytest.raises(WeightsError) as caught:
         load_initial(module, "detectron2:R-50")
     assert str(caught.value) == (
-        "initial weights 'detectron2:R-50' are a file of another project, which is not downloaded by itself: fetch "
-        "https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/MSRA/R-50.pkl, convert it with det-core "
-        "import-weights R-50.pkl --from detectron2 --recipe RECIPE -o backbone.safetensors, and give it with "
-        "--set detector.backbone.pretrained=backbone.safetensors (and, where the RoI head has a trunk, as in the C4 "
-        "models, --set detector.roi_head.trunk.pretrained=backbone.safetensors); null in place of the path trains from "
+        "initial weights 'detectron2:R-50' are a file of another project, which is not downloaded automatically: "
+        "download https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/MSRA/R-50.pkl, convert it with det-core "
+        "import-weights R-50.pkl --from detectron2 --recipe RECIPE -o backbone.safetensors, and use it with "
+        "--set detector.backbone.pretrained=backbone.safetensors (and, if the RoI head has a trunk, as in the C4 "
+        "models, --set detector.roi_head.trunk.pretrained=backbone.safetensors); use null as the path to train from "
         "random weights"
     )
     with pytest.raises(WeightsError, match=r"resnext101_32x4d-a5af3160\.pth, convert it with .* --from mmdet "):
@@ -363,7 +363,7 @@ def test_names_of_other_projects_say_where_the_file_is():
     with pytest.raises(WeightsError) as caught:
         load_initial(module, "detectron2:R-5O")
     assert str(caught.value) == (
-        "no initial weights are known by the name 'detectron2:R-5O'; known: detectron2:R-50, detectron2:R-101, "
+        "unknown initial weights 'detectron2:R-5O'; allowed: detectron2:R-50, detectron2:R-101, "
         "mmdet:resnext101_32x4d, mmdet:detectron/resnet50_gn, mmdet:detectron/resnet101_gn, mmdet:contrib/resnet50_gn, "
         "mmdet:jhu/resnet50_gn_ws, mmdet:jhu/resnet101_gn_ws, mmdet:jhu/resnext50_32x4d_gn_ws, "
         "mmdet:jhu/resnext101_32x4d_gn_ws, torchvision:NAME, or a file's path"
@@ -375,18 +375,18 @@ def test_an_unconverted_pickle_says_how_to_convert_it(msra_file):
     with pytest.raises(WeightsError) as caught:
         load_initial(module, str(msra_file))
     assert str(caught.value).startswith(
-        f"{msra_file}: a pickle of another project is converted first: det-core import-weights {msra_file} --from "
+        f"{msra_file}: a pickle of another project must be converted: det-core import-weights {msra_file} --from "
         "detectron2 --recipe RECIPE -o backbone.safetensors, then --set detector.backbone.pretrained="
     )
 
 
 def test_every_name_in_a_recipe_is_known():
     from det_core.plugins import plugin_manager
-    from det_core.weights.initial_weights import ELSEWHERE
+    from det_core.weights.initial_weights import FOREIGN_MODELS
 
     for entry in plugin_manager().recipes().values():
         name = getattr(load_recipe(entry.name).detector.backbone, "pretrained", None)
-        assert name is None or name in ELSEWHERE or name.startswith("torchvision:"), entry.name
+        assert name is None or name in FOREIGN_MODELS or name.startswith("torchvision:"), entry.name
 
 
 def test_an_unknown_source():

@@ -450,8 +450,8 @@ def broken(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("cut.safetensors", "not a readable safetensors file"),
         ("empty.safetensors", "not a readable safetensors file"),
         ("text.safetensors", "not a readable safetensors file"),
-        ("foreign.safetensors", "carries no recipe; weights of another project are imported first"),
-        ("folder", "holds no checkpoint; give a .safetensors file"),
+        ("foreign.safetensors", "contains no recipe; import weights of another project first"),
+        ("folder", "contains no checkpoint; give a .safetensors file"),
         ("absent", "no such file or folder"),
     ],
 )
@@ -472,7 +472,7 @@ def test_what_is_not_a_checkpoint(
 def test_data_of_other_classes(run_folder: Path, other_classes: Path, folder: Path, tmp_path: Path) -> None:
     test = ("test", "--checkpoint", run_folder, "--device", "cpu", "--set", "data.workers=0", "--data")
     message = refused(*test, other_classes)
-    assert "the detector finds 2 classes (circle, box), but " in message
+    assert "the detector has 2 classes (circle, box), but " in message
     assert "has 3 (disc, square, stripe); evaluate on data with the classes it was trained on" in message
     renamed = draw_set(tmp_path / "renamed", {3: "circle", 17: "square"})
     message = refused(*test, renamed)

@@ -124,7 +124,7 @@ def test_a_detector_without_a_first_stage_proposes_nothing(
     train(recipe, work_dir=tmp_path / "run", device="cpu", max_steps=1, quiet=True)
     assert run(["proposals", "--checkpoint", str(tmp_path / "run"), "-o", str(tmp_path / "x.safetensors")]) == 1
     assert "recipe fast-rcnn/r18-fpn-demo has no dense_head; give a checkpoint of an RPN" in capsys.readouterr().err
-    with pytest.raises(DetError, match="the detector has no dense_head; proposals come from an RPN, or from a two-sta"):
+    with pytest.raises(DetError, match="the detector has no dense_head; use an RPN or a two-sta"):
         propose(recipe.detector.build(num_classes=1), SampleConfig(split="val").build(""))
 
 

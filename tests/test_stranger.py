@@ -183,7 +183,7 @@ def test_without_it_its_checkpoint_names_what_is_missing(run_folder: Path, tmp_p
         assert (done.returncode, done.stdout) == (1, "")
         assert "detector.backbone.type: unknown type 'plain_net' for backbone" in done.stderr
         assert "detector.roi_head.type: unknown type 'double_head' for roi_head" in done.stderr
-        assert f"plugins that are not here: {DISTRIBUTION} 0.1.0 (pip install {DISTRIBUTION})" in done.stderr, (
+        assert f"plugins that are not installed: {DISTRIBUTION} 0.1.0 (pip install {DISTRIBUTION})" in done.stderr, (
             done.stderr
         )
         assert "Traceback" not in done.stderr

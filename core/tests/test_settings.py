@@ -200,7 +200,7 @@ def test_all_problems_of_all_arguments_come_at_once():
 
 
 def test_a_missing_argument():
-    expected = [("split", "required key is missing (which part of the data set)")]
+    expected = [("split", "required key is missing (part of the data set)")]
     assert refused(CocoConfig) == expected == refused(lambda: structure({}, CocoConfig))
 
 

@@ -84,6 +84,11 @@ def listing(items: Sequence[object], limit: int = 10) -> list[str]:
     return [*(f"  {item}" for item in items[:limit]), *more]
 
 
+def first_few(items: Sequence[object], limit: int = 5) -> str:
+    """The first `limit` items, separated by commas, then `, ...` if there are more."""
+    return ", ".join(map(str, items[:limit])) + (", ..." if len(items) > limit else "")
+
+
 def nearest(name: str, candidates: Iterable[str]) -> str:
     """`; did you mean "x"?` with the closest names, or an empty string if no name is close."""
     close = difflib.get_close_matches(name, list(candidates), n=3, cutoff=0.6)

@@ -270,7 +270,7 @@ def test_other_images_under_the_same_ids_are_told(make_coco: Callable[..., Path]
     write_proposals(path, [image(n, 1, (70, 80) if n == 20 else None) for n in SIZES], FACTS)
     message = (
         "other.safetensors: has the proposals of other images: image id 20 is 20 of 80x70 pixels in it, but 20 of "
-        r"30x50 pixels in .* \(1 of 4 differ\); the file was made from dataset made, split train, .*; make the file with "
+        r"30x50 pixels in .* \(1 of 4 differ\); the file was made from dataset made, split train, .*; make the file "
     )
     with pytest.raises(DataError, match=message):
         open_set(make_coco, proposals=str(path))

@@ -360,9 +360,9 @@ def test_numbers_are_those_of_cocos_own_summary() -> None:
 
 def test_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     boxes_only = SampleConfig(split="val").build("")
-    with pytest.raises(DataError, match="the data set was opened without masks; evaluate `kinds: "):
+    with pytest.raises(DataError, match="the data set was opened without masks; use `kinds: "):
         CocoEvaluatorConfig(kinds=("mask",)).build(boxes_only)
-    with pytest.raises(DetError, match="the detector gives none; evaluate `kinds: "):
+    with pytest.raises(DetError, match="the detector gives none; use `kinds: "):
         evaluator("mask").encode(
             1, Detections(boxes=torch.zeros(1, 4), scores=torch.ones(1), labels=torch.zeros(1, dtype=torch.int64))
         )

@@ -347,7 +347,7 @@ ZIPPED, OLD = torch_bytes(True), torch_bytes(False)
 def test_a_truncated_torch_file(tmp_path, content):
     for size in range(0, len(content), 7):
         (tmp_path / "x.pth").write_bytes(content[:size])
-        with pytest.raises(WeightsError, match=r"x\.pth: (not a readable checkpoint|holds no state dict)"):
+        with pytest.raises(WeightsError, match=r"x\.pth: (not a readable checkpoint|contains no state dict)"):
             read_state_dict(tmp_path / "x.pth")
 
 
@@ -393,8 +393,8 @@ def test_a_pickle_that_would_run_something_runs_nothing(tmp_path, how):
     with pytest.raises(WeightsError) as caught:
         read_state_dict(path)
     assert str(caught.value) == (
-        f"{path}: not a readable checkpoint (it holds a {os.name}.mkdir, and only tensors and plain values are loaded; "
-        "save the state dict alone)"
+        f"{path}: not a readable checkpoint (it contains a {os.name}.mkdir, but only tensors and plain values are "
+        "loaded; save only the state dict)"
     )
     assert not mark.exists()
     # The file is what it is meant to be: a plain unpickler would have run it.
@@ -409,7 +409,7 @@ def test_a_pickle_that_would_run_something_runs_nothing(tmp_path, how):
 )
 def test_a_file_without_a_state_dict(tmp_path, content):
     torch.save(content, tmp_path / "x.pth")
-    with pytest.raises(WeightsError, match=r"x\.pth: holds no state dict \(a mapping of names to tensors\)$"):
+    with pytest.raises(WeightsError, match=r"x\.pth: contains no state dict \(a mapping of names to tensors\)$"):
         read_state_dict(tmp_path / "x.pth")
 
 
@@ -560,7 +560,7 @@ def test_torchvision_weights_of_a_name_that_is_not_there(which):
     with pytest.raises(WeightsError) as caught:
         load_initial(resnet(18), f"torchvision:vgg16@{which}")
     assert str(caught.value) == (
-        f"torchvision has no ImageNet weights named 'vgg16@{which}'; it has vgg16@IMAGENET1K_V1, "
+        f"torchvision has no ImageNet weights named 'vgg16@{which}'; available: vgg16@IMAGENET1K_V1, "
         "vgg16@IMAGENET1K_FEATURES"
     )
 
@@ -585,6 +585,6 @@ def test_without_a_network_the_url_and_the_ways_out_are_given(monkeypatch, error
         load_initial(resnet(18), "torchvision:resnet18")
     assert str(caught.value) == (
         "torchvision:resnet18 cannot be downloaded from https://download.pytorch.org/models/resnet18-f37072fd.pth "
-        f"({error}); fetch that file elsewhere and give its path with --set detector.backbone.pretrained=PATH, or "
-        "train from random weights with --set detector.backbone.pretrained=null"
+        f"({error}); download the file on another machine and set its path with --set "
+        "detector.backbone.pretrained=PATH, or train from random weights with --set detector.backbone.pretrained=null"
     )

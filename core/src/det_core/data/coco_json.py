@@ -18,7 +18,7 @@ from det_core.contracts import BadSample
 from det_core.data.file_names import Folder
 from det_core.data.instance_masks import segmentation_problem
 from det_core.data.semantic_maps import map_name
-from det_core.errors import DataError
+from det_core.errors import DataError, first_few
 from det_core.settings import show
 from det_core.structures import Classes
 
@@ -188,9 +188,8 @@ class _AnnotationCheck:
         if not _is_int(record["image_id"]) or record["image_id"] not in self._images:
             return f"unknown image id {record['image_id']!r}"
         if not _is_int(record["category_id"]) or record["category_id"] not in self._categories:
-            known = ", ".join(map(str, sorted(self._categories)[:8]))
-            more = ", ..." if len(self._categories) > 8 else ""
-            return f"{self._where(record)}unknown category id {record['category_id']!r}; `categories` has {known}{more}"
+            known = first_few(sorted(self._categories), 8)
+            return f"{self._where(record)}unknown category id {record['category_id']!r}; `categories` has {known}"
         if record.get("iscrowd", 0) not in (0, 1):
             return f"{self._where(record)}`iscrowd` is {record['iscrowd']!r}, expected 0 or 1"
         return ""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from det_core.errors import DataError, nearest
+from det_core.errors import DataError, first_few, nearest
 
 # The names of a split, most common first. Roboflow writes `valid`; data without a validation split uses `test`.
 ALIASES = {"train": ("train",), "val": ("val", "valid", "validation", "test")}
@@ -219,8 +219,8 @@ def _given_set(root: Path, split: str, folders: dict[str, Path], text: str) -> t
         available = _available_sets(folders)
         raise LayoutError(
             f"{root}: no image set {text!r} for the {split} split{nearest(text, available)}; available: "
-            f"{', '.join(available[:SHOWN]) or 'none'}{', ...' if len(available) > SHOWN else ''}; correct `sets` of "
-            "the data set, or remove it (null) to use the usual ones"
+            f"{first_few(available, SHOWN) or 'none'}; correct `sets` of the data set, or remove it (null) to use the "
+            "usual ones"
         )
     return folder, name
 

@@ -27,13 +27,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from det_core.contracts import DetectionDataset
-from det_core.errors import DataError
+from det_core.errors import DataError, first_few
 
 FORMAT = "det proposals 1"
 SUFFIX = ".safetensors"
 CHUNK = 1 << 20  # boxes checked at a time
 SLACK = 0.01  # pixels that a box may extend outside its image, due to rounding
-SHOWN = 5
 MAKE = "make the file with `det-core proposals`"
 
 DTYPES = {
@@ -88,7 +87,7 @@ class Proposals:
         if missing:
             raise DataError(
                 f"{self.file}: has no proposals for {len(missing)} of {len(dataset)} images of {dataset.name} (image "
-                f"ids {_first_few(missing)}); {self._origin()}; {MAKE} --data and --split of this data set, with the "
+                f"ids {first_few(missing)}); {self._origin()}; {MAKE} --data and --split of this data set, with the "
                 "same filter_empty and min_size"
             )
         rows = np.array([row_of[number] for number in dataset.image_ids.tolist()], np.int64)
@@ -261,7 +260,7 @@ def _check(path: Path, arrays: Mapping[str, Tensor]) -> None:
 def _check_images(path: Path, arrays: Mapping[str, Tensor]) -> None:
     ids, counts = arrays["image_ids"].unique(return_counts=True)
     if bool((counts > 1).any()):
-        raise DataError(f"{path}: damaged: image ids {_first_few(ids[counts > 1].tolist())} appear twice; {MAKE}")
+        raise DataError(f"{path}: damaged: image ids {first_few(ids[counts > 1].tolist())} appear twice; {MAKE}")
     offsets = arrays["offsets"]
     if int(offsets[0]) != 0 or int(offsets[-1]) != len(arrays["boxes"]) or bool((offsets.diff() < 0).any()):
         raise DataError(f"{path}: damaged: offsets do not ascend from 0 to {len(arrays['boxes'])} boxes; {MAKE}")
@@ -296,7 +295,3 @@ def _raise_first(path: Path, arrays: Mapping[str, Tensor], images: Tensor, start
         f"{float(arrays['scores'][start + at]):.4g} {what}; boxes are x1, y1, x2, y2 in pixels of the original image, "
         f"best first; {MAKE}"
     )
-
-
-def _first_few(values: Sequence[int]) -> str:
-    return ", ".join(map(str, values[:SHOWN])) + (", ..." if len(values) > SHOWN else "")

@@ -27,7 +27,7 @@ from det_core.data.voc_xml import (
     read_ids,
     size_of,
 )
-from det_core.errors import nearest
+from det_core.errors import first_few, nearest
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".bmp", ".tif", ".tiff", ".webp")  # most common first
 SHOWN = 20
@@ -182,9 +182,9 @@ class _Reading:
     def _is_known(self, entry: _Entry, found: VocObject) -> bool:
         if self.classes is None or found.name in self.classes:
             return True
-        allowed = ", ".join(self.classes[:SHOWN]) + (", ..." if len(self.classes) > SHOWN else "")
+        allowed = f"{first_few(self.classes, SHOWN)}{nearest(found.name, self.classes)}"
         what = (
-            f"line {found.line}: unknown class {found.name!r}, allowed: {allowed}{nearest(found.name, self.classes)} "
+            f"line {found.line}: unknown class {found.name!r}, allowed: {allowed} "
             "(`classes: null` of the data set uses all classes in its annotations)"
         )
         self._note(entry.annotation, what, entry.number)

@@ -1,4 +1,4 @@
-"""Whether all ranks are about to train the same: compared once, before the first step."""
+"""Comparison of recipe, data and versions of all ranks, before the first step."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check_agreement(
 
 
 def _facts(recipe: Recipe, datasets: tuple[DetectionDataset, DetectionDataset], step: int) -> dict[str, str]:
-    """What all ranks must have in common, as short texts by name."""
+    """The facts that must be equal on all ranks, as short texts by name."""
     facts = {f"setting {path}": text for path, text in _flat(recipe.to_plain(), "") if path not in OWN}
     for split, data in zip(("training", "validation"), datasets, strict=True):
         facts[f"{split} classes"] = _digest(json.dumps([data.classes.names, data.classes.ids]).encode())

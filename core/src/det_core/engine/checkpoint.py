@@ -1,8 +1,8 @@
-"""Checkpoints: folders that appear whole or not at all.
+"""Checkpoints: folders that are written completely or not at all.
 
-`<run>/checkpoints/step-0000200/` holds `model.safetensors` (weights; recipe, classes and plugins in its
-header) and `training.pt` (optimiser, step, random states; loadable with `weights_only=True`). With a moving average
-of the weights, that is `model.safetensors`, and `raw.safetensors` holds the weights that training goes on from.
+`<run>/checkpoints/step-0000200/` contains `model.safetensors` (weights; recipe, classes and plugins in its header) and
+`training.pt` (optimiser, step, random states; loadable with `weights_only=True`). With a moving average of the weights,
+`model.safetensors` has the average, and `raw.safetensors` the weights that training continues from.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from det_core.engine.manifest import DamagedError, check_file, check_folder, write_manifest
-from det_core.errors import ConfigError, DetError
+from det_core.errors import ConfigError, DetError, listing
 from det_core.known import install_hint
 from det_core.load import recipe_from_plain
 from det_core.model.detector import Detector
@@ -41,7 +41,7 @@ class CheckpointError(DetError):
 
 @frozen(kw_only=True)
 class Header:
-    """What a checkpoint knows of its making. plugins: version by distribution."""
+    """The recipe, classes, plugins (version by distribution) and step of a checkpoint."""
 
     recipe: Recipe
     classes: Classes
@@ -49,7 +49,7 @@ class Header:
     step: int = 0
 
     def to_metadata(self) -> dict[str, str]:
-        """As safetensors keeps it: text by name."""
+        """The metadata of the safetensors file: text by name."""
         return {
             "format": "det 1",
             "recipe": json.dumps(self.recipe.to_plain()),
@@ -60,7 +60,7 @@ class Header:
 
 
 def weights_file(path: str | Path) -> Path:
-    """The weights that a path means: a `.safetensors` file, a checkpoint folder, or a run (its best, else its last)."""
+    """The weights file of a `.safetensors` path, a checkpoint folder, or a run (its best, or else last checkpoint)."""
     path = Path(path)
     if path.is_file():
         return path
@@ -72,7 +72,7 @@ def weights_file(path: str | Path) -> Path:
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or folder")
     raise CheckpointError(
-        f"{path}: holds no checkpoint; give a .safetensors file, a folder with {WEIGHTS}, or a run folder"
+        f"{path}: contains no checkpoint; give a .safetensors file, a folder with {WEIGHTS}, or a run folder"
     )
 
 
@@ -89,13 +89,13 @@ def step_of(checkpoint: Path) -> int:
 
 
 def last_checkpoint(run: Path) -> Path | None:
-    """The newest complete checkpoint of a run."""
+    """The newest complete checkpoint of a run, or None."""
     found = checkpoints(run)
     return found[-1] if found else None
 
 
 def best_checkpoint(run: Path) -> Path | None:
-    """The checkpoint that `best.json` names, while it is there; CheckpointError if that file is damaged."""
+    """The checkpoint in `best.json`, or None if it does not exist; CheckpointError if that file is damaged."""
     file = run / "checkpoints" / "best.json"
     try:
         name = json.loads(file.read_text(encoding="utf8"))["checkpoint"]
@@ -137,7 +137,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file aside, then rename it into place."""
+    """Write to a temporary file and rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
     temporary.write_text(text, encoding="utf8")
@@ -152,9 +152,9 @@ def save_checkpoint(
     training: dict[str, Any] | None = None,
     raw_weights: dict[str, Tensor] | None = None,
 ) -> Path:
-    """Write a checkpoint aside, sync it, and rename it into place; a kill at any moment leaves the earlier ones.
+    """Write a checkpoint to a temporary folder, sync and rename it. A kill at any time leaves the earlier checkpoints.
 
-    A run is deterministic, so a complete checkpoint of the same step is left as it is.
+    A run is deterministic, so a complete checkpoint of the same step is not written again.
     """
     folder = run / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
@@ -177,7 +177,7 @@ def save_checkpoint(
         _sync(temporary)
         temporary.rename(target)
         _sync(folder)
-    except (OSError, SafetensorError, RuntimeError) as error:  # torch says RuntimeError of a full disk
+    except (OSError, SafetensorError, RuntimeError) as error:  # torch raises RuntimeError if the disk is full
         shutil.rmtree(temporary, ignore_errors=True)
         last = last_checkpoint(run)
         kept = f"the last checkpoint is {last}" if last else "there is no earlier checkpoint"
@@ -190,7 +190,7 @@ def _cause(error: Exception) -> str:
 
 
 def mark_best(run: Path, checkpoint: Path, metric: str, value: float) -> None:
-    """Record which checkpoint is best."""
+    """Record the best checkpoint."""
     content = {"checkpoint": checkpoint.name, "metric": metric, "value": value}
     write_text(run / "checkpoints" / "best.json", json.dumps(content) + "\n")
 
@@ -204,12 +204,12 @@ def prune(run: Path, keep: int) -> None:
 
 
 def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous copies on the CPU without shared storage, as safetensors wants them."""
+    """Contiguous copies on the CPU without shared storage, as safetensors requires."""
     return {k: v.detach().to("cpu", copy=True).contiguous() for k, v in state.items()}
 
 
 def _sync(path: Path) -> None:
-    """Make sure that a file or folder has reached the disk."""
+    """Flush a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -218,10 +218,9 @@ def _sync(path: Path) -> None:
 
 
 def read_header(file: Path) -> Header:
-    """What a checkpoint's weights file says of its making.
+    """The header of a checkpoint's weights file.
 
-    Raises CheckpointError for a damaged file, one without a recipe, or one whose plugins are not here (with what to
-    install).
+    Raises CheckpointError for a damaged file, one without a recipe, or one with missing plugins (with what to install).
     """
     try:
         with safe_open(file, framework="pt") as opened:
@@ -229,7 +228,7 @@ def read_header(file: Path) -> Header:
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file}: not a readable safetensors file ({error})") from None
     if "recipe" not in metadata or "classes" not in metadata:
-        raise CheckpointError(f"{file}: carries no recipe; weights of another project are imported first")
+        raise CheckpointError(f"{file}: contains no recipe; import weights of another project first")
     try:
         plugins: dict[str, str] = json.loads(metadata.get("plugins", "{}"))
         plain, named = json.loads(metadata["recipe"]), json.loads(metadata["classes"])
@@ -245,14 +244,14 @@ def read_header(file: Path) -> Header:
 
 
 def _missing_plugins(plugins: dict[str, str]) -> str:
-    """What to install, of the plugins that a checkpoint was made with."""
-    here = plugin_manager().versions()
-    missing = [f"{name} {version} ({install_hint(name)})" for name, version in plugins.items() if name not in here]
-    return f"\nthe checkpoint was made with plugins that are not here: {', '.join(missing)}" if missing else ""
+    """The plugins of a checkpoint that are not installed, with what to install."""
+    installed = plugin_manager().versions()
+    missing = [f"{name} {version} ({install_hint(name)})" for name, version in plugins.items() if name not in installed]
+    return f"\nthe checkpoint uses plugins that are not installed: {', '.join(missing)}" if missing else ""
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """The tensors of a weights file, on the CPU; CheckpointError if it is damaged."""
+    """The tensors of a weights file, on the CPU; CheckpointError for a damaged file."""
     try:
         check_file(file)
     except DamagedError as error:
@@ -266,11 +265,11 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 def load_detector(
     checkpoint: str | Path, device: str | torch.device = "cpu", *, recipe: Recipe | None = None
 ) -> Detector:
-    """The trained detector of a checkpoint (file, folder or run), in evaluation mode; `.classes` says what it finds.
+    """The trained detector of a checkpoint (file, folder or run), in evaluation mode; see its `classes`.
 
-    recipe: its recipe with other settings for the test (thresholds, sizes); by default as it was trained.
+    recipe: the checkpoint's recipe with other test settings (thresholds, sizes); by default the checkpoint's.
 
-    Raises CheckpointError, see `read_header`.
+    Raises CheckpointError as `read_header`.
     """
     file = weights_file(checkpoint)
     header = read_header(file)
@@ -287,17 +286,17 @@ def load_detector(
 
 @frozen
 class InitReport:
-    """What `--init` did. loaded: names taken. fresh: names left at their initial values because of the classes."""
+    """The result of `--init`. loaded: names of loaded weights. fresh: names re-initialised because classes differ."""
 
     loaded: tuple[str, ...]
     fresh: tuple[str, ...]
 
 
 def initialise(detector: Detector, checkpoint: str | Path) -> InitReport:
-    """Start a detector from a checkpoint's weights: everything, or all but the class-dependent layers.
+    """Load a checkpoint's weights into a detector, as `--init` does.
 
-    Where the classes (names, in order) are the same everything is taken; otherwise the layers that the heads declare
-    class-dependent stay fresh. Raises CheckpointError if anything else is missing, left over or of another shape.
+    If the classes differ (names, in order), layers whose shape depends on the number of classes keep their initial
+    values. Raises CheckpointError if other weights are missing, unexpected or of another shape.
     """
     file = weights_file(checkpoint)
     header = read_header(file)
@@ -313,9 +312,8 @@ def initialise(detector: Detector, checkpoint: str | Path) -> InitReport:
         if k in values and k not in fresh and values[k].shape != v.shape
     ]
     if problems:
-        shown = "\n".join(f"  {p}" for p in problems[:10])
-        more = f"\n  ... and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise CheckpointError(f"{file} does not fit this detector (recipe {header.recipe.name}):\n{shown}{more}")
+        title = f"{file} does not fit this detector (recipe {header.recipe.name}):"
+        raise CheckpointError("\n".join([title, *listing(problems)]))
     loaded = {k: v for k, v in values.items() if k not in fresh}
     detector.load_state_dict(loaded, strict=False)
     return InitReport(tuple(loaded), fresh)

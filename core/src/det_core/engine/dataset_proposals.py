@@ -1,4 +1,4 @@
-"""The proposals of a detector's first stage on a whole data set, the images spread over ranks."""
+"""The proposals of a detector on a whole data set, with the images distributed over ranks."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def propose(
     world: World | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[ImageProposals]:
-    """What the detector's proposal head finds in every image, by its `test_limits`; all ranks get all of it.
+    """The proposals of the detector's proposal head in every image, limited by its `test_limits`, on all ranks.
 
     Args:
-        detector: put into evaluation mode; stays on its device. Its RoI head, if it has one, takes no part.
-        dataset: its annotations play no part.
-        transforms: from file to input; by default the detector's own.
+        detector: put into evaluation mode; stays on its device. A RoI head is ignored.
+        dataset: its annotations are ignored.
+        transforms: of the images; by default the detector's test transforms.
         workers: loader processes of this rank.
         precision: `fp32`, `bf16` or `fp16`.
-        world: the ranks that share the work; by default this process alone.
-        progress: called with images done and to do on this rank.
+        world: the ranks that share the work; by default only this process.
+        progress: called with the number of finished images and of all images of this rank.
 
     Raises:
         DetError: if the detector has no proposal head.
@@ -46,7 +46,7 @@ def propose(
     head = detector.dense_head
     if not isinstance(head, ProposalHead):
         kind = "no dense_head" if head is None else f"a {type(head).__name__}, which proposes no boxes"
-        raise DetError(f"the detector has {kind}; proposals come from an RPN, or from a two-stage detector")
+        raise DetError(f"the detector has {kind}; use an RPN or a two-stage detector")
     world = world or World(0, 1, detector.preprocess.mean.device)
     steps = [t.build() for t in (detector.test_transforms if transforms is None else transforms)]
     loader = test_loader(dataset, steps, workers, world.rank, world.size)
@@ -59,7 +59,7 @@ def propose(
 
 @torch.no_grad()
 def _of_image(detector: Detector, head: ProposalHead[Any], image: LoadedImage, precision: str) -> ImageProposals:
-    """One image's proposals, clipped to it."""
+    """The proposals of one image, clipped to it."""
     batch = to_batch(detector, [image])
     with autocast(batch.images.device, precision):
         found = head.predict(head(detector.features(batch)), batch)[0].to("cpu")

@@ -1,4 +1,4 @@
-"""What a detector costs: parameters, and the arithmetic of one image at test.
+"""The cost of a detector: parameters, and FLOPs of one test image.
 
 Letters: H W input size, R proposals. Boxes are xyxy in pixels of the padded network input.
 """
@@ -20,16 +20,17 @@ from det_core.recipe import Recipe
 from det_core.settings import evolve
 from det_core.structures import Batch, ImageInfo
 
-PROPOSALS = 1000  # where no head says how many it proposes
+PROPOSALS = 1000  # proposals per image if no head sets their number
 COCO_CLASSES, VOC_CLASSES, SAMPLE_CLASSES = 80, 20, 1
 
 
 @frozen
 class Cost:
-    """Of one detector. `parameters` counts values, `trainable` those that training changes.
+    """The cost of one detector.
 
-    `flops` of an image of `size` (H, W) by part (backbone, neck, dense_head, roi_head), as torch.utils.flop_counter
-    counts: two for each product that convolutions and matrix products sum, nothing for other work.
+    parameters: number of values. trainable: those that training changes. flops: of an image of `size` (H, W), by part
+    (backbone, neck, dense_head, roi_head), as torch.utils.flop_counter counts: two per multiply-add of convolutions and
+    matrix products, none for other operations.
     """
 
     parameters: int
@@ -39,20 +40,20 @@ class Cost:
 
     @property
     def total_flops(self) -> int:
-        """Of all parts."""
+        """The FLOPs of all parts."""
         return sum(self.flops.values())
 
 
 def recipe_cost(recipe: Recipe, size: tuple[int, int] | None = None) -> Cost:
-    """The cost of a recipe's detector with the classes of the data set that it names.
+    """The cost of a recipe's detector with the classes of its data set.
 
-    size: (H, W) of the image; None takes what the recipe resizes to, the short edge as the height.
+    size: (H, W) of the image; by default the recipe's test size, with the short edge as the height.
     """
     return measure_cost(recipe.detector, class_count(recipe), size or size_at_test(recipe))
 
 
 def class_count(recipe: Recipe) -> int:
-    """How many classes the data set of a recipe has, told without opening it: COCO's, VOC's or the sample's."""
+    """The number of classes of a recipe's data set, without opening it: that of COCO, VOC or the sample."""
     data = recipe.data.val
     if isinstance(data, SampleConfig):
         return SAMPLE_CLASSES
@@ -62,7 +63,7 @@ def class_count(recipe: Recipe) -> int:
 
 
 def size_at_test(recipe: Recipe) -> tuple[int, int]:
-    """(H, W) of the largest image that a recipe tests on, not padded."""
+    """(H, W) of the largest test image of a recipe, before padding."""
     resize = next((t for t in recipe.data.test_transforms if isinstance(t, ResizeConfig)), ResizeConfig())
     long, short = resize.scales[0]
     return short, long
@@ -71,8 +72,8 @@ def size_at_test(recipe: Recipe) -> tuple[int, int]:
 def measure_cost(config: DetectorConfig, num_classes: int, size: tuple[int, int]) -> Cost:
     """Count parameters, and FLOPs of one image of `size` (H, W) before padding.
 
-    What works on whole maps runs on torch's meta device, so it costs no time. A RoI head runs for real, on as many
-    proposals as it gets at test, and finds as many objects as it may (no score threshold): its upper bound.
+    Backbone, neck and dense head run on torch's meta device, without computation. A RoI head computes, with the test
+    number of proposals and without score threshold, which gives the upper bound.
     """
     with torch.device("meta"):
         detector = build_detector(config, num_classes, None).eval()
@@ -113,7 +114,7 @@ def _count_regions(
     shapes: list[tuple[int, ...]],
     batch: Batch,
 ) -> None:
-    """How many objects it finds hangs on values, so the RoI head works on real tensors, all 0 but for the boxes."""
+    """Run the RoI head on real tensors, all 0 except the boxes, since its number of detections depends on values."""
     assert config.roi_head is not None
     head_config: Any = config.roi_head
     if hasattr(head_config, "score_threshold"):
@@ -132,7 +133,7 @@ def _count_regions(
 
 
 def _spread_boxes(count: int, size: tuple[int, int]) -> Tensor:
-    """(count, 4) boxes of all places and sizes in an image of `size` (H, W), the same in every run."""
+    """(count, 4) boxes of random position and size in an image of `size` (H, W), equal in every run."""
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(count, 2, 2, generator=generator).sort(1).values
     height, width = size

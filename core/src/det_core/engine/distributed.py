@@ -1,7 +1,4 @@
-"""One process or many: what a rank knows of the others, and the few things it says to them.
-
-Runs are started by `torchrun`, on one node or several; without it there is one rank.
-"""
+"""Ranks and their communication. `torchrun` starts several ranks, on one node or more; without it there is one."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ T = TypeVar("T")
 
 @frozen
 class World:
-    """This rank among `size`, and the device it computes on."""
+    """The rank of this process, the number of ranks, and the device of this rank."""
 
     rank: int
     size: int
@@ -30,16 +27,16 @@ class World:
 
     @property
     def main(self) -> bool:
-        """Whether this rank writes files and speaks to the user."""
+        """Whether this rank writes files and terminal output."""
         return self.rank == 0
 
 
 def join(device: str | None = None) -> World:
-    """Join the process group that torchrun announces in the environment, or be alone.
+    """Join the process group of torchrun's environment variables, if set.
 
-    device: `cpu`, `cuda`, `cuda:1`, `mps`; by default the GPU of this rank where there is one.
+    device: `cpu`, `cuda`, `cuda:1`, `mps`; by default the GPU of this rank, or the CPU if there is none.
 
-    Raises DetError for a device that is not there.
+    Raises DetError for an unavailable device.
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     chosen = choose_device(device)
@@ -51,7 +48,7 @@ def join(device: str | None = None) -> World:
 
 
 def choose_device(device: str | None) -> torch.device:
-    """The named device, or the best there is; DetError if it is not there."""
+    """The given device, or by default a GPU if available; DetError for an unavailable device."""
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -73,13 +70,13 @@ def choose_device(device: str | None) -> torch.device:
 
 
 def leave() -> None:
-    """Leave the process group, if in one."""
+    """Leave the process group, if any."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def gather(value: T, world: World) -> list[T]:
-    """Every rank's value, on every rank, in rank order."""
+    """The values of all ranks, in rank order, on every rank."""
     if world.size == 1:
         return [value]
     values: list[T | None] = [None] * world.size
@@ -95,10 +92,10 @@ def barrier(world: World) -> None:
 
 @frozen(eq=False)
 class GlobalLosses:
-    """A step's losses over all ranks.
+    """The losses of a step over all ranks.
 
-    backward: () what this rank differentiates: its totals over the global counts, times the number of ranks, because
-    averaging of gradients divides by it. values: each global loss as a number. stop: whether a rank asks to stop.
+    backward: () the loss to differentiate on this rank: its totals divided by the global counts, times the number of
+    ranks, since DDP averages gradients. values: each global loss as a number. stop: whether a rank requests a stop.
     """
 
     backward: Tensor
@@ -115,10 +112,10 @@ def _like(totals: Tensor, count: Tensor | float) -> Tensor:
 
 
 def reduce_losses(terms: Mapping[str, LossTerm], world: World, *, stop: bool = False) -> GlobalLosses:
-    """Divide every loss by its count over all ranks: one collective carries counts, totals and the wish to stop.
+    """Divide every loss by its count over all ranks, with one collective for counts, totals and stop requests.
 
-    On one process this is `LossTerm.value` of each. Totals and counts travel as float64, so that sums do not depend
-    on how a batch is spread.
+    On one process this is `LossTerm.value` of each. Totals and counts are summed in float64, so that sums do not depend
+    on the distribution of a batch over ranks.
     """
     totals = torch.stack([t.total.detach() for t in terms.values()])
     totals = totals if totals.device.type == "mps" else totals.double()  # Apple's GPUs have no float64

@@ -1,4 +1,4 @@
-"""Evaluate a detector on a data set, the images spread over ranks."""
+"""Evaluate a detector on a data set, with the images distributed over ranks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from det_core.engine.distributed import World, gather
 from det_core.engine.predict import autocast, to_batch
 from det_core.engine.prepare_inference import for_inference
 from det_core.engine.test_time_augmentation import Augmentation, merge, unflip
-from det_core.errors import DetError
+from det_core.errors import DetError, first_few
 from det_core.evaluation.metric_config import CocoEvaluatorConfig
 from det_core.model.detector import Detector
 from det_core.slots import EvaluatorConfig, TransformConfig
@@ -24,7 +24,7 @@ Records = list[dict[str, Any]]
 
 @frozen
 class Evaluation:
-    """metrics: all evaluators' by name, fractions of 1. per_class: by class name. tables: text for the terminal."""
+    """metrics: of all evaluators, by name, fractions of 1. per_class: by class name. tables: text for the terminal."""
 
     metrics: dict[str, float]
     per_class: dict[str, dict[str, float]]
@@ -32,7 +32,7 @@ class Evaluation:
 
 
 class EvaluationStopped(Exception):
-    """Somebody asked to stop before the evaluation was complete."""
+    """`should_stop` returned True before the evaluation was complete."""
 
 
 def evaluate(
@@ -48,70 +48,70 @@ def evaluate(
     progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
-    """Detect on every image and compute the metrics; all ranks get them.
+    """Detect on every image and compute the metrics, on all ranks.
 
     Args:
         detector: put into evaluation mode; stays on its device.
-        dataset: with ground truth (and masks where an evaluator wants them).
-        evaluators: by default COCO's metrics of boxes, and of masks where the detector makes them.
-        transforms: from file to input; by default the detector's own.
+        dataset: with ground truth, and masks if an evaluator needs them.
+        evaluators: by default COCO's metrics of boxes, and of masks if the detector has a mask head.
+        transforms: of the images; by default the detector's test transforms.
         workers: loader processes of this rank.
         precision: `fp32`, `bf16` or `fp16`.
-        augmentation: views of each image whose detections are merged; by default one.
-        world: the ranks that share the work; by default this process alone.
-        progress: called with images done and to do on this rank.
-        should_stop: asked after every image.
+        augmentation: views of each image whose detections are merged; by default one view.
+        world: the ranks that share the work; by default only this process.
+        progress: called with the number of finished images and of all images of this rank.
+        should_stop: called after every image.
 
     Raises:
-        DetError: if the data set's classes are not those that the detector was trained on.
-        EvaluationStopped: where `should_stop` said so on a rank.
+        DetError: if the detector was trained on other classes than the data set's.
+        EvaluationStopped: if `should_stop` returned True on a rank.
     """
     check_classes(detector, dataset)
     detector = for_inference(detector)
     if evaluators is None:
         evaluators = (CocoEvaluatorConfig(kinds=("box", "mask") if detector.needs_masks else ("box",)),)
     world = world or World(0, 1, detector.preprocess.mean.device)
-    judges = [config.build(dataset) for config in evaluators]
+    built = [config.build(dataset) for config in evaluators]
     augmentation = augmentation or Augmentation()
     loaders, mirrored = [], []
     for view, mirror in augmentation.views(detector.test_transforms if transforms is None else transforms):
         loaders.append(test_loader(dataset, [t.build() for t in view], workers, world.rank, world.size))
         mirrored.append(mirror)
-    records: list[Records] = [[] for _ in judges]
+    records: list[Records] = [[] for _ in built]
     stopped = False
     seen = [_detections(detector, *view, precision) for view in zip(loaders, mirrored, strict=True)]
     for done, views in enumerate(zip(*seen, strict=True), 1):
         image_id = views[0][0]
         detections = views[0][1] if len(views) == 1 else merge([found for _, found in views], augmentation)
-        for judge, rows in zip(judges, records, strict=True):
-            rows += judge.encode(image_id, detections)
+        for evaluator, rows in zip(built, records, strict=True):
+            rows += evaluator.encode(image_id, detections)
         progress(done, len(loaders[0]))
         if should_stop():
             stopped = True
             break
-    everyone = gather((stopped, records), world)
-    if any(s for s, _ in everyone):
+    gathered = gather((stopped, records), world)
+    if any(s for s, _ in gathered):
         raise EvaluationStopped
-    return _judged(judges, [[row for _, r in everyone for row in r[i]] for i in range(len(judges))])
+    return _compute(built, [[row for _, r in gathered for row in r[i]] for i in range(len(built))])
 
 
 def _detections(
     detector: Detector, loader: TestLoader, mirrored: bool, precision: str
 ) -> Iterator[tuple[int, Detections]]:
-    """Image id and detections of each image of this rank, as they lie in the image itself."""
+    """Image id and detections, in pixels of the original image, of each image of this rank."""
     for image in loader:
         with autocast(detector.preprocess.mean.device, precision):
             found = detector.predict(to_batch(detector, [image]))[0].to("cpu")
         yield image.info.image_id, unflip(found, image.info.original_size[1]) if mirrored else found
 
 
-def _judged(judges: Sequence[Evaluator], records: Sequence[Records]) -> Evaluation:
-    """All evaluators' metrics of all images' records."""
+def _compute(evaluators: Sequence[Evaluator], records: Sequence[Records]) -> Evaluation:
+    """The metrics of all evaluators from the records of all images."""
     metrics: dict[str, float] = {}
     per_class: dict[str, dict[str, float]] = {}
     tables = []
-    for judge, rows in zip(judges, records, strict=True):
-        result = judge.compute(rows)
+    for evaluator, rows in zip(evaluators, records, strict=True):
+        result = evaluator.compute(rows)
         metrics.update(result.metrics)
         for name, values in result.per_class.items():
             per_class.setdefault(name, {}).update(values)
@@ -120,20 +120,16 @@ def _judged(judges: Sequence[Evaluator], records: Sequence[Records]) -> Evaluati
 
 
 def check_classes(detector: Detector, dataset: DetectionDataset) -> None:
-    """DetError if labels of the detector and of the data set mean different things."""
+    """Raise DetError if the classes of the detector and of the data set differ."""
     ours, theirs = detector.classes, dataset.classes
     if ours.names != theirs.names and len(ours) != len(theirs):
         raise DetError(
-            f"the detector finds {len(ours)} classes ({_some(ours.names)}), but {dataset.name} has {len(theirs)} "
-            f"({_some(theirs.names)}); evaluate on data with the classes it was trained on, or fine-tune it with --init"
+            f"the detector has {len(ours)} classes ({first_few(ours.names)}), but {dataset.name} has {len(theirs)} "
+            f"({first_few(theirs.names)}); evaluate on data with the detector's classes, or fine-tune it with --init"
         )
     generic = all(name.startswith("class ") for name in ours.names)
     if ours.names != theirs.names and not generic:
         raise DetError(
-            f"the detector was trained on classes {_some(ours.names)}, but {dataset.name} has {_some(theirs.names)} "
-            "under the same labels; make `categories` of the annotation files the same"
+            f"the detector was trained on classes {first_few(ours.names)}, but {dataset.name} has "
+            f"{first_few(theirs.names)} with the same labels; make `categories` of the annotation files equal"
         )
-
-
-def _some(names: Sequence[str], limit: int = 5) -> str:
-    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

@@ -1,4 +1,4 @@
-"""What a checkpoint folder holds, file by file, so that damage is noticed before anything is done with it."""
+"""The manifest of a checkpoint folder: sizes and hashes of its files, to detect damage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FORMAT = "det manifest 1"
 
 
 class DamagedError(DetError):
-    """A file of a checkpoint is not what was saved."""
+    """A file of a checkpoint is damaged."""
 
 
 def write_manifest(folder: Path) -> None:
@@ -30,7 +30,7 @@ def check_file(file: Path) -> None:
         DamagedError: if the file or the manifest is damaged, or the manifest does not list the file.
     """
     manifest = file.with_name(MANIFEST)
-    if not manifest.exists():  # a lone file, copied out of its folder
+    if not manifest.exists():  # a single file that was copied out of its folder
         return
     listed = _read(manifest)
     if file.name not in listed:

@@ -1,4 +1,4 @@
-"""From images to detections with a detector as it stands.
+"""Prediction: detections of images.
 
 Letters: h w original image size, n detections.
 """
@@ -24,7 +24,7 @@ AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def to_batch(detector: Detector, images: Sequence[LoadedImage]) -> Batch:
-    """Loaded images as a batch on the detector's device, normalised as it wants them."""
+    """Loaded images as a preprocessed batch on the detector's device."""
     given = [i.proposals for i in images]
     proposals = [p for p in given if p is not None]
     batch: Batch = detector.preprocess(
@@ -34,12 +34,12 @@ def to_batch(detector: Detector, images: Sequence[LoadedImage]) -> Batch:
 
 
 def to_targets(batch: Batch, images: Sequence[LoadedImage]) -> list[Targets]:
-    """Their targets on the batch's device, boxes in its precision."""
+    """The targets of loaded images on the batch's device, with boxes of its dtype."""
     return [i.targets.to(batch.images.device, batch.images.dtype) for i in images]
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """torch's autocast for `bf16` or `fp16`, nothing for `fp32`."""
+    """torch's autocast for `bf16` or `fp16`, and no autocast for `fp32`."""
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, AMP_TYPES[precision])
@@ -56,17 +56,16 @@ def predict(
     """Detections of each image, best first, in pixels of the original image, on the CPU.
 
     Args:
-        detector: as loaded or composed; it is put into evaluation mode and stays on its device. For many calls
-            `for_inference` makes a faster one of it.
-        images: files, (3, h, w) uint8 RGB tensors, or samples of a data set: these bring the proposals that a detector
-            without a proposal head needs.
-        batch_size: images that go through the network together.
+        detector: put into evaluation mode; stays on its device. `for_inference` makes a faster one for many calls.
+        images: files, (3, h, w) uint8 RGB tensors, or samples of a data set. A detector without a proposal head needs
+            samples with proposals.
+        batch_size: images per batch.
         precision: `fp32`, `bf16` or `fp16`.
-        augmentation: views of each image whose detections are merged; by default one.
+        augmentation: views of each image whose detections are merged; by default one view.
 
     Raises:
-        DataError: for a file that cannot be read. DetError: for a tensor of another form, or where a detector that
-            proposes no boxes itself gets no proposals.
+        DataError: for a file that cannot be read.
+        DetError: for a tensor of another shape or dtype, or if a detector without a proposal head gets no proposals.
     """
     augmentation = augmentation or Augmentation()
     views = [([t.build() for t in view], mirror) for view, mirror in augmentation.views(detector.test_transforms)]
@@ -82,7 +81,7 @@ def predict(
 def _view(
     detector: Detector, samples: Sequence[Sample], transforms: Sequence[Transform], mirrored: bool, precision: str
 ) -> list[Detections]:
-    """Detections of one view of each image, as they lie in the image itself, on the CPU."""
+    """The detections of one view of each image, in pixels of the original image, on the CPU."""
     loaded = [prepare(sample, transforms, Key()) for sample in samples]
     with autocast(detector.preprocess.mean.device, precision):
         found = [d.to("cpu") for d in detector.predict(to_batch(detector, loaded))]
@@ -90,7 +89,7 @@ def _view(
 
 
 def _sample(image: str | Path | Tensor | Sample) -> Sample:
-    """An image without annotations, or a sample as it is."""
+    """An image as a sample without annotations; a sample is returned unchanged."""
     if isinstance(image, Sample):
         return image
     if isinstance(image, Tensor):

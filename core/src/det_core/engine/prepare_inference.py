@@ -1,4 +1,4 @@
-"""A detector prepared for inference: its weights are fixed, so what depends on them alone is computed once."""
+"""Preparation of a detector for inference: what depends only on its weights is computed once."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from det_core.torch_internals import has_hooks, is_compiled
 
 
 def for_inference(detector: Detector) -> Detector:
-    """The same detector, for inference alone: the same detections up to rounding, in less time.
+    """A faster copy of a detector for inference, with the same detections up to rounding.
 
-    Batch norms are folded into convolutions once instead of in every call, and on CPUs the weights of torch's
-    convolutions are kept in the layout that they compute in (they take their memory twice). It shares its tensors with
-    the one given, which is put into evaluation mode and must not change while this one is in use. It cannot train:
-    `train()` raises TypeError. Parts that are compiled, convolutions that hooks watch, and those of another kind than
-    torch's stay as they are.
+    Batch norms are folded into convolutions once instead of in every call. On CPUs the weights of torch's convolutions
+    are also stored packed, which doubles their memory. The copy shares its tensors with the given detector, which is
+    put into evaluation mode and must not change while the copy is in use. The copy cannot train: `train()` raises
+    TypeError. Compiled modules, convolutions with hooks, and other classes of convolution are not changed.
     """
     to_channels_last(detector)
     kept: list[object] = [*detector.eval().parameters(), *detector.buffers(), detector.config]
@@ -29,5 +28,5 @@ def for_inference(detector: Detector) -> Detector:
             made[id(module)] = FixedConv2d.of(module)
         elif is_compiled(module) or next(module.children(), None) is None:
             made[id(module)] = module
-    # What is in `made` takes the place of what it was made from; modules that contain others are copied around it.
+    # deepcopy uses the objects in `made` instead of copying their originals; only container modules are copied.
     return copy.deepcopy(detector, made)

@@ -1,4 +1,4 @@
-"""One process at a time writes into a run folder."""
+"""The lock of a run folder: only one process at a time writes into it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ LOCK = ".lock"
 
 @contextmanager
 def locked(run: Path, world: World) -> Iterator[None]:
-    """Hold a run folder, which is created if necessary; the system releases it when the main rank ends.
+    """Lock a run folder, which is created if necessary. The system releases the lock when the main rank ends.
 
     Raises:
-        DetError: on every rank, if another process holds the folder (with its id and host) or it cannot be written.
+        DetError: on every rank, if another process holds the lock (with its id and host) or it cannot be written.
     """
     descriptor, problem = _opened(run) if world.main else (None, "")
     try:
@@ -33,7 +33,7 @@ def locked(run: Path, world: World) -> Iterator[None]:
 
 
 def _opened(run: Path) -> tuple[int | None, str]:
-    """The descriptor that holds the lock, and what is wrong if it does not."""
+    """The descriptor of the lock file, and the problem if it is not locked."""
     try:
         run.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(run / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
@@ -50,7 +50,7 @@ def _opened(run: Path) -> tuple[int | None, str]:
 
 
 def _take(descriptor: int) -> bool:
-    """Whether the lock is held now; file systems without locks let everybody in."""
+    """Try to take the lock; returns True also on file systems without locks."""
     if sys.platform == "win32":
         return True
     import fcntl

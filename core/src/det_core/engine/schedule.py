@@ -1,4 +1,4 @@
-"""The optimiser and its learning rate as a function of the step."""
+"""The optimiser, and its learning rate as a function of the step."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from det_core.recipe import OptimizerConfig, ScheduleConfig
 
 @frozen
 class LearningRate:
-    """Linear warm-up, then steps down after the milestone epochs; a pure function, so resuming needs no state.
+    """Linear warm-up, then steps down after the milestone epochs. A pure function, so resuming needs no state.
 
-    base: the configured rate; scale: total batch over the batch that the rate is for.
+    base: the configured rate. scale: the total batch divided by the batch that the rate is for.
     """
 
     base: float
@@ -29,7 +29,7 @@ class LearningRate:
         """The rate of 0-based step `step`."""
         epoch = step // self.steps_per_epoch
         rate = self.effective * self.schedule.gamma ** sum(epoch >= m for m in self.schedule.milestones)
-        last = self.schedule.warmup_steps - 1  # the step that first has the whole rate
+        last = self.schedule.warmup_steps - 1  # the first step with the full rate
         if step < last:
             factor = self.schedule.warmup_factor
             rate *= factor + (1 - factor) * step / last
@@ -45,10 +45,10 @@ def learning_rate(
 
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> optim.Optimizer:
-    """torch's optimiser over all parameters that train, which lie on their device; the rate is set at every step."""
+    """torch's optimiser for all trainable parameters, which must be on their device. The rate is set at every step."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    # torch's fused steps on CPUs are no faster where weights are in channels-last memory (they copy the gradients), and
-    # silently wrong where a gradient or a momentum is in another layout than its weights.
+    # On CPUs torch's fused steps are not faster with channels-last weights (they copy the gradients), and silently
+    # wrong if a gradient or momentum has another layout than its weights.
     fused = True if all(p.is_cuda for p in parameters) else None
     if config.kind == "adamw":
         return optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)

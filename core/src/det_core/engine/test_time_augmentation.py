@@ -1,4 +1,4 @@
-"""Test-time augmentation: an image seen several times, at other scales and mirrored, its detections merged.
+"""Test-time augmentation: detect on several scales and on the mirrored image, and merge the detections.
 
 Letters: n detections, h w original image size. Boxes are xyxy in pixels of the original image.
 """
@@ -20,10 +20,10 @@ from det_core.structures import Detections
 
 @frozen(kw_only=True)
 class Augmentation:
-    """Views of each image, and how their detections are merged: by one more suppression inside each class.
+    """The views of each image, and the settings of the NMS per class that merges their detections.
 
-    scales: (long edge, short edge) in place of the recipe's own; none keeps that. flip: each view mirrored, too.
-    nms_threshold: IoU above which a detection goes. max_detections: of an image, over all views.
+    scales: (long edge, short edge) of the views; empty: the recipe's scale. flip: also mirror each view.
+    nms_threshold: IoU above which a detection is suppressed. max_detections: maximum per image, over all views.
     """
 
     scales: tuple[tuple[int, int], ...] = ()
@@ -32,10 +32,10 @@ class Augmentation:
     max_detections: int = field(default=100, validator=validators.ge(1))
 
     def views(self, transforms: Sequence[TransformConfig]) -> list[tuple[tuple[TransformConfig, ...], bool]]:
-        """The transforms of each view, made from those of a test, and whether it is mirrored.
+        """The transforms of each view, given the test transforms, and whether it is mirrored.
 
         Raises:
-            DetError: for scales where the transforms do not resize.
+            DetError: if `scales` is set and the transforms have no resize.
         """
         plain = [tuple(transforms)]
         if self.scales:
@@ -43,7 +43,7 @@ class Augmentation:
             if not resizes:
                 kinds = ", ".join(t.type for t in transforms) or "none"
                 raise DetError(
-                    f"scales need a resize among the test transforms, found {kinds}; add one, or leave them out"
+                    f"scales need a resize among the test transforms, found {kinds}; add one, or do not set scales"
                 )
             at, resize = resizes[0]
             plain = [
@@ -54,14 +54,14 @@ class Augmentation:
 
 
 def unflip(found: Detections, width: int) -> Detections:
-    """Detections of an image's mirror image, width pixels wide, as they lie in the image itself."""
+    """Convert detections of the mirrored image, `width` pixels wide, to the image."""
     boxes = found.boxes[:, [2, 1, 0, 3]]
     boxes = torch.stack([width - boxes[:, 0], boxes[:, 1], width - boxes[:, 2], boxes[:, 3]], 1)
     return evolve(found, boxes=boxes, masks=None if found.masks is None else found.masks.flip(-1))
 
 
 def merge(views: Sequence[Detections], augmentation: Augmentation) -> Detections:
-    """One image's detections from those of its views: the best of those that overlap, inside each class."""
+    """Merge the detections of an image's views with NMS per class."""
     masks = [v.masks for v in views]
     together = Detections(
         boxes=torch.cat([v.boxes for v in views]),

@@ -1,4 +1,4 @@
-"""The state of a run between two steps: saved so that it goes on bit for bit."""
+"""Saving and restoring the state of a run between two steps, so that it continues bit for bit."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from det_core.model.detector import Detector
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
 
-KEEP = 2  # checkpoints beside the best
+KEEP = 2  # newest checkpoints to keep, besides the best
 
 
 @frozen(eq=False, kw_only=True)
 class Trained:
-    """All that training changes. average: a moving average of the weights, where the recipe wants one."""
+    """All objects that training changes. average: a moving average of the weights, if the recipe uses one."""
 
     detector: Detector
     optimizer: Optimizer
@@ -34,7 +34,7 @@ class Trained:
 
     @property
     def judged(self) -> Detector:
-        """The detector that is evaluated and handed out: the moving average where there is one."""
+        """The detector to evaluate and save: the moving average, if there is one."""
         if self.average is None:
             return self.detector
         averaged = self.average.module
@@ -43,7 +43,7 @@ class Trained:
 
 
 def save(run: Path, recipe: Recipe, trained: Trained, step: int, total_batch: int, world: World) -> None:
-    """A checkpoint after this step, written by the main rank; every rank gives its random states."""
+    """Save a checkpoint after this step. The main rank writes it, with the random states of all ranks."""
     states = gather(_random_states(world.device), world)
     if world.main:
         header = Header(recipe=recipe, classes=trained.detector.classes, plugins=plugin_manager().versions(), step=step)
@@ -62,9 +62,9 @@ def save(run: Path, recipe: Recipe, trained: Trained, step: int, total_batch: in
 
 
 def restore(folder: Path, recipe: Recipe, trained: Trained, total_batch: int, world: World) -> int:
-    """Put everything as it was when a checkpoint was written; returns its step.
+    """Restore the state of a checkpoint; returns its step.
 
-    Raises DetError where the recipe, the classes or the total batch are not those of the checkpoint.
+    Raises DetError if the recipe, the classes or the total batch differ from those of the checkpoint.
     """
     checkpoints.check_checkpoint(folder)
     header = checkpoints.read_header(folder / checkpoints.WEIGHTS)
@@ -73,8 +73,8 @@ def restore(folder: Path, recipe: Recipe, trained: Trained, total_batch: int, wo
     if training["total_batch"] != total_batch:
         raise DetError(
             f"{folder}: trained with {training['total_batch']} images per step, but this run has {total_batch}; resume "
-            "with as many processes (torchrun --nproc-per-node), or set data.images_per_rank or schedule.accumulate so "
-            "that the total is the same"
+            "with the same number of processes (torchrun --nproc-per-node), or set data.images_per_rank or "
+            "schedule.accumulate so that the total is equal"
         )
     weights = checkpoints.read_weights(folder / checkpoints.WEIGHTS)
     if trained.average is not None:
@@ -90,22 +90,22 @@ def restore(folder: Path, recipe: Recipe, trained: Trained, total_batch: int, wo
 
 
 def _check_same_run(folder: Path, header: Header, recipe: Recipe, detector: Detector) -> None:
-    """A run goes on with its own recipe; where the data lie and who loads them may change."""
+    """Raise DetError if recipe or classes differ; the data folder and the loader settings may change."""
 
-    def essence(of: Recipe) -> dict[str, Any]:
+    def compared(of: Recipe) -> dict[str, Any]:
         plain = of.to_plain()
         for name in ("root", "workers", "images_per_rank"):
             plain["data"].pop(name)
         plain["schedule"].pop("accumulate")
         return plain
 
-    ours, theirs = essence(recipe), essence(header.recipe)
+    ours, theirs = compared(recipe), compared(header.recipe)
     if ours != theirs:
         run = folder.parent.parent
         changed = ", ".join(name for name in ours if ours[name] != theirs.get(name))
         raise DetError(
-            f"{run} was trained with another recipe (differs in: {changed}); go on with --config {run}/recipe.yaml, or "
-            "start anew with --init and another --work-dir"
+            f"{run} was trained with another recipe (differs in: {changed}); continue with --config {run}/recipe.yaml, "
+            "or start a new run with --init and another --work-dir"
         )
     if header.classes != detector.classes:
         raise DetError(

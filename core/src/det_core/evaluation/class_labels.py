@@ -1,4 +1,4 @@
-"""What an evaluator is: it turns each image's detections into plain records, and all records into metrics."""
+"""Checks and names of a data set's classes for evaluators."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 
 def check_labels(dataset: DetectionDataset, labels: Sequence[int]) -> None:
-    """DataError for a label that the data set has no class for."""
+    """Raise DataError if the data set has no class for a label."""
     count = len(dataset.classes)
     if labels and not 0 <= min(labels) <= max(labels) < count:
         raise DataError(
             f"{dataset.name}: the detector gives label {max(labels)}, but the data set has "
-            f"{count} classes (labels 0..{count - 1}); evaluate on the data set that it was made for"
+            f"{count} classes (labels 0..{count - 1}); evaluate on data with the detector's classes"
         )
 
 
 def class_names(dataset: DetectionDataset) -> list[str]:
-    """Names of the classes, told apart by their id where two are the same."""
+    """Unique names of the classes: the id is added if two classes have the same name."""
     classes = dataset.classes
     pairs = zip(classes.names, classes.ids, strict=True)
     return [f"{name} (id {number})" if classes.names.count(name) > 1 else name for name, number in pairs]

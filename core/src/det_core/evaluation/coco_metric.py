@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @frozen(eq=False)
 class Curves:
-    """What COCO's evaluation accumulates: precision (T, R, K, A, M), recall (T, K, A, M); -1 = no ground truth."""
+    """Results of COCO's evaluation: precision (T, R, K, A, M), recall (T, K, A, M); -1 without ground truth."""
 
     precision: NDArray[np.float64]
     recall: NDArray[np.float64]
@@ -45,15 +45,15 @@ class CocoEvaluator(Evaluator):
     def __init__(self, config: CocoEvaluatorConfig, dataset: DetectionDataset) -> None:
         if "mask" in config.kinds and not dataset.has_masks:
             raise DataError(
-                f"{dataset.name}: masks are to be evaluated, but the data set was opened without masks; "
-                "evaluate `kinds: [box]`, or open it with masks=True"
+                f"{dataset.name}: the evaluator needs masks, but the data set was opened without masks; use "
+                "`kinds: [box]`, or open it with masks=True"
             )
         self.config = config
         self.dataset = dataset
         self.backend = choose_backend(config.backend)
 
     def encode(self, image_id: int, detections: Detections) -> list[dict[str, Any]]:
-        """Records with `image_id`, `category_id`, `bbox` (x, y, width, height), `score`, `segmentation` (of masks).
+        """Records with `image_id`, `category_id`, `bbox` (x, y, width, height), `score`, and for masks `segmentation`.
 
         Raises DataError for a label that the data set has no class for.
         """
@@ -72,8 +72,8 @@ class CocoEvaluator(Evaluator):
     def _add_masks(self, records: list[dict[str, Any]], masks: Tensor | None) -> None:
         if masks is None:
             raise DetError(
-                "masks are to be evaluated, but the detector gives none; evaluate `kinds: [box]`, or use a "
-                "detector with a mask head"
+                "the evaluator needs masks, but the detector gives none; use `kinds: [box]`, or a detector with a mask "
+                "head"
             )
         for record, code in zip(records, encode_masks(masks), strict=True):
             record["segmentation"] = code
@@ -111,17 +111,17 @@ class CocoEvaluator(Evaluator):
 
 
 def choose_backend(name: str) -> str:
-    """`auto` resolved to what is installed; DetError if faster-coco-eval is asked for and is not there."""
-    there = importlib.util.find_spec("faster_coco_eval") is not None
-    if name == "faster-coco-eval" and not there:
+    """Resolve `auto` to the installed backend; DetError for faster-coco-eval if it is not installed."""
+    installed = importlib.util.find_spec("faster_coco_eval") is not None
+    if name == "faster-coco-eval" and not installed:
         raise DetError(
             "backend: faster-coco-eval is not installed; `pip install faster-coco-eval`, or use `backend: auto`"
         )
-    return ("faster-coco-eval" if there else "pycocotools") if name == "auto" else name
+    return ("faster-coco-eval" if installed else "pycocotools") if name == "auto" else name
 
 
 def encode_masks(masks: Tensor) -> list[dict[str, Any]]:
-    """(n, H, W) masks, anything but 0 set, as compressed run-length codes: {"size": [H, W], "counts": text}."""
+    """(n, H, W) masks, nonzero inside, as compressed run-length codes: {"size": [H, W], "counts": text}."""
     array = (masks.detach() != 0).to("cpu", torch.uint8).numpy()
     codes = []
     for mask in array:
@@ -131,7 +131,7 @@ def encode_masks(masks: Tensor) -> list[dict[str, Any]]:
 
 
 def _as_annotations(kind: str, results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Records as COCO annotations; the area that decides small, medium and large is the mask's or the box's."""
+    """Records as COCO annotations. The area (small, medium, large) is that of the mask or the box."""
     annotations = []
     for number, record in enumerate(results, start=1):
         annotation = {key: record[key] for key in ("image_id", "category_id", "bbox", "score")}
@@ -157,13 +157,13 @@ def _faster(
 ) -> Curves:
     from faster_coco_eval import COCO, COCOeval_faster
 
-    if not detected["annotations"]:  # it has nothing to match then
+    if not detected["annotations"]:  # faster-coco-eval fails without detections
         return _pycocotools(truth, detected, iou_type, limits, by_class)
     return _run(COCOeval_faster(_indexed(COCO(), truth), _indexed(COCO(), detected), iou_type), limits, by_class)
 
 
 def _indexed(coco: Any, data: dict[str, Any]) -> Any:
-    """A COCO object of either library around this data."""
+    """Fill a COCO object of either library with data."""
     coco.dataset = data
     coco.createIndex()
     return coco
@@ -181,13 +181,13 @@ def _run(evaluation: Any, limits: tuple[int, ...], by_class: bool) -> Curves:
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    """The mean of what is there (not -1), nan if nothing is."""
+    """The mean of the values that are not -1; nan if there are none."""
     present = values[values > -1]
     return float(present.mean()) if present.size else float("nan")
 
 
 def _metrics(kind: str, curves: Curves, limits: tuple[int, ...]) -> dict[str, float]:
-    """AP at the largest limit, AR at each."""
+    """AP at the largest limit, AR at each limit."""
     metrics = {
         f"{kind}_ap": _mean(curves.precision[:, :, :, 0, -1]),
         f"{kind}_ap50": _mean(curves.precision[0, :, :, 0, -1]),
@@ -200,7 +200,7 @@ def _metrics(kind: str, curves: Curves, limits: tuple[int, ...]) -> dict[str, fl
 
 
 def _proposal_metrics(curves: Curves) -> dict[str, float]:
-    """Class-agnostic AR at each limit, and by area at the largest."""
+    """Class-agnostic AR at each limit, and by area at the largest limit."""
     metrics = {f"ar{limit}": _mean(curves.recall[:, :, 0, m]) for m, limit in enumerate(PROPOSAL_LIMITS)}
     metrics |= {
         f"ar{PROPOSAL_LIMITS[-1]}{area}": _mean(curves.recall[:, :, a, -1]) for a, area in enumerate(AREAS) if area
@@ -209,7 +209,7 @@ def _proposal_metrics(curves: Curves) -> dict[str, float]:
 
 
 def render(metrics: dict[str, float], per_class: dict[str, dict[str, float]]) -> str:
-    """Metrics as text of at most 80 columns: percent, `n/a` where there is no ground truth."""
+    """Metrics as text of at most 80 columns: percent, `n/a` without ground truth."""
     tables = []
     kinds = [kind for kind in ("box", "mask") if f"{kind}_ap" in metrics]
     if kinds:

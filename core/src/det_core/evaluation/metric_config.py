@@ -1,4 +1,4 @@
-"""Configurations of core's evaluators. Imports no torch; `build()` imports what it makes."""
+"""Configurations of core's evaluators. Imports no torch."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class CocoEvaluatorConfig(EvaluatorConfig):
 
     type: ClassVar[str] = "coco"
 
-    kinds: tuple[Kind, ...] = setting("what is evaluated", default=("box",), min_items=1, distinct=True)
+    kinds: tuple[Kind, ...] = setting("what to evaluate", default=("box",), min_items=1, distinct=True)
     backend: Literal["auto", "pycocotools", "faster-coco-eval"] = setting(
-        "who computes: auto = faster-coco-eval where installed, else pycocotools (the same numbers)", default="auto"
+        "library; auto: faster-coco-eval if installed, otherwise pycocotools (same numbers)", default="auto"
     )
-    max_detections: int = setting("best detections per image that count (boxes, masks)", default=100, least=1)
+    max_detections: int = setting("maximum detections per image (boxes, masks), best first", default=100, least=1)
 
     def needs_masks(self) -> bool:
         return "mask" in self.kinds
@@ -45,7 +45,7 @@ class CocoEvaluatorConfig(EvaluatorConfig):
         return names + [f"{kind}_ar{suffix}" for suffix in (*self.limits(), *(a for a in AREAS if a))]
 
     def limits(self) -> tuple[int, ...]:
-        """Numbers of detections per image at which recall is measured, ascending."""
+        """Maximum detections per image for the recalls, ascending."""
         return tuple(sorted({limit for limit in (1, 10, self.max_detections) if limit <= self.max_detections}))
 
     def build(self, dataset: DetectionDataset) -> Evaluator:
@@ -59,12 +59,12 @@ class CocoEvaluatorConfig(EvaluatorConfig):
 class VocEvaluatorConfig(EvaluatorConfig):
     """PASCAL VOC's metric: mean AP at one IoU, from the area below the curve (`voc_map`) and 11 points (`voc_map11`).
 
-    The former is VOC2010's and later, the latter VOC2007's. Ignored (difficult) objects count neither way.
+    `voc_map` is the metric of VOC2010 and later, `voc_map11` of VOC2007. Ignored (difficult) objects do not count.
     """
 
     type: ClassVar[str] = "voc"
 
-    iou: float = setting("overlap from which on a detection is right", default=0.5, above=0, most=1)
+    iou: float = setting("minimum IoU of a correct detection", default=0.5, above=0, most=1)
 
     def metric_names(self) -> tuple[str, ...]:
         return VOC_METRICS

@@ -1,4 +1,4 @@
-"""Metrics as text of at most 80 columns: what the evaluators' tables share."""
+"""Tables of metrics as text of at most 80 columns."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-CLASSES_SHOWN = 20  # more than these are left to the JSON
+CLASSES_SHOWN = 20  # with more classes there is no table by class, only the JSON
 WIDTH = 80
 
 
 def percent(value: float) -> str:
-    """A fraction of 1 in percent; `n/a` where there is nothing to measure."""
+    """A fraction of 1 in percent; `n/a` for nan."""
     return "n/a" if math.isnan(value) else f"{100 * value:.1f}"
 
 
 def metric_table(title: str, first: str, columns: Sequence[str]) -> Table:
-    """An empty table: names in its first column, numbers in the others."""
+    """An empty table with names in its first column and numbers in the others."""
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column(first, no_wrap=False, overflow="fold")
     for column in columns:
@@ -28,7 +28,7 @@ def metric_table(title: str, first: str, columns: Sequence[str]) -> Table:
 
 
 def as_text(tables: Sequence[Table]) -> str:
-    """The tables one below the other."""
+    """The tables as text, one below the other."""
     console = Console(file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False)
     console.print(*tables, sep="\n")
     file = console.file

@@ -1,13 +1,13 @@
 """PASCAL VOC's metric (Everingham et al., The Pascal Visual Object Classes Challenge: A Retrospective, 2015).
 
-A detection belongs to the object of its class and image that it overlaps most, ignored (difficult) ones among them. If
-that overlap reaches the threshold, it is right where it is the first of that object, in descending order of score; it
-counts neither way where the object is ignored; all others are wrong. The AP of a class is the area below its curve of
-precision over recall, made monotonic (VOC2010 and later), or the mean of that curve at recalls 0, 0.1, ... 1 (VOC2007).
-Classes without objects (that are not ignored) have none, and are left out of the mean.
+A detection is matched with the object of its class and image of the highest IoU, including ignored (difficult) objects.
+If the IoU reaches the threshold, the detection with the highest score per object is correct, and detections of ignored
+objects do not count; all others are wrong. The AP of a class is the area below its monotonic curve of precision over
+recall (VOC2010 and later), or the mean of this curve at recalls 0, 0.1, ... 1 (VOC2007). Classes without objects that
+count are excluded from the mean.
 
-Departures from the devkit: boxes are continuous, so a side is x2 - x1 with no pixel added, in objects and detections
-alike; whether a recall reaches one of the 11 points is decided in whole numbers, where the devkit's fractions round.
+Departures from the devkit: boxes are continuous, so a side is x2 - x1 without an added pixel, in objects and
+detections; recalls are compared with the 11 points in integers, while the devkit's fractions round.
 
 Letters: n detections of an image, D of a class in all images, G objects of a class in an image, K classes. Boxes are
 xyxy in pixels of the original image.
@@ -36,7 +36,7 @@ POINTS = 11
 
 @frozen(eq=False)
 class ClassScore:
-    """AP by area and by 11 points, of so many objects; nan where there are none."""
+    """AP by area and by 11 points, and the number of objects; nan without objects."""
 
     area: float
     points: float
@@ -45,7 +45,7 @@ class ClassScore:
 
 @frozen(eq=False)
 class _Truth:
-    """The objects of a class in an image: boxes (G, 4) xyxy, and which of them are ignored (G,)."""
+    """The objects of a class in an image: boxes (G, 4) xyxy, and whether each is ignored (G,)."""
 
     boxes: list[list[float]] = field(factory=list)
     ignored: list[bool] = field(factory=list)
@@ -81,7 +81,7 @@ class VocEvaluator(Evaluator):
         return EvaluationResult(metrics=metrics, per_class=per_class, table=render(metrics, by_name, self.config.iou))
 
     def _truth(self) -> list[dict[int, _Truth]]:
-        """By label, and by the row of the image in the data set: its objects."""
+        """The objects by label and by index of the image in the data set."""
         rows = {int(number): row for row, number in enumerate(self.dataset.image_ids)}
         labels = {number: label for label, number in enumerate(self.dataset.classes.ids)}
         truth: list[dict[int, _Truth]] = [defaultdict(_Truth) for _ in labels]
@@ -93,27 +93,27 @@ class VocEvaluator(Evaluator):
         return truth
 
     def _score(self, records: list[dict[str, Any]], truth: dict[int, _Truth]) -> ClassScore:
-        """The AP of one class, from all of its detections and objects."""
+        """The AP of one class from its detections and objects."""
         count = sum(not ignored for objects in truth.values() for ignored in objects.ignored)
         if not count:
             return ClassScore(float("nan"), float("nan"), 0)
-        right = self._judge(records, truth)
+        right = self._match(records, truth)
         return ClassScore(area_ap(right, count), points_ap(right, count), count)
 
-    def _judge(self, records: list[dict[str, Any]], truth: dict[int, _Truth]) -> NDArray[np.bool_]:
-        """Whether each detection of a class is right, in descending order of score, without those that do not count.
+    def _match(self, records: list[dict[str, Any]], truth: dict[int, _Truth]) -> NDArray[np.bool_]:
+        """Whether each detection of a class is correct, in descending order of score, without those that do not count.
 
-        Where scores are the same, images go in the data set's order and detections in their image's.
+        Equal scores are ordered by image, and within an image by detection.
         """
-        place = {int(number): row for row, number in enumerate(self.dataset.image_ids)}
-        records = [r for r in records if r["image_id"] in place]
-        images = np.array([place[r["image_id"]] for r in records], np.int64)
+        row_of = {int(number): row for row, number in enumerate(self.dataset.image_ids)}
+        records = [r for r in records if r["image_id"] in row_of]
+        images = np.array([row_of[r["image_id"]] for r in records], np.int64)
         boxes = np.array([r["box"] for r in records], np.float64).reshape(-1, 4)
         scores = np.array([r["score"] for r in records], np.float64)
         order = np.lexsort((images, -scores))
         images, boxes = images[order], boxes[order]
         right, counts = np.zeros(len(order), np.bool_), np.ones(len(order), np.bool_)
-        by_image = np.argsort(images, kind="stable")  # within an image still the best first
+        by_image = np.argsort(images, kind="stable")  # best first within an image
         for image, objects in truth.items():
             rows = by_image[slice(*np.searchsorted(images, (image, image + 1), sorter=by_image))]
             if not rows.size:
@@ -130,7 +130,7 @@ class VocEvaluator(Evaluator):
 
 
 def box_iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n, G) overlaps of boxes (n, 4) with boxes (G, 4); 0 where neither has an area."""
+    """(n, G) IoUs of boxes (n, 4) with boxes (G, 4); 0 if neither has an area."""
     sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
     common = sides.clip(min=0).prod(2)
     areas = (a[:, 2:] - a[:, :2]).prod(1)[:, None] + (b[:, 2:] - b[:, :2]).prod(1)[None]
@@ -139,16 +139,16 @@ def box_iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float6
 
 
 def area_ap(right: NDArray[np.bool_], count: int) -> float:
-    """The area below precision over recall, where each precision is the best at this recall or a higher one.
+    """The area below precision over recall, where each precision is the maximum at this or a higher recall.
 
-    right: (D,) whether detections are right, in descending order of score. count: objects there are.
+    right: (D,) whether detections are correct, in descending order of score. count: number of objects.
     """
     best = _best_precisions(right)
-    return float(best[right].sum() / count)  # recall grows by 1 / count at each right one, and at no other
+    return float(best[right].sum() / count)  # each correct detection, and no other, increases recall by 1 / count
 
 
 def points_ap(right: NDArray[np.bool_], count: int) -> float:
-    """The mean of the best precisions at recalls of at least 0, 0.1, ... 1; arguments as `area_ap`."""
+    """The mean of the maximum precisions at recalls of at least 0, 0.1, ... 1; arguments as in `area_ap`."""
     best, found = _best_precisions(right), right.cumsum()
     total = 0.0
     for point in range(POINTS):
@@ -158,20 +158,20 @@ def points_ap(right: NDArray[np.bool_], count: int) -> float:
 
 
 def _best_precisions(right: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(D,) the best precision of this detection and all after it."""
+    """(D,) the maximum precision at each detection and all after it."""
     precision = right.cumsum() / np.arange(1, len(right) + 1)
     best: NDArray[np.float64] = np.maximum.accumulate(precision[::-1])[::-1]
     return best
 
 
 def _mean(values: list[float]) -> float:
-    """The mean of what is not nan; nan if nothing is there."""
+    """The mean of the values that are not nan; nan if there are none."""
     present = [value for value in values if not np.isnan(value)]
     return float(np.mean(present)) if present else float("nan")
 
 
 def render(metrics: dict[str, float], classes: dict[str, ClassScore], iou: float) -> str:
-    """Metrics as text of at most 80 columns: percent, `n/a` where there are no objects."""
+    """Metrics as text of at most 80 columns: percent, `n/a` without objects."""
     table = metric_table(f"VOC metrics at IoU {iou:g} (percent)", "class", ["AP", "AP 11 points", "objects"])
     if 1 < len(classes) <= CLASSES_SHOWN:
         for name, score in classes.items():

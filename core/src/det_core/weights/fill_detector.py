@@ -1,4 +1,4 @@
-"""Filling detectors and backbones with the weights of other projects, completely or not at all."""
+"""Import of other projects' weights into detectors and backbones, completely or not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from attrs import frozen
 
-from det_core.errors import WeightsError
+from det_core.errors import WeightsError, first_few
 from det_core.weights.initial_weights import not_pretrained
 from det_core.weights.translate_names import (
     Origin,
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from det_core.model.detector_config import DetectorConfig
 
 COUNTER = "num_batches_tracked"
-CLASSIFIERS = ("fc.", "stem.fc.", "linear.")  # of ImageNet models; a detector has no use for them
+CLASSIFIERS = ("fc.", "stem.fc.", "linear.")  # in ImageNet models; detectors do not use them
 
 
 @frozen
 class ImportReport:
-    """What an import did.
+    """The result of an import.
 
-    filled: our key to the source's key. ignored: source keys that were left out: they carry nothing (counters of
-    batch norm), or belong to what the model has not (a classifier, later stages). changed: our key to how its value
-    was changed on the way. derived: our keys that follow from others (statistics of a folded norm).
+    filled: det's key to the source's key. ignored: source keys that were not used: counters of batch norm, and parts
+    that the model does not have (a classifier, later stages). changed: det's key to the conversion of its value.
+    derived: det's keys that were computed from others (statistics of a folded norm).
     """
 
     filled: Mapping[str, str]
@@ -46,7 +46,7 @@ class ImportReport:
 
 
 def import_weights(state_dict: Mapping[str, Any], *, source: str, detector: Detector) -> ImportReport:
-    """Fill a detector with another project's weights, completely or not at all.
+    """Load another project's weights into a detector, completely or not at all.
 
     Args:
         state_dict: the source's names to tensors or numpy arrays.
@@ -54,8 +54,8 @@ def import_weights(state_dict: Mapping[str, Any], *, source: str, detector: Dete
         detector: built from a configuration; its weights are replaced in place.
 
     Raises:
-        WeightsError: for keys of ours that stay unfilled, keys of theirs that are left over, or shapes that differ,
-            all of them listed; for weights of mmdet 1.x. The detector is then unchanged.
+        WeightsError: lists all missing keys, unexpected keys and shapes that differ; also for weights of mmdet 1.x. The
+            detector is then unchanged.
     """
     if detector.config is None:
         raise WeightsError("the detector was not built from a configuration, so its parts' weight maps are unknown")
@@ -73,15 +73,15 @@ def import_weights(state_dict: Mapping[str, Any], *, source: str, detector: Dete
 def import_backbone(
     state_dict: Mapping[str, Any], *, source: str, detector: Detector
 ) -> tuple[dict[str, Tensor], ImportReport]:
-    """Another project's ImageNet weights under the names that `pretrained` wants.
+    """Another project's ImageNet weights with the names that `pretrained` expects.
 
-    The backbone of the detector is filled, and the trunk of its RoI head where it has one.
+    They are also loaded into the backbone of the detector, and into the trunk of its RoI head, if any.
 
     Returns:
-        The values by their names in the ImageNet model (a backbone's and a trunk's together), and what was done.
+        The values by their names in the ImageNet model (of backbone and trunk), and the report.
 
     Raises:
-        WeightsError: as `import_weights`. Whole stages that the detector has not are left out, and reported.
+        WeightsError: as `import_weights`. Whole stages that the detector does not have are ignored and reported.
     """
     if detector.config is None:
         raise WeightsError("the detector was not built from a configuration, so its parts' weight maps are unknown")
@@ -105,11 +105,11 @@ def import_backbone(
 
 
 class _Filling:
-    """An import under way: what was found for each key, and what is wrong."""
+    """The state of an import: the values found, and the problems."""
 
     def __init__(self, source: str, state: Mapping[str, Any], names: Mapping[str, str]) -> None:
         self.source, self.state, self.names = source, state, names
-        self.filled: dict[str, str] = {}  # our key to the file's
+        self.filled: dict[str, str] = {}  # det's key to the file's
         self.modern_name: dict[str, str] = {}
         self.changed: dict[str, str] = {}
         self.derived: list[str] = []
@@ -120,15 +120,15 @@ class _Filling:
     def values(
         self, detector: nn.Module, ours: Mapping[str, Tensor], find: Callable[[str], Origin]
     ) -> dict[str, Tensor]:
-        """A value for each of our keys; problems are kept for `finish`."""
+        """The values of det's keys `ours`; `finish` raises the problems."""
         import torch
 
         values: dict[str, Tensor] = {}
-        for key, wanted in ours.items():
+        for key, expected in ours.items():
             origin = find(key)
             self.used.add(origin.name)
             if origin.name not in self.names:
-                made = self._derive(detector, key, origin.name, wanted)
+                made = self._derive(detector, key, origin.name, expected)
                 if made is not None:
                     values[key] = made
                 elif not key.endswith(COUNTER):
@@ -137,16 +137,16 @@ class _Filling:
             theirs = self.names[origin.name]
             raw = torch.as_tensor(self.state[theirs])
             value = origin.change.apply(raw) if origin.change and raw.dim() else raw
-            if value.shape != wanted.shape:
-                self.problems.append(_mismatch(key, wanted, theirs, raw, origin))
+            if value.shape != expected.shape:
+                self.problems.append(_mismatch(key, expected, theirs, raw, origin))
             if origin.change:
                 self.changed[key] = origin.change.note
             self.filled[key], self.modern_name[key] = theirs, origin.name
             values[key] = value
         return values
 
-    def _derive(self, detector: nn.Module, key: str, theirs: str, wanted: Tensor) -> Tensor | None:
-        """Statistics of a norm that is folded into its affine part: mean 0, and a variance that gives a factor of 1."""
+    def _derive(self, detector: nn.Module, key: str, theirs: str, expected: Tensor) -> Tensor | None:
+        """Statistics of a norm that is folded into its affine part: mean 0 and variance 1 - eps."""
         import torch
 
         module, _, kind = key.rpartition(".")
@@ -156,13 +156,13 @@ class _Filling:
             return None
         self.derived.append(key)
         if kind == "running_mean":
-            return torch.zeros_like(wanted)
+            return torch.zeros_like(expected)
         norm = detector.get_submodule(module)
         assert isinstance(norm, torch.nn.BatchNorm2d)  # no other norm has running statistics
-        return torch.ones_like(wanted) - norm.eps
+        return torch.ones_like(expected) - norm.eps
 
     def finish(self, title: str, unneeded: Callable[[str], bool]) -> None:
-        """Sort what is left over, and raise if anything is wrong."""
+        """Record the source keys that may be ignored, and raise WeightsError if there are problems."""
         left = [name for name in self.names if name not in self.used]
         self.ignored = [self.names[name] for name in left if unneeded(name)]
         over = [f"left over in the source: {self.names[name]}" for name in left if not unneeded(name)]
@@ -173,15 +173,15 @@ class _Filling:
         return ImportReport(self.filled, tuple(self.ignored), self.changed, tuple(self.derived))
 
 
-def _mismatch(key: str, wanted: Tensor, theirs: str, raw: Tensor, origin: Origin) -> str:
+def _mismatch(key: str, expected: Tensor, theirs: str, raw: Tensor, origin: Origin) -> str:
     note = f" ({origin.change.note})" if origin.change else ""
-    return f"shapes differ: {theirs} is {tuple(raw.shape)}{note}, {key} is {tuple(wanted.shape)}"
+    return f"shapes differ: {theirs} is {tuple(raw.shape)}{note}, {key} is {tuple(expected.shape)}"
 
 
 def class_count(state_dict: Mapping[str, Any], *, source: str, config: DetectorConfig) -> int | None:
-    """How many foreground classes a detector's weights are for; None where no layer depends on it.
+    """The number of foreground classes of a detector's weights; None if no layer depends on it.
 
-    Every layer whose shape grows with the classes says a number; WeightsError if they disagree, or none is there.
+    It is computed from the shapes of all class-dependent layers; WeightsError if they disagree or none is found.
     """
     import torch
 
@@ -205,18 +205,18 @@ def class_count(state_dict: Mapping[str, Any], *, source: str, config: DetectorC
     if len(found) > 1:
         said = ", ".join(f"{count} by {name}" for count, name in sorted(found.items()))
         raise WeightsError(
-            f"the layers do not agree on the number of classes: {said}; these weights are of no one model"
+            f"the layers do not agree on the number of classes: {said}; the weights are not from a single model"
         )
     if asked and not found:
         raise WeightsError(
-            f"the number of classes cannot be read: none of {_some(asked)} is there in a fitting shape; "
-            "is this the right recipe, and the right source?"
+            f"the number of classes cannot be determined: none of {first_few(asked)} is present in a matching shape; "
+            "check the recipe and the source"
         )
     return next(iter(found), None)
 
 
 def _solve(one: Sequence[int], two: Sequence[int], found: Sequence[int]) -> int | None:
-    """The count that gives the shape found, from the shapes for 1 and 2 classes; None if none does."""
+    """The class count with the shape `found`, given the shapes for 1 and 2 classes; None if there is none."""
     if len(found) != len(one):
         return None
     counts = set()
@@ -231,22 +231,16 @@ def _solve(one: Sequence[int], two: Sequence[int], found: Sequence[int]) -> int 
     return counts.pop() if len(counts) == 1 else None
 
 
-def _some(names: Sequence[str], limit: int = 4) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return f"{', '.join(names[:limit])}{more}"
-
-
 def refuse_legacy(source: str, keys: Mapping[str, object], config: DetectorConfig | None, version: str = "") -> None:
-    """WeightsError for weights of mmdet 1.x: by the version its file names, or by a two-stage model's names."""
+    """Raise WeightsError for weights of mmdet 1.x, recognised by the version or a two-stage model's names."""
     if source != "mmdet":
         return
     two_stage = config is not None and config.roi_head is not None
     old_names = two_stage and any(k.startswith("bbox_head.") for k in keys)
     old_version = version.startswith(("0.", "1."))
     if old_names or old_version:
-        how = f"its file says version {version}" if old_version else "its RoI head is called bbox_head, not roi_head"
+        how = f"the file says version {version}" if old_version else "its RoI head is named bbox_head, not roi_head"
         raise WeightsError(
-            f"these are weights of mmdet 1.x ({how}), which are not supported: they have background as class 0 and "
-            "boxes that include their last pixel (+1), so they would load and be wrong; take a 2.x or 3.x checkpoint "
-            "of the same model"
+            f"these are weights of mmdet 1.x ({how}), which are not supported: class 0 is background and boxes include "
+            "their last pixel (+1), so results would be wrong; use a 2.x or 3.x checkpoint of the same model"
         )

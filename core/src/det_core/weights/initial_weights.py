@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/MSRA"
 OPENMMLAB = "https://download.openmmlab.com/pretrain/third_party"
-# Names of models that are not downloaded here, and where their files are.
-ELSEWHERE = {
+# Models of other projects, which are not downloaded automatically, and their files.
+FOREIGN_MODELS = {
     "detectron2:R-50": f"{DETECTRON2}/R-50.pkl",
     "detectron2:R-101": f"{DETECTRON2}/R-101.pkl",
     "mmdet:resnext101_32x4d": f"{OPENMMLAB}/resnext101_32x4d-a5af3160.pth",
@@ -26,17 +26,17 @@ ELSEWHERE = {
     "mmdet:jhu/resnext50_32x4d_gn_ws": f"{OPENMMLAB}/resnext50_32x4d_gn_ws-0d87ac85.pth",
     "mmdet:jhu/resnext101_32x4d_gn_ws": f"{OPENMMLAB}/resnext101_32x4d_gn_ws-34ac1a9e.pth",
 }
-TO_SET = "--set detector.backbone.pretrained={path} (and, where the RoI head has a trunk, as in the C4 models, {trunk})"
+TO_SET = "--set detector.backbone.pretrained={path} (and, if the RoI head has a trunk, as in the C4 models, {trunk})"
 TRUNK = "--set detector.roi_head.trunk.pretrained={path}"
 
 
 def how_to_set(path: str) -> str:
-    """The overrides that make a recipe start from a file."""
+    """The overrides that set the initial weights of a recipe to a file."""
     return TO_SET.format(path=path, trunk=TRUNK.format(path=path))
 
 
 def not_pretrained(module: nn.Module) -> tuple[str, ...]:
-    """Beginnings of the names of what no ImageNet model has."""
+    """Prefixes of the names of layers without pretrained weights."""
     from det_core.contracts import NotPretrained
 
     return tuple(f"{name}." for name, part in module.named_modules() if isinstance(part, NotPretrained))
@@ -45,14 +45,18 @@ def not_pretrained(module: nn.Module) -> tuple[str, ...]:
 def load_initial(
     module: nn.Module, spec: str, *, ignore: tuple[str, ...] = ("fc.",), only: str = "", fresh: tuple[str, ...] = ()
 ) -> None:
-    """Fill a backbone with ImageNet weights: `torchvision:NAME` (downloaded once by torchvision) or a local file.
+    """Load ImageNet weights into a backbone, or into a stage of one. Names in the weights must be torchvision's.
 
-    `torchvision:NAME@WEIGHTS` means others than its IMAGENET1K_V1. Layers of ours that begin with `fresh` are not
-    expected in the file, and stay as they are.
+    Args:
+        module: the backbone or stage.
+        spec: `torchvision:NAME` for IMAGENET1K_V1 weights, `torchvision:NAME@WEIGHTS` for others (both are downloaded
+            once), or a local file.
+        ignore: ignore weights whose names begin with these (the classifier).
+        only: ignore weights whose names do not begin with this (the stage).
+        fresh: layers of the module with these prefixes keep their initial values and need not be in the weights.
 
-    Names must be torchvision's; those that begin with `ignore` (the classifier) are left out, and those that do not
-    begin with `only` (the stage of a backbone that `module` is). Raises WeightsError for an unknown name, no network,
-    a damaged file, or weights that do not fit.
+    Raises:
+        WeightsError: for an unknown name, a failed download, a damaged file, or weights that do not fit.
     """
     state = _read(spec)
     state = {k: v for k, v in state.items() if not k.startswith(ignore) and k.startswith(only)}
@@ -72,32 +76,33 @@ def load_initial(
 
 
 def _read(spec: str) -> dict[str, Tensor]:
-    """The weights that a name or path means."""
+    """The weights of a name or path."""
     if spec.startswith("torchvision:"):
         return _torchvision_weights(spec.removeprefix("torchvision:"))
-    if spec in ELSEWHERE or spec.startswith(("detectron2:", "mmdet:")):
-        raise WeightsError(_elsewhere(spec))
+    if spec in FOREIGN_MODELS or spec.startswith(("detectron2:", "mmdet:")):
+        raise WeightsError(_foreign_model_message(spec))
     path = Path(spec).expanduser()
     if path.suffix == ".pkl":
         raise WeightsError(
-            f"{path}: a pickle of another project is converted first: det-core import-weights {path} --from detectron2 "
+            f"{path}: a pickle of another project must be converted: det-core import-weights {path} --from detectron2 "
             f"--recipe RECIPE -o backbone.safetensors, then {how_to_set('backbone.safetensors')}"
         )
     return read_state_dict(path)
 
 
-def _elsewhere(spec: str) -> str:
-    """Where the weights of another project come from, and what to do with the file."""
+def _foreign_model_message(spec: str) -> str:
+    """How to get and convert the weights of another project."""
     source = spec.partition(":")[0]
-    if spec not in ELSEWHERE:
-        known = ", ".join(ELSEWHERE)
-        return f"no initial weights are known by the name {spec!r}; known: {known}, torchvision:NAME, or a file's path"
-    url = ELSEWHERE[spec]
+    if spec not in FOREIGN_MODELS:
+        known = ", ".join(FOREIGN_MODELS)
+        return f"unknown initial weights {spec!r}; allowed: {known}, torchvision:NAME, or a file's path"
+    url = FOREIGN_MODELS[spec]
     file = url.rpartition("/")[2]
     return (
-        f"initial weights {spec!r} are a file of another project, which is not downloaded by itself: fetch {url}, "
-        f"convert it with det-core import-weights {file} --from {source} --recipe RECIPE -o backbone.safetensors, and "
-        f"give it with {how_to_set('backbone.safetensors')}; null in place of the path trains from random weights"
+        f"initial weights {spec!r} are a file of another project, which is not downloaded automatically: download "
+        f"{url}, convert it with det-core import-weights {file} --from {source} --recipe RECIPE -o "
+        f"backbone.safetensors, and use it with {how_to_set('backbone.safetensors')}; use null as the path to train "
+        "from random weights"
     )
 
 
@@ -117,12 +122,12 @@ def _torchvision_weights(name: str) -> dict[str, Tensor]:
         weights = known_weights[which or "IMAGENET1K_V1"]
     except KeyError:
         allowed = ", ".join(f"{model}@{w.name}" for w in known_weights)
-        raise WeightsError(f"torchvision has no ImageNet weights named {name!r}; it has {allowed}") from None
+        raise WeightsError(f"torchvision has no ImageNet weights named {name!r}; available: {allowed}") from None
     try:
         return cast("dict[str, Tensor]", weights.get_state_dict(progress=True, check_hash=True, weights_only=True))
     except (OSError, RuntimeError) as error:
         raise WeightsError(
-            f"torchvision:{name} cannot be downloaded from {weights.url} ({error}); fetch that file elsewhere and give "
-            "its path with --set detector.backbone.pretrained=PATH, or train from random weights with "
+            f"torchvision:{name} cannot be downloaded from {weights.url} ({error}); download the file on another "
+            "machine and set its path with --set detector.backbone.pretrained=PATH, or train from random weights with "
             "--set detector.backbone.pretrained=null"
         ) from None

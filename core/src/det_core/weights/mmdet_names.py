@@ -1,4 +1,4 @@
-"""How mmdet names layers that several plugins build, for their weight maps. Imports no torch."""
+"""mmdet's names of layers that several plugins build, for their weight maps. Imports no torch."""
 
 from __future__ import annotations
 

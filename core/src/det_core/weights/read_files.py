@@ -1,7 +1,7 @@
-"""Reading other people's checkpoint files without running anything that they bring.
+"""Reading checkpoints of other projects without running code from them.
 
-torch files are read with `weights_only=True`; the log objects that they carry beside their weights become inert
-stand-ins. Other pickles are read by an unpickler that can rebuild arrays, and nothing else.
+torch files are read with `weights_only=True`; other objects in them, such as logs, become inert stand-ins. Other
+pickles are read with an unpickler that can only build arrays.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from det_core.errors import WeightsError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Classes and functions that checkpoints of mmdet, mmengine and torchvision's training scripts name beside the weights.
-# None of them is imported or called: each name stands for `Inert`. `getattr` is how a pickle names a method.
+# Classes and functions in checkpoints of mmdet, mmengine and torchvision's training scripts besides the weights. None
+# of them is imported or called: `Inert` replaces each. Pickles refer to methods with `getattr`.
 STAND_INS = (
     "mmengine.logging.history_buffer.HistoryBuffer",
     "mmengine.config.config.Config",
@@ -50,7 +50,7 @@ STAND_INS = (
 
 
 class Inert:
-    """Stands for an object that is not wanted: takes anything, keeps nothing, does nothing."""
+    """Replaces an object that is not needed: accepts all arguments and does nothing."""
 
     def __new__(cls, *args: object, **kwargs: object) -> Inert:
         return object.__new__(cls)
@@ -64,7 +64,7 @@ class Inert:
 
 @frozen(eq=False)
 class SourceFile:
-    """A checkpoint of another project: its weights by name, and the plain values that it carries beside them."""
+    """A checkpoint of another project: its weights by name, and its metadata as plain values."""
 
     path: Path
     state: Mapping[str, Any]
@@ -72,12 +72,12 @@ class SourceFile:
 
     @property
     def version(self) -> str:
-        """Of mmdet, where the file says so."""
+        """The version of mmdet, if the file records it, or ""."""
         return str(self.meta.get("mmdet_version") or "")
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """Names of the classes, where the file says so (mmdet)."""
+        """The names of the classes, if the file records them (mmdet)."""
         described = self.meta.get("dataset_meta")
         inner = described if isinstance(described, dict) else {}
         for found in (self.meta.get("CLASSES"), inner.get("classes"), inner.get("CLASSES")):
@@ -87,9 +87,9 @@ class SourceFile:
 
 
 def read_source(path: Path) -> SourceFile:
-    """A checkpoint file of any source, nothing executed: `.safetensors`, torch's own, or a pickle of arrays (`.pkl`).
+    """Read a checkpoint of any source, without running code: safetensors, a torch file, or a pickle of arrays (`.pkl`).
 
-    Raises WeightsError for a file that is missing, damaged, holds no weights, or wants anything run.
+    Raises WeightsError for a file that is missing or damaged, contains no weights, or requires other objects.
     """
     content = _arrays(path) if path.suffix == ".pkl" else _content(path)
     state = _state_dict(path, content)
@@ -98,9 +98,9 @@ def read_source(path: Path) -> SourceFile:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """A state dict from a `.safetensors` file or a torch file (read with `weights_only=True`), nothing executed.
+    """Read a state dict from a `.safetensors` file or a torch file, without running code.
 
-    Raises WeightsError for a file that is missing, damaged, holds anything but tensors, or is something else.
+    Raises WeightsError for a file that is missing or damaged, or contains anything but tensors.
     """
     return _state_dict(path, _content(path))
 
@@ -111,19 +111,18 @@ def _content(path: Path) -> Any:
 
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
-    # torch's type for a pair of a stand-in and the name that it stands for is wider than what it takes
-    admitted: list[Any] = [(Inert, name) for name in STAND_INS]
+    allowed: list[Any] = [(Inert, name) for name in STAND_INS]  # Any, since torch's stubs lack (class, name) pairs
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        with torch.serialization.safe_globals(admitted):
+        with torch.serialization.safe_globals(allowed):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can fail in any way that a pickle can
-        raise WeightsError(f"{path}: not a readable checkpoint ({_unreadable(error)})") from None
+        raise WeightsError(f"{path}: not a readable checkpoint ({_reason(error)})") from None
 
 
 def _state_dict(path: Path, content: Any) -> dict[str, Any]:
-    """The weights of what a file holds, by name: the whole of it, or what it has under `state_dict` or `model`."""
+    """The weights in a file's content, by name: under `state_dict` or `model`, or the whole content."""
     import numpy as np
     import torch
 
@@ -133,37 +132,37 @@ def _state_dict(path: Path, content: Any) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(
         isinstance(k, str) and isinstance(v, (torch.Tensor, np.ndarray)) for k, v in content.items()
     ):
-        raise WeightsError(f"{path}: holds no state dict (a mapping of names to tensors)")
+        raise WeightsError(f"{path}: contains no state dict (a mapping of names to tensors)")
     return dict(content)
 
 
-def _unreadable(error: Exception) -> str:
-    """Why a file cannot be read, in a line, without torch's advice to let it run whatever code it brings."""
+def _reason(error: Exception) -> str:
+    """Why a file cannot be read, in one line, without torch's advice to allow arbitrary code."""
     if isinstance(error, pickle.UnpicklingError):
         named = re.search(r"GLOBAL (\S+)", str(error))
         if named is None:
-            return "damaged, or no file of torch.save"
-        return f"it holds a {named[1]}, and only tensors and plain values are loaded; save the state dict alone"
+            return "damaged, or not a file of torch.save"
+        return f"it contains a {named[1]}, but only tensors and plain values are loaded; save only the state dict"
     sentence = str(error).partition("\n")[0].partition(". ")[0]
     return sentence or type(error).__name__
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
-    """What `_codecs.encode` does for bytes in a pickle of protocol 2, and for nothing else."""
+    """Replaces `_codecs.encode`, which pickles of protocol 2 call for bytes; other encodings are refused."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"GLOBAL _codecs.encode to {encoding}")
     return text.encode("latin1")
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Rebuilds numpy arrays and plain values; refuses every other name before anything is imported or called."""
+    """Builds numpy arrays and plain values; refuses every other name without importing or calling it."""
 
     def find_class(self, module: str, name: str) -> Any:
         import numpy as np
 
         wanted = (module.replace("numpy._core", "numpy.core"), name)
         if wanted == ("numpy.core.multiarray", "_reconstruct"):
-            return np.ndarray.__reduce__(np.empty(0))[0]  # numpy's own function, wherever this version keeps it
+            return np.ndarray.__reduce__(np.empty(0))[0]  # independent of where this version of numpy defines it
         if wanted == ("numpy", "ndarray"):
             return np.ndarray
         if wanted == ("numpy", "dtype"):
@@ -174,7 +173,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _arrays(path: Path) -> Any:
-    """What a pickle of arrays holds, as detectron2's ImageNet models are."""
+    """The content of a pickle of arrays, such as detectron2's ImageNet models."""
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
     try:
@@ -182,7 +181,7 @@ def _arrays(path: Path) -> Any:
         content = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
     except Exception as error:  # a damaged file can fail in any way that a pickle can
         named = re.search(r"GLOBAL (.+)", str(error))
-        reason = f"it holds a {named[1]}, and only arrays and plain values are loaded" if named else "damaged"
+        reason = f"it contains a {named[1]}, but only arrays and plain values are loaded" if named else "damaged"
         raise WeightsError(f"{path}: not a readable pickle of arrays ({reason})") from None
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         content = content["model"]

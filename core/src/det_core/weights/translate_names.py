@@ -1,4 +1,4 @@
-"""Names of weights: ours to those of other projects."""
+"""Translation of det's parameter names to those of other projects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SOURCES = ("mmdet", "torchvision", "detectron2")
 
-# Names that older files of a source have, and what newer ones call the same.
+# Names in older files of a source, and the same names in newer files.
 OLDER: Mapping[str, tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]] = {
     "torchvision": (
         (r"backbone\.fpn\.(inner|layer)_blocks\.(\d+)\.(weight|bias)$", r"backbone.fpn.\1_blocks.\2.0.\3"),
@@ -34,19 +34,19 @@ OLDER: Mapping[str, tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 
 @frozen(eq=False)
 class Origin:
-    """Where a weight of ours comes from: the source's name, and what is done to the value."""
+    """The source of a parameter: its name there, and the conversion of its value."""
 
     name: str
     change: Change | None = None
 
 
 def translate(source: str, config: Component, key: str) -> str:
-    """The source's name of our `key` in a component; WeightsError if nobody says how its names translate."""
+    """The source's name of det's `key` in a component; WeightsError if there is no weight map."""
     return locate(source, names_of(source, config), key).name
 
 
 def names_of(source: str, config: Component) -> Names:
-    """What the component's weight map says; WeightsError if it has none for this source."""
+    """The names in a component's weight map; WeightsError if it has none for this source."""
     weight_map = plugin_manager().weight_map(source, type(config))
     if weight_map is None:
         owner = plugin_manager().provider(type(config))
@@ -59,7 +59,7 @@ def names_of(source: str, config: Component) -> Names:
 
 
 def locate(source: str, names: Names, key: str) -> Origin:
-    """Where our `key` comes from."""
+    """The source of det's `key`."""
     for ours, part in names.parts.items():
         if key.startswith(f"{ours}."):
             inner = locate(source, names_of(source, part.config), key[len(ours) + 1 :])
@@ -73,24 +73,24 @@ def locate(source: str, names: Names, key: str) -> Origin:
 
 
 def check_source(source: str) -> None:
-    """WeightsError for a source that is not known."""
+    """Raise WeightsError for an unknown source."""
     if source not in SOURCES:
         raise WeightsError(f"unknown source {source!r}; allowed: {', '.join(SOURCES)}")
 
 
 def holds_detector(source: str, keys: Iterable[str]) -> bool:
-    """Whether these are the names of a whole detector, not of a backbone alone."""
+    """Whether the names are those of a whole detector, not only of a backbone."""
     check_source(source)
     return any(key.startswith("backbone.") for key in keys)
 
 
 def detector_names(source: str, config: DetectorConfig, keys: Iterable[str]) -> Names:
-    """The parts of a whole detector under the source's top-level names."""
+    """The parts of a whole detector, with the source's top-level names."""
     check_source(source)
     if source == "detectron2":
         raise WeightsError(
-            "of detectron2 only backbones are imported, and these are the weights of a whole detector; "
-            "give a file of its ImageNet models such as MSRA/R-50.pkl"
+            "only backbones can be imported from detectron2, but these are the weights of a whole detector; use a file "
+            "of its ImageNet models such as MSRA/R-50.pkl"
         )
     parts: dict[str, Part] = {}
     for ours, (theirs, part) in _parts(source, config, list(keys)).items():
@@ -100,10 +100,10 @@ def detector_names(source: str, config: DetectorConfig, keys: Iterable[str]) -> 
 
 
 def _parts(source: str, config: DetectorConfig, keys: list[str]) -> dict[str, tuple[str, Component | None]]:
-    """Our part to their prefix and its configuration."""
+    """Maps det's part to the source's prefix and the part's configuration."""
     if source == "torchvision":
         head = "rpn.head" if isinstance(config.dense_head, ProposalHeadConfig) else "head"
-        # Its FPN models keep backbone and pyramid apart; SSD's backbone holds all that comes before its head.
+        # FPN models separate backbone and pyramid; SSD's backbone contains everything before the head.
         apart = config.neck is not None and any(key.startswith("backbone.body.") for key in keys)
         return {
             "backbone": ("backbone.body" if apart else "backbone", config.backbone),
@@ -121,12 +121,12 @@ def _parts(source: str, config: DetectorConfig, keys: list[str]) -> dict[str, tu
 
 
 def backbone_names(config: DetectorConfig) -> Names:
-    """The parts of a detector that an ImageNet model fills: the backbone, and a trunk of the RoI head."""
+    """The parts of a detector with ImageNet weights: the backbone, and a trunk of the RoI head."""
     return Names(parts={ours: Part(part, "") for ours, part in backbone_parts(config).items()})
 
 
 def backbone_parts(config: DetectorConfig) -> dict[str, Component]:
-    """Path to configuration of these parts."""
+    """Maps the paths of these parts to their configurations."""
     parts: dict[str, Component] = {"backbone": config.backbone}
     if config.roi_head is not None:
         for field in fields_of(type(config.roi_head)):
@@ -137,7 +137,7 @@ def backbone_parts(config: DetectorConfig) -> dict[str, Component]:
 
 
 def modern(source: str, keys: Iterable[str]) -> dict[str, str]:
-    """The names that the maps speak of to the file's own, which may be older, or wrapped for several GPUs."""
+    """Maps the names in weight maps to those in the file, which may be older or have DDP's prefix `module.`."""
     keys = list(keys)
     wrapped = bool(keys) and all(key.startswith("module.") for key in keys)
     found: dict[str, str] = {}
