@@ -484,7 +484,7 @@ def test_data_of_other_classes(run_folder: Path, other_classes: Path, folder: Pa
     [
         ("absent.jpg", "no such file or folder"),
         ("nothing", "no images in this folder"),
-        ("text.jpg", "not an image that can be read"),
+        ("text.jpg", "not a readable image"),
         ("cut.jpg", "the image cannot be decoded"),
     ],
 )
@@ -544,7 +544,7 @@ def test_bad_data_is_refused_with_file_and_id(config: Path, bad_folder: Path, tm
     message = refused(*train(config, bad_folder, tmp_path / "run"))
     assert "3 bad samples" in message
     assert lists_what_is_bad(message), message
-    assert "leave them out with `--on-bad-sample skip`" in message
+    assert "skip them with `--on-bad-sample skip`" in message
     assert not (tmp_path / "run").exists()
 
 

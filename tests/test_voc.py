@@ -97,7 +97,7 @@ def test_files_that_a_recipe_names_are_not_replaced(voc: Path, tmp_path: Path) -
     sets = VocConfig(split="train", sets=("VOC2007/trainval",))
     recipe = on(tmp_path / "coco", sets, sets)
     assert recipe.data.train == sets
-    with pytest.raises(DetError, match="no VOC data set in it.*COCO's format, which `type: coco` reads"):
+    with pytest.raises(DetError, match="no VOC data set in it.*COCO format: use `type: coco`"):
         recipe.open_train()
 
 
@@ -160,7 +160,7 @@ def test_train_and_test_on_a_voc_folder(voc: Path, tmp_path: Path, capsys: pytes
 def test_a_mask_recipe_on_a_voc_folder(voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["train", "--recipe", "mask-rcnn/r18-fpn-demo", "--data", str(voc), "--work-dir", str(tmp_path / "run")]
     assert run(arguments) == 1
-    assert "instance masks are asked for, but data in VOC's format bring boxes alone" in capsys.readouterr().err
+    assert "instance masks are required, but data in VOC format have only boxes" in capsys.readouterr().err
 
 
 def test_bad_annotations_stop_the_run_before_it_starts(

@@ -187,7 +187,7 @@ BAD: list[tuple[Callable[[dict[str, Any]], None], str]] = [
     (spoil("annotations", 1, segmentation=3), "segmentation is int, expected a list of polygons"),
     (spoil("annotations", 1, segmentation=[3]), "segmentation holds int, expected polygons"),
     (spoil("annotations", 1, segmentation=[[1, 2, 3, 4, 5, 6, 7]]), "a polygon of 7 numbers, expected pairs"),
-    (spoil("annotations", 1, segmentation=[[1, 2, 3, 4, 5, "6"]]), "something that is not a finite number"),
+    (spoil("annotations", 1, segmentation=[[1, 2, 3, 4, 5, "6"]]), "a value that is not a finite number"),
     (spoil("annotations", 1, segmentation=[[1, 2, 3, 4]]), "no polygon of three points or more"),
     (spoil("annotations", 1, segmentation={"size": [60, 40], "counts": [2400]}), r"of size \[60, 40\], but the"),
     (spoil("annotations", 1, segmentation={"size": [40, 60], "counts": None}), "without usable `counts`"),
@@ -244,7 +244,7 @@ def test_a_bad_image_takes_its_annotations_along(make_coco: MakeCoco) -> None:
         ("", "the annotation file is empty"),
         ("  \n", "the annotation file is empty"),
         ("{", "the annotation file is not JSON: .*line 1"),
-        ("[]", "holds a list; a COCO file is an object"),
+        ("[]", "found a list; a COCO file is an object"),
         ('{"images": [1]}', r"has no `annotations` \(found images\)"),
         ('{"images": [1], "annotations": 3, "categories": []}', "`annotations` is a number"),
         ('{"images": [], "annotations": [], "categories": []}', "`images` is empty"),
@@ -298,7 +298,7 @@ def test_read_image_errors(tmp_path: Path) -> None:
     with pytest.raises(BadImage, match=r"none\.png: the image file does not exist"):
         read_image(tmp_path / "none.png")
     (tmp_path / "text.png").write_text("hello")
-    with pytest.raises(BadImage, match=r"text\.png: not an image that can be read \(5 bytes\)"):
+    with pytest.raises(BadImage, match=r"text\.png: not a readable image \(5 bytes\)"):
         read_image(tmp_path / "text.png")
     (tmp_path / "empty.png").write_bytes(b"")
     with pytest.raises(BadImage, match="the file is empty"):

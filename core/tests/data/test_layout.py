@@ -88,7 +88,7 @@ def test_nothing_found_lists_what_was_tried(tmp_path: Path) -> None:
     assert text.startswith(f"{tmp_path}: no annotation file for the val split; looked for\n")
     for name in ("annotations/instances_val2017.json", "valid/_annotations.coco.json", "test.json"):
         assert f"  {name}\n" in text
-    assert "name it with `annotations`" in text
+    assert "set `annotations`" in text
 
 
 @pytest.mark.parametrize(

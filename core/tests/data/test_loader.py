@@ -252,7 +252,7 @@ def test_no_image_can_be_loaded(make_coco: MakeCoco) -> None:
     root = make_coco()
     truncated(root, "10.png", "20.png", "30.png", "40.png")
     data = CocoDataset(root / "instances_train.json", root / "images", on_bad_sample="skip")
-    with pytest.raises(DataError, match=r"not one image can be loaded; the first: .*\.png"):
+    with pytest.raises(DataError, match=r"no image can be loaded; the first error: .*\.png"):
         list(train_loader(data, [], sampler(data), 0))
 
 

@@ -150,7 +150,7 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
     "last offset": (put("offsets", 4, 6), "damaged: offsets do not ascend from 0 to 7 boxes"),
     "names": (change("names", lambda t: t[:6]), "damaged: names of 3 images, expected 4"),
     "name shape": (change("names", lambda t: t[None]), r"damaged: names are \(1, 11\), expected \(11,\)"),
-    "twice": (put("image_ids", 1, 10), "damaged: image ids 10 are there twice"),
+    "twice": (put("image_ids", 1, 10), "damaged: image ids 10 appear twice"),
     "outside": (
         put("boxes", (4, 2), 31.0),
         r"image id 20 \(30x50 pixels\): box \[0.0, 2.0, 31.0, 50.0\] with score 1 reaches outside its image",
@@ -182,20 +182,20 @@ def test_what_is_not_a_proposals_file(file: Path, tmp_path: Path) -> None:
         read_proposals(tmp_path / "none.safetensors")
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(DataError, match=r"cut.safetensors: not a proposals file, or one cut short \(.*\); make the"):
+    with pytest.raises(DataError, match=r"cut.safetensors: not a proposals file, or truncated \(.*\); make the"):
         read_proposals(cut)
     (tmp_path / "text.safetensors").write_text("not even close", encoding="utf8")
-    with pytest.raises(DataError, match="not a proposals file, or one cut short"):
+    with pytest.raises(DataError, match="not a proposals file, or truncated"):
         read_proposals(tmp_path / "text.safetensors")
-    with pytest.raises(DataError, match="holds format 'det proposals 9', expected 'det proposals 1'; make the file"):
+    with pytest.raises(DataError, match="found format 'det proposals 9', expected 'det proposals 1'; make the file"):
         read_proposals(spoil(file, lambda arrays: None, format="det proposals 9"))
-    with pytest.raises(DataError, match="holds weights of a detector, expected 'det proposals 1'"):
+    with pytest.raises(DataError, match="found weights of a detector, expected 'det proposals 1'"):
         read_proposals(spoil(file, lambda arrays: None, format="det 1", recipe="{}"))
 
 
 @pytest.mark.parametrize("facts", ["{", "[1]"])
 def test_facts_are_a_json_object(facts: str, file: Path) -> None:
-    with pytest.raises(DataError, match="damaged: the facts in its header are no JSON object"):
+    with pytest.raises(DataError, match="damaged: the facts in its header are not a JSON object"):
         read_proposals(spoil(file, lambda arrays: None, facts=facts))
 
 
@@ -210,7 +210,9 @@ class Trap:
 def test_pickles_are_refused_unread(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"rpn_r50_fpn_1x_train2017{suffix}"
     path.write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(DataError, match=r"so proposals in pickles are not taken; make the file with `det-core prop.*`"):
+    with pytest.raises(
+        DataError, match=r"so pickled proposals are not supported; make the file with `det-core prop.*`"
+    ):
         read_proposals(path)
 
 
@@ -251,7 +253,7 @@ def test_images_that_the_file_has_not_are_listed(make_coco: Callable[..., Path],
     write_proposals(path, [image(30, 1), image(10, 2)], FACTS)
     message = (
         r"some.safetensors: has no proposals for 2 of 4 images of .*instances_train.json \(image ids 20, 40\); the "
-        "file is of dataset made, split train, checkpoint runs/rpn; make the file with `det-core proposals` --data and"
+        "file was made from dataset made, split train, checkpoint runs/rpn; make the file with `det-core proposals` "
     )
     with pytest.raises(DataError, match=message):
         open_set(make_coco, proposals=str(path))
@@ -259,7 +261,7 @@ def test_images_that_the_file_has_not_are_listed(make_coco: Callable[..., Path],
 
 def test_a_long_list_is_cut(tmp_path: Path) -> None:
     write_proposals(tmp_path / "x.safetensors", [image(10, 1)], {})
-    with pytest.raises(DataError, match=r"image ids \d+, \d+, \d+, \d+, \d+, \.\.\.\); the file does not say what"):
+    with pytest.raises(DataError, match=r"image ids \d+, \d+, \d+, \d+, \d+, \.\.\.\); the file does not record"):
         SampleConfig(split="train", proposals=str(tmp_path / "x.safetensors")).build()
 
 
@@ -267,8 +269,8 @@ def test_other_images_under_the_same_ids_are_told(make_coco: Callable[..., Path]
     path = tmp_path / "other.safetensors"
     write_proposals(path, [image(n, 1, (70, 80) if n == 20 else None) for n in SIZES], FACTS)
     message = (
-        "other.safetensors: was made on other images: image id 20 is 20 of 80x70 pixels in it, but 20 of 30x50 pixels "
-        r"in .* \(1 of 4 differ\); the file is of dataset made, split train, .*; make the file with `det-core propos"
+        "other.safetensors: has the proposals of other images: image id 20 is 20 of 80x70 pixels in it, but 20 of "
+        r"30x50 pixels in .* \(1 of 4 differ\); the file was made from dataset made, split train, .*; make the file with "
     )
     with pytest.raises(DataError, match=message):
         open_set(make_coco, proposals=str(path))
@@ -305,10 +307,10 @@ def test_where_a_file_is_looked_for(
     assert proposals_path(root, str(file)) == file
     monkeypatch.chdir(file.parent)
     assert proposals_path("", "train.safetensors") == Path("train.safetensors")
-    message = f"{root / 'train.safetensors'}: no such proposals file (relative paths are below the data folder {root})"
+    message = f"{root / 'train.safetensors'}: no such proposals file (paths are relative to the data folder {root})"
     with pytest.raises(DataError) as caught:
         proposals_path(root, "train.safetensors")
-    assert str(caught.value) == f"{message}; there is {file.resolve()}: give that path"
+    assert str(caught.value) == f"{message}; use the path of {file.resolve()}"
     with pytest.raises(DataError, match="none: no such proposals file; correct the path, or make the file with `det-"):
         proposals_path(root, str(tmp_path / "none"))
 

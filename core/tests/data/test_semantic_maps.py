@@ -142,7 +142,7 @@ def replaced(root: Path, write: Callable[[Path], object]) -> str:
 
 def test_a_map_of_another_size(root: Path) -> None:
     said = replaced(root, lambda path: Image.new("L", (40, 60)).save(path))
-    assert said == "the semantic map is 40x60 pixels, but its image 60x40; make the map at the size of the image file"
+    assert said == "the semantic map is 40x60 pixels, but its image 60x40; make the map in the size of the image file"
 
 
 @pytest.mark.parametrize(
@@ -171,13 +171,13 @@ def test_ids_that_are_not_allowed(root: Path) -> None:
         Image.fromarray(ids).save(path)
 
     assert replaced(root, write) == (
-        "the semantic map has ids that are not allowed: 182, 254 (4 of 2400 pixels); allowed are 0..181 "
+        "the semantic map has ids that are not allowed: 182, 254 (4 of 2400 pixels); allowed: 0..181 "
         "(`semantic_classes: 182`) and 255 for unlabelled pixels; correct the map, or `semantic_classes` of the data "
         "set"
     )
     assert opened(root, semantic_classes=255).load(0).semantic.max() == 255
     few = opened(root, semantic_classes=183)
-    with pytest.raises(BadImage, match=r"not allowed: 254 \(1 of 2400 pixels\); allowed are 0\.\.182 "):
+    with pytest.raises(BadImage, match=r"not allowed: 254 \(1 of 2400 pixels\); allowed: 0\.\.182 "):
         few.load(0)
 
 
@@ -194,7 +194,7 @@ def test_missing_maps_are_found_before_anything_is_loaded(root: Path) -> None:
         (root / "maps" / name).unlink()
     with pytest.raises(BadSamplesError) as raised:
         opened(root)
-    what = "the semantic map does not exist; the image's ({}) is to be there as a PNG"
+    what = "the semantic map does not exist; expected a PNG named like the image ({})"
     assert [str(sample) for sample in raised.value.samples] == [
         f"{root / 'maps' / f'{i}.png'}: image id {i}: {what.format(f'{i}.png')}" for i in (20, 40)
     ]
@@ -232,7 +232,7 @@ def test_maps_that_are_asked_for_and_not_named(make_coco: MakeCoco) -> None:
     assert str(raised.value) == (
         "the detector trains on semantic maps, but `data.train.semantic_dir` is not set; name a folder below the data "
         "root with a single-channel PNG for each image, such as COCO-Stuff's stuffthingmaps/train2017 (--set "
-        "data.train.semantic_dir=FOLDER), or take a detector without a semantic branch"
+        "data.train.semantic_dir=FOLDER), or use a detector without a semantic branch"
     )
 
 

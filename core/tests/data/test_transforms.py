@@ -206,5 +206,5 @@ def test_a_transform_that_removes_boxes_only_is_told() -> None:
     def lose(parts: dict[str, Any]) -> dict[str, Any]:
         return {**parts, "boxes": parts["boxes"][:1]}
 
-    with pytest.raises(ValueError, match=r"changed the number of some annotation parts only: .*'boxes': 1"):
+    with pytest.raises(ValueError, match=r"changed the number of only some annotation parts: .*'boxes': 1"):
         apply_transforms(sample(), [V2(lose)], Key())

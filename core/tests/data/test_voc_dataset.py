@@ -168,7 +168,7 @@ def test_no_class_at_all(make_voc: MakeVoc) -> None:
     for name in ("000005", "000007"):
         path = annotations(root, name)
         path.write_text(re.sub("<object>.*</object>", "", path.read_text(), flags=re.DOTALL))
-    with pytest.raises(DataError, match="no annotation names a class"):
+    with pytest.raises(DataError, match="the annotations contain no class"):
         opened(root, classes=None)
 
 
@@ -227,9 +227,9 @@ def test_filters(make_voc: MakeVoc) -> None:
 
 def test_masks_and_maps_are_refused(make_voc: MakeVoc) -> None:
     root = str(make_voc())
-    with pytest.raises(DataError, match=r"instance masks are asked for, but data in VOC's format bring boxes alone"):
+    with pytest.raises(DataError, match=r"instance masks are required, but data in VOC format have only boxes"):
         VocConfig(split="train").build(root, masks=True)
-    with pytest.raises(DataError, match=r"semantic maps are asked for.*`type: coco`"):
+    with pytest.raises(DataError, match=r"semantic maps are required.*`type: coco`"):
         VocConfig(split="train").build(root, semantic=True)
 
 
@@ -323,7 +323,7 @@ def test_a_repeated_image_is_augmented_afresh(make_voc: MakeVoc) -> None:
 
 OBJECT = "line 6: object 1 ('dog'): "
 BAD: list[tuple[tuple[str, str], str]] = [
-    (("<annotation>", "<notes>"), "line 1: holds <notes>, expected <annotation>: not a VOC annotation"),
+    (("<annotation>", "<notes>"), "line 1: found <notes>, expected <annotation>: not a VOC annotation"),
     (("</name>", "</nam>"), "line 7: not XML: mismatched tag"),
     (("</annotation>", ""), "not XML: no element found"),
     (("<name>dog", "<name>&dog;"), "line 7: not XML: undefined entity"),
@@ -335,19 +335,19 @@ BAD: list[tuple[tuple[str, str], str]] = [
     (("40</height>", "</height>"), "line 4: `height` is '', expected a whole number"),
     (
         ("60</width>", "61</width>"),
-        "line 2: the image is 60x40 pixels (turned as its EXIF data say), but `size` says 61x40; correct the sizes",
+        "line 2: the image is 60x40 pixels (with its EXIF orientation), but `size` says 61x40; correct the sizes",
     ),
     (
         ("<width>60</width>", "<width>60</width>\n<width>60</width>"),
         "line 4: `size/width` is given twice (first on line 3) (the image is 60x40 pixels)",
     ),
-    (("<name>dog</name>\n", ""), "line 6: object 1: has no `name` of its class"),
-    (("<name>dog", "<name> "), "line 7: object 1: has no `name` of its class"),
+    (("<name>dog</name>\n", ""), "line 6: object 1: has no `name` (its class)"),
+    (("<name>dog", "<name> "), "line 7: object 1: has no `name` (its class)"),
     (
         ("<name>dog", "<name>dgo"),
         "line 6: unknown class 'dgo', allowed: aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, "
         'diningtable, dog, horse, motorbike, person, pottedplant, sheep, sofa, train, tvmonitor; did you mean "dog"? '
-        "(`classes: null` of the data set takes all that its annotations name)",
+        "(`classes: null` of the data set uses all classes in its annotations)",
     ),
     (
         ("</name>", "</name>\n<name>cat</name>"),
@@ -364,7 +364,7 @@ BAD: list[tuple[tuple[str, str], str]] = [
     (("<xmax>25<", "<xmax>2_5<"), "line 11: object 1 ('dog'): `xmax` is '2_5', expected a finite number"),
     (
         ("<xmax>25<", "<xmax>5<"),
-        "line 8: object 1 ('dog'): box (xmin 6, ymin 7, xmax 5, ymax 16) is inverted: xmax and ymax are to be the",
+        "line 8: object 1 ('dog'): box (xmin 6, ymin 7, xmax 5, ymax 16) is inverted: xmax and ymax must be the",
     ),
     (
         ("<xmax>25<", "<xmax>62<"),
@@ -440,7 +440,7 @@ def test_entities_are_not_even_looked_at(make_voc: MakeVoc, text: str, line: int
     annotations(root).write_text(text)
     with pytest.raises(BadSamplesError) as raised:
         opened(root)
-    message = f"{annotations(root)}: line {line}: has a DOCTYPE, which can define entities or name other files, so the"
+    message = f"{annotations(root)}: line {line}: has a DOCTYPE, which can define entities or refer to other files, so"
     assert message in str(raised.value)
     assert "lollol" not in str(raised.value)
     assert opened(root, on_bad_sample="skip", classes=None).classes.names == ("dog",)
@@ -478,9 +478,9 @@ def test_missing_files(make_voc: MakeVoc) -> None:
     with pytest.raises(BadSamplesError) as raised:
         opened(root)
     assert [str(sample) for sample in raised.value.samples] == [
-        f"{annotations(root)}: the annotation file does not exist; line 1 of {listing} names it",
-        f"{root}/JPEGImages/000007.jpg: the image file does not exist (nor does one of .jpeg, .png, .jpg, .bmp, .tif, "
-        f".tiff, .webp); line 2 of {listing} names it",
+        f"{annotations(root)}: the annotation file does not exist; line 1 of {listing} lists it",
+        f"{root}/JPEGImages/000007.jpg: the image file does not exist (nor one with .jpeg, .png, .jpg, .bmp, .tif, "
+        f".tiff, .webp); line 2 of {listing} lists it",
     ]
     assert opened(root, on_bad_sample="skip").image_ids.tolist() == [3]
 
@@ -488,7 +488,7 @@ def test_missing_files(make_voc: MakeVoc) -> None:
 def test_an_image_that_is_none(make_voc: MakeVoc) -> None:
     root = make_voc()
     (root / "JPEGImages/000005.jpg").write_bytes(b"no image")
-    with pytest.raises(BadSamplesError, match=r"000005\.jpg: not an image that can be read \(8 bytes\)"):
+    with pytest.raises(BadSamplesError, match=r"000005\.jpg: not a readable image \(8 bytes\)"):
         opened(root)
 
 
@@ -531,7 +531,7 @@ def test_set_files(make_voc: MakeVoc) -> None:
     assert [str(sample) for sample in raised.value.samples] == [message]
     assert opened(root, on_bad_sample="skip").image_ids.tolist() == [1, 2]
     listing.write_text("\n \n")
-    with pytest.raises(DataError, match=r"trainval\.txt: the image set is empty; it is to name an image on each line"):
+    with pytest.raises(DataError, match=r"trainval\.txt: the image set is empty; expected the name of an image"):
         opened(root, sets=("trainval",))
     listing.write_bytes(b"\xff\xfe0\x00")
     with pytest.raises(DataError, match=r"trainval\.txt: the image set is not text in UTF-8"):

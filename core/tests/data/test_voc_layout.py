@@ -84,7 +84,7 @@ def test_no_voc_data(tmp_path: Path) -> None:
         "ImageSets/Main and JPEGImages"
     )
     (tmp_path / "instances_val.json").write_text("")
-    assert fails(tmp_path).endswith("; it has annotations in COCO's format, which `type: coco` reads")
+    assert fails(tmp_path).endswith("; it has annotations in COCO format: use `type: coco`")
     with pytest.raises(LayoutError, match="no data folder was given: pass `--data ROOT`"):
         find_voc_sets("", "train")
     with pytest.raises(LayoutError, match="none: does not exist"):
@@ -93,7 +93,7 @@ def test_no_voc_data(tmp_path: Path) -> None:
 
 def test_a_coco_reader_says_that_it_is_voc(tmp_path: Path) -> None:
     place(tmp_path / "data", trainval="a", test="b")
-    with pytest.raises(LayoutError, match="it has the layout of a VOC data set: `type: voc` reads that"):
+    with pytest.raises(LayoutError, match="the folder has the layout of a VOC data set: use `type: voc`"):
         find_layout(tmp_path / "data", "train")
     with pytest.raises(LayoutError) as raised:
         find_layout(tmp_path / "data/Annotations", "train")
@@ -103,8 +103,8 @@ def test_a_coco_reader_says_that_it_is_voc(tmp_path: Path) -> None:
 def test_a_set_that_is_not_there(tmp_path: Path) -> None:
     root = place(tmp_path / "data", trainval="a", test="b", dog_train="a")
     assert fails(root, ("trainvl",)) == (
-        f"{root}: no image set 'trainvl' for the train split; did you mean \"trainval\"?; there are: test, trainval, "
-        "dog_train; correct `sets` of the data set, or leave it out (null) to take the usual ones"
+        f"{root}: no image set 'trainvl' for the train split; did you mean \"trainval\"?; available: test, trainval, "
+        "dog_train; correct `sets` of the data set, or remove it (null) to use the usual ones"
     )
     assert "no image set 'VOC2007/test' for the train split" in fails(root, ("VOC2007/test",))
     place(tmp_path / "VOC2012", **{f"set{i}": "a" for i in range(9)})
@@ -115,8 +115,8 @@ def test_no_pair_of_sets(tmp_path: Path) -> None:
     root = place(tmp_path / "data", trainval="a")
     assert fails(root) == (
         f"{root}: no image sets with annotations both to train and to evaluate on; looked for trainval with test, "
-        "train with val, train with valid, train with validation, train with test; there are: trainval; name them with "
-        "`sets` of each data set"
+        "train with val, train with valid, train with validation, train with test; available: trainval; set `sets` of "
+        "each data set"
     )
 
 

@@ -100,7 +100,7 @@ def test_data_of_ones_own_without_maps_is_refused_before_training(tmp_path):
     assert str(caught.value) == (
         "the detector trains on semantic maps, but `data.train.semantic_dir` is not set; name a folder below the data "
         "root with a single-channel PNG for each image, such as COCO-Stuff's stuffthingmaps/train2017 "
-        "(--set data.train.semantic_dir=FOLDER), or take a detector without a semantic branch"
+        "(--set data.train.semantic_dir=FOLDER), or use a detector without a semantic branch"
     )
     train(demo("htc-without-semantic"), work_dir=tmp_path / "other", data=data, device="cpu", max_steps=1, quiet=True)
 

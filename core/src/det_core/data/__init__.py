@@ -1,1 +1,1 @@
-"""Data sets, transforms and loaders: from annotation files to what a detector takes."""
+"""Data sets, transforms and loaders."""

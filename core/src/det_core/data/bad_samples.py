@@ -1,7 +1,8 @@
-"""What is wrong with a data set, collected: bad images, bad annotations, and what is done about them."""
+"""Errors for bad images and annotations of a data set."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -10,11 +11,13 @@ from det_core.contracts import BadSample
 from det_core.errors import DataError, counted, listing
 from det_core.specs import OnBadSample
 
-REMEDY = "fix them, or leave them out with `--on-bad-sample skip` (`data.on_bad_sample: skip`)"
+REMEDY = "fix them, or skip them with `--on-bad-sample skip` (`data.on_bad_sample: skip`)"
+
+log = logging.getLogger(__name__)
 
 
 class BadImage(DataError):
-    """An image of a data set cannot be used; `sample` says why."""
+    """An image of a data set cannot be used; `sample` has the reason."""
 
     def __init__(self, sample: BadSample) -> None:
         self.sample = sample
@@ -25,7 +28,7 @@ class BadImage(DataError):
 
 
 class BadSamplesError(DataError):
-    """A data set has bad samples; `samples` lists them all, the text the first few."""
+    """A data set has bad samples; `samples` has all of them, the message lists the first few."""
 
     def __init__(self, name: str, samples: Sequence[BadSample]) -> None:
         self.samples = tuple(samples)
@@ -42,12 +45,20 @@ def summary(samples: Sequence[BadSample]) -> str:
 
 
 def check_on_bad_sample(value: str) -> None:
-    """DataError unless it is "error" or "skip"."""
+    """Raise DataError if the value is neither "error" nor "skip"."""
     if value not in get_args(OnBadSample):
         raise DataError(f"on_bad_sample: found {value!r}, allowed: {', '.join(get_args(OnBadSample))}")
 
 
+def raise_or_log(name: str, samples: Sequence[BadSample], on_bad_sample: OnBadSample) -> None:
+    """Raise BadSamplesError if the data set `name` has bad samples, or log them if they are to be skipped."""
+    if samples and on_bad_sample == "error":
+        raise BadSamplesError(name, samples)
+    if samples:
+        log.warning("%s: skipped %s\n%s", name, summary(samples), "\n".join(listing(samples)))
+
+
 def bad_image(path: str | Path, image_id: int | None, what: str) -> BadImage:
-    """A BadImage about this file."""
+    """A BadImage for this file."""
     where = "" if image_id is None else f"image id {image_id}: "
     return BadImage(BadSample(where + what, str(path), image_id))

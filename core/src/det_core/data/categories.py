@@ -1,4 +1,4 @@
-"""Whether two data sets have the same classes under the same labels."""
+"""Comparison of the classes of two data sets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from det_core.errors import DataError, listing
 
 
 def check_same_categories(train: DetectionDataset, val: DetectionDataset) -> None:
-    """DataError if two data sets do not have the same classes under the same labels."""
+    """Raise DataError if two data sets do not have the same classes with the same labels."""
     problems = category_mismatch(train, val)
     if problems:
         raise DataError(
@@ -15,7 +15,7 @@ def check_same_categories(train: DetectionDataset, val: DetectionDataset) -> Non
                 [
                     f"{train.name} and {val.name} do not have the same categories:",
                     *listing(problems),
-                    "make `categories` (names and ids) of both annotation files the same; in VOC format give both data "
+                    "make `categories` (names and ids) of both annotation files equal; in VOC format give both data "
                     "sets the same `classes`",
                 ]
             )
@@ -23,7 +23,7 @@ def check_same_categories(train: DetectionDataset, val: DetectionDataset) -> Non
 
 
 def category_mismatch(train: DetectionDataset, val: DetectionDataset) -> list[str]:
-    """What differs between the classes of two data sets, a line each; empty if they agree."""
+    """The differences between the classes of two data sets, one line each; empty if they are equal."""
     ours = dict(zip(train.classes.ids, train.classes.names, strict=True))
     theirs = dict(zip(val.classes.ids, val.classes.names, strict=True))
     lines = []

@@ -1,12 +1,11 @@
-"""Data sets in COCO format, held in flat arrays that loader processes share.
+"""Data sets in COCO format, stored in flat arrays that loader processes share.
 
-Letters: N images, M annotations, n annotations of one image, H W its size. Boxes of the file are (x, y, width,
-height), boxes of samples xyxy, both in pixels of the image.
+Letters: N images, M annotations, n annotations of one image, H W its size. Boxes in the file are (x, y, width,
+height), boxes of samples are xyxy, both in pixels of the image.
 """
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,18 +15,16 @@ from attrs import frozen
 from numpy.typing import NDArray
 from torch import Tensor
 
-from det_core.contracts import BadSample, DetectionDataset, Sample
-from det_core.data.bad_samples import BadSamplesError, check_on_bad_sample, summary
+from det_core.contracts import DetectionDataset, Sample
+from det_core.data.bad_samples import check_on_bad_sample, raise_or_log, summary
 from det_core.data.coco_json import CocoRecords, Record, area_of, dropped_by_rule, read_coco
 from det_core.data.file_names import Names
 from det_core.data.images import read_image_of
 from det_core.data.instance_masks import SegmentationBuilder, Segmentations, segmentation_problem
-from det_core.data.proposals_file import read_proposals
+from det_core.data.proposals_file import DatasetProposals
 from det_core.data.semantic_maps import SemanticFolder, map_of_masks
-from det_core.errors import DataError, listing
+from det_core.errors import DataError
 from det_core.specs import OnBadSample
-
-log = logging.getLogger(__name__)
 
 
 @frozen(eq=False, kw_only=True)
@@ -35,8 +32,8 @@ class Annotations:
     """M annotations ordered by image: those of image i are offsets[i]..offsets[i + 1].
 
     offsets (N + 1,) int64. ids (M,) int64. boxes (M, 4) float64 as in the file. labels (M,) int64 in 0..K-1.
-    areas (M,) float64. crowd (M,) bool. trained (M,) bool: False where the reference's rules leave it out of
-    training (it still counts in evaluation). segmentations: of all, or None.
+    areas (M,) float64. crowd (M,) bool. trained (M,) bool: False if the reference's rules exclude it from training (it
+    still counts in evaluation). segmentations: of all annotations, or None.
     """
 
     offsets: NDArray[np.int64]
@@ -49,23 +46,30 @@ class Annotations:
     segmentations: Segmentations | None
 
     def of_image(self, index: int) -> NDArray[np.int64]:
-        """Positions of an image's annotations that training takes."""
+        """Positions of an image's annotations that are used in training."""
         start, end = int(self.offsets[index]), int(self.offsets[index + 1])
         return start + np.flatnonzero(self.trained[start:end])
 
 
 class CocoDataset(DetectionDataset):
-    """A COCO annotation file and its folder of images, checked as a whole when opened.
+    """A COCO annotation file and its folder of images. All records are checked when it is opened.
 
-    Raises BadSamplesError (on_bad_sample="error") listing what is wrong with images and annotations, or leaves these
-    out and lists them in `skipped` ("skip"). Raises DataError if the file cannot be used at all.
-    `masks` reads segmentations and requires them. `semantic` brings semantic maps: a folder of them, of which each
-    image must have one, or "masks" makes them of the segmentations, where the id of a thing is its label and the one
-    after the last label is all else. `filter_empty` leaves out images without any annotation, `min_size` those whose
-    shorter side is below it. `dropped` counts annotations that
-    are in order but left out of training by COCO's usual rules (no area, less than a pixel wide or high, ignored),
-    `filtered` the images that `filter_empty` and `min_size` leave out. `proposals` is a proposals file; of each image's
-    boxes the best `max_proposals` are taken. DataError if it cannot be used, or lacks images of this data set.
+    Attributes besides those of `DetectionDataset`: `dropped` counts valid annotations that COCO's usual rules exclude
+    from training (no area, less than a pixel wide or high, ignored).
+
+    Args:
+        masks: load segmentations, which are then required.
+        semantic: a folder with a semantic map of each image, or "masks" to make maps from the segmentations: things
+            have the ids of their labels, other pixels the id after the last label.
+        on_bad_sample: "error" raises BadSamplesError; "skip" skips bad images and annotations.
+        filter_empty: exclude images without annotations.
+        min_size: exclude images with a shorter side below this.
+        proposals: a proposals file with all images of this data set.
+        max_proposals: maximum proposals per image, best first.
+
+    Raises:
+        BadSamplesError: lists the bad images and annotations.
+        DataError: if a file as a whole cannot be used.
     """
 
     def __init__(
@@ -91,7 +95,7 @@ class CocoDataset(DetectionDataset):
         maps = semantic.folder if isinstance(semantic, SemanticFolder) else None
         masks = masks or semantic == "masks"
         records = read_coco(self.annotation_file, self.folder, masks, maps)
-        self._judge(records.bad)
+        raise_or_log(self.name, records.bad, on_bad_sample)
         self.classes = records.classes
         if semantic is not None:
             self.semantic_classes = semantic.classes if isinstance(semantic, SemanticFolder) else len(self.classes) + 1
@@ -108,15 +112,7 @@ class CocoDataset(DetectionDataset):
         self.table = _table(records, self.image_ids, masks)
         self.dropped = int((~self.table.trained).sum())
         self.filtered = len(records.images) - len(kept)
-        self.proposals = None if proposals is None else read_proposals(proposals)
-        self.max_proposals = max_proposals
-        self._proposal_rows = None if self.proposals is None else self.proposals.rows_of(self)
-
-    def _judge(self, bad: list[BadSample]) -> None:
-        if bad and self.on_bad_sample == "error":
-            raise BadSamplesError(self.name, bad)
-        if bad:
-            log.warning("%s: left out %s\n%s", self.name, summary(bad), "\n".join(listing(bad)))
+        self.proposals = None if proposals is None else DatasetProposals.open(proposals, self, max_proposals)
 
     def file(self, index: int) -> str:
         return str(self.folder / self._names[index])
@@ -142,7 +138,7 @@ class CocoDataset(DetectionDataset):
             ignored=ignored,
             masks=masks if self.has_masks else None,
             semantic=semantic,
-            proposals=self._proposals(index),
+            proposals=None if self.proposals is None else self.proposals.of_image(index),
             file=file,
             image_id=image_id,
         )
@@ -151,11 +147,6 @@ class CocoDataset(DetectionDataset):
         if self.table.segmentations is None:
             return None
         return torch.from_numpy(self.table.segmentations.decode(chosen, height, width))
-
-    def _proposals(self, index: int) -> Tensor | None:
-        if self.proposals is None or self._proposal_rows is None:
-            return None
-        return self.proposals.of_row(int(self._proposal_rows[index]), self.max_proposals)
 
     def ground_truth(self) -> dict[str, Any]:
         names = zip(self.classes.ids, self.classes.names, strict=True)
@@ -190,7 +181,7 @@ class CocoDataset(DetectionDataset):
 
 
 def _kept_images(records: CocoRecords, filter_empty: bool, min_size: int) -> list[Record]:
-    """Image records that the data set has, in the file's order."""
+    """The image records that the settings do not exclude, in the file's order."""
     annotated = {a["image_id"] for a in records.annotations} if filter_empty else set()
     return [
         r
@@ -205,7 +196,7 @@ def _table(records: CocoRecords, image_ids: NDArray[np.int64], masks: bool) -> A
     label = {number: i for i, number in enumerate(records.classes.ids)}
     rows = sorted(
         (a for a in records.annotations if a["image_id"] in position), key=lambda a: position[a["image_id"]]
-    )  # stable: the file's order within an image
+    )  # the sort is stable, so an image's annotations keep the file's order
     counts = (
         np.bincount([position[a["image_id"]] for a in rows], minlength=len(position)) if rows else [0] * len(position)
     )
@@ -231,7 +222,7 @@ def _segmentations(records: CocoRecords, rows: list[Record]) -> Segmentations:
 
 
 def _usable_segmentation(row: Record, height: int, width: int) -> Any:
-    """The row's segmentation; an empty mask for one that training leaves out and that has none."""
+    """The row's segmentation; an empty mask if it has none and is excluded from training."""
     value = row.get("segmentation")
     if dropped_by_rule(row) and segmentation_problem(value, height, width):
         return {"size": [height, width], "counts": [height * width]}
@@ -239,7 +230,7 @@ def _usable_segmentation(row: Record, height: int, width: int) -> Any:
 
 
 def _corners(boxes: NDArray[np.float64], height: int, width: int) -> Tensor:
-    """(n, 4) float64 xywh to float32 xyxy within the image."""
+    """(n, 4) float64 xywh to float32 xyxy, clipped to the image."""
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     limits = np.array([width, height, width, height], np.float64)
     return torch.from_numpy(np.clip(corners, 0, limits).astype(np.float32))

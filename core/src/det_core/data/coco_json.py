@@ -1,7 +1,7 @@
-"""Reading a COCO annotation file, and checking every record of it.
+"""Reading a COCO annotation file and checking every record.
 
-What no part of can be used (not JSON, no list of images, ambiguous categories) is a DataError. What is wrong with
-one image or annotation is a BadSample: the record is left out, and the caller decides whether that is an error.
+A file that cannot be used at all (not JSON, no list of images, ambiguous categories) is a DataError. A bad image or
+annotation becomes a BadSample: the record is skipped, and the caller decides whether this is an error.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from det_core.data.file_names import Folder
 from det_core.data.instance_masks import segmentation_problem
 from det_core.data.semantic_maps import map_name
 from det_core.errors import DataError
+from det_core.settings import show
 from det_core.structures import Classes
 
-TOLERANCE = 1.0  # pixels by which a box may reach outside its image: rounding of tools that write whole numbers
+TOLERANCE = 1.0  # pixels that a box may extend outside its image: some tools round to whole numbers
 SECTIONS = ("images", "annotations", "categories")
 
 Record = dict[str, Any]
@@ -38,10 +39,9 @@ class CocoRecords:
 
 
 def read_coco(path: Path, image_folder: Path, masks: bool, maps: Path | None = None) -> CocoRecords:
-    """The usable records of an annotation file.
+    """The usable records of an annotation file; DataError if the file as a whole cannot be used.
 
-    With `masks`, annotations must have a usable segmentation; with `maps`, images a semantic map in this folder.
-    Raises DataError if the file as a whole cannot be used.
+    masks: annotations must have a valid segmentation. maps: the folder that must have a semantic map of every image.
     """
     sections = _sections(path, _read_json(path))
     records = CocoRecords(classes=_classes(path, sections["categories"]))
@@ -67,7 +67,7 @@ def _sections(path: Path, data: object) -> dict[str, list[Any]]:
     """The three lists of a COCO file."""
     shape = "a COCO file is an object with lists `images`, `annotations` and `categories`"
     if not isinstance(data, dict):
-        raise DataError(f"{path}: holds {_kind(data)}; {shape}")
+        raise DataError(f"{path}: found {_kind(data)}; {shape}")
     for name in SECTIONS:
         if name not in data:
             raise DataError(f"{path}: has no `{name}` (found {', '.join(map(str, data)) or 'nothing'}); {shape}")
@@ -101,7 +101,7 @@ def _classes(path: Path, categories: list[Any]) -> Classes:
         if record["id"] in names:
             raise DataError(
                 f"{path}: category id {record['id']} is given twice ({names[record['id']]!r} and "
-                f"{record['name']!r}); give each category an id of its own"
+                f"{record['name']!r}); category ids must be unique"
             )
         names[record["id"]] = record["name"]
     ids = tuple(sorted(names))
@@ -109,7 +109,7 @@ def _classes(path: Path, categories: list[Any]) -> Classes:
 
 
 def _take_images(path: Path, folder: Path, maps: Path | None, images: list[Any], records: CocoRecords) -> set[int]:
-    """Move the usable image records to `records`; the ids of the others."""
+    """Add the usable image records to `records`; returns the ids of the others."""
     seen: set[int] = set()
     refused: set[int] = set()
     exists = Folder(folder)
@@ -128,7 +128,7 @@ def _take_images(path: Path, folder: Path, maps: Path | None, images: list[Any],
             problem = "missing"
         elif map_exists is not None and map_name(record["file_name"]) not in map_exists:
             file = str(map_exists.root / map_name(record["file_name"]))
-            what = f"the semantic map does not exist; the image's ({record['file_name']}) is to be there as a PNG"
+            what = f"the semantic map does not exist; expected a PNG named like the image ({record['file_name']})"
             records.bad.append(BadSample(f"image id {number}: {what}", file, number))
             problem = "missing"
         else:
@@ -153,7 +153,7 @@ def _image_problem(record: Any) -> str:
 
 
 def _take_annotations(path: Path, annotations: list[Any], records: CocoRecords, refused: set[int], masks: bool) -> None:
-    """Move the usable annotations to `records`; those of refused images go with their image."""
+    """Add the usable annotations to `records`; those of refused images are skipped."""
     check = _AnnotationCheck(records, masks)
     for index, record in enumerate(annotations):
         if isinstance(record, dict) and _is_int(record.get("image_id")) and record["image_id"] in refused:
@@ -167,7 +167,7 @@ def _take_annotations(path: Path, annotations: list[Any], records: CocoRecords, 
 
 
 class _AnnotationCheck:
-    """What is wrong with an annotation; remembers ids, so each annotation is to be given once."""
+    """Returns the problem of an annotation, or "". Remembers ids to find annotations that are given twice."""
 
     def __init__(self, records: CocoRecords, masks: bool) -> None:
         self._images = {record["id"]: record for record in records.images}
@@ -210,7 +210,7 @@ class _AnnotationCheck:
 def _box_problem(record: Record, image: Record) -> str:
     box = record["bbox"]
     if not isinstance(box, list) or len(box) != 4 or not all(_is_finite(v) for v in box):
-        return f"box {_short(box)} is not four finite numbers [x, y, width, height]"
+        return f"box {show(box)} is not four finite numbers [x, y, width, height]"
     x, y, w, h = box
     if (w <= 0 or h <= 0) and not _flat_polygon(record):
         return f"box {box} has no area"
@@ -222,11 +222,11 @@ def _box_problem(record: Record, image: Record) -> str:
 
 def _area_problem(record: Record) -> str:
     area = record.get("area", 0)
-    return "" if _is_finite(area) else f"`area` is {_short(area)}, expected a finite number"
+    return "" if _is_finite(area) else f"`area` is {show(area)}, expected a finite number"
 
 
 def _flat_polygon(record: Record) -> bool:
-    """A polygon of no area with a box to match: COCO's own training set has two, so they are dropped by rule."""
+    """A polygon without area and with such a box. COCO's training set has two, so they are dropped, not bad."""
     flat = min(record["bbox"][2:]) == 0
     return (
         flat
@@ -237,13 +237,13 @@ def _flat_polygon(record: Record) -> bool:
 
 
 def dropped_by_rule(record: Record) -> bool:
-    """Whether the reference leaves this usable annotation out of training: no area, under a pixel wide, or ignored."""
+    """Whether the reference excludes this valid annotation from training: no area, a side below 1 pixel, or ignored."""
     _, _, w, h = record["bbox"]
     return bool(area_of(record) <= 0 or w < 1 or h < 1 or record.get("ignore", False))
 
 
 def area_of(record: Record) -> float:
-    """The area a record gives, or its box's."""
+    """The area of a record, or of its box if the record has none."""
     area = record.get("area")
     return float(record["bbox"][2] * record["bbox"][3] if area is None else area)
 
@@ -269,8 +269,3 @@ def _is_int(value: object) -> bool:
 
 def _is_finite(value: object) -> bool:
     return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

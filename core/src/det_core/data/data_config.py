@@ -1,4 +1,4 @@
-"""Configurations of core's data sets and transforms. Imports no torch; `build()` imports what it makes."""
+"""Configurations of core's data sets and transforms. Imports no torch."""
 
 from __future__ import annotations
 
@@ -41,16 +41,14 @@ VOC_CLASSES: tuple[str, ...] = (
 
 @configclass
 class ProposalsSettings(DatasetConfig):
-    """A data set whose samples may carry proposals from a file."""
+    """A data set whose samples may have proposals from a file."""
 
     proposals: str | None = setting(
         "proposals file (`det-core proposals` writes it) for a detector without a proposal head; relative to the data "
-        "folder (the sample: to the working folder), or absolute; null = none",
+        "folder (the sample: to the working folder), or absolute; null: none",
         default=None,
     )
-    max_proposals: int | None = setting(
-        "best proposals of an image that are taken; null = all of the file", default=None, least=1
-    )
+    max_proposals: int | None = setting("maximum proposals per image, best first; null: all", default=None, least=1)
 
     def has_proposals(self) -> bool:
         return self.proposals is not None
@@ -58,11 +56,11 @@ class ProposalsSettings(DatasetConfig):
 
 @configclass
 class FolderSettings(ProposalsSettings):
-    """What data sets of every format in a folder of images have in common."""
+    """Settings of data sets of every format in a folder of images."""
 
-    split: Split = setting("which part of the data set")
-    filter_empty: bool = setting("leave out images without any annotation", default=False)
-    min_size: int = setting("leave out images whose shorter side is below this", default=0, least=0)
+    split: Split = setting("part of the data set")
+    filter_empty: bool = setting("exclude images without annotations", default=False)
+    min_size: int = setting("exclude images with a shorter side below this", default=0, least=0)
 
 
 @configclass
@@ -71,15 +69,15 @@ class CocoConfig(FolderSettings):
 
     type: ClassVar[str] = "coco"
 
-    annotations: str | None = setting("annotation file below the root; null = found by the usual layouts", default=None)
-    images: str | None = setting("image folder below the root; null = found by the usual layouts", default=None)
+    annotations: str | None = setting("annotation file below the root; null: search the usual layouts", default=None)
+    images: str | None = setting("image folder below the root; null: search the usual layouts", default=None)
     semantic_dir: str | None = setting(
-        "folder below the root of semantic maps for a detector that trains on them: single-channel PNGs of class "
-        "ids, named like the images, 255 = unlabelled; null = none",
+        "folder below the root with semantic maps, for a detector that trains on them: single-channel PNGs of class "
+        "ids, named like the images, 255 for unlabelled; null: none",
         default=None,
     )
     semantic_classes: int = setting(
-        "ids that semantic maps may hold are 0..n-1, and 255; 182 of COCO-Stuff, things and stuff",
+        "number n of ids 0..n-1 that semantic maps may contain besides 255; COCO-Stuff has 182 (things and stuff)",
         default=182,
         least=1,
         most=255,
@@ -98,7 +96,7 @@ class CocoConfig(FolderSettings):
             raise DataError(
                 "the detector trains on semantic maps, but `data.train.semantic_dir` is not set; name a folder below "
                 "the data root with a single-channel PNG for each image, such as COCO-Stuff's stuffthingmaps/train2017 "
-                "(--set data.train.semantic_dir=FOLDER), or take a detector without a semantic branch"
+                "(--set data.train.semantic_dir=FOLDER), or use a detector without a semantic branch"
             )
         layout = find_layout(root, self.split, self.annotations, self.images, self.semantic_dir if semantic else None)
         maps = None if layout.semantic is None else SemanticFolder(layout.semantic, self.semantic_classes)
@@ -116,50 +114,49 @@ class CocoConfig(FolderSettings):
 
 
 def _proposals(root: str, name: str | None) -> Path | None:
-    """The proposals file that a configuration names; DataError if it is not there."""
+    """The proposals file that a configuration names; DataError if it does not exist."""
     from det_core.data.proposals_file import proposals_path
 
     return None if name is None else proposals_path(root, name)
 
 
-def _named(names: tuple[str, ...]) -> str:
-    """What is wrong with a list of names."""
+def _check_names(names: tuple[str, ...]) -> str:
     return "" if all(names) else "a name is empty"
 
 
 @configclass
 class VocConfig(FolderSettings):
-    """A data set in PASCAL VOC's format: folders Annotations (an XML file per image), ImageSets/Main and JPEGImages.
+    """A data set in PASCAL VOC format: folders Annotations (an XML file per image), ImageSets/Main and JPEGImages.
 
-    The root is such a folder, or holds some (VOC2007, VOC2012, ...), or their VOCdevkit. The images of all `sets` are
-    one data set.
+    The root is such a folder, or contains such folders (VOC2007, VOC2012, ...) or their VOCdevkit. The images of all
+    `sets` form one data set.
     """
 
     type: ClassVar[str] = "voc"
 
     sets: tuple[str, ...] | None = setting(
-        "image sets, such as VOC2007/trainval, or trainval of the only folder; null = the usual ones: of VOC2007 "
-        "and VOC2012, or the only folder, trainval and test, or else train and val",
+        "image sets, such as VOC2007/trainval, or trainval if there is only one folder; null: trainval and test, or "
+        "else train and val, of VOC2007 and VOC2012 or of the only folder",
         default=None,
         min_items=1,
         distinct=True,
-        check=_named,
+        check=_check_names,
     )
     classes: tuple[str, ...] | None = setting(
-        "class names in the order of their labels; null = all that the annotations name, sorted",
+        "class names in the order of their labels; null: all in the annotations, sorted",
         default=VOC_CLASSES,
         min_items=1,
         distinct=True,
-        check=_named,
+        check=_check_names,
     )
     difficult: Literal["ignore", "keep"] = setting(
-        "difficult objects: left out of training (background, as crowd regions are) and ignored by the metrics, or "
-        "kept as objects like the others",
+        "difficult objects; ignore: exclude them from training, like crowd regions, and from metrics; keep: treat them "
+        "as other objects",
         default="ignore",
     )
     corners: Literal["inclusive", "exact"] = setting(
-        "of boxes: VOC's, pixels counted from 1 that both belong to the box (which is then xmin - 1, ymin - 1, "
-        "xmax, ymax), or coordinates to be taken as they are",
+        "inclusive: VOC's pixel indices from 1, both in the box, which is (xmin - 1, ymin - 1, xmax, ymax); exact: "
+        "coordinates that are not changed",
         default="inclusive",
     )
 
@@ -174,8 +171,8 @@ class VocConfig(FolderSettings):
         if masks or semantic:
             what = "instance masks" if masks else "semantic maps"
             raise DataError(
-                f"{root}: {what} are asked for, but data in VOC's format bring boxes alone; take a recipe that needs "
-                "none, or data in COCO's format (`type: coco`)"
+                f"{root}: {what} are required, but data in VOC format have only boxes; use a recipe that needs none, "
+                "or data in COCO format (`type: coco`)"
             )
         return VocDataset(
             find_voc_sets(root, self.split, self.sets),
@@ -195,7 +192,7 @@ class VocConfig(FolderSettings):
 class SampleConfig(ProposalsSettings):
     """The bundled sample: 24 microscope images of cell nuclei with masks.
 
-    Semantic maps are made of the masks: id 0 is nucleus, as its label is, and id 1 all else.
+    Semantic maps are made from the masks: id 0 is nucleus, like its label, and id 1 is the rest.
     """
 
     type: ClassVar[str] = "sample"
@@ -205,7 +202,7 @@ class SampleConfig(ProposalsSettings):
     def build(
         self, root: str = "", *, masks: bool = False, semantic: bool = False, on_bad_sample: OnBadSample = "error"
     ) -> DetectionDataset:
-        """Open the sample; `root` plays no part."""
+        """Open the sample; `root` is ignored."""
         from det_core.data.coco_dataset import CocoDataset
         from det_core.data.sample_files import sample_folder
 
@@ -224,31 +221,30 @@ class SampleConfig(ProposalsSettings):
 
 @configclass
 class ResizeConfig(TransformConfig):
-    """Resize to a scale, bilinear without antialiasing; masks and semantic maps take the nearest pixel.
+    """Resize to a scale, bilinear without antialiasing; masks and semantic maps by nearest pixel.
 
-    With `keep_ratio` a scale is (long edge, short edge), upper bounds both; the factor is
-    min(long / max(h, w), short / min(h, w)) and the new size int(side * factor + 0.5), or int(side * factor) with
-    `rounding: down`. Without, it is (width, height).
+    With `keep_ratio` a scale is the maximum (long edge, short edge). The factor is
+    min(long / max(h, w), short / min(h, w)), and the new size int(side * factor + 0.5), or int(side * factor) with
+    `rounding: down`. Without `keep_ratio` a scale is (width, height).
     """
 
     type: ClassVar[str] = "resize"
 
     scales: Scales = setting(
-        "(long edge, short edge) bounds in pixels; without keep_ratio (width, height)",
+        "maximum (long edge, short edge) in pixels; without keep_ratio (width, height)",
         default=((1333, 800),),
         min_items=1,
         least=1,
     )
-    keep_ratio: bool = setting("keep the shape of the image", default=True)
+    keep_ratio: bool = setting("keep the aspect ratio of the image", default=True)
     mode: Literal["choice", "range"] = setting(
-        "draw one of the scales, or each edge uniformly between the two given", default="choice"
+        "choice: draw one of the scales; range: draw each edge uniformly between the two scales", default="choice"
     )
-
     rounding: Literal["nearest", "down"] = setting(
-        "of a new side to whole pixels, with keep_ratio; down is torchvision's detectors' way", default="nearest"
+        "rounding of a new side, with keep_ratio; torchvision's detectors round down", default="nearest"
     )
     arithmetic: Literal["fixed_point", "float"] = setting(
-        "of pixels: OpenCV's, to 8 bits, or torch's, which keeps fractions (torchvision's detectors)",
+        "fixed_point: OpenCV's 8-bit arithmetic; float: torch's, which keeps fractions (torchvision's detectors)",
         default="fixed_point",
     )
 
@@ -268,8 +264,8 @@ class FlipConfig(TransformConfig):
 
     type: ClassVar[str] = "flip"
 
-    probability: float = setting("of a horizontal flip", default=0.5, least=0, most=1)
-    vertical_probability: float = setting("of a vertical flip", default=0.0, least=0, most=1)
+    probability: float = setting("probability of a horizontal flip", default=0.5, least=0, most=1)
+    vertical_probability: float = setting("probability of a vertical flip", default=0.0, least=0, most=1)
 
     def build(self) -> Transform:
         from det_core.data.transforms import flip
@@ -283,11 +279,11 @@ class ColorJitterConfig(TransformConfig):
 
     type: ClassVar[str] = "color_jitter"
 
-    brightness: float = setting("factor drawn from 1 - x .. 1 + x; 0 = off", default=0.125, least=0)
-    contrast: float = setting("factor drawn from 1 - x .. 1 + x; 0 = off", default=0.5, least=0)
-    saturation: float = setting("factor drawn from 1 - x .. 1 + x; 0 = off", default=0.5, least=0)
-    hue: float = setting("shift drawn from -x .. x of the colour circle; 0 = off", default=0.05, least=0, most=0.5)
-    probability: float = setting("of changing the image at all", default=0.5, least=0, most=1)
+    brightness: float = setting("draw a factor from 1 - x .. 1 + x; 0: off", default=0.125, least=0)
+    contrast: float = setting("draw a factor from 1 - x .. 1 + x; 0: off", default=0.5, least=0)
+    saturation: float = setting("draw a factor from 1 - x .. 1 + x; 0: off", default=0.5, least=0)
+    hue: float = setting("draw a shift from -x .. x of the hue circle; 0: off", default=0.05, least=0, most=0.5)
+    probability: float = setting("probability of applying the transform", default=0.5, least=0, most=1)
 
     def build(self) -> Transform:
         from det_core.data.transforms import color_jitter

@@ -1,4 +1,4 @@
-"""Names of files: held in arrays that loader processes share, and looked up without asking the disk for each."""
+"""File names: stored in arrays that loader processes share, and looked up with one listing per folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @frozen(eq=False)
 class Names:
-    """Texts in one array of bytes; the i-th is the UTF-8 of text[offsets[i]:offsets[i + 1]]."""
+    """Strings in one array of bytes; string i is the UTF-8 of text[offsets[i]:offsets[i + 1]]."""
 
     text: NDArray[np.uint8]
     offsets: NDArray[np.int64]
@@ -31,7 +31,7 @@ class Names:
 
 
 class Folder:
-    """Whether files exist below a folder, at the price of one listing per folder."""
+    """Whether files exist below a folder; lists each folder only once."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -1,4 +1,4 @@
-"""Reading images: 8-bit RGB, turned as their EXIF data say.
+"""Reading images as 8-bit RGB, with their EXIF orientation applied.
 
 Letters: H W the size of an image.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-# PIL modes of 8 bits per channel (or fewer) that turn into RGB without loss of range.
+# PIL modes of at most 8 bits per channel, which convert to RGB without loss of range.
 EIGHT_BIT_MODES = frozenset(
     {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 )
@@ -29,16 +29,16 @@ QUARTER_TURNS = (5, 6, 7, 8)  # values of EXIF's orientation that swap height an
 
 
 def read_image(path: str | Path, image_id: int | None = None) -> Tensor:
-    """An image file as (3, H, W) uint8 RGB, turned as its EXIF orientation says.
+    """An image file as (3, H, W) uint8 RGB, with its EXIF orientation applied.
 
-    Raises BadImage with the path if the file is missing, truncated, no image, or of more than 8 bits per channel.
+    Raises BadImage with the path if the file is missing, truncated, not an image, or has more than 8 bits per channel.
     """
     with _opened(path, image_id) as image:
         return _pixels(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def read_image_of(path: str | Path, image_id: int, size: tuple[int, int], source: str | Path) -> Tensor:
-    """`read_image` of an image that `source` says is of this (height, width); BadImage also where it is not."""
+    """`read_image`, with BadImage also if the image does not have the (height, width) that `source` says."""
     image = read_image(path, image_id)
     problem = size_problem((int(image.shape[1]), int(image.shape[2])), size, source)
     if problem:
@@ -47,44 +47,44 @@ def read_image_of(path: str | Path, image_id: int, size: tuple[int, int], source
 
 
 def image_size(path: str | Path, image_id: int | None = None) -> tuple[int, int]:
-    """(height, width) of an image file, turned as its EXIF orientation says, without decoding its pixels.
+    """(height, width) of an image file, with its EXIF orientation applied, without decoding its pixels.
 
-    Raises BadImage as `read_image` does, but for what only the pixels show (a truncated file).
+    Raises BadImage as `read_image` does, except for errors that only decoding finds (a truncated file).
     """
     with _opened(path, image_id) as image:
         width, height = image.size
-        plain = image.format == "PNG" and "exif" not in image.info  # to look further, PIL would decode the pixels
+        plain = image.format == "PNG" and "exif" not in image.info  # getexif() would decode the pixels of a PNG
         turned = not plain and image.getexif().get(ExifTags.Base.Orientation) in QUARTER_TURNS
         return (width, height) if turned else (height, width)
 
 
 def size_problem(found: tuple[int, int], said: tuple[int, int], source: str | Path) -> str:
-    """What is wrong where an image's (height, width) is not what its annotations say; empty if nothing is."""
+    """The problem if an image's (height, width) differs from that of its annotations, or ""."""
     if found == said:
         return ""
     return (
-        f"the image is {found[1]}x{found[0]} pixels (turned as its EXIF data say), but {source} says "
+        f"the image is {found[1]}x{found[0]} pixels (with its EXIF orientation), but {source} says "
         f"{said[1]}x{said[0]}; correct the sizes, or the image's orientation"
     )
 
 
 @contextmanager
 def _opened(path: str | Path, image_id: int | None) -> Iterator[Image.Image]:
-    """An image file, opened by its header; BadImage for what goes wrong with it then or while it is used."""
+    """Open an image file; BadImage for errors on opening and while it is used."""
     try:
         with Image.open(path) as image:
             if image.mode not in EIGHT_BIT_MODES:
                 raise bad_image(
                     path,
                     image_id,
-                    f"pixels of more than 8 bits (PIL mode {image.mode}) are not taken; "
+                    f"pixels of more than 8 bits (PIL mode {image.mode}) are not supported; "
                     "convert the image to 8-bit RGB or gray",
                 )
             yield image
     except FileNotFoundError:
         raise bad_image(path, image_id, "the image file does not exist") from None
     except UnidentifiedImageError:
-        raise bad_image(path, image_id, f"not an image that can be read ({_byte_count(path)})") from None
+        raise bad_image(path, image_id, f"not a readable image ({_byte_count(path)})") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise bad_image(path, image_id, f"the image cannot be decoded: {error}") from None
 

@@ -1,7 +1,7 @@
-"""Instance masks as annotation files give them: polygons and run-length codes, held in flat arrays.
+"""Instance masks of annotation files: polygons and run-length codes, stored in flat arrays.
 
-Letters: M annotations, R polygon rings, H W the size of an image. Run-length codes are COCO's: column-major runs,
-the first of zeros; "compressed" is COCO's text form of them.
+Letters: M annotations, n of them, R polygon rings, H W the size of an image. Run-length codes are COCO's: column-major
+runs, starting with zeros; "compressed" is COCO's text form.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from pycocotools import mask as coco_mask
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MIN_RING = 6  # numbers in the smallest ring that encloses anything: three points
+MIN_RING = 6  # numbers in the smallest ring with an area: three points
 
 
 @frozen(eq=False, kw_only=True)
 class Segmentations:
-    """Masks of M annotations. Polygons are float64, as in the file, so that masks equal pycocotools' own.
+    """Masks of M annotations. Polygons are float64, as in the file, so that masks equal those of pycocotools.
 
-    rings: (M + 1,) int64, the rings of annotation k are rings[k]..rings[k + 1]. points: (R + 1,) int64, likewise the
-    numbers of a ring in `coordinates` (x, y, x, y, ...). codes: (M + 1,) int64, likewise the bytes of a compressed
-    run-length code in `code_bytes`. An annotation has rings or a code.
+    rings: (M + 1,) int64, the rings of annotation k are rings[k]..rings[k + 1]. points: (R + 1,) int64, the offsets of
+    each ring's numbers in `coordinates` (x, y, x, y, ...). codes: (M + 1,) int64, the offsets of each annotation's
+    compressed run-length code in `code_bytes`. An annotation has rings or a code.
     """
 
     rings: NDArray[np.int64]
@@ -51,7 +51,7 @@ class Segmentations:
         return np.ascontiguousarray(coco_mask.decode(codes).transpose(2, 0, 1))
 
     def plain(self, index: int, height: int, width: int) -> list[list[float]] | dict[str, Any]:
-        """The mask of an annotation as COCO JSON has it: polygons, or {"size": [H, W], "counts": text}."""
+        """The mask of an annotation in COCO JSON form: polygons, or {"size": [H, W], "counts": text}."""
         code = self._code(index)
         return {"size": [height, width], "counts": code.decode("ascii")} if code else self._rings(index)
 
@@ -71,7 +71,7 @@ class SegmentationBuilder:
         self._coordinates, self._bytes = array("d"), bytearray()
 
     def add(self, value: Any, height: int, width: int) -> None:
-        """Add what `segmentation_problem` found nothing wrong with; rings of less than three points are left out."""
+        """Add a segmentation without `segmentation_problem`; rings with less than three points are dropped."""
         if isinstance(value, dict):
             self._bytes += _compressed(value, height, width)
         else:
@@ -101,7 +101,7 @@ def _compressed(value: dict[str, Any], height: int, width: int) -> bytes:
 
 
 def segmentation_problem(value: Any, height: int, width: int) -> str:
-    """What is wrong with a `segmentation` of an annotation file, for an image of this size; empty if nothing."""
+    """The problem of an annotation's `segmentation` in an image of this size, or ""."""
     if value is None or (isinstance(value, (list, dict)) and not value):
         return "has no segmentation, but the model trains on masks"
     if isinstance(value, list):
@@ -118,7 +118,7 @@ def _polygon_problem(rings: list[Any]) -> str:
         if len(ring) % 2:
             return f"segmentation has a polygon of {len(ring)} numbers, expected pairs x, y"
         if not all(type(x) in (int, float) and math.isfinite(x) for x in ring):
-            return "segmentation has a polygon with something that is not a finite number"
+            return "segmentation has a polygon with a value that is not a finite number"
     if not any(len(ring) >= MIN_RING for ring in rings):
         return "segmentation has no polygon of three points or more"
     return ""
@@ -142,9 +142,9 @@ def _code_problem(code: dict[str, Any], height: int, width: int) -> str:
 
 
 def code_pixels(text: str) -> int | None:
-    """How many pixels a compressed run-length code covers; None if it is damaged.
+    """The number of pixels of a compressed run-length code; None if it is damaged.
 
-    pycocotools does not check this: it decodes a code that was cut short to a mask that is wrong.
+    pycocotools does not check this and decodes a truncated code to a wrong mask.
     """
     symbols = np.frombuffer(text.encode("ascii", "replace"), np.uint8).astype(np.int64) - 48
     if len(symbols) == 0 or symbols.min() < 0 or symbols.max() > 63 or symbols[-1] & 0x20:
@@ -157,6 +157,6 @@ def code_pixels(text: str) -> int | None:
     shifts = 5 * (np.arange(len(symbols)) - np.repeat(starts, lengths))
     runs = np.add.reduceat((symbols & 0x1F) << shifts, starts)
     runs -= np.where(symbols[ends] & 0x10, 1 << (5 * lengths), 0)
-    runs[1::2] = np.cumsum(runs[1::2])  # from the fourth run on, a code holds the difference to the run before last
+    runs[1::2] = np.cumsum(runs[1::2])  # from the fourth run on, a code stores the difference to the run before last
     runs[2::2] = np.cumsum(runs[2::2])
     return int(runs.sum()) if runs.min() >= 0 else None

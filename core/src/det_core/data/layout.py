@@ -1,4 +1,4 @@
-"""Where data sets keep their files: the layouts that people's tools write, in COCO's format and in PASCAL VOC's."""
+"""The file layouts of data sets, as common tools write them, in COCO format and in PASCAL VOC format."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from attrs import frozen
 
 from det_core.errors import DataError, nearest
 
-# The names a split goes by, the likeliest first. Roboflow writes `valid`; sets without one are evaluated on `test`.
+# The names of a split, most common first. Roboflow writes `valid`; data without a validation split uses `test`.
 ALIASES = {"train": ("train",), "val": ("val", "valid", "validation", "test")}
 
-# (annotation file, image folders in order of likelihood); {s} is the split's name.
+# (annotation file, image folders, most common first); {s} is the split's name.
 LAYOUTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("annotations/instances_{s}2017.json", ("{s}2017", "images/{s}2017", "images")),
     ("annotations/instances_{s}.json", ("images/{s}", "{s}", "images", "JPEGImages", ".")),
@@ -22,11 +22,11 @@ LAYOUTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("{s}.json", ("images/{s}", "{s}", "images", "JPEGImages", ".")),
 )
 
-# What every VOC folder has, and the folders that VOC 07+12 is in.
+# The parts of a VOC folder, and the folders of VOC 07+12.
 VOC_PARTS = ("Annotations", "ImageSets/Main")
 VOC_IMAGES = "JPEGImages"
 VOC_YEARS = ("VOC2007", "VOC2012")
-# Image sets to train and to evaluate on, the likeliest first: what has annotations for both of a row is taken.
+# Image sets to train and to evaluate on, most common first. The first pair with annotations of both is used.
 VOC_PAIRS = (
     ("trainval", "test"),
     ("train", "val"),
@@ -38,7 +38,7 @@ SHOWN = 8
 
 
 class LayoutError(DataError):
-    """A data set's files are not where they are looked for."""
+    """The files of a data set were not found."""
 
 
 @frozen(kw_only=True)
@@ -52,7 +52,7 @@ class Layout:
 
 @frozen(kw_only=True)
 class VocSet:
-    """The files of one VOC image set: its list of ids, and the folders of their annotations and images."""
+    """The files of one VOC image set: its list of ids, and the folders with annotations and images."""
 
     name: str
     ids: Path
@@ -63,9 +63,9 @@ class VocSet:
 def find_layout(
     root: str | Path, split: str, annotations: str | None = None, images: str | None = None, semantic: str | None = None
 ) -> Layout:
-    """The annotation file and folders of `split` ("train" or "val") below `root`; given paths win over guesses.
+    """The annotation file and folders of `split` ("train" or "val") below `root`; given paths replace the search.
 
-    Raises LayoutError that lists every place that was looked at.
+    Raises LayoutError with every path that was tried.
     """
     folder = _root(root, bool(annotations and images))
     found, guesses = (_explicit_file(folder, annotations, split), ()) if annotations else _find_file(folder, split)
@@ -83,15 +83,15 @@ def _root(root: str | Path, explicit: bool) -> Path:
         if explicit:
             return Path()
         raise LayoutError(
-            "no data folder was given: pass `--data ROOT` (or set `data.root`), the folder that holds "
-            "the annotation files and images"
+            "no data folder was given: pass `--data ROOT` (or set `data.root`), the folder with the annotation files "
+            "and images"
         )
     folder = Path(root).expanduser()
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise LayoutError(
-            f"data folder {folder}: {what}; `--data` (`data.root`) takes the folder that holds the "
-            "annotation files and images"
+            f"data folder {folder}: {what}; `--data` (`data.root`) takes the folder with the annotation files and "
+            "images"
         )
     return folder
 
@@ -101,7 +101,7 @@ def _explicit_file(root: Path, name: str, split: str) -> Path:
     if not path.is_file():
         raise LayoutError(
             f"annotation file {path}: {_missing(path)}; correct `annotations` of the {split} data set, "
-            "or leave it out to look in the usual places"
+            "or remove it to search the usual layouts"
         )
     return path
 
@@ -121,7 +121,7 @@ def _missing(path: Path) -> str:
 
 
 def _find_file(root: Path, split: str) -> tuple[Path, tuple[str, ...]]:
-    """The first annotation file that exists, and the image folders that go with it."""
+    """The first annotation file that exists, and the image folders of its layout."""
     tried = []
     for alias in ALIASES[split]:
         for file, folders in LAYOUTS:
@@ -129,16 +129,16 @@ def _find_file(root: Path, split: str) -> tuple[Path, tuple[str, ...]]:
             if (root / name).is_file():
                 return root / name, tuple(f.format(s=alias) for f in folders)
             tried.append(name)
-    voc = "\nit has the layout of a VOC data set: `type: voc` reads that" if voc_folders(root) else ""
+    voc = "\nthe folder has the layout of a VOC data set: use `type: voc`" if voc_folders(root) else ""
     raise LayoutError(
         f"{root}: no annotation file for the {split} split; looked for\n"
         + "\n".join(f"  {name}" for name in tried)
-        + f"{voc}\nrename yours to one of these, or name it with `annotations` (and `images`) of the data set"
+        + f"{voc}\nrename your file to one of these, or set `annotations` (and `images`) of the data set"
     )
 
 
 def _guesses(root: Path, found: Path, split: str) -> tuple[str, ...]:
-    """Image folders for an annotation file that was named: those of its layout, or of any."""
+    """Possible image folders of a given annotation file: those of its layout, or of all layouts."""
     relative = found.relative_to(root).as_posix() if found.is_relative_to(root) else found.name
     for alias in ALIASES[split]:
         for file, folders in LAYOUTS:
@@ -155,12 +155,12 @@ def _image_folder(root: Path, found: Path, guesses: tuple[str, ...]) -> Path:
     raise LayoutError(
         f"{found}: no image folder for it; looked for\n"
         + "\n".join(f"  {root / name}" for name in guesses)
-        + "\nname yours with `images` of the data set"
+        + "\nset `images` of the data set"
     )
 
 
 def formats_at(root: str | Path) -> frozenset[str]:
-    """Which of the layouts "coco" and "voc" a folder has; none where it does not exist."""
+    """Which of the formats "coco" and "voc" a folder has; empty if it does not exist."""
     folder = Path(root).expanduser()
     names = [file.format(s=alias) for aliases in ALIASES.values() for alias in aliases for file, _ in LAYOUTS]
     coco = any((folder / name).is_file() for name in names)
@@ -168,25 +168,25 @@ def formats_at(root: str | Path) -> frozenset[str]:
 
 
 def find_voc_sets(root: str | Path, split: str, sets: tuple[str, ...] | None = None) -> tuple[VocSet, ...]:
-    """The image sets of `split` ("train" or "val"): those named (`VOC2007/trainval`), or the usual ones that are there.
+    """The image sets of `split` ("train" or "val"): the given ones (`VOC2007/trainval`), or the usual ones.
 
-    `root` is a VOC folder (VOC2007, or any with its three parts), or holds such folders, or their VOCdevkit. Raises
-    LayoutError that says what is there.
+    root: a VOC folder (VOC2007, or any with its three parts), or a folder with VOC folders or their VOCdevkit. Raises
+    LayoutError with the available image sets.
     """
     folder = _root(root, explicit=False)
     folders = voc_folders(folder)
     if not folders:
-        coco = "; it has annotations in COCO's format, which `type: coco` reads" if "coco" in formats_at(folder) else ""
+        coco = "; it has annotations in COCO format: use `type: coco`" if "coco" in formats_at(folder) else ""
         raise LayoutError(
             f"{folder}: no VOC data set in it: neither it, nor a folder in it or in its VOCdevkit, has "
             f"{VOC_PARTS[0]}, {VOC_PARTS[1]} and {VOC_IMAGES}{coco}"
         )
-    names = [_named(folder, split, folders, text) for text in sets] if sets else _usual(folder, split, folders)
+    names = [_given_set(folder, split, folders, s) for s in sets] if sets else _usual_sets(folder, split, folders)
     return tuple(_voc_set(folders, *name) for name in names)
 
 
 def voc_folders(root: Path) -> dict[str, Path]:
-    """The VOC folders at or below a root by name: itself (""), or those in it, or those in its VOCdevkit."""
+    """The VOC folders of a root, by name: the root (""), or those in it, or those in its VOCdevkit."""
     if _is_voc(root):
         return {"": root}
     for base in (root, root / "VOCdevkit"):
@@ -208,25 +208,25 @@ def _subfolders(folder: Path) -> list[str]:
         return []
 
 
-def _named(root: Path, split: str, folders: dict[str, Path], text: str) -> tuple[str, str]:
-    """Folder and set that `VOC2007/trainval`, or `trainval` where there is one folder, means."""
+def _given_set(root: Path, split: str, folders: dict[str, Path], text: str) -> tuple[str, str]:
+    """Folder and set of `VOC2007/trainval`, or of `trainval` if there is only one folder."""
     folder, _, name = text.rpartition("/")
     if "" in folders and folder == root.resolve().name:
         folder = ""
     if not folder and "" not in folders and len(folders) == 1:
         folder = next(iter(folders))
     if folder not in folders or not _ids_file(folders[folder], name).is_file():
-        there = _there(folders)
+        available = _available_sets(folders)
         raise LayoutError(
-            f"{root}: no image set {text!r} for the {split} split{nearest(text, there)}; there are: "
-            f"{', '.join(there[:SHOWN]) or 'none'}{', ...' if len(there) > SHOWN else ''}; correct `sets` of the data "
-            "set, or leave it out (null) to take the usual ones"
+            f"{root}: no image set {text!r} for the {split} split{nearest(text, available)}; available: "
+            f"{', '.join(available[:SHOWN]) or 'none'}{', ...' if len(available) > SHOWN else ''}; correct `sets` of "
+            "the data set, or remove it (null) to use the usual ones"
         )
     return folder, name
 
 
-def _usual(root: Path, split: str, folders: dict[str, Path]) -> list[tuple[str, str]]:
-    """Folders and sets of the first pair that has annotations: of VOC2007 and VOC2012, or of the only folder."""
+def _usual_sets(root: Path, split: str, folders: dict[str, Path]) -> list[tuple[str, str]]:
+    """Folders and sets of the first pair with annotations: of VOC2007 and VOC2012, or of the only folder."""
     chosen = [year for year in VOC_YEARS if year in folders] or list(folders)
     if len(chosen) > 1 and chosen[0] not in VOC_YEARS:
         raise LayoutError(
@@ -240,12 +240,12 @@ def _usual(root: Path, split: str, folders: dict[str, Path]) -> list[tuple[str, 
     raise LayoutError(
         f"{root}: no image sets with annotations both to train and to evaluate on; looked for "
         + ", ".join(f"{train} with {val}" for train, val in VOC_PAIRS)
-        + f"; there are: {', '.join(_there(folders)) or 'none'}; name them with `sets` of each data set"
+        + f"; available: {', '.join(_available_sets(folders)) or 'none'}; set `sets` of each data set"
     )
 
 
 def _annotated(folder: Path, name: str) -> bool:
-    """Whether there is an image set of this name, and an annotation for any of its images."""
+    """Whether the image set exists, and any of its images has an annotation."""
     try:
         lines = _ids_file(folder, name).read_text(encoding="utf-8", errors="replace").splitlines()
         files = set(os.listdir(folder / VOC_PARTS[0]))
@@ -258,8 +258,8 @@ def _ids_file(folder: Path, name: str) -> Path:
     return folder / VOC_PARTS[1] / f"{name}.txt"
 
 
-def _there(folders: dict[str, Path]) -> list[str]:
-    """Names of the image sets that there are, those of single classes last."""
+def _available_sets(folders: dict[str, Path]) -> list[str]:
+    """Names of the available image sets, those of single classes last."""
     found = [
         (f"{folder}/" if folder else "") + file.stem
         for folder, path in folders.items()

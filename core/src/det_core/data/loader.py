@@ -1,8 +1,8 @@
-"""Batches of transformed images: which images a step sees, and the processes that load them.
+"""Sampling of the images of each step, and loading and transforming them in worker processes.
 
-What a step sees follows from the seed, the epoch and the step alone: not from the number of loader processes, nor
-from how a global batch is spread over ranks. Letters: N images, B images of a global batch (all ranks), h w the size
-of an image after its transforms.
+The images of a step depend only on the seed, the epoch and the step, not on the number of loader processes or the
+distribution of a global batch over ranks. Letters: N images, B images of a global batch (all ranks), h w the size of an
+image after its transforms, p proposals.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ log = logging.getLogger(__name__)
 
 @frozen(eq=False, kw_only=True)
 class LoadedImage:
-    """One image, ready to be normalised and padded into a batch.
+    """One transformed image, before normalisation and padding.
 
-    image: (3, h, w) uint8 RGB. targets: in pixels of it. proposals: (p, 4) in pixels of it, or None.
-    skipped: bad images that were passed over before this one was taken.
+    image: (3, h, w) uint8 RGB. targets: in pixels of it. proposals: (p, 4) in pixels of it, or None. skipped: bad
+    images that this image replaces.
     """
 
     image: Tensor
@@ -51,19 +51,19 @@ class LoadedImage:
 
 @frozen
 class Failure:
-    """An image that could not be loaded, on its way from a loader process."""
+    """Result of a loader process for an image that could not be loaded."""
 
     skipped: tuple[BadSample, ...]
 
 
 @frozen(eq=False, kw_only=True)
 class TrainSampler:
-    """Which images each step of an epoch takes; a pure function of seed and epoch.
+    """Selects the images of each step of an epoch; a pure function of seed and epoch.
 
-    An epoch goes `repeat` times over the data in one random order. With `group_by_aspect` a global batch holds only
-    wide images (w > h) or only the others; what is left over of both is joined into the last batches, and the last one
-    is filled from the start of the epoch's order, so that all are full. Then the batches are shuffled. Each rank takes
-    its contiguous part of every global batch: one rank with twice the images sees the same as two.
+    An epoch contains the data `repeat` times, in one random order. With `group_by_aspect` a global batch has only wide
+    images (w > h) or only others. The remainders of both groups are mixed in the last batches, and the last batch is
+    filled from the start of the epoch's order. Then the batches are shuffled. Each rank takes a contiguous part of
+    every global batch, so that one rank with twice the images trains on the same as two ranks.
     """
 
     sizes: NDArray[np.int64] = field(repr=False)
@@ -82,12 +82,12 @@ class TrainSampler:
 
     @property
     def global_batch(self) -> int:
-        """B: images of a step over all ranks."""
+        """B: images per step on all ranks."""
         return self.images_per_rank * self.world
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of an epoch, the same on all ranks."""
+        """Steps per epoch, equal on all ranks."""
         return -(-len(self.sizes) * self.repeat // self.global_batch)
 
     def batches(self, epoch: int) -> list[list[Key]]:
@@ -105,7 +105,7 @@ class TrainSampler:
         return [[Key(self.seed, epoch, *divmod(item, count)) for item in batches[b]] for b in shuffled]
 
     def _cut(self, order: list[int]) -> list[list[int]]:
-        """Full batches of this order, grouped; items are repeat * N + index."""
+        """Split an order of items (repeat * N + index) into full batches, by group."""
         size, full, rest = self.global_batch, [], []
         for group in self._groups(order):
             whole = len(group) - len(group) % size
@@ -129,15 +129,15 @@ class TrainSampler:
 
 
 def _fillers(order: list[int], batch: list[int], size: int) -> list[int]:
-    """Items from the start of the order to fill a batch with: first those it has not, then again and again."""
+    """Items to fill a batch with: from the start of the order, first those that are not in the batch, then all."""
     taken = set(batch)
     return [item for item in order if item not in taken] + order * (size // len(order) + 1)
 
 
 class Loader:
-    """Iterates over an epoch's steps (lists of images) or over a test set's images; see the functions below.
+    """Iterates over batches (lists of images); see `train_loader` and `test_loader`.
 
-    `skipped`: bad images met so far, each once; they are also added to the data set's own `skipped`.
+    skipped: bad images found so far, each once. They are also added to the data set's `skipped`.
     """
 
     def __init__(
@@ -164,23 +164,23 @@ class Loader:
             yield [item for item in items if isinstance(item, LoadedImage)]
 
     def _report(self, item: LoadedImage | Failure) -> None:
-        """Raise or note what was wrong with the images met on the way to this one."""
+        """Raise an error for a bad image, or add the skipped ones to `skipped`."""
         if isinstance(item, Failure) and self._dataset.on_bad_sample == "error":
             raise DataError(f"{item.skipped[0]}\n{REMEDY}")
         if isinstance(item, Failure) and self._source.substitute:
-            raise DataError(f"{self._dataset.name}: not one image can be loaded; the first: {item.skipped[0]}")
+            raise DataError(f"{self._dataset.name}: no image can be loaded; the first error: {item.skipped[0]}")
         for bad in item.skipped:
             if bad not in self.skipped:
                 self.skipped.append(bad)
             if bad not in self._dataset.skipped:
                 self._dataset.skipped.append(bad)
-                log.warning("left out %s", bad)
+                log.warning("skipped %s", bad)
 
 
 class TestLoader:
-    """The images of a test set, one at a time and in order; `skipped` as in `Loader`."""
+    """Iterates over the images of a test set in order; `skipped` as in `Loader`."""
 
-    __test__ = False  # not a test class, whatever pytest thinks of its name
+    __test__ = False  # not a test class for pytest
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
@@ -205,10 +205,10 @@ def train_loader(
     start_step: int = 0,
     workers: int = 0,
 ) -> Loader:
-    """The steps of an epoch on this rank, from `start_step` on (the earlier ones are not loaded).
+    """The steps of an epoch on this rank, from `start_step` on; earlier steps are not loaded.
 
-    A bad image met on the way raises DataError with its file, or, where the data set skips bad samples, is replaced by
-    the next in the data set and noted in `skipped`.
+    A bad image raises DataError with its file. If the data set skips bad samples, the next image of the data set
+    replaces it.
     """
     return Loader(dataset, transforms, sampler.batches(epoch)[start_step:], workers, substitute=True)
 
@@ -220,7 +220,7 @@ def test_loader(
     rank: int = 0,  # noqa: PT028
     world: int = 1,  # noqa: PT028
 ) -> TestLoader:
-    """Images rank, rank + world, ... of a data set, in order. Bad images raise DataError, or are left out."""
+    """Images rank, rank + world, ... of a data set, in order. Bad images raise DataError, or are skipped."""
     batches = [[Key(index=index)] for index in range(rank, len(dataset), world)]
     return TestLoader(Loader(dataset, transforms, batches, workers, substitute=False))
 
@@ -229,7 +229,7 @@ test_loader.__test__ = False  # type: ignore[attr-defined]
 
 
 def prepare(sample: Sample, transforms: Sequence[Transform], key: Key) -> LoadedImage:
-    """A sample after its transforms, with what is to be known of it."""
+    """Transform a sample, and record its metadata."""
     height, width = sample.size
     done = apply_transforms(sample, transforms, key)
     info = ImageInfo(
@@ -244,7 +244,7 @@ def prepare(sample: Sample, transforms: Sequence[Transform], key: Key) -> Loaded
 
 
 class _Source(Dataset[Any]):
-    """Loads and transforms the image of a key; what goes wrong with an image is a value, not an exception."""
+    """Loads and transforms the image of a key. A bad image is returned as a value, not raised."""
 
     def __init__(self, dataset: DetectionDataset, transforms: tuple[Transform, ...], substitute: bool) -> None:
         self.dataset, self.transforms = dataset, transforms
@@ -263,23 +263,24 @@ class _Source(Dataset[Any]):
 
 
 def _data_loader(source: _Source, batches: Sequence[Sequence[Key]], workers: int) -> DataLoader[Any]:
-    fork = workers > 0 and sys.platform == "linux"  # workers share the annotations without copying them
-    own = torch.Generator().manual_seed(0)  # else the loader draws from the global one, which a resumed run relies on
+    fork = workers > 0 and sys.platform == "linux"  # forked workers share the annotations without copies
+    # The default is the global generator, whose state a resumed run restores.
+    generator = torch.Generator().manual_seed(0)
     return DataLoader(
         source,
         batch_sampler=[list(keys) for keys in batches],
-        collate_fn=_as_it_is,
+        collate_fn=_identity,
         num_workers=workers,
         worker_init_fn=_start_worker,
         multiprocessing_context=multiprocessing.get_context("fork") if fork else None,
-        generator=own,
+        generator=generator,
     )
 
 
-def _as_it_is(items: list[LoadedImage | Failure]) -> list[LoadedImage | Failure]:
+def _identity(items: list[LoadedImage | Failure]) -> list[LoadedImage | Failure]:
     return items
 
 
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the main process, which ends its workers in order
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the main process stops its workers

@@ -1,13 +1,13 @@
-"""Proposals files: the boxes that an RPN found on a data set, for detectors that do not propose themselves.
+"""Proposals files: the boxes of an RPN on a data set, for detectors without a proposal head.
 
-A file is safetensors, so that reading one runs no code and takes from the disk only what is asked for. Letters: N
-images, P boxes of all of them. Boxes are float32 xyxy in pixels of the original images, best first in each image.
+A file is safetensors, so that reading it runs no code and only the required parts are read. Letters: N images, P boxes
+of all images, p boxes of one image. Boxes are float32 xyxy in pixels of the original images, best first in each image.
 
     image_ids (N,) int64, unique    sizes (N, 2) int64 (height, width)    names uint8, UTF-8, a line per image
     offsets (N + 1,) int64          boxes (P, 4) float32                  scores (P,) float32
 
 The boxes of image i are offsets[i]..offsets[i + 1]. Names are those of the image files, without folder and suffix. The
-header holds `format` and, as JSON, `facts`: what the boxes come from.
+header contains `format` and, as JSON, `facts`: the source of the boxes.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from det_core.errors import DataError
 
 FORMAT = "det proposals 1"
 SUFFIX = ".safetensors"
-CHUNK = 1 << 20  # boxes that are checked at a time
-SLACK = 0.01  # pixels that rounding may carry a box over its image's border
+CHUNK = 1 << 20  # boxes checked at a time
+SLACK = 0.01  # pixels that a box may extend outside its image, due to rounding
 SHOWN = 5
 MAKE = "make the file with `det-core proposals`"
 
@@ -50,7 +50,7 @@ DTYPES = {
 class ImageProposals:
     """One image's boxes (p, 4) and scores (p,), best first; xyxy in pixels of the original, size (height, width).
 
-    file: path of the image, of which the name is kept.
+    file: path of the image, of which the name is stored.
     """
 
     image_id: int
@@ -62,7 +62,7 @@ class ImageProposals:
 
 @frozen(eq=False, kw_only=True)
 class Proposals:
-    """A proposals file, opened and checked; its arrays are as the module says."""
+    """An opened and checked proposals file; the module docstring describes its arrays."""
 
     file: Path
     image_ids: Tensor
@@ -77,48 +77,68 @@ class Proposals:
         return len(self.image_ids)
 
     def of_row(self, row: int, limit: int | None = None) -> Tensor:
-        """The best boxes (p, 4) of the image in this row, at most `limit` of them; a copy."""
+        """A copy of the best boxes (p, 4) of the image in this row, at most `limit`."""
         start, end = int(self.offsets[row]), int(self.offsets[row + 1])
         return self.boxes[start : end if limit is None else min(end, start + limit)].clone()
 
     def rows_of(self, dataset: DetectionDataset) -> NDArray[np.int64]:
-        """The row of each image of a data set; DataError if some are not in the file, or are other images."""
-        place = {number: row for row, number in enumerate(self.image_ids.tolist())}
-        missing = [number for number in dataset.image_ids.tolist() if number not in place]
+        """The row of each image of a data set; DataError if the file lacks an image or has another with its id."""
+        row_of = {number: row for row, number in enumerate(self.image_ids.tolist())}
+        missing = [number for number in dataset.image_ids.tolist() if number not in row_of]
         if missing:
             raise DataError(
                 f"{self.file}: has no proposals for {len(missing)} of {len(dataset)} images of {dataset.name} (image "
-                f"ids {_some(missing)}); {self._origin()}; {MAKE} --data and --split of this data set, with the same "
-                "filter_empty and min_size"
+                f"ids {_first_few(missing)}); {self._origin()}; {MAKE} --data and --split of this data set, with the "
+                "same filter_empty and min_size"
             )
-        rows = np.array([place[number] for number in dataset.image_ids.tolist()], np.int64)
+        rows = np.array([row_of[number] for number in dataset.image_ids.tolist()], np.int64)
         ours = [_described(_name(dataset.file(i)), dataset.sizes[i].tolist()) for i in range(len(dataset))]
         names, sizes = _lines(self.names), self.sizes.tolist()
         theirs = [_described(names[row], sizes[row]) for row in rows]
-        other = [index for index in range(len(ours)) if ours[index] != theirs[index]]
-        if other:
+        differing = [index for index in range(len(ours)) if ours[index] != theirs[index]]
+        if differing:
+            first = differing[0]
             raise DataError(
-                f"{self.file}: was made on other images: image id {int(dataset.image_ids[other[0]])} is "
-                f"{theirs[other[0]]} in it, but {ours[other[0]]} in {dataset.name} ({len(other)} of {len(dataset)} "
+                f"{self.file}: has the proposals of other images: image id {int(dataset.image_ids[first])} is "
+                f"{theirs[first]} in it, but {ours[first]} in {dataset.name} ({len(differing)} of {len(dataset)} "
                 f"differ); {self._origin()}; {MAKE} of this data set"
             )
         return rows
 
     def _origin(self) -> str:
         known = [f"{key} {self.facts[key]}" for key in ("dataset", "split", "checkpoint") if key in self.facts]
-        return f"the file is of {', '.join(known)}" if known else "the file does not say what it is of"
+        return f"the file was made from {', '.join(known)}" if known else "the file does not record its source"
+
+
+@frozen(eq=False)
+class DatasetProposals:
+    """The proposals of a data set's images. rows: (N,) int64, the row of each image. limit: maximum per image."""
+
+    proposals: Proposals
+    rows: NDArray[np.int64]
+    limit: int | None
+
+    @classmethod
+    def open(cls, path: str | Path, dataset: DetectionDataset, limit: int | None) -> DatasetProposals:
+        """Open a proposals file for a data set; DataError if it cannot be used or lacks an image."""
+        proposals = read_proposals(path)
+        return cls(proposals, proposals.rows_of(dataset), limit)
+
+    def of_image(self, index: int) -> Tensor:
+        """The boxes (p, 4) of an image of the data set."""
+        return self.proposals.of_row(int(self.rows[index]), self.limit)
 
 
 def write_proposals(path: str | Path, found: Sequence[ImageProposals], facts: Mapping[str, object]) -> None:
-    """Write a proposals file aside, then rename it into place; what is read from it is checked here already.
+    """Check the proposals, write them to a temporary file and rename it.
 
     Args:
-        path: where to; its folder is made if need be.
-        found: the images, in any order; they are kept by ascending id.
-        facts: what the boxes come from, in JSON's types.
+        path: the file; its folder is created if necessary.
+        found: the images, in any order; they are stored by ascending id.
+        facts: the source of the boxes, as JSON types.
 
     Raises:
-        DataError: for boxes that no reader would take.
+        DataError: for boxes that `read_proposals` would reject.
     """
     path = Path(path)
     ordered = sorted(found, key=lambda image: image.image_id)
@@ -144,10 +164,10 @@ def write_proposals(path: str | Path, found: Sequence[ImageProposals], facts: Ma
 
 
 def read_proposals(path: str | Path) -> Proposals:
-    """Open a proposals file and check all of it; the boxes stay on the disk until they are used.
+    """Open and check a proposals file; boxes are read from the disk when they are used.
 
     Raises:
-        DataError: for a file that is not there, is something else, or is damaged, with what to do.
+        DataError: for a missing or damaged file, or another kind of file, with what to do.
     """
     path = Path(path)
     _check_kind(path)
@@ -157,10 +177,10 @@ def read_proposals(path: str | Path) -> Proposals:
             names = set(opened.keys())
             arrays = {name: opened.get_tensor(name) for name in DTYPES if name in names}
     except (SafetensorError, OSError) as error:
-        raise DataError(f"{path}: not a proposals file, or one cut short ({error}); {MAKE}") from None
+        raise DataError(f"{path}: not a proposals file, or truncated ({error}); {MAKE}") from None
     if metadata.get("format") != FORMAT:
         what = "weights of a detector" if "recipe" in metadata else f"format {metadata.get('format')!r}"
-        raise DataError(f"{path}: holds {what}, expected {FORMAT!r}; {MAKE} from a checkpoint of an RPN")
+        raise DataError(f"{path}: found {what}, expected {FORMAT!r}; {MAKE} from a checkpoint of an RPN")
     missing = sorted(set(DTYPES) - names)
     if missing:
         raise DataError(f"{path}: damaged: no {', '.join(missing)} in it; {MAKE}")
@@ -169,19 +189,19 @@ def read_proposals(path: str | Path) -> Proposals:
 
 
 def proposals_path(root: str | Path, name: str) -> Path:
-    """The file that a data set's `proposals` means: below `root`, or absolute; DataError if it is not there."""
+    """The path of a data set's `proposals`: relative to `root`, or absolute; DataError if it does not exist."""
     given = Path(name).expanduser()
     path = Path(root).expanduser() / given
     if path.is_file():
         return path
     here = given.resolve()
-    remedy = f"there is {here}: give that path" if str(root) and here.is_file() else f"correct the path, or {MAKE}"
-    where = f" (relative paths are below the data folder {root})" if str(root) and not given.is_absolute() else ""
+    remedy = f"use the path of {here}" if str(root) and here.is_file() else f"correct the path, or {MAKE}"
+    where = f" (paths are relative to the data folder {root})" if str(root) and not given.is_absolute() else ""
     raise DataError(f"{path}: no such proposals file{where}; {remedy}")
 
 
 def _name(file: str) -> str:
-    """The name of an image file as proposals files keep it."""
+    """The name of an image file as stored in proposals files."""
     return Path(file).stem.replace("\n", " ")
 
 
@@ -190,15 +210,15 @@ def _described(name: str, size: Sequence[int]) -> str:
 
 
 def _lines(text: Tensor) -> list[str]:
-    """Lines of UTF-8, what is none replaced."""
+    """The lines of UTF-8 text; invalid bytes are replaced."""
     return text.numpy().tobytes().decode(errors="replace").split("\n")
 
 
 def _check_kind(path: Path) -> None:
-    """Refuse by its name what is surely something else."""
+    """Raise DataError for a pickle or a missing file."""
     if path.suffix in (".pkl", ".pickle"):
         raise DataError(
-            f"{path}: a pickle can run code when it is read, so proposals in pickles are not taken; {MAKE} from a "
+            f"{path}: a pickle can run code when it is read, so pickled proposals are not supported; {MAKE} from a "
             f"checkpoint of the RPN (the result is a {SUFFIX} file)"
         )
     if not path.is_file():
@@ -211,12 +231,12 @@ def _facts(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     except ValueError:
         facts = None
     if not isinstance(facts, dict):
-        raise DataError(f"{path}: damaged: the facts in its header are no JSON object; {MAKE}")
+        raise DataError(f"{path}: damaged: the facts in its header are not a JSON object; {MAKE}")
     return facts
 
 
 def _check(path: Path, arrays: Mapping[str, Tensor]) -> None:
-    """DataError unless the arrays are as the module says."""
+    """Raise DataError if the arrays are not as the module docstring describes."""
     for name, dtype in DTYPES.items():
         if arrays[name].dtype != dtype:
             raise DataError(f"{path}: damaged: {name} are {arrays[name].dtype}, expected {dtype}; {MAKE}")
@@ -241,17 +261,17 @@ def _check(path: Path, arrays: Mapping[str, Tensor]) -> None:
 def _check_images(path: Path, arrays: Mapping[str, Tensor]) -> None:
     ids, counts = arrays["image_ids"].unique(return_counts=True)
     if bool((counts > 1).any()):
-        raise DataError(f"{path}: damaged: image ids {_some(ids[counts > 1].tolist())} are there twice; {MAKE}")
+        raise DataError(f"{path}: damaged: image ids {_first_few(ids[counts > 1].tolist())} appear twice; {MAKE}")
     offsets = arrays["offsets"]
     if int(offsets[0]) != 0 or int(offsets[-1]) != len(arrays["boxes"]) or bool((offsets.diff() < 0).any()):
         raise DataError(f"{path}: damaged: offsets do not ascend from 0 to {len(arrays['boxes'])} boxes; {MAKE}")
 
 
 def _check_boxes(path: Path, arrays: Mapping[str, Tensor]) -> None:
-    """All boxes finite, in order, within their image; scores finite and descending. A part of the file at a time."""
+    """Check in chunks that boxes are finite, valid and inside their image, and scores finite and descending."""
     total = len(arrays["boxes"])
     for start in range(0, total, CHUNK):
-        first = max(start - 1, 0)  # scores are also compared with the last of the part before
+        first = max(start - 1, 0)  # includes the last score of the chunk before, for the comparison
         part = slice(first, min(start + CHUNK, total))
         images = torch.searchsorted(arrays["offsets"], torch.arange(first, part.stop), right=True) - 1
         boxes, scores = arrays["boxes"][part], arrays["scores"][part]
@@ -264,7 +284,7 @@ def _check_boxes(path: Path, arrays: Mapping[str, Tensor]) -> None:
 
 
 def _raise_first(path: Path, arrays: Mapping[str, Tensor], images: Tensor, start: int, bad: Tensor, what: str) -> None:
-    """DataError about the first bad box of a part of the file; the part begins at `start`, `images` are its rows."""
+    """Raise DataError for the first bad box of a chunk that begins at `start`; `images` are the rows of its boxes."""
     if not bool(bad.any()):
         return
     at = int(bad.nonzero()[0])
@@ -278,5 +298,5 @@ def _raise_first(path: Path, arrays: Mapping[str, Tensor], images: Tensor, start
     )
 
 
-def _some(values: Sequence[int]) -> str:
+def _first_few(values: Sequence[int]) -> str:
     return ", ".join(map(str, values[:SHOWN])) + (", ..." if len(values) > SHOWN else "")

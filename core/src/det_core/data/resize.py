@@ -1,9 +1,9 @@
-"""Bilinear resizing of 8-bit images in fixed point, to the last bit what old checkpoints were trained and tested on.
+"""Bilinear resizing of 8-bit images, bit-exact with OpenCV, which old checkpoints were trained and tested with.
 
-Fixed point is the default; its arithmetic is that of OpenCV's 8-bit bilinear resize, which the reference used: weights
-of 11 bits, the horizontal sum shortened by 4 bits, each vertical product by 16, rounded once at the end. Floating point
-with one rounding differs by a level in every tenth pixel, which is enough to move detections near a threshold.
-torchvision's detectors resize in floating point and keep the fractions: that is the arithmetic `float`.
+`fixed_point`, the default, is the arithmetic of OpenCV's 8-bit bilinear resize, as in the reference: weights of 11
+bits, the horizontal sum shifted right by 4 bits, each vertical product by 16, rounded once at the end. Floating point
+with one rounding differs by one level in every tenth pixel, which moves detections near a threshold. `float` is the
+arithmetic of torchvision's detectors, which keep the fractions.
 
 Letters: C channels, H W old size, h w new size.
 """
@@ -21,15 +21,15 @@ WEIGHT_ONE = 2048  # 11 bits
 
 
 def resize_image(image: Tensor, size: tuple[int, int], arithmetic: Arithmetic = "fixed_point") -> Tensor:
-    """An image at another size: bilinear at pixel centres, without antialiasing.
+    """Resize an image: bilinear at pixel centres, without antialiasing.
 
     Args:
-        image: (C, H, W) uint8; floating point too where the arithmetic is `float`.
+        image: (C, H, W) uint8; with `float` also floating point.
         size: (h, w).
         arithmetic: see above.
 
     Returns:
-        (C, h, w) uint8, or where the arithmetic is `float` float32 in 0..255, or the image's floating point.
+        (C, h, w) uint8; with `float` float32 in 0..255, or the image's floating-point dtype.
     """
     if arithmetic == "float":
         pixels = image if image.is_floating_point() else image.float()
@@ -48,10 +48,10 @@ def resize_image(image: Tensor, size: tuple[int, int], arithmetic: Arithmetic = 
 def _taps(new: int, old: int, *, edge_takes_all: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Along one axis: the two old pixels of each new one, int64, and their weights out of 2048, int32.
 
-    Beyond the first and last pixel's centre both are the edge pixel. Across, it then has the whole weight; down, the
-    two shares are rounded apart, which can lose a level: the reference does it so.
+    Beyond the centre of the first or last pixel, both are the edge pixel. Horizontally it then has the whole weight;
+    vertically the two weights are rounded separately, which can lose a level, as in the reference.
     """
-    # The position is computed in double and kept in float, as the reference does; weights round half to even.
+    # The position is computed in double and stored in float, as in the reference; weights round half to even.
     position = ((torch.arange(new, dtype=torch.float64) + 0.5) * (old / new) - 0.5).float()
     first = position.floor()
     fraction = position - first

@@ -1,4 +1,4 @@
-"""Where the bundled sample of real images lies."""
+"""The location of the bundled sample of real images."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from det_core.errors import DataError
 
 
 def sample_folder() -> Path:
-    """The folder of the bundled sample; DataError if this installation lacks it."""
+    """The folder of the bundled sample; DataError if it is not installed."""
     folder = Path(str(resources.files("det_core.data").joinpath("sample")))
     if not (folder / "instances_train.json").is_file():
         raise DataError(
-            f"{folder}: the bundled sample is not part of this installation; reinstall det-core, or pass "
-            "a data set of your own with --data"
+            f"{folder}: the bundled sample is not part of this installation; reinstall det-core, or give another data "
+            "set with --data"
         )
     return folder

@@ -1,6 +1,6 @@
-"""Semantic maps: for every pixel of an image the id of its class, things (what is detected) and stuff (the rest).
+"""Semantic maps: the class id of every pixel of an image, things (the detected classes) and stuff (the rest).
 
-Ids are those of COCO-Stuff's `stuffthingmaps`, or a data set's own: 0..n-1, and 255 where nobody says. Letters: n
+Ids are those of COCO-Stuff's `stuffthingmaps`, or the data set's: 0..n-1, and 255 for unlabelled pixels. Letters: n
 annotations, H W the size of an image.
 """
 
@@ -21,13 +21,13 @@ from det_core.structures import UNLABELLED
 
 @frozen
 class SemanticFolder:
-    """A folder of PNGs named like the images; `classes` is how many ids they may hold beside 255."""
+    """A folder of PNGs named like the images. They may contain the ids 0..classes-1 and 255."""
 
     folder: Path
     classes: int
 
     def path(self, image: str) -> Path:
-        """The map of an image of this name (relative to the image folder)."""
+        """The path of the map of an image, whose name is relative to the image folder."""
         return self.folder / map_name(image)
 
     def load(self, image: str, size: tuple[int, int], image_id: int) -> Tensor:
@@ -39,7 +39,7 @@ class SemanticFolder:
                 path,
                 image_id,
                 f"the semantic map is {ids.shape[1]}x{ids.shape[0]} pixels, but its image {size[1]}x{size[0]}; make "
-                "the map at the size of the image file",
+                "the map in the size of the image file",
             )
         self._check_ids(ids, path, image_id)
         return torch.from_numpy(ids)
@@ -51,14 +51,14 @@ class SemanticFolder:
             raise bad_image(
                 path,
                 image_id,
-                f"the semantic map has ids that are not allowed: {found} ({wrong.size} of {ids.size} pixels); allowed "
-                f"are 0..{self.classes - 1} (`semantic_classes: {self.classes}`) and {UNLABELLED} for unlabelled "
-                "pixels; correct the map, or `semantic_classes` of the data set",
+                f"the semantic map has ids that are not allowed: {found} ({wrong.size} of {ids.size} pixels); allowed: "
+                f"0..{self.classes - 1} (`semantic_classes: {self.classes}`) and {UNLABELLED} for unlabelled pixels; "
+                "correct the map, or `semantic_classes` of the data set",
             )
 
 
 def map_name(image: str) -> str:
-    """The file of an image's map, relative to the folder of maps: the image's own name, but a PNG."""
+    """The file of an image's map, relative to the folder of maps: the image's name with the suffix .png."""
     return Path(image).with_suffix(".png").as_posix()
 
 
@@ -66,7 +66,7 @@ def _read(path: Path, image_id: int) -> NDArray[np.uint8]:
     """The ids of a map, (H, W)."""
     try:
         with Image.open(path) as image:
-            if not _holds_ids(image):
+            if not _has_ids(image):
                 raise bad_image(
                     path,
                     image_id,
@@ -81,21 +81,21 @@ def _read(path: Path, image_id: int) -> NDArray[np.uint8]:
         raise bad_image(path, image_id, f"the semantic map cannot be decoded: {error}") from None
 
 
-def _holds_ids(image: ImageFile.ImageFile) -> bool:
-    """Whether an opened, not yet decoded file has one byte per pixel, or indices into a palette, as they were saved."""
+def _has_ids(image: ImageFile.ImageFile) -> bool:
+    """Whether an opened, not yet decoded file has one byte or one palette index per pixel."""
     return image.format == "PNG" and _mode(image) in ("L", "P")
 
 
 def _mode(image: ImageFile.ImageFile) -> str:
-    """PIL's mode; of gray with less than 8 bits `L;4` and the like, whose values PIL would spread over 0..255."""
+    """PIL's mode, but `L;4` etc. for gray with less than 8 bits, which PIL would scale to 0..255."""
     return str(image.tile[0][3]) if (image.format, image.mode) == ("PNG", "L") else image.mode
 
 
 def map_of_masks(masks: Tensor, labels: Tensor, ignored: Tensor, stuff: int) -> Tensor:
-    """A map made of instance masks, where a data set has no other: (H, W) uint8.
+    """A semantic map (H, W) uint8 from instance masks (n, H, W), labels (n,) and ignored (n,), for data without maps.
 
-    Things have the ids of their labels, all else is `stuff`, and ignored regions are unlabelled. Where things overlap,
-    the later one shows.
+    Things have the ids of their labels, other pixels are `stuff`, and ignored regions are unlabelled. If things
+    overlap, the later one is used.
     """
     ids = torch.full(masks.shape[1:], stuff, dtype=torch.uint8)
     values = torch.where(ignored, UNLABELLED, labels).to(torch.uint8)

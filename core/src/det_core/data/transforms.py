@@ -1,7 +1,7 @@
-"""From a sample as it is on disk to what a detector takes: resizing, flipping, changing colours.
+"""Transforms of samples: resizing, flipping, colour jitter, on top of torchvision's `transforms.v2`.
 
-torchvision's `transforms.v2` does the work. A transform is any callable from `Sample` to `Sample`; `V2` makes one of
-any v2 transform. Letters: n annotations, p proposals, H W the size of an image.
+A transform is any callable from `Sample` to `Sample`; `V2` wraps a v2 transform. Letters: n annotations, p proposals, H
+W the size of an image.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from det_core.structures import Key
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MIN_SIDE = 1e-3  # pixels; a box that a transform left smaller than this is gone
+MIN_SIDE = 1e-3  # pixels; smaller boxes are dropped after the transforms
 
 
 def apply_transforms(sample: Sample, transforms: Iterable[Transform], key: Key) -> Sample:
-    """The sample after these transforms, in order; what is random depends on `key` alone.
+    """Apply transforms to a sample, in order. All randomness depends only on `key`.
 
-    Boxes are clipped to the image, and those without extent are dropped with their labels and masks.
+    Then boxes are clipped to the image, and empty boxes are dropped, with their labels and masks.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(key.number("transforms"))
         for transform in transforms:
             sample = transform(sample)
-    return drop_vanished(clip(sample))
+    return drop_empty(clip(sample))
 
 
 def clip(sample: Sample) -> Sample:
-    """The sample with boxes and proposals clipped to its image."""
+    """Clip the boxes and proposals of a sample to its image."""
     height, width = sample.size
 
     def clipped(boxes: Tensor) -> Tensor:
@@ -58,11 +58,11 @@ def clip(sample: Sample) -> Sample:
     return attrs.evolve(sample, boxes=clipped(sample.boxes), proposals=proposals)
 
 
-def drop_vanished(sample: Sample) -> Sample:
-    """The sample without annotations and proposals whose box is less than `MIN_SIDE` wide or high."""
-    keep = _extended(sample.boxes)
+def drop_empty(sample: Sample) -> Sample:
+    """Drop the annotations and proposals of a sample with boxes less than `MIN_SIDE` wide or high."""
+    keep = _has_extent(sample.boxes)
     if sample.proposals is not None:
-        sample = attrs.evolve(sample, proposals=sample.proposals[_extended(sample.proposals)])
+        sample = attrs.evolve(sample, proposals=sample.proposals[_has_extent(sample.proposals)])
     if bool(keep.all()):
         return sample
     masks = None if sample.masks is None else sample.masks[keep]
@@ -71,18 +71,18 @@ def drop_vanished(sample: Sample) -> Sample:
     )
 
 
-def _extended(boxes: Tensor) -> Tensor:
-    """(n,) bool: boxes that are at least `MIN_SIDE` wide and high."""
+def _has_extent(boxes: Tensor) -> Tensor:
+    """(n,) bool: whether boxes are at least `MIN_SIDE` wide and high."""
     return ((boxes[:, 2:] - boxes[:, :2]) >= MIN_SIDE).all(dim=1)
 
 
 class V2:
-    """A v2 transform (or any function of a dict of tv_tensors) as a transform of samples.
+    """Wraps a v2 transform (or any function of a dict of tv_tensors) as a transform of samples.
 
-    It must keep the order and number of boxes; leave those it removes empty, as v2's own crops do. Given proposals come
-    as a second set of boxes, which a transform that decides by the boxes (RandomIoUCrop) does not take. The semantic
-    map comes as a mask of ids + 1 with 0 for unlabelled pixels, so what a transform fills is unlabelled where it fills
-    masks with 0, as v2 does unless told otherwise (`fill={Image: 127, "others": 0}`, not `fill=127`).
+    It must keep the number and order of boxes, and make removed boxes empty, as v2's crops do. Proposals are passed as
+    a second set of boxes, which transforms that depend on boxes (RandomIoUCrop) do not support. The semantic map is
+    passed as a mask of ids + 1, with 0 for unlabelled pixels. Pixels that the transform adds are therefore unlabelled
+    if it fills masks with 0, the default of v2 (`fill={Image: 127, "others": 0}`, not `fill=127`).
     """
 
     def __init__(self, transform: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
@@ -96,7 +96,7 @@ class V2:
 
 
 def to_tv_tensors(sample: Sample) -> dict[str, Any]:
-    """The parts of a sample that transforms change, as tv_tensors; those it has not are left out."""
+    """The parts of a sample that transforms change, as tv_tensors, without those that are None."""
     parts: dict[str, Any] = {
         "image": tv_tensors.Image(sample.image),
         "boxes": _boxes(sample.boxes, sample.size),
@@ -117,21 +117,21 @@ def _boxes(boxes: Tensor, size: tuple[int, int]) -> tv_tensors.BoundingBoxes:
 
 
 def from_tv_tensors(sample: Sample, parts: dict[str, Any]) -> Sample:
-    """`sample` with these parts in place of its own, as plain tensors."""
+    """`sample` with these parts, as plain tensors."""
     plain = {name: part.as_subclass(Tensor) for name, part in parts.items()}
     if "semantic" in plain:
         plain["semantic"] = plain["semantic"] - 1  # uint8 wraps: 0 becomes 255
     counts = {name: len(plain[name]) for name in ("boxes", "labels", "ignored", "masks") if name in plain}
     if len(set(counts.values())) > 1:
         raise ValueError(
-            f"a transform changed the number of some annotation parts only: {counts}; it is to leave "
-            "boxes that it removes empty: they are dropped afterwards"
+            f"a transform changed the number of only some annotation parts: {counts}; make removed boxes empty "
+            "instead, they are dropped afterwards"
         )
     return attrs.evolve(sample, **plain)
 
 
 class Resize:
-    """Resize an image and all that goes with it; see `ResizeConfig` for the rule."""
+    """Resizes an image and its annotations as `ResizeConfig` describes."""
 
     def __init__(self, config: ResizeConfig) -> None:
         self.config = config
@@ -141,14 +141,14 @@ class Resize:
         return sample if size == sample.size else resize(sample, size, self.config.arithmetic)
 
     def draw(self) -> tuple[int, int]:
-        """One of the scales, or one between the two; drawn from torch's global generator if there is a choice."""
+        """Draw one of the scales, or one between the two, from torch's global generator."""
         scales = self.config.scales
         if self.config.mode == "range":
             return _between(scales[0][0], scales[1][0]), _between(scales[0][1], scales[1][1])
         return scales[0 if len(scales) == 1 else _between(0, len(scales) - 1)]
 
     def target(self, size: tuple[int, int], scale: tuple[int, int]) -> tuple[int, int]:
-        """The (height, width) that an image of `size` (height, width) takes at a scale."""
+        """The new (height, width) of an image of `size` (height, width) at a scale."""
         if not self.config.keep_ratio:
             return scale[1], scale[0]
         return keep_ratio_size(size, scale, self.config.rounding)
@@ -160,21 +160,21 @@ class Resize:
 def keep_ratio_size(
     size: tuple[int, int], scale: tuple[int, int], rounding: Literal["nearest", "down"] = "nearest"
 ) -> tuple[int, int]:
-    """The (height, width) of an image of `size` fitted into (long edge, short edge) bounds."""
+    """The (height, width) of an image of `size`, resized to fit the maximum (long edge, short edge)."""
     factor = min(max(scale) / max(size), min(scale) / min(size))
     extra = 0.5 if rounding == "nearest" else 0.0
     return max(int(size[0] * factor + extra), 1), max(int(size[1] * factor + extra), 1)
 
 
 def _between(a: int, b: int) -> int:
-    """A whole number from the smaller to the larger, both included."""
+    """A random integer from the smaller to the larger, both inclusive."""
     return int(torch.randint(min(a, b), max(a, b) + 1, ()))
 
 
 def resize(sample: Sample, size: tuple[int, int], arithmetic: Arithmetic = "fixed_point") -> Sample:
-    """A sample at (height, width): bilinear without antialiasing, masks and semantic maps by the nearest pixel.
+    """Resize a sample to (height, width): bilinear without antialiasing; masks and semantic maps by nearest pixel.
 
-    Boxes and proposals are multiplied by new / old of each axis.
+    Boxes and proposals are multiplied by new / old size per axis.
     """
     height, width = sample.size
     factors = torch.tensor([size[1] / width, size[0] / height] * 2, dtype=torch.float32)
@@ -189,7 +189,7 @@ def resize(sample: Sample, size: tuple[int, int], arithmetic: Arithmetic = "fixe
 
 
 def _resize_masks(masks: Tensor | None, size: tuple[int, int]) -> Tensor | None:
-    """(..., H, W) maps at another size, by the nearest pixel."""
+    """Resize maps (..., H, W) by nearest pixel."""
     if masks is None:
         return None
     if masks.numel() == 0:
@@ -208,6 +208,6 @@ def flip(config: FlipConfig) -> Transform:
 
 
 def color_jitter(config: ColorJitterConfig) -> Transform:
-    """torchvision's ColorJitter, applied with a probability."""
+    """torchvision's ColorJitter, applied with the configured probability."""
     jitter = v2.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue)
     return V2(v2.RandomApply([jitter], p=config.probability))

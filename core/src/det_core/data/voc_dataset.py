@@ -1,9 +1,9 @@
-"""Data sets in PASCAL VOC's format, held in flat arrays that loader processes share.
+"""Data sets in PASCAL VOC format, stored in flat arrays that loader processes share.
 
 Letters: N images, M objects, n objects of one image, K classes. Boxes are xyxy in pixels of the image, as continuous
-coordinates: VOC's corners are pixels counted from 1, of which both belong to the box, so (xmin, ymin, xmax, ymax) is
-(xmin - 1, ymin - 1, xmax, ymax) here, xmax - xmin + 1 pixels wide. (mmdetection 2.x and 3.x take 1 off all four, which
-leaves out the last column and row of the box.)
+coordinates. VOC's corners are pixel indices from 1, both inside the box, so VOC's (xmin, ymin, xmax, ymax) becomes
+(xmin - 1, ymin - 1, xmax, ymax), xmax - xmin + 1 pixels wide. (mmdetection 2.x and 3.x subtract 1 from all four, which
+drops the last column and row of the box.)
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from det_core.contracts import DetectionDataset, Sample
-from det_core.data.bad_samples import BadSamplesError, check_on_bad_sample, summary
+from det_core.data.bad_samples import check_on_bad_sample, raise_or_log, summary
 from det_core.data.data_config import VOC_CLASSES
 from det_core.data.file_names import Names
 from det_core.data.images import read_image_of
 from det_core.data.layout import VocSet
-from det_core.data.proposals_file import read_proposals
+from det_core.data.proposals_file import DatasetProposals
 from det_core.data.voc_files import VocImage, read_voc
 from det_core.data.voc_xml import Corners
-from det_core.errors import DataError, listing
+from det_core.errors import DataError
 from det_core.specs import OnBadSample
 from det_core.structures import Classes
 
@@ -50,17 +50,26 @@ class Objects:
 
 
 class VocDataset(DetectionDataset):
-    """The images of VOC image sets with their XML annotations, checked as a whole when opened.
+    """The images of VOC image sets with their XML annotations. All are checked when the data set is opened.
 
-    Raises BadSamplesError (on_bad_sample="error") listing what is wrong with images and objects, with file and line, or
-    leaves these out and lists them in `skipped` ("skip"). Raises DataError if an image set cannot be used at all.
-    `classes` are the names of labels 0..K-1; None takes all that the annotations in the folders of the sets name (also
-    those of images that are in none of the sets, so that sets of the same folders agree), sorted. `difficult` is
-    "ignore" (such objects are `ignored` in samples, and metrics leave them out) or "keep". `corners`: "inclusive" as
-    this module says, or "exact" for boxes that are xyxy as they are. A box may reach outside its image by a pixel,
-    which is cut off. `filter_empty` leaves out images without any object, `min_size` those whose shorter side is below
-    it; `filtered` counts them. Ids of images count from 1 over all sets. `proposals` is a proposals file; of each
-    image's boxes the best `max_proposals` are taken. DataError if it cannot be used, or lacks images of this data set.
+    Image ids count from 1 over all sets. A box may extend outside its image by a pixel, and is clipped.
+
+    Args:
+        sets: the image sets.
+        classes: names of labels 0..K-1. None: all names in the annotations of the sets' folders, sorted; images that
+            are in none of the sets count too, so that all sets of a folder have the same classes.
+        name: for messages.
+        difficult: "ignore" makes difficult objects `ignored` in samples and in metrics; "keep" does not.
+        corners: "inclusive" as described above, or "exact" for boxes that are already xyxy.
+        on_bad_sample: "error" raises BadSamplesError; "skip" skips bad images and objects.
+        filter_empty: exclude images without objects.
+        min_size: exclude images with a shorter side below this.
+        proposals: a proposals file with all images of this data set.
+        max_proposals: maximum proposals per image, best first.
+
+    Raises:
+        BadSamplesError: lists the bad images and objects, with file and line.
+        DataError: if a file as a whole cannot be used.
     """
 
     ignored_kind = "difficult objects"
@@ -86,9 +95,9 @@ class VocDataset(DetectionDataset):
         self.ignores = difficult == "ignore"
         records = read_voc(self.sets, classes, corners)
         self.skipped = list(records.bad)
-        self._judge()
+        raise_or_log(self.name, self.skipped, on_bad_sample)
         if not records.classes:
-            raise DataError(f"{self.name}: no annotation names a class, so there is nothing to learn")
+            raise DataError(f"{self.name}: the annotations contain no class, so there is nothing to train on")
         self.classes = Classes(names=records.classes, ids=tuple(range(1, len(records.classes) + 1)))
         if classes is None:
             log.info("%s: %d classes in the annotations: %s", self.name, len(self.classes), ", ".join(records.classes))
@@ -104,15 +113,7 @@ class VocDataset(DetectionDataset):
         self._rows = np.array([i.row for i in kept], np.int64)
         self._names = Names.of([i.file for i in kept])
         self.table = _table(kept, records.classes)
-        self.proposals = None if proposals is None else read_proposals(proposals)
-        self.max_proposals = max_proposals
-        self._proposal_rows = None if self.proposals is None else self.proposals.rows_of(self)
-
-    def _judge(self) -> None:
-        if self.skipped and self.on_bad_sample == "error":
-            raise BadSamplesError(self.name, self.skipped)
-        if self.skipped:
-            log.warning("%s: left out %s\n%s", self.name, summary(self.skipped), "\n".join(listing(self.skipped)))
+        self.proposals = None if proposals is None else DatasetProposals.open(proposals, self, max_proposals)
 
     def file(self, index: int) -> str:
         return str(self.sets[self._rows[index]].images / self._names[index])
@@ -128,15 +129,12 @@ class VocDataset(DetectionDataset):
         height, width = map(int, self.sizes[index])
         part = self._part(index)
         difficult = torch.from_numpy(self.table.difficult[part].copy())
-        proposals = None
-        if self.proposals is not None and self._proposal_rows is not None:
-            proposals = self.proposals.of_row(int(self._proposal_rows[index]), self.max_proposals)
         return Sample(
             image=read_image_of(file, image_id, (height, width), self.annotation_file(index)),
             boxes=torch.from_numpy(self.table.boxes[part].astype(np.float32)),
             labels=torch.from_numpy(self.table.labels[part].copy()),
             ignored=difficult if self.ignores else torch.zeros_like(difficult),
-            proposals=proposals,
+            proposals=None if self.proposals is None else self.proposals.of_image(index),
             file=file,
             image_id=image_id,
         )
@@ -145,9 +143,9 @@ class VocDataset(DetectionDataset):
         return slice(int(self.table.offsets[index]), int(self.table.offsets[index + 1]))
 
     def ground_truth(self) -> dict[str, Any]:
-        """All annotations as a fresh COCO-format dict, with `difficult` and `truncated`.
+        """All annotations as a new COCO-format dict, with `difficult` and `truncated`.
 
-        Objects that are to be ignored are crowd regions in it: COCO's metrics have no other way of ignoring one.
+        Ignored objects are crowd regions in it, since COCO's metrics have no other way to ignore an object.
         """
         names = zip(self.classes.ids, self.classes.names, strict=True)
         return {

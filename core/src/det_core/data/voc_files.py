@@ -1,7 +1,7 @@
-"""Reading VOC image sets with the annotations of their images, and checking all of it.
+"""Reading VOC image sets and the annotations of their images, with checks.
 
-What is wrong with a set as a whole is a DataError. What is wrong with one image or object is a BadSample with the file
-and the line: it is left out, and the caller decides whether that is an error.
+A set that cannot be used at all is a DataError. A bad image or object becomes a BadSample with file and line: it is
+skipped, and the caller decides whether this is an error.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from det_core.data.voc_xml import (
 )
 from det_core.errors import nearest
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".bmp", ".tif", ".tiff", ".webp")  # the likeliest first
+SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".bmp", ".tif", ".tiff", ".webp")  # most common first
 SHOWN = 20
 
 
 @frozen(eq=False)
 class VocImage:
-    """An image in order.
+    """A valid image.
 
-    number: from 1 over all sets, those that are not in order counted too. row: of its set. file: name of the image in
-    the set's folder. size: (height, width).
+    number: from 1 over all sets, including bad images. row: index of its set. file: name of the image in the set's
+    folder. size: (height, width).
     """
 
     number: int
@@ -50,7 +50,7 @@ class VocImage:
 
 @frozen(eq=False, kw_only=True)
 class VocRecords:
-    """The images of some sets that are in order; `bad` lists what is not. count: images that the sets name."""
+    """The valid images of image sets. bad: what was skipped. count: images that the sets list."""
 
     classes: tuple[str, ...]
     images: list[VocImage]
@@ -59,7 +59,7 @@ class VocRecords:
 
 
 def read_voc(sets: Sequence[VocSet], classes: Sequence[str] | None, corners: Corners) -> VocRecords:
-    """All images of these sets, with objects of these classes, or of all that annotations in their folders name.
+    """Read all images of the sets, with objects of these classes, or of all classes in the sets' folders.
 
     Raises DataError if a set file cannot be used.
     """
@@ -71,7 +71,7 @@ def read_voc(sets: Sequence[VocSet], classes: Sequence[str] | None, corners: Cor
 
 @frozen(eq=False)
 class _Entry:
-    """An image as its set names it; `set` is the row of that."""
+    """An image that a set lists. row: index of its set."""
 
     number: int
     row: int
@@ -85,7 +85,7 @@ class _Entry:
 
 @frozen(eq=False)
 class _Reading:
-    """Goes over the images of sets and gives those in order; meanwhile it gathers what is wrong, and class names."""
+    """Iterates over the valid images of sets, and collects bad samples and class names."""
 
     sets: Sequence[VocSet]
     classes: Sequence[str] | None
@@ -96,7 +96,7 @@ class _Reading:
 
     @property
     def count(self) -> int:
-        """Images that were named so far."""
+        """Images listed so far."""
         return len(self.listed)
 
     def __iter__(self) -> Iterator[VocImage]:
@@ -113,7 +113,7 @@ class _Reading:
                 yield VocImage(entry.number, entry.row, file, size, objects)
 
     def _entries(self) -> Iterator[_Entry]:
-        """The images that the sets name, each once."""
+        """The images that the sets list, each once."""
         first: dict[Path, str] = {}
         number = 0
         for row, part in enumerate(self.sets):
@@ -139,13 +139,13 @@ class _Reading:
             if f"{entry.id.value}{suffix}" in images:
                 return f"{entry.id.value}{suffix}"
         others = ", ".join(dict.fromkeys(s.lower() for s in SUFFIXES[1:]))
-        what = f"the image file does not exist (nor does one of {others}); {_named(entry)}"
+        what = f"the image file does not exist (nor one with {others}); {_listed_at(entry)}"
         self._note(entry.set.images / f"{entry.id.value}{SUFFIXES[0]}", what, entry.number)
         return None
 
     def _annotation(self, entry: _Entry, annotations: Folder) -> VocAnnotation | None:
         if f"{entry.id.value}.xml" not in annotations:
-            self._note(entry.annotation, f"the annotation file does not exist; {_named(entry)}", entry.number)
+            self._note(entry.annotation, f"the annotation file does not exist; {_listed_at(entry)}", entry.number)
             return None
         try:
             return read_annotation(entry.annotation)
@@ -164,7 +164,7 @@ class _Reading:
     def _content(
         self, entry: _Entry, annotation: VocAnnotation, found: tuple[int, int] | None
     ) -> tuple[tuple[int, int], list[VocObject]]:
-        """Size and usable objects of an annotation whose image is of size `found`."""
+        """The size and valid objects of an annotation, for an image of size `found`."""
         said, problems = size_of(annotation)
         if not problems and found is not None and found != said:
             line = annotation.top.texts["size"].line
@@ -172,7 +172,7 @@ class _Reading:
         elif problems and found is not None:
             problems[-1] += f" (the image is {found[1]}x{found[0]} pixels)"
         objects: list[VocObject] = []
-        if not problems or found is not None:  # else there is no size to judge them by
+        if not problems or found is not None:  # otherwise the size is unknown
             objects, more = objects_of(annotation, found or said, self.corners)
             problems += more
         for problem in problems:
@@ -185,18 +185,18 @@ class _Reading:
         allowed = ", ".join(self.classes[:SHOWN]) + (", ..." if len(self.classes) > SHOWN else "")
         what = (
             f"line {found.line}: unknown class {found.name!r}, allowed: {allowed}{nearest(found.name, self.classes)} "
-            "(`classes: null` of the data set takes all that its annotations name)"
+            "(`classes: null` of the data set uses all classes in its annotations)"
         )
         self._note(entry.annotation, what, entry.number)
         return False
 
 
-def _named(entry: _Entry) -> str:
-    return f"line {entry.id.line} of {entry.set.ids} names it"
+def _listed_at(entry: _Entry) -> str:
+    return f"line {entry.id.line} of {entry.set.ids} lists it"
 
 
 def _other_names(reading: _Reading) -> set[str]:
-    """Class names of the annotations in the sets' folders that are in none of the sets, where they can be read."""
+    """Class names in the readable annotations of the sets' folders that none of the sets lists."""
     names: set[str] = set()
     for folder in dict.fromkeys(part.annotations for part in reading.sets):
         for path in folder.glob("*.xml"):
@@ -204,6 +204,6 @@ def _other_names(reading: _Reading) -> set[str]:
                 continue
             try:
                 names |= read_annotation(path).names()
-            except XmlError:  # it is in no set, so it does no harm
+            except XmlError:  # no set lists it, so it is not an error
                 continue
     return names

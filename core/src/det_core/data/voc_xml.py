@@ -1,7 +1,7 @@
-"""Reading PASCAL VOC annotations: a list of image ids, and an XML file for each of them.
+"""Reading PASCAL VOC annotations: a list of image ids, and an XML file for each.
 
-What is wrong is said with its line, and nothing that is declared in a file is carried out: a file with a DOCTYPE, the
-only place where XML can define entities or name other files, is refused.
+Errors give the line. Files with a DOCTYPE are refused: it is the only place where XML can define entities or refer to
+other files.
 """
 
 from __future__ import annotations
@@ -10,29 +10,30 @@ import math
 import re
 from pathlib import Path
 from typing import Literal
-from xml.parsers import expat  # expands no entity here: see _Reader.doctype
+from xml.parsers import expat  # safe here, since files with entities are refused: see _Reader.doctype
 
 from attrs import field, frozen
 
 from det_core.errors import DataError
+from det_core.settings import show
 
-TOLERANCE = 1.0  # pixels by which a box may reach outside its image: tools that count from 0, or round
+TOLERANCE = 1.0  # pixels that a box may extend outside its image: some tools count from 0, or round
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FLAGS = {"": False, "0": False, "1": True}
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-FLAGGED = re.compile(r"(\S+)\s+(?:-1|0|1)")  # lines of a class's own set file say whether the image has the class
+FLAGGED = re.compile(r"(\S+)\s+(?:-1|0|1)")  # in the set file of a class: whether the image has the class
 
 Corners = Literal["inclusive", "exact"]
 Box = tuple[float, float, float, float]
 
 
 class XmlError(Exception):
-    """An annotation file as a whole cannot be used; the text begins with the line."""
+    """An annotation file or object cannot be used; the message begins with the line."""
 
 
 @frozen
 class Text:
-    """The text of an element, and the line that the element is on."""
+    """The text of an element, and its line."""
 
     value: str
     line: int
@@ -40,9 +41,9 @@ class Text:
 
 @frozen
 class Part:
-    """An element of which parts are read: its line, and the texts below it by path (`bndbox/xmin`).
+    """An element: its line, and the texts below it by path (`bndbox/xmin`).
 
-    twice: what is wrong with the parts that were given more than once.
+    twice: problems of elements that are given more than once.
     """
 
     line: int
@@ -58,7 +59,7 @@ class Part:
 
 @frozen
 class VocAnnotation:
-    """An annotation file as it is written: what stands at its top (`size/width`), and its objects."""
+    """The unchecked content of an annotation file: top-level elements (`size/width`), and objects."""
 
     top: Part
     objects: list[Part]
@@ -70,7 +71,7 @@ class VocAnnotation:
 
 @frozen
 class VocObject:
-    """An object in order: class name, box xyxy in pixels within its image, flags, and the line that it begins on."""
+    """A valid object: class name, box xyxy in pixels within its image, flags, and its first line."""
 
     name: str
     box: Box
@@ -80,10 +81,10 @@ class VocObject:
 
 
 def read_ids(path: Path, annotations: frozenset[str] = frozenset()) -> list[Text]:
-    """The image ids of a set file with their lines, in order; `annotations` are names of files that there are.
+    """The image ids of a set file with their lines, in order.
 
-    A second column of -1, 0 or 1 (files of one class have it) is left out, unless an annotation file is named so.
-    Raises DataError for a file that cannot be read, or names nothing.
+    A second column of -1, 0 or 1, as in the set file of a class, is dropped, unless `annotations` (names of existing
+    annotation files) contains the whole line. Raises DataError for a file that cannot be read or is empty.
     """
     try:
         lines = path.read_bytes().decode("utf-8-sig").splitlines()
@@ -93,7 +94,7 @@ def read_ids(path: Path, annotations: frozenset[str] = frozenset()) -> list[Text
         raise DataError(f"{path}: the image set is not text in UTF-8: {error}") from None
     found = [Text(_id(line.strip(), annotations), number) for number, line in enumerate(lines, 1) if line.strip()]
     if not found:
-        raise DataError(f"{path}: the image set is empty; it is to name an image on each line, without its suffix")
+        raise DataError(f"{path}: the image set is empty; expected the name of an image, without suffix, on each line")
     return found
 
 
@@ -103,7 +104,7 @@ def _id(line: str, annotations: frozenset[str]) -> str:
 
 
 def read_annotation(path: Path) -> VocAnnotation:
-    """An annotation file as it is written; XmlError if it cannot be read, is not XML, or is something else."""
+    """The unchecked content of an annotation file; XmlError if it cannot be read or is not VOC XML."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -116,7 +117,7 @@ def read_annotation(path: Path) -> VocAnnotation:
 
 
 class _Reader:
-    """Keeps the texts at known places of an annotation; all others (`object/part/name`, say) are passed over."""
+    """Collects the texts of known elements of an annotation and ignores others, such as `object/part/name`."""
 
     def __init__(self) -> None:
         self.parser = expat.ParserCreate()
@@ -136,21 +137,21 @@ class _Reader:
             self.parser.Parse(data, True)
         except expat.ExpatError as error:
             raise XmlError(f"line {error.lineno}: not XML: {expat.ErrorString(error.code)}") from None
-        except (ValueError, LookupError) as error:  # an encoding that Python does not know
+        except (ValueError, LookupError) as error:  # an unknown encoding
             raise XmlError(f"line {self.parser.CurrentLineNumber}: not XML that can be read: {error}") from None
         return VocAnnotation(self.top, self.objects)
 
     def doctype(self, name: str, *_: object) -> None:
         raise XmlError(
-            f"line {self.parser.CurrentLineNumber}: has a DOCTYPE, which can define entities or name other files, so "
-            "the file is not read; VOC annotations need none: remove it"
+            f"line {self.parser.CurrentLineNumber}: has a DOCTYPE, which can define entities or refer to other files, "
+            "so the file is not read; remove it, VOC annotations need none"
         )
 
     def start(self, name: str, _: dict[str, str]) -> None:
         line = self.parser.CurrentLineNumber
         if not self.path:
             if name != "annotation":
-                raise XmlError(f"line {line}: holds <{name}>, expected <annotation>: not a VOC annotation")
+                raise XmlError(f"line {line}: found <{name}>, expected <annotation>: not a VOC annotation")
             self.top = Part(line)
         elif self.path == ["annotation"] and name == "object":
             self.objects.append(Part(line))
@@ -176,7 +177,7 @@ class _Reader:
 
 
 def size_of(annotation: VocAnnotation) -> tuple[tuple[int, int], list[str]]:
-    """The (height, width) that an annotation says, and what is wrong with it."""
+    """The (height, width) in an annotation, and its problems."""
     texts, problems, sides = annotation.top.texts, list(annotation.top.twice), []
     if "size" not in texts:
         return (0, 0), [f"line {annotation.top.line}: has no `size` of the image; expected `width` and `height` in it"]
@@ -186,14 +187,14 @@ def size_of(annotation: VocAnnotation) -> tuple[tuple[int, int], list[str]]:
         if text is None:
             problems.append(f"line {texts['size'].line}: `size` has no `{name}`")
         elif value is None or value < 1 or value != int(value):
-            what = f"`{name}` is {_short(text.value)}, expected a whole number of pixels of at least 1"
+            what = f"`{name}` is {show(text.value)}, expected a whole number of pixels of at least 1"
             problems.append(f"line {text.line}: {what}")
         sides.append(int(value or 0))
     return (sides[0], sides[1]), problems
 
 
 def objects_of(annotation: VocAnnotation, size: tuple[int, int], corners: Corners) -> tuple[list[VocObject], list[str]]:
-    """The objects of an image of (height, width) that are in order, and what is wrong with the others."""
+    """The valid objects of an image of (height, width), and the problems of the others."""
     objects, problems = [], []
     for number, part in enumerate(annotation.objects, 1):
         try:
@@ -201,21 +202,21 @@ def objects_of(annotation: VocAnnotation, size: tuple[int, int], corners: Corner
         except XmlError as error:
             line, _, what = str(error).partition(": ")
             name = part.texts["name"].value if "name" in part.texts else ""
-            problems.append(f"{line}: object {number}{f' ({_short(name)})' if name else ''}: {what}")
+            problems.append(f"{line}: object {number}{f' ({show(name)})' if name else ''}: {what}")
     return objects, problems
 
 
 def _object(part: Part, size: tuple[int, int], corners: Corners) -> VocObject:
-    """An object; XmlError with the line and what is wrong with it."""
+    """Check an object; XmlError with the line and the problem."""
     if part.twice:
         raise XmlError(part.twice[0])
     name = part.texts.get("name")
     if name is None or not name.value:
-        raise XmlError(f"line {(name or part).line}: has no `name` of its class")
+        raise XmlError(f"line {(name or part).line}: has no `name` (its class)")
     difficult = part.texts.get("difficult", Text("", part.line))
     if difficult.value not in FLAGS:
-        raise XmlError(f"line {difficult.line}: `difficult` is {_short(difficult.value)}, expected 0 or 1")
-    truncated = part.texts.get("truncated", Text("", part.line))  # for reports only, so what else there is means no
+        raise XmlError(f"line {difficult.line}: `difficult` is {show(difficult.value)}, expected 0 or 1")
+    truncated = part.texts.get("truncated", Text("", part.line))  # only for reports, so invalid values mean False
     return VocObject(
         name=name.value,
         box=_box(part, size, corners),
@@ -226,14 +227,14 @@ def _object(part: Part, size: tuple[int, int], corners: Corners) -> VocObject:
 
 
 def _box(part: Part, size: tuple[int, int], corners: Corners) -> Box:
-    """The box xyxy within its image; XmlError with the line and what is wrong with it."""
+    """The box xyxy, clipped to its image; XmlError with the line and the problem."""
     if "bndbox" not in part.texts:
         raise XmlError(f"line {part.line}: has no `bndbox`")
     line = part.texts["bndbox"].line
     values = [_corner(part, name, line) for name in CORNERS]
     written = f"box ({', '.join(f'{name} {value:g}' for name, value in zip(CORNERS, values, strict=True))})"
     if values[2] < values[0] or values[3] < values[1]:
-        raise XmlError(f"line {line}: {written} is inverted: xmax and ymax are to be the larger ones")
+        raise XmlError(f"line {line}: {written} is inverted: xmax and ymax must be the larger values")
     one = 1 if corners == "inclusive" else 0
     x1, y1, x2, y2 = values[0] - one, values[1] - one, values[2], values[3]
     if x1 == x2 or y1 == y2:
@@ -252,16 +253,11 @@ def _corner(part: Part, name: str, line: int) -> float:
         raise XmlError(f"line {line}: `bndbox` has no `{name}`")
     value = _number(text.value)
     if value is None:
-        raise XmlError(f"line {text.line}: `{name}` is {_short(text.value)}, expected a finite number")
+        raise XmlError(f"line {text.line}: `{name}` is {show(text.value)}, expected a finite number")
     return value
 
 
 def _number(text: str) -> float | None:
-    """The finite number that a text is, or None."""
+    """The text as a finite number, or None."""
     value = float(text) if NUMBER.fullmatch(text) else math.nan
     return value if math.isfinite(value) else None
-
-
-def _short(text: str) -> str:
-    shown = repr(text)
-    return shown if len(shown) <= 60 else shown[:57] + "..."
