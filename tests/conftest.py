@@ -27,7 +27,7 @@ TINY = (
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_settings() -> tuple[str, ...]:
     """`--set` values that make `mask-rcnn/r18-fpn-demo` tiny."""
     return TINY
