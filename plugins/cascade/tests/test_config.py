@@ -38,13 +38,14 @@ def test_by_default_there_are_the_papers_three_stages():
 def test_a_cascade_without_stages_is_refused():
     with pytest.raises(ConfigError) as caught:
         CascadeHeadConfig(stages=())
-    message = "a cascade needs at least one stage; leave `stages` out for the three of Cascade R-CNN"
+    message = "a cascade requires at least one stage; leave `stages` out for the three stages of Cascade R-CNN"
     assert str(caught.value) == f"CascadeHeadConfig.stages: {message}"
 
 
 def test_a_pooling_for_masks_without_a_mask_head_is_refused():
     with pytest.raises(
-        ConfigError, match="^CascadeHeadConfig.mask_roi_pool: there is no mask_head for it; leave it out, or add one$"
+        ConfigError,
+        match="^CascadeHeadConfig.mask_roi_pool: requires a mask_head, which is null; leave it out, or set mask_head$",
     ):
         CascadeHeadConfig(mask_roi_pool=RoIAlignConfig(size=14))
 
@@ -63,13 +64,13 @@ def test_features_that_a_pooling_cannot_take_are_refused():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("detector.roi_head.stages=[]", "detector.roi_head.stages: a cascade needs at least one stage"),
+        ("detector.roi_head.stages=[]", "detector.roi_head.stages: a cascade requires at least one stage"),
         (
             "detector.roi_head.stages[1].los_weight=2",
             r"\[1\].los_weight: unknown key; did you mean .loss_weight.",
         ),
         ("detector.roi_head.stages[1].loss_weight=-2", r"stages\[1\].loss_weight: .* 0"),
-        ("detector.roi_head.mask_head=null", "detector.roi_head.mask_roi_pool: there is no mask_head for it"),
+        ("detector.roi_head.mask_head=null", "detector.roi_head.mask_roi_pool: requires a mask_head, which is null"),
     ],
 )
 def test_mistakes_on_the_command_line_say_where(setting, message):

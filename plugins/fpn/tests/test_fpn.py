@@ -153,17 +153,17 @@ def test_weights_are_xavier_uniform_and_biases_zero():
         (
             FPNConfig(start=4),
             INPUTS,
-            "start: 4 leaves none of the inputs (strides [4, 8, 16, 32])",
+            "start: 4 leaves no input level (strides [4, 8, 16, 32])",
         ),
         (
             FPNConfig(),
             FeatureSpec(channels=(4, 8), strides=(4, 16)),
-            "needs inputs whose strides double, but gets [4, 16]",
+            "requires inputs whose strides double, found [4, 16]",
         ),
         (
             FPNConfig(),
             FeatureSpec(channels=(4, 8), strides=(8, 4)),
-            "needs inputs whose strides double, but gets [8, 4]",
+            "requires inputs whose strides double, found [8, 4]",
         ),
     ],
 )

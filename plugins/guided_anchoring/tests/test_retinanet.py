@@ -162,7 +162,7 @@ def test_a_batch_gives_what_each_image_gives_alone(scene: Any) -> None:
 
 def test_losses_of_masked_outputs_are_refused(scene: Any) -> None:
     head = scene.lively(head_of(SMALL, scene.spec))
-    with pytest.raises(ValueError, match=r"losses look at every cell; call train\(\) on the detector"):
+    with pytest.raises(ValueError, match=r"losses require outputs of all cells.*; call train\(\) on the detector"):
         head.losses(head(scene.features(torch.float64)), [scene.objects(1)] * 2, scene.batch())
 
 

@@ -218,7 +218,7 @@ def test_proposals_that_a_second_stage_trains_on_come_from_every_cell(scene: Any
 
 def test_losses_of_masked_outputs_are_refused(scene: Any) -> None:
     head = scene.lively(head_of(SMALL, scene.spec))
-    with pytest.raises(ValueError, match=r"only where anchors are predicted.*call train\(\)"):
+    with pytest.raises(ValueError, match=r"only cells with an anchor.*call train\(\)"):
         head.losses(head(scene.features(torch.float64)), [scene.objects(1)] * 2, scene.batch())
 
 
@@ -238,7 +238,7 @@ def test_it_has_no_weights_beyond_its_layers(scene: Any) -> None:
         ({"location_prior": 1.0}, r"location_prior\S*: found .+, expected .*below 1"),
         ({"location_threshold": 1.5}, r"location_threshold\S*: found .+, expected .*at most 1"),
         ({"location_labels": "none"}, r"location_labels\S*: found .+, allowed: "),
-        ({"centre_ratio": 0.6}, r"centre_ratio: found 0.6, which must not be above ignore_ratio \(0.5\)"),
+        ({"centre_ratio": 0.6}, r"centre_ratio: found 0.6, must be at most ignore_ratio \(0.5\)"),
         ({"negative_weight": -0.1}, r"negative_weight\S*: found .+, expected .*at least 0"),
         ({"location_cells": 0}, r"location_cells\S*: found .+, expected .*at least 1"),
         ({"allowed_border": -2}, r"allowed_border\S*: found .+, expected .*at least -1"),

@@ -64,15 +64,15 @@ def test_through_plain_data_and_back():
     [
         (
             {"mask_head": None},
-            "mask_head: HTC works on masks; give it one, or use type: cascade for boxes alone",
+            "mask_head: HTC requires a mask head; use type: cascade for boxes only",
         ),
         (
             {"trunk": ResNetStageConfig(depth=18)},
-            "trunk: HTC has no C4 form; leave it out, or use type: cascade",
+            "trunk: HTC has no C4 form; leave trunk out, or use type: cascade",
         ),
         (
             {"stages": ()},
-            "stages: a cascade needs at least one stage; leave `stages` out for the three of Cascade R-CNN",
+            "stages: a cascade requires at least one stage; leave `stages` out for the three stages of Cascade R-CNN",
         ),
     ],
 )
@@ -115,8 +115,8 @@ def test_regions_that_cannot_be_added_are_refused(name, fuse):
     with pytest.raises(ConfigError) as caught:
         config.check(PYRAMID)
     assert str(caught.value) == (
-        f"{name}: its regions have 128 channels, and those of the semantic branch, which are added to them, 256; "
-        "choose one that keeps the features' channels, or leave out the branch (semantic: null)"
+        f"{name}: its regions have 128 channels, but those of the semantic branch, which are added to them, have 256; "
+        "use a pooling layer that keeps the features' channels, or set semantic: null"
     )
     evolve(config, semantic=None).check(PYRAMID)
     evolve(config, semantic=SemanticBranchConfig(**{fuse: False})).check(PYRAMID)
@@ -162,7 +162,7 @@ def test_a_mask_head_that_does_not_show_its_features_is_refused(tiny):
     with pytest.raises(ConfigError) as caught:
         evolve(tiny.htc, mask_head=ClosedConfig()).build(tiny.levels, 3)
     assert str(caught.value) == (
-        "mask_head: 'closed' does not show its features, which the next stage's mask head needs; make it a "
+        "mask_head: 'closed' does not expose its features, which the next stage's mask head requires; make it a "
         "HiddenMaskHead, or use conv_mask_head"
     )
 
@@ -170,7 +170,7 @@ def test_a_mask_head_that_does_not_show_its_features_is_refused(tiny):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("detector.roi_head.mask_head=null", "detector.roi_head.mask_head: HTC works on masks"),
+        ("detector.roi_head.mask_head=null", "detector.roi_head.mask_head: HTC requires a mask head"),
         ("detector.roi_head.trunk={type: resnet_stage, depth: 18}", "detector.roi_head.trunk: HTC has no C4 form"),
         ("detector.roi_head.semantic.stride=64", r"semantic.roi_pool: roi_pool .* of stride 8, .*\[64\]"),
         ("detector.roi_head.semantic.clases=9", "semantic.clases: unknown key; did you mean .classes."),

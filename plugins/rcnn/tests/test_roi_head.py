@@ -483,7 +483,7 @@ def test_a_mask_head_without_masks_to_train_on(tiny):
     head = tiny.mask.build(tiny.levels, 3)
     batch = tiny.batch(1)
     targets = [evolve(t, masks=None) for t in tiny.targets(batch, (2,))]
-    message = "^a mask head trains on masks, but the targets have none; load the data set with masks=True$"
+    message = "^the mask head requires masks, but the targets have none; load the data set with masks=True$"
     with pytest.raises(ValueError, match=message):
         head.losses(tiny.features(batch), [t.boxes for t in targets], targets, batch)
 
@@ -492,7 +492,7 @@ def test_a_pooling_for_masks_without_a_mask_head_is_refused():
     with pytest.raises(ConfigError) as caught:
         RCNNHeadConfig(mask_roi_pool=RoIAlignConfig(size=14))
     assert str(caught.value).startswith("RCNNHeadConfig.mask_roi_pool: ")
-    assert "no mask_head" in str(caught.value)
+    assert "requires a mask_head" in str(caught.value)
 
 
 @pytest.mark.parametrize(

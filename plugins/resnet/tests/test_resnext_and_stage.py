@@ -41,7 +41,7 @@ def test_resnext_computes_what_torchvisions_does():
 
 @pytest.mark.parametrize("config", [ResNetConfig, ResNetStageConfig])
 def test_groups_want_bottlenecks(config):
-    with pytest.raises(ConfigError, match="depth 18 has no bottlenecks, so groups must be 1 and base_width 64; take"):
+    with pytest.raises(ConfigError, match="depth 18 has no bottlenecks, so groups must be 1 and base_width 64; use"):
         config(depth=18, groups=2)
 
 

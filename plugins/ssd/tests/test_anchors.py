@@ -89,7 +89,7 @@ def test_a_level_may_have_squares_alone() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"sizes": (8.0, 16.0), "ratios": ((2.0,), (2.0,))}, r"sizes: 2 sizes for 2 levels; give one for each level"),
+        ({"sizes": (8.0, 16.0), "ratios": ((2.0,), (2.0,))}, r"sizes: found 2 sizes for 2 levels; give one per level"),
         ({"sizes": (8.0,), "ratios": ()}, r"sizes: found \d values, expected at least 2"),
         ({"sizes": (8.0, 0.0), "ratios": ((2.0,),)}, r"sizes\S*: found .+, expected .*above 0"),
         ({"sizes": (8.0, 16.0), "ratios": ((0.5,),)}, r"ratios\S*: found .+, expected .*above 1"),

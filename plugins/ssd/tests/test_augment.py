@@ -187,7 +187,7 @@ def test_an_image_too_small_for_a_crop_stays_whole() -> None:
 @pytest.mark.parametrize("boxes", [BOXES, []], ids=["objects", "none"])
 def test_proposals_are_refused(boxes: list[tuple[float, float, float, float]]) -> None:
     given = evolve(sample(boxes), proposals=torch.tensor(BOXES))
-    with pytest.raises(DataError, match=r"takes no proposals; leave it out with these"):
+    with pytest.raises(DataError, match=r"does not support proposals; remove it from the transforms"):
         applied(IoUCropConfig(), 0, given)
 
 
@@ -264,13 +264,13 @@ def test_the_loader_gives_the_same_with_and_without_processes() -> None:
         (
             PhotometricDistortConfig,
             {"contrast": (1.5, 0.5)},
-            r"contrast: found .+: the first must not be above the second",
+            r"contrast: found .+: the first value must be at most the second",
         ),
         (PhotometricDistortConfig, {"saturation": (-1.0, 1.0)}, r"saturation\S*: found .+, expected .*above 0"),
         (PhotometricDistortConfig, {"hue": (-0.6, 0.1)}, r"hue\S*: found .+, expected .*at least -0.5"),
         (PhotometricDistortConfig, {"probability": 1.1}, r"probability\S*: found .+, expected .*at most 1"),
         (ZoomOutConfig, {"sides": (0.5, 2.0)}, r"sides\S*: found .+, expected .*at least 1"),
-        (ZoomOutConfig, {"sides": (4.0, 2.0)}, r"sides: found .+: the first must not be above the second"),
+        (ZoomOutConfig, {"sides": (4.0, 2.0)}, r"sides: found .+: the first value must be at most the second"),
         (ZoomOutConfig, {"probability": -0.1}, r"probability\S*: found .+, expected .*at least 0"),
         (IoUCropConfig, {"overlaps": ()}, "overlaps: found .+: one value must be 1 or more"),
         (
@@ -281,7 +281,7 @@ def test_the_loader_gives_the_same_with_and_without_processes() -> None:
         (IoUCropConfig, {"overlaps": (-0.1, 1.0)}, r"overlaps\S*: found .+, expected .*at least 0"),
         (IoUCropConfig, {"sides": (0.0, 1.0)}, r"sides\S*: found .+, expected .*above 0"),
         (IoUCropConfig, {"sides": (0.5, 1.1)}, r"sides\S*: found .+, expected .*at most 1"),
-        (IoUCropConfig, {"aspects": (2.0, 0.5)}, r"aspects: found .+: the first must not be above the second"),
+        (IoUCropConfig, {"aspects": (2.0, 0.5)}, r"aspects: found .+: the first value must be at most the second"),
         (IoUCropConfig, {"tries": 0}, r"tries\S*: found .+, expected .*at least 1"),
     ],
 )

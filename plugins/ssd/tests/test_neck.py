@@ -47,9 +47,7 @@ def test_levels_of_the_published_models(
 
 def test_an_input_too_small_for_the_last_levels_is_refused() -> None:
     neck = SSDNeckConfig().build(INPUTS)
-    message = (
-        r"the neck's extra\[2\] has a kernel of 3 and would stand on a map of 2 x 5; resize to larger images, or le"
-    )
+    message = r"the neck's extra\[2\] has a kernel of 3, but its input is 2 x 5; resize to larger images, or rem"
     with pytest.raises(DetError, match=message):
         neck([torch.zeros(1, 8, 16, 36), torch.zeros(1, 16, 8, 18)])
     assert [x.shape[-1] for x in neck([torch.zeros(1, 8, 34, 34), torch.zeros(1, 16, 17, 17)])] == [34, 17, 9, 5, 3, 1]

@@ -256,7 +256,7 @@ def refusal(*overrides: str) -> str:
 
 
 def test_mistakes_are_placed() -> None:
-    assert "detector.dense_head.anchors.sizes: 6 sizes for 6 levels; give one for each level of `ratios`" in refusal(
+    assert "detector.dense_head.anchors.sizes: found 6 sizes for 6 levels; give one per level" in refusal(
         "detector.dense_head.anchors.sizes=[20, 40, 60, 80, 100, 120]"
     )
     assert "there are 5" in refusal("detector.neck.extra=[{spacing: 32}, {spacing: 64}, {spacing: 128}]")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from det_core.boxes.box_config import DeltaCoderConfig
+from det_core.model.layer_config import Conv2dConfig
+from det_core.model.loss_config import FocalConfig
 from det_core.settings import configclass, setting
-from det_core.slots import DenseHeadConfig
+from det_core.slots import CoderConfig, ConvConfig, DenseHeadConfig, LossConfig, NormConfig
 
 
 @configclass
@@ -47,3 +50,24 @@ class DetectingHeadConfig(DenseHeadConfig, DetectionSettings):
         default=0.0,
         least=-1,
     )
+
+
+@configclass
+class TowerHeadConfig(DetectingHeadConfig):
+    """Settings of a dense head with a tower of convolutions for classes and one for boxes, as in RetinaNet."""
+
+    channels: int = setting("channels of both towers", default=256, least=1)
+    num_convs: int = setting("3x3 convolutions per tower", default=4, least=0)
+    coder: CoderConfig = setting("box regression targets", default=DeltaCoderConfig())
+    cls_loss: LossConfig = setting("classification, over all anchors", default=FocalConfig())
+    prior: float = setting(
+        "initial score of every anchor and class, low because most anchors are background",
+        default=0.01,
+        above=0,
+        below=1,
+    )
+    norm: NormConfig | None = setting(
+        "after every convolution of the towers; all levels share it, so avoid norms with running statistics",
+        default=None,
+    )
+    conv: ConvConfig = setting("the towers' convolutions", default=Conv2dConfig())

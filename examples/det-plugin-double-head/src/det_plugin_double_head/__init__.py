@@ -1,4 +1,4 @@
-"""A double head and a plain backbone for det. Public names are imported when they are first used."""
+"""A double head and a plain backbone for det. Public names are imported on first use."""
 
 from __future__ import annotations
 

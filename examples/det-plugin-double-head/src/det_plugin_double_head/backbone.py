@@ -1,4 +1,4 @@
-"""A plain backbone: nothing but 3x3 convolutions with a norm and a ReLU.
+"""A plain backbone: 3x3 convolutions with a norm and a ReLU.
 
 Letters: N images, H W input size, C channels.
 """
@@ -14,7 +14,7 @@ from det_plugin_double_head.config import PlainNetConfig
 
 
 def _stage(channels: int, width: int, config: PlainNetConfig) -> nn.Sequential:
-    """`depth` convolutions, the first of which halves the size and changes the channels."""
+    """`depth` convolutions. The first one halves the size and changes the channels."""
     layers = []
     for i in range(config.depth):
         stride = 2 if i == 0 else 1
@@ -34,7 +34,7 @@ def _stage(channels: int, width: int, config: PlainNetConfig) -> nn.Sequential:
 
 
 class PlainNet(Backbone):
-    """A stem at stride 2, then four stages that halve the size and double the channels; all four are handed on."""
+    """A stem at stride 2, then four stages that halve the size. Returns the outputs of all stages."""
 
     def __init__(self, config: PlainNetConfig) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from det_plugin_double_head.config import DoubleHeadConfig
 
 
 class ClassBranch(nn.Module):
-    """Fully connected layers, then scores: they keep apart where in a region a feature is."""
+    """Fully connected layers, then scores. They distinguish positions in a region."""
 
     def __init__(self, config: DoubleHeadConfig, inputs: RegionSpec, num_classes: int) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Residual(nn.Module):
 
 
 class BoxBranch(nn.Module):
-    """Convolutions, the mean over the region, then deltas. Plain residual blocks stand for the paper's bottlenecks."""
+    """Convolutions, average pooling, then deltas. It has basic residual blocks instead of the paper's bottlenecks."""
 
     def __init__(self, config: DoubleHeadConfig, inputs: RegionSpec, num_classes: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a user can set. Imports no torch: the modules are imported when they are built."""
+"""Configurations. Imports no torch: `build()` imports the modules."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 @configclass
 class PlainNetConfig(BackboneConfig):
-    """A plain stack of 3x3 convolutions in four stages, each twice as wide as the one before."""
+    """A plain stack of 3x3 convolutions in four stages, each twice as wide as the previous one."""
 
     type: ClassVar[str] = "plain_net"
 
     width: int = setting("channels of the first stage, at stride 4", default=32, least=1)
     depth: int = setting("convolutions per stage", default=2, least=1)
     norm: NormConfig = setting("after every convolution", default=GroupNormConfig(groups=8))
-    conv: ConvConfig = setting("all convolutions but the stem's", default=Conv2dConfig())
+    conv: ConvConfig = setting("all convolutions except the stem's", default=Conv2dConfig())
 
     def feature_spec(self) -> FeatureSpec:
         return FeatureSpec(channels=[self.width * 2**i for i in range(4)], strides=(4, 8, 16, 32))
@@ -48,32 +48,32 @@ class PlainNetConfig(BackboneConfig):
 
 @configclass
 class DoubleHeadConfig(RoIHeadConfig):
-    """A fully connected branch that classifies, a convolutional one that regresses (Wu et al., Double-Head, 2020)."""
+    """A fully connected branch for classification, a convolutional one for boxes (Wu et al., Double-Head, 2020)."""
 
     type: ClassVar[str] = "double_head"
 
-    roi_pool: RoIPoolConfig = setting("regions for both branches", default=RoIAlignConfig())
-    num_fcs: int = setting("hidden layers of the class branch", default=2, least=1)
-    fc_channels: int = setting("of these", default=1024, least=1)
-    num_blocks: int = setting("residual blocks of the box branch", default=2, least=0)
-    conv_channels: int = setting("of the box branch", default=256, least=1)
+    roi_pool: RoIPoolConfig = setting("pooling for both branches", default=RoIAlignConfig())
+    num_fcs: int = setting("number of hidden layers of the class branch", default=2, least=1)
+    fc_channels: int = setting("channels of the hidden layers", default=1024, least=1)
+    num_blocks: int = setting("number of residual blocks of the box branch", default=2, least=0)
+    conv_channels: int = setting("channels of the box branch", default=256, least=1)
     norm: NormConfig | None = setting("after every convolution of the box branch", default=GroupNormConfig(groups=16))
     conv: ConvConfig = setting("the convolutions of the box branch", default=Conv2dConfig())
     box_region_scale: float = setting(
-        "the box branch sees regions enlarged by this factor, so that an object's edges are inside",
+        "factor that enlarges the box branch's regions, so that they include an object's edges",
         default=1.3,
         least=1,
     )
-    assigner: AssignerConfig = setting("proposals to objects", default=MaxIoUAssignerConfig())
+    assigner: AssignerConfig = setting("assigns proposals to objects", default=MaxIoUAssignerConfig())
     sampler: SamplerConfig = setting(
-        "which proposals train", default=RandomSamplerConfig(count=512, positive_fraction=0.25)
+        "selects the proposals for the losses", default=RandomSamplerConfig(count=512, positive_fraction=0.25)
     )
     coder: CoderConfig = setting("box regression targets", default=DeltaCoderConfig(stds=(0.1, 0.1, 0.2, 0.2)))
     cls_loss: LossConfig = setting("classification", default=CrossEntropyConfig(weight=2.0))
     box_loss: LossConfig = setting("box regression", default=SmoothL1Config(weight=2.0))
-    score_threshold: float = setting("detections above it are kept", default=0.05, least=0, most=1)
-    nms_threshold: float = setting("IoU above which a detection goes", default=0.5, least=0, most=1)
-    max_detections: int = setting("best per image", default=100, least=1)
+    score_threshold: float = setting("keep detections with a score above this", default=0.05, least=0, most=1)
+    nms_threshold: float = setting("IoU above which a detection is suppressed", default=0.5, least=0, most=1)
+    max_detections: int = setting("maximum detections per image", default=100, least=1)
 
     def check(self, features: FeatureSpec) -> None:
         self.roi_pool.region_spec(features)

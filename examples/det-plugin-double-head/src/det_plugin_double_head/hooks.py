@@ -1,4 +1,4 @@
-"""What this plugin adds: a backbone, a RoI head, a recipe, and a journal of each run. Imports no torch."""
+"""Hooks of this plugin: a backbone, a RoI head, a recipe, and a journal of each run. Imports no torch."""
 
 from __future__ import annotations
 

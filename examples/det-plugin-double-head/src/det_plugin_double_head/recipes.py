@@ -1,4 +1,4 @@
-"""Recipes of this plugin. Listing them makes none of them."""
+"""Recipes of this plugin. Listing them does not create them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEMO = "double-head/plain-fpn-demo"
 
 
 def demo() -> Recipe:
-    """A small model that learns det's bundled sample from random weights on a CPU in minutes."""
+    """A small model that trains on det's bundled sample from random weights in minutes on a CPU."""
     from det_plugin_fpn import FPNConfig
     from det_plugin_rcnn import RPNConfig
 

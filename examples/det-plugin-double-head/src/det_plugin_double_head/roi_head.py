@@ -1,6 +1,6 @@
 """The double head (Wu et al., Rethinking Classification and Localization for Object Detection, CVPR 2020).
 
-Without the paper's extended form, in which each branch also does the other's task.
+The paper's extended form, in which each branch also does the other's task, is not included.
 
 Letters: N images, R regions of all images, r regions of one image, K foreground classes.
 Boxes are xyxy in pixels of the padded network input; predictions are in original pixels.
@@ -25,7 +25,7 @@ from det_plugin_double_head.windows import enlarge
 
 
 class DoubleHead(RoIHead):
-    """One branch says what is in a region, the other where it is exactly; each pools its own regions."""
+    """One branch classifies regions, the other regresses boxes. Each pools its own regions."""
 
     def __init__(
         self, config: DoubleHeadConfig, *, roi_pool: RoIPool, class_branch: ClassBranch, box_branch: BoxBranch
@@ -48,7 +48,7 @@ class DoubleHead(RoIHead):
         return full_precision(scores)
 
     def deltas(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """(R, K, 4) deltas of each image's boxes (r, 4), in order, seen with some of their surroundings."""
+        """(R, K, 4) deltas of each image's boxes (r, 4), in order, from enlarged regions."""
         windows = [enlarge(b, self.config.box_region_scale) for b in boxes]
         deltas: Tensor = self.box_branch(self.roi_pool(features, to_rois(windows)))
         return full_precision(deltas)
@@ -56,7 +56,7 @@ class DoubleHead(RoIHead):
     def losses(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], targets: Sequence[Targets], batch: Batch
     ) -> Losses:
-        """`roi_cls` over the sampled regions, `roi_box` over the positive ones; both are divided by the former."""
+        """`roi_cls` of sampled regions, `roi_box` of positive ones; normalised by the number of sampled regions."""
         sampled = [self._sample(p, t, i) for p, t, i in zip(proposals, targets, batch.infos, strict=True)]
         labels = torch.cat([s.labels for s in sampled])
         positive = [s.positive for s in sampled]
@@ -70,7 +70,7 @@ class DoubleHead(RoIHead):
         }
 
     def _sample(self, proposals: Tensor, target: Targets, info: ImageInfo) -> SampledRegions:
-        """The regions of one image that train; the objects' own boxes join the proposals."""
+        """Sample one image's regions from the proposals and the ground-truth boxes."""
         return sample_regions(
             proposals,
             target,
@@ -82,7 +82,7 @@ class DoubleHead(RoIHead):
         )
 
     def predict(self, features: Sequence[Tensor], proposals: Sequence[Tensor], batch: Batch) -> list[Detections]:
-        """Softmax scores, decoded boxes, then NMS inside each class in original pixels."""
+        """Softmax scores, decoded boxes, then NMS within each class in original pixels."""
         sizes = [len(p) for p in proposals]
         scores = self.scores(features, proposals).softmax(-1)[:, :-1].split(sizes)
         deltas = self.deltas(features, proposals).split(sizes)

@@ -1,4 +1,4 @@
-"""The windows that the box branch sees: a small operator of this plugin's own, built just in time where it can be.
+"""Enlarges boxes for the box branch: an operator with a native kernel, built at first use if possible.
 
 Letters: n boxes, xyxy.
 """
@@ -27,7 +27,7 @@ def plain(boxes: Tensor, factor: float) -> Tensor:
 
 
 def _without_a_kernel(boxes: Tensor, factor: float) -> Tensor:
-    """Runs where no kernel is registered for boxes (n, 4): at first always, nothing being built before it is used."""
+    """Runs if no kernel is registered for boxes (n, 4): builds and loads the library, or uses `plain`."""
     if boxes.device.type == "cpu":
         outcome = load(LIBRARY)
         if outcome.loaded:
@@ -41,7 +41,7 @@ torch.library.register_fake("double_head::enlarge", lambda boxes, factor: torch.
 
 
 def enlarge(boxes: Tensor, factor: float) -> Tensor:
-    """Boxes (n, 4) with sides `factor` times as long about the same centres; they may leave the image."""
+    """Boxes (n, 4) with sides `factor` times as long and the same centres. They may extend outside the image."""
     if boxes.dtype not in (torch.float32, torch.float64):
         return plain(boxes, factor)
     result: Tensor = torch.ops.double_head.enlarge(boxes.detach(), factor)

@@ -1,4 +1,4 @@
-"""Configurations of the cascade: its stages, and heads that run them. Imports no torch."""
+"""Configurations of cascades: their stages, and the heads that run them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @configclass
 class CascadeStageConfig(BoxStageConfig):
-    """One stage of a cascade: which regions train, as what, by which losses, and how much these count."""
+    """Settings of one cascade stage: those of a box stage, and the weight of its losses."""
 
     box_loss: LossConfig = setting("box regression", default=SmoothL1Config())
-    loss_weight: float = setting("factor on all losses of the stage, its masks' too", default=1.0, least=0)
+    loss_weight: float = setting("factor on all losses of the stage, including the mask loss", default=1.0, least=0)
 
 
 def iou_stage(iou: float, std: tuple[float, float], weight: float) -> CascadeStageConfig:
-    """A stage for proposals that overlap objects by `iou`, whose deltas spread by `std`: of centres, of sizes."""
+    """A stage with IoU threshold `iou` and standard deviations `std` of the deltas: of centres, of sizes."""
     return CascadeStageConfig(
         assigner=MaxIoUAssignerConfig(positive=iou, negative=iou, min_positive=iou),
         coder=DeltaCoderConfig(stds=(std[0], std[0], std[1], std[1])),
@@ -33,7 +33,7 @@ def iou_stage(iou: float, std: tuple[float, float], weight: float) -> CascadeSta
     )
 
 
-# IoUs of Cai and Vasconcelos, Cascade R-CNN, 2018, section 4.2; spreads and weights as the reference has them.
+# IoUs: Cai and Vasconcelos, Cascade R-CNN, 2018, section 4.2. Deviations and weights: the reference.
 THREE_STAGES = (
     iou_stage(0.5, (0.1, 0.2), 1.0),
     iou_stage(0.6, (0.05, 0.1), 0.5),
@@ -43,30 +43,28 @@ THREE_STAGES = (
 
 @configclass
 class StagedHeadConfig(RegionHeadConfig):
-    """What heads with several second stages in a row have in common, over what those with one have.
+    """Settings that heads with several box stages share.
 
-    Every stage has a box head and, where there are masks, a mask head of its own, built from one configuration.
+    Each stage has its own box head and, if the model has masks, its own mask head, built from the same configuration.
     """
 
     box_head: BoxHeadConfig = setting(
-        "scores and deltas; one is built for each stage", default=FCBoxHeadConfig(class_agnostic=True)
+        "class scores and box deltas; one head is built per stage", default=FCBoxHeadConfig(class_agnostic=True)
     )
-    stages: tuple[CascadeStageConfig, ...] = setting(
-        "how each stage's boxes learn, first to last; at least one", default=THREE_STAGES
-    )
+    stages: tuple[CascadeStageConfig, ...] = setting("the stages, first to last; at least one", default=THREE_STAGES)
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
         if not self.stages:
-            message = "a cascade needs at least one stage; leave `stages` out for the three of Cascade R-CNN"
+            message = "a cascade requires at least one stage; leave `stages` out for the three stages of Cascade R-CNN"
             raise ConfigError.at("stages", message)
 
 
 @configclass
 class CascadeHeadConfig(StagedHeadConfig):
-    """Several second stages in a row, each on the boxes that the one before it refined (Cai and Vasconcelos, 2018).
+    """Several box stages in sequence, each on the boxes refined by the previous one (Cai and Vasconcelos, 2018).
 
-    Pooling and trunk are shared by all stages.
+    All stages share the pooling layers and the trunk.
     """
 
     type: ClassVar[str] = "cascade"

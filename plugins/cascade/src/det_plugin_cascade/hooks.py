@@ -1,4 +1,4 @@
-"""What this plugin adds: the cascade of second stages, its recipes, and how mmdet's checkpoints name it."""
+"""Hooks of this plugin: the cascade head, recipes and weight maps."""
 
 from __future__ import annotations
 

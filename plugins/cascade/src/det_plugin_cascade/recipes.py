@@ -40,9 +40,9 @@ def baseline(row: Row) -> Recipe:
 
 
 def cascade_rpn_of(row: Row) -> RPNConfig:
-    """The first stage of a cascade: it kept what the other models' have given up since 2019.
+    """The first stage of a cascade, which keeps three settings of 2019 that the other models have changed since.
 
-    Anchors that cross the image's border do not train, the box loss is smooth, and 2000 proposals train the stages.
+    Anchors that cross the image border are ignored, the box loss is smooth L1, and training uses 2000 proposals.
     """
     rpn = rcnn.rpn_of(row)
     return evolve(
@@ -54,7 +54,7 @@ def cascade_rpn_of(row: Row) -> RPNConfig:
 
 
 def _cascade_of(config: RoIHeadConfig | None) -> CascadeHeadConfig:
-    """The parts of a head with one second stage, in three stages that use its sampler."""
+    """The parts of a head with one box stage, in three stages with its sampler."""
     assert isinstance(config, RCNNHeadConfig)
     assert isinstance(config.box_head, FCBoxHeadConfig)
     return CascadeHeadConfig(
@@ -68,7 +68,7 @@ def _cascade_of(config: RoIHeadConfig | None) -> CascadeHeadConfig:
 
 
 def demo_recipe(model: str) -> Recipe:
-    """The demo of Faster or Mask R-CNN with three second stages instead of one."""
+    """The demo of Faster or Mask R-CNN with three box stages instead of one."""
     single = rcnn.demo_recipe({"cascade-rcnn": "faster-rcnn", "cascade-mask-rcnn": "mask-rcnn"}[model])
     cascade = _cascade_of(single.detector.roi_head)
     return evolve(single, name=f"{model}/r18-fpn-demo", detector=evolve(single.detector, roi_head=cascade))

@@ -1,4 +1,4 @@
-"""The second stages of Cascade R-CNN and Cascade Mask R-CNN (Cai and Vasconcelos, 2018; journal version 2019).
+"""The RoI head of Cascade R-CNN and Cascade Mask R-CNN (Cai and Vasconcelos, 2018; journal version 2019).
 
 Letters: N images, R regions of all images, n proposals or detections of one image, C channels, h w pooled size.
 Boxes are xyxy in pixels of the padded network input; predictions are in original pixels.
@@ -21,7 +21,7 @@ from det_plugin_rcnn.pooling import mask_regions, pool_regions, positive_regions
 
 
 class CascadeHead(RoIHead):
-    """Box heads in a row, each on what the one before it refined, and a mask head for each where there are masks."""
+    """Box heads in sequence, each on the boxes refined by the previous one, and a mask head per stage (optional)."""
 
     def __init__(
         self,
@@ -46,8 +46,8 @@ class CascadeHead(RoIHead):
     ) -> Losses:
         """`stage1_cls`, `stage1_box`, `stage1_mask` and so on, already weighted.
 
-        Each stage assigns and samples anew. What it sampled it refines for the next, without the objects' own boxes;
-        where nothing else is left, the next has these again, and no others.
+        Each stage assigns and samples its proposals. The next stage starts from the sampled proposals, refined, without
+        ground-truth boxes; if none remain, the next stage samples ground-truth boxes only.
         """
         losses: dict[str, LossTerm] = {}
         stages = self.chain.stages
@@ -66,7 +66,7 @@ class CascadeHead(RoIHead):
         return losses
 
     def predict(self, features: Sequence[Tensor], proposals: Sequence[Tensor], batch: Batch) -> list[Detections]:
-        """Boxes of the last stage, scores and masks of all, NMS inside each class."""
+        """Boxes of the last stage, mean scores and masks of all stages, NMS within each class."""
 
         def run_stage(number: int, boxes: Sequence[Tensor]) -> BoxOutputs:
             return self.box_heads[number](pool_regions(features, boxes, self.roi_pool, self.trunk))
@@ -81,7 +81,7 @@ class CascadeHead(RoIHead):
 
 
 def build_cascade_head(config: CascadeHeadConfig, features: FeatureSpec, num_classes: int) -> CascadeHead:
-    """Build the parts from what the neck hands on: pooling and trunk once, the heads for each stage."""
+    """Build pooling and trunk once and the heads for each stage, from the features' spec."""
     mask_heads: list[MaskHead] = []
     if config.mask_head is not None:
         seen = config.mask_regions(features)

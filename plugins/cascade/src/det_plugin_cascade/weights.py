@@ -1,4 +1,4 @@
-"""How mmdet names the weights of a cascade: by stage, and the trunk once."""
+"""Weight maps of the cascade head."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from det_plugin_cascade.config import CascadeHeadConfig, StagedHeadConfig
 
 
 def cascade_names(config: StagedHeadConfig) -> Names:
-    """A box head and a mask head for each stage, under the stage's number."""
+    """The parts of a cascade in mmdet: a box head and a mask head per stage, and the shared trunk."""
     parts = {}
     for number in range(len(config.stages)):
         parts[f"box_heads.{number}"] = Part(config.box_head, f"bbox_head.{number}")

@@ -21,22 +21,22 @@ class FPNConfig(NeckConfig):
 
     type: ClassVar[str] = "fpn"
 
-    channels: int = setting("of every output level", default=256, least=1)
-    levels: int = setting("output levels, extra ones included", default=5, least=1)
-    start: int = setting("first input level that is used", default=0, least=0)
+    channels: int = setting("channels of every output level", default=256, least=1)
+    levels: int = setting("number of output levels, including extra ones", default=5, least=1)
+    start: int = setting("first input level to use", default=0, least=0)
     extra: Literal["max_pool", "conv_input", "conv_output"] = setting(
-        "levels beyond the inputs: the last output, every second pixel; or 3x3 convolutions of stride 2, the first "
-        "on the last input (RetinaNet) or on the last output, each further one on the one before",
+        "levels beyond the inputs: max_pool subsamples the last output; conv_input and conv_output apply 3x3 "
+        "convolutions of stride 2, the first to the last input (RetinaNet) or the last output",
         default="max_pool",
     )
-    extra_relu: bool = setting("a ReLU in front of each further of these convolutions", default=False)
+    extra_relu: bool = setting("apply a ReLU before the second and later extra convolutions", default=False)
     norm: NormConfig | None = setting("after every convolution", default=None)
     conv: ConvConfig = setting("lateral, output and extra convolutions", default=Conv2dConfig())
 
     def feature_spec(self, inputs: FeatureSpec) -> FeatureSpec:
         used = inputs.strides[self.start :]
         if not used:
-            raise ConfigError.at("start", f"{self.start} leaves none of the inputs (strides {list(inputs.strides)})")
+            raise ConfigError.at("start", f"{self.start} leaves no input level (strides {list(inputs.strides)})")
         if self.levels < len(used):
             raise ConfigError.at(
                 "levels",
@@ -45,7 +45,7 @@ class FPNConfig(NeckConfig):
             )
         doubled = [b == 2 * a for a, b in pairwise(used)]
         if not all(doubled):
-            raise ConfigError([Problem("", f"needs inputs whose strides double, but gets {list(used)}")])
+            raise ConfigError([Problem("", f"requires inputs whose strides double, found {list(used)}")])
         strides = list(used) + [used[-1] * 2 ** (i + 1) for i in range(self.levels - len(used))]
         return FeatureSpec(channels=(self.channels,) * self.levels, strides=strides)
 

@@ -1,4 +1,4 @@
-"""What this plugin adds: the FPN neck, and how mmdet's checkpoints name its weights."""
+"""Hooks of this plugin: the FPN neck and its weight maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FPN (Lin et al., Feature Pyramid Networks, 2017), section 3.
+"""FPN (Lin et al., Feature Pyramid Networks, 2017, section 3).
 
 Letters: N images, C channels, H W size of a level.
 """
@@ -17,9 +17,9 @@ from det_plugin_fpn.config import FPNConfig
 
 
 class FPN(Neck):
-    """Lateral 1x1 convolutions, nearest-neighbour top-down sums, 3x3 output convolutions, extra coarse levels.
+    """Lateral 1x1 convolutions, nearest-neighbour top-down sums, 3x3 output convolutions, and extra coarse levels.
 
-    Extra levels by convolutions are those of Lin et al., Focal Loss, 2017, section 4.
+    Extra levels by convolution follow RetinaNet (Lin et al., Focal Loss, 2017, section 4).
     """
 
     def __init__(self, config: FPNConfig, inputs: FeatureSpec) -> None:
@@ -31,7 +31,7 @@ class FPN(Neck):
         self.output = nn.ModuleList(
             ConvNorm(width, width, 3, padding=1, conv=config.conv, norm=config.norm) for _ in used
         )
-        self.extra = nn.ModuleDict()  # under the number of the level that each makes
+        self.extra = nn.ModuleDict()  # keys are level numbers
         channels = inputs.channels[-1] if config.extra == "conv_input" else width
         for number in range(len(used), config.levels if config.extra != "max_pool" else 0):
             self.extra[str(number)] = ConvNorm(
@@ -55,7 +55,7 @@ class FPN(Neck):
         return maps
 
     def _next(self, features: Sequence[Tensor], maps: Sequence[Tensor]) -> Tensor:
-        """The level after `maps`, beyond the inputs."""
+        """The extra level after `maps`."""
         if self.config.extra == "max_pool":
             return F.max_pool2d(maps[-1], 1, stride=2)
         first = len(maps) == len(self.output)

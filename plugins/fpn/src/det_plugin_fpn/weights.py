@@ -1,4 +1,4 @@
-"""How other projects name FPN's weights."""
+"""Weight maps of FPN."""
 
 from det_core.offers import Names, WeightMap
 from det_core.weights.mmdet_names import conv_rules
@@ -13,7 +13,7 @@ def _mmdet(config: FPNConfig) -> Names:
 
 
 def _torchvision(config: FPNConfig) -> Names:
-    # Each is a sequence of the convolution and its norm; extra convolutions are plain, named after their level.
+    # Lateral and output layers are sequences of a convolution and a norm; extra layers are named after their level.
     extra = tuple((rf"extra\.{i}\.conv", f"extra_blocks.p{2 + config.start + i}") for i in range(config.levels))
     return Names(
         rules=(

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @configclass
 class WSConv2dConfig(ConvConfig):
-    """Convolution whose filters are standardised before use (Qiao et al., Weight Standardization, 2019)."""
+    """Convolution with standardised filters (Qiao et al., Weight Standardization, 2019)."""
 
     type: ClassVar[str] = "ws_conv2d"
 
-    eps: float = setting("added to a filter's deviation", default=1e-5, above=0)
+    eps: float = setting("added to a filter's standard deviation", default=1e-5, above=0)
 
     def build(self, spec: ConvSpec) -> nn.Module:
         from det_plugin_gn_ws_dcn.convolution import WSConv2d
@@ -36,8 +36,8 @@ class DeformConv2dConfig(ConvConfig):
 
     type: ClassVar[str] = "deform_conv2d"
 
-    modulated: bool = setting("each tap also has a weight, predicted like its offset", default=False)
-    offset_groups: int = setting("groups of input channels with offsets of their own", default=1, least=1)
+    modulated: bool = setting("also predict a weight for each tap", default=False)
+    offset_groups: int = setting("groups of input channels with separate offsets", default=1, least=1)
 
     def build(self, spec: ConvSpec) -> nn.Module:
         from det_plugin_gn_ws_dcn.convolution import DeformConv2d
@@ -52,20 +52,22 @@ class DeformConv2dConfig(ConvConfig):
 
 @configclass
 class DeformRoIPoolConfig(RoIPoolConfig):
-    """Deformable RoI pooling over several levels (Dai et al., 2017); `modulated` also weighs bins (Zhu et al., 2019).
+    """Deformable RoI pooling over several levels (Dai et al., 2017); `modulated` also weights bins (Zhu et al., 2019).
 
-    Fully connected layers, of each level's own, predict how far each bin moves from what plain pooling shows.
+    Each level has fully connected layers, which predict the offset of each bin from plainly pooled features.
     """
 
     type: ClassVar[str] = "deform_roi_pool"
 
     size: int = setting("output height and width", default=7, least=1)
-    strides: tuple[int, ...] = setting("levels to pool from, finest first", default=(4, 8, 16, 32), min_items=1)
-    modulated: bool = setting("each bin also has a weight", default=False)
-    fc_channels: int = setting("of the hidden layers", default=1024, least=1)
-    sampling: int = setting("samples per bin and axis; 0 = adaptive", default=0, least=0)
-    gamma: float = setting("share of a region's size that an offset of 1 moves a bin", default=0.1, above=0)
-    finest_scale: float = setting("regions below twice this side use the finest level", default=56.0, above=0)
+    strides: tuple[int, ...] = setting(
+        "strides of the levels to pool from, finest first", default=(4, 8, 16, 32), min_items=1
+    )
+    modulated: bool = setting("also predict a weight for each bin", default=False)
+    fc_channels: int = setting("channels of the hidden layers", default=1024, least=1)
+    sampling: int = setting("samples per bin and axis (0: adaptive)", default=0, least=0)
+    gamma: float = setting("shift of a bin for an offset of 1, relative to the region's size", default=0.1, above=0)
+    finest_scale: float = setting("regions with a side below twice this use the finest level", default=56.0, above=0)
 
     def region_spec(self, inputs: FeatureSpec) -> RegionSpec:
         return pooled_spec(inputs, self.strides, self.size, f"roi_pool {self.type!r}")

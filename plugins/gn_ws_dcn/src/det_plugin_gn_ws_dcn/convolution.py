@@ -1,4 +1,4 @@
-"""Convolutions that stand in for torch's: weight-standardised, deformable, modulated deformable.
+"""Replacements for torch's convolution: weight-standardised, deformable, modulated deformable.
 
 Letters: N images, C input and O output channels, G offset groups, k kernel side, H W input and h w output size.
 """
@@ -18,9 +18,9 @@ from det_plugin_gn_ws_dcn.config import DeformConv2dConfig
 
 
 class WSConv2d(nn.Conv2d):
-    """Each filter has mean 0 and deviation 1 (Qiao et al., Weight Standardization, 2019, equation 5).
+    """Convolution whose filters have mean 0 and deviation 1 (Qiao et al., Weight Standardization, 2019, equation 5).
 
-    (w - mean) / (std + eps) over a filter's inputs and taps, std with n - 1, anew in every forward.
+    Every forward computes (w - mean) / (std + eps) over a filter's inputs and taps, with the unbiased std.
     """
 
     def __init__(self, spec: ConvSpec, standard_eps: float) -> None:
@@ -35,9 +35,9 @@ class WSConv2d(nn.Conv2d):
 
 
 class OffsetConv(NotPretrained):
-    """The convolution that predicts offsets (and weights of taps); begins at 0, whoever initialises convolutions.
+    """The convolution that predicts offsets (and weights of taps). Its weights start at 0, so initial offsets are 0.
 
-    So it starts as an ordinary convolution. No `nn.Conv2d`, lest a backbone gives it random weights with the rest.
+    It is not an `nn.Conv2d`, because backbones initialise those with random weights.
     """
 
     def __init__(self, spec: ConvSpec) -> None:
@@ -52,9 +52,9 @@ class OffsetConv(NotPretrained):
 
 
 class DeformConv2d(nn.Module):
-    """Taps move by offsets that a convolution of the same shape predicts (Dai et al., 2017, section 2.1).
+    """Deformable convolution: another convolution predicts the offset of each tap (Dai et al., 2017, section 2.1).
 
-    Modulated, each tap is also multiplied by a sigmoid in 0..1 (Zhu et al., 2019, section 4.2), .5 at first.
+    If modulated, each tap is also multiplied by a predicted sigmoid (Zhu et al., 2019, section 4.2), initially 0.5.
     """
 
     def __init__(self, config: DeformConv2dConfig, spec: ConvSpec) -> None:

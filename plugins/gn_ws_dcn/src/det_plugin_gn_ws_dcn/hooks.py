@@ -1,4 +1,4 @@
-"""What this plugin adds: standardised and deformable layers, the recipes that use them, and names of weights."""
+"""Hooks of this plugin: weight-standardised and deformable layers, recipes and weight maps."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The zoo of GroupNorm, Weight Standardization and deformable layers: baselines (`published.csv`) and a demo.
 
-A recipe is that of the same model with plain layers, in which some are replaced. The plugins of Cascade R-CNN and HTC
-are optional: they are imported only when one of their models' recipes is made.
+Each recipe is the recipe of the same model with plain layers, with some layers replaced. The plugins of Cascade R-CNN
+and HTC are optional: they are imported only to make a recipe of their models.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ REQUIRES = {
     "htc": ("det-plugin-htc",),
 }
 
-# Detectron's weights expect BGR minus its mean, undivided, though strides are as in torchvision's.
+# Detectron's weights expect BGR images minus the mean, not divided by a deviation. Strides are as in torchvision.
 DETECTRON = PreprocessConfig(order="bgr", mean=(102.9801, 115.9465, 122.7717), std=(1.0, 1.0, 1.0))
 GN_WEIGHTS = {
     ("gn", "r50"): "mmdet:detectron/resnet50_gn",
@@ -56,7 +56,7 @@ GN_WEIGHTS = {
 
 
 def _plain(row: Row) -> Recipe:
-    """The model with plain layers; imports the plugin that has it."""
+    """The recipe with plain layers, from the plugin of the model."""
     if row.model == "htc":
         from det_plugin_htc import recipes as htc
 
@@ -69,7 +69,7 @@ def _plain(row: Row) -> Recipe:
 
 
 def _group_norm(recipe: Recipe, row: Row) -> Recipe:
-    """Norms in backbone, pyramid and heads; four convolutions and one fully connected layer to the boxes."""
+    """Group norm in backbone, FPN and heads; a box head with four convolutions and one fully connected layer."""
     norm = GroupNormConfig()
     conv: ConvConfig = WSConv2dConfig() if row.variant == "gn-ws" else Conv2dConfig()
     config: Any = recipe.detector
@@ -110,7 +110,7 @@ def _pooled(pool: DeformRoIPoolConfig) -> Callable[[Recipe, Row], Recipe]:
 
 
 def _many_sizes(recipe: Recipe, row: Row) -> Recipe:
-    """Deformable, and short edges of 400 to 1400 pixels in training."""
+    """Deformable convolution, and training images with short edges of 400 to 1400 pixels."""
     recipe = _deformable(DeformConv2dConfig())(recipe, row)
     _, *others = recipe.data.train_transforms
     resize = ResizeConfig(scales=((1600, 400), (1600, 1400)), mode="range")
@@ -136,7 +136,7 @@ def baseline(row: Row) -> Recipe:
 
 
 def demo_recipe() -> Recipe:
-    """Faster R-CNN's demo, which has group norm, with standardised weights and modulated deformable convolutions."""
+    """The demo of Faster R-CNN with standardised weights and modulated deformable convolutions."""
     plain = rcnn.demo_recipe("faster-rcnn")
     backbone, neck = plain.detector.backbone, plain.detector.neck
     assert isinstance(backbone, ResNetConfig)

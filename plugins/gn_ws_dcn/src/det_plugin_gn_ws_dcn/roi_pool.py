@@ -1,4 +1,4 @@
-"""Deformable RoI pooling in the place of RoIAlign (Dai et al., Deformable ConvNets, 2017, section 2.2).
+"""Deformable RoI pooling, a replacement for RoIAlign (Dai et al., Deformable ConvNets, 2017, section 2.2).
 
 Letters: L levels, R regions, C channels, h w output size.
 """
@@ -17,7 +17,7 @@ from det_plugin_gn_ws_dcn.config import DeformRoIPoolConfig
 
 
 class LevelPool(nn.Module):
-    """Pools regions from one level: plainly, to see how far each bin moves, then from there."""
+    """Pools regions from one level: plainly to predict the offset of each bin, then with the offsets."""
 
     def __init__(self, config: DeformRoIPoolConfig, channels: int, stride: int) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class LevelPool(nn.Module):
                 nn.Linear(bins * channels, width), nn.ReLU(inplace=True), nn.Linear(width, bins), nn.Sigmoid()
             )
             last.append(self.mask_fc[2])
-        for layer in last:  # bins stay where they are at first, and weigh the same
+        for layer in last:  # initially no offsets and equal weights
             nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
@@ -58,7 +58,7 @@ class LevelPool(nn.Module):
 
 
 class DeformRoIPool(RoIPool):
-    """Each region from one level by its size, as RoIAlign, with layers of each level's own."""
+    """Pools each region from one level, chosen by its size as in RoIAlign. Each level has its own layers."""
 
     def __init__(self, config: DeformRoIPoolConfig, inputs: FeatureSpec) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class DeformRoIPool(RoIPool):
     def forward(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
         """(R, C, h, w) from L maps and (R, 5) rois (image index, x1, y1, x2, y2) in input pixels."""
         level = det_ops.roi_levels(rois, len(self.levels), self.config.finest_scale)
-        # Every level takes part, with no regions too, so that all its layers have a gradient on every rank.
+        # Levels without regions run too, so that all layers have a gradient on every rank.
         order = [(level == number).nonzero().flatten() for number in range(len(self.levels))]
         pooled = [pool(features[i], rois[rows]) for pool, i, rows in zip(self.pools, self.levels, order, strict=True)]
         rows = torch.cat(order)

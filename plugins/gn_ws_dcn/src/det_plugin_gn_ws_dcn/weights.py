@@ -1,4 +1,4 @@
-"""How mmdet names the weights of these layers: convolutions as we do; pooling layers by level."""
+"""Weight maps of deformable RoI pooling. The convolutions have the same names in det and mmdet."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Guided anchors: from predicted shapes to boxes, which of them train, and what the prediction learns from.
+"""Guided anchors: decoding of predicted shapes, assignment, and the losses of the prediction.
 
-Letters: N images, L levels, A approximate anchors of a cell, t cells of one level, T cells of all levels, n cells that
-are kept. Boxes are xyxy in pixels of the padded network input.
+Letters: N images, L levels, A approximate anchors of a cell, t cells of one level, T cells of all levels, n kept
+cells. Boxes are xyxy in pixels of the padded network input.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class GuidedMatches:
 
 
 class GuidedAnchors(nn.Module):
-    """What both heads do with predicted anchors. It has no weights."""
+    """The operations on predicted anchors that both heads share. It has no weights."""
 
     def __init__(self, config: GuidedAnchorsConfig, strides: tuple[int, ...]) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class GuidedAnchors(nn.Module):
     def decode(self, squares: Tensor, shapes: Tensor) -> Tensor:
         """Anchors (n, 4) float32, without gradient, of squares (n, 4) with shapes (n, 2).
 
-        As on a grid they are float32 whatever the network's precision: assignments hang on it.
+        They are float32 in every precision of the network, like grid anchors, because assignments depend on them.
         """
         return self.coder.decode(squares, F.pad(shapes.detach().float(), (2, 0)))
 
@@ -57,15 +57,15 @@ class GuidedAnchors(nn.Module):
         targets: Sequence[Targets],
         batch: Batch,
     ) -> GuidedMatches:
-        """What each image's anchors stand for, and the losses of locations and shapes.
+        """Assign each image's anchors, and compute the losses of locations and shapes.
 
         Raises:
-            ValueError: for outputs that were computed at some cells only.
+            ValueError: if the outputs were computed only at cells with an anchor.
         """
         if outputs.kept is not None:
             raise ValueError(
-                "these outputs hold scores only where anchors are predicted, as a head gives them in evaluation mode, "
-                "but losses look at every cell; call train() on the detector before its forward"
+                "the losses require outputs of all cells, but these have only cells with an anchor (evaluation mode); "
+                "call train() on the detector before its forward"
             )
         squares = torch.cat([level.boxes for level in outputs.anchors])
         shapes = torch.cat(outputs.shapes, 1)
@@ -82,12 +82,12 @@ class GuidedAnchors(nn.Module):
         )
 
     def approximate_anchors(self, sizes: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
-        """(T, A, 4): the approximate anchors of every cell."""
+        """The approximate anchors of every cell, (T, A, 4)."""
         boxes = torch.cat([level.boxes for level in self.approximate(sizes, device)])
         return boxes.view(-1, self.config.approximate().anchors_per_cell(), 4)
 
     def usable_cells(self, levels: Sequence[LevelAnchors], approximate: Tensor, batch: Batch) -> list[Tensor]:
-        """Of each image (T,) bool: the cell is in the padded batch, and one of its anchors not too far outside."""
+        """Per image (T,) bool: the cell is inside the padded image, one of its anchors within the allowed border."""
         rows = [level.valid(batch.padded_size, stride) for level, stride in zip(levels, self.strides, strict=True)]
         valid, border = torch.cat(rows), self.config.allowed_border
         return [
@@ -96,7 +96,7 @@ class GuidedAnchors(nn.Module):
         ]
 
     def of_image(self, outputs: GuidedOutputs, row: int) -> DenseOutputs:
-        """The cells of one image that have anchors: scores (1, n, K), deltas (1, n, 4) and the anchors, by level."""
+        """One image's cells with an anchor: per level scores (1, n, K), deltas (1, n, 4) and the anchors."""
         scores, deltas, anchors = [], [], []
         for number, squares in enumerate(outputs.anchors):
             kept = slice(None) if outputs.kept is None else outputs.kept[number][row]

@@ -1,4 +1,4 @@
-"""What this plugin adds: heads with guided anchors, their recipes, and how other projects name their weights."""
+"""Hooks of this plugin: heads with guided anchors, recipes and weight maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which cells should have an anchor (Wang et al., Guided Anchoring, 2019, section 3.2).
+"""Targets and loss of anchor locations (Wang et al., Guided Anchoring, 2019, section 3.2).
 
 Letters: N images, L levels, M objects of one image, h w feature size, T cells of all levels. Boxes are xyxy in pixels
 of the padded network input.
@@ -18,7 +18,7 @@ NEGATIVE, IGNORED, CENTRE = 0, 1, 2
 
 
 def target_levels(boxes: Tensor, levels: int, smallest: float) -> Tensor:
-    """(M,) int64: the level of each box (M, 4), whose squares are nearest to it in size.
+    """(M,) int64: for each box (M, 4) the level whose squares are nearest in size.
 
     smallest: the side of the finest level's squares in pixels; it doubles from level to level.
     """
@@ -27,9 +27,9 @@ def target_levels(boxes: Tensor, levels: int, smallest: float) -> Tensor:
 
 
 def regions(boxes: Tensor, ratio: float, stride: int, size: tuple[int, int]) -> Tensor:
-    """(M, 4) int64, the cells x1 y1 x2 y2 of a share of each box's sides around its centre, the last ones included.
+    """(M, 4) int64: the cells x1 y1 x2 y2 (inclusive) of the centre of each box, `ratio` of its sides.
 
-    They lie on the map of `size` (h, w), so that every object has a cell.
+    They are clipped to the map of `size` (h, w), so that every object has at least one cell.
     """
     last = boxes.new_tensor([size[1] - 1, size[0] - 1] * 2)
     edge = (1 - ratio) / 2
@@ -40,7 +40,7 @@ def regions(boxes: Tensor, ratio: float, stride: int, size: tuple[int, int]) -> 
 
 
 class LocationLoss(nn.Module):
-    """Focal loss of the location map, with the cells around an object's centre as positives."""
+    """Focal loss of the location map. Cells around the centres of objects are positive."""
 
     def __init__(self, config: GuidedAnchorsConfig, strides: tuple[int, ...]) -> None:
         super().__init__()
@@ -48,10 +48,10 @@ class LocationLoss(nn.Module):
         self.loss = config.location_loss.build()
 
     def targets(self, boxes: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
-        """(T,) uint8, NEGATIVE, IGNORED or CENTRE, of every cell of levels of sizes (h, w); boxes (M, 4).
+        """(T,) uint8: NEGATIVE, IGNORED or CENTRE for every cell of levels of sizes (h, w); boxes (M, 4).
 
-        On its own level a later object overrides an earlier one; what a neighbouring level has overrides nothing. All
-        is on the CPU, where many small writes cost least.
+        On its own level, a later object overrides earlier ones. On neighbouring levels, its cells are ignored unless
+        another object has set them. Computed on the CPU, where many small writes are cheapest.
         """
         config = self.config
         maps = [torch.full(size, NEGATIVE, dtype=torch.uint8) for size in sizes]
@@ -73,18 +73,18 @@ class LocationLoss(nn.Module):
     def forward(
         self, locations: Sequence[Tensor], boxes: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
     ) -> LossTerm:
-        """Of L logits (N, h * w) and each image's objects (M, 4); the count is the batch's cells / `location_cells`."""
+        """The loss of L logits (N, h * w) against each image's objects (M, 4), over cells / `location_cells`."""
         config = self.config
         logits = full_precision(torch.cat(list(locations), 1))
         kinds = torch.stack([self.targets(b.cpu(), sizes) for b in boxes]).to(logits.device)
         weights = logits.new_tensor([config.negative_weight, 0.0, 1.0])[kinds.long()]
         positive = (kinds == CENTRE) == (config.location_labels == "centre")
-        background = (~positive).long()  # the focal loss's one class is 0
+        background = (~positive).long()  # class 0 is the only class of the focal loss
         each = self.loss.elementwise(logits.flatten()[:, None], background.flatten())[:, 0]
         return LossTerm(self.loss.weight * (each * weights.flatten()).sum(), logits.numel() / config.location_cells)
 
 
 def fill(cells: Tensor, region: Sequence[int], value: int) -> None:
-    """Write a value into a region x1 y1 x2 y2, the last cells included, of a map (h, w)."""
+    """Write a value into a region x1 y1 x2 y2 (inclusive) of a map (h, w)."""
     x1, y1, x2, y2 = region
     cells[y1 : y2 + 1, x1 : x2 + 1] = value

@@ -1,4 +1,4 @@
-"""What a head with guided anchors predicts at every cell, and how (Wang et al., Guided Anchoring, 2019, section 3).
+"""The predictions of a head with guided anchors at every cell (Wang et al., Guided Anchoring, 2019, section 3).
 
 Letters: N images, L levels, C channels, K classes (or 1), h w feature size, t cells of one level (h * w), G groups of
 channels. One anchor per cell. Boxes are xyxy in pixels of the padded network input.
@@ -20,11 +20,11 @@ from det_core.structures import full_precision
 
 @frozen(eq=False)
 class GuidedOutputs:
-    """Per level, cell by cell in the order of its map (row, column).
+    """Per level, in the order of the map's cells (row, column).
 
-    locations (N, t) logits of there being an anchor; shapes (N, t, 2), dw and dh of the anchor relative to the cell's
-    square; scores (N, t, K) logits; deltas (N, t, 4) relative to the anchor; kept (N, t) bool, the cells that scores
-    and deltas were computed for, or None where that is all of them (in training); anchors: the squares; sizes (h, w).
+    locations: (N, t) logits that the cell has an anchor. shapes: (N, t, 2), dw and dh of the anchor relative to the
+    cell's square. scores: (N, t, K) logits. deltas: (N, t, 4) relative to the anchor. kept: (N, t) bool, the cells for
+    which scores and deltas were computed, or None for all (in training). anchors: the squares. sizes: (h, w).
     """
 
     locations: list[Tensor]
@@ -37,7 +37,7 @@ class GuidedOutputs:
 
 
 class AnchorPrediction(nn.Module):
-    """Whether a cell has an anchor, and its shape (section 3.2 and 3.3), by a 1x1 convolution each."""
+    """1x1 convolutions that predict the locations and shapes of anchors (sections 3.2 and 3.3)."""
 
     def __init__(self, channels: int, prior: float) -> None:
         super().__init__()
@@ -47,14 +47,14 @@ class AnchorPrediction(nn.Module):
         normal_init(self.shape, 0.01)
 
     def forward(self, located: Tensor, shaped: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (N, C, h, w) for locations and (N, C, h, w) for shapes to maps (N, 1, h, w) and (N, 2, h, w)."""
+        """Two feature maps (N, C, h, w) to location logits (N, 1, h, w) and shapes (N, 2, h, w)."""
         return self.location(located), self.shape(shaped)
 
 
 class FeatureAdaption(nn.Module):
-    """Features that look as far as the anchor of their cell reaches: a 3x3 deformable convolution (section 3.4).
+    """A 3x3 deformable convolution that adapts features to the anchors' shapes (section 3.4).
 
-    The anchor's shape, without gradient, moves its taps.
+    Its offsets are predicted from the shapes, without gradient to them.
     """
 
     def __init__(self, channels: int, offset_groups: int) -> None:
@@ -65,18 +65,18 @@ class FeatureAdaption(nn.Module):
         normal_init(self.offset, 0.1)
 
     def forward(self, x: Tensor, shape: Tensor) -> Tensor:
-        """Features (N, C, h, w) and the map of shapes (N, 2, h, w) to features (N, C, h, w)."""
+        """Features (N, C, h, w) and shapes (N, 2, h, w) to features (N, C, h, w)."""
         offset = self.offset(shape.detach())
         return det_ops.deform_conv2d(x, offset, self.weight, padding=1, offset_groups=self.offset_groups).relu_()
 
 
 def kept_cells(location: Tensor, threshold: float) -> Tensor:
-    """The cells that have an anchor, (N, h, w) bool, of the map of location logits (N, 1, h, w)."""
+    """(N, h, w) bool: the cells with an anchor, from location logits (N, 1, h, w)."""
     return full_precision(location)[:, 0].sigmoid() >= threshold
 
 
 def conv_at(conv: nn.Conv2d, x: Tensor, kept: Tensor | None) -> Tensor:
-    """conv(x), (N, O, h, w); where a mask `kept` (N, h, w) is given, only there, without gradient, and 0 elsewhere."""
+    """conv(x), (N, O, h, w). With a mask `kept` (N, h, w): computed only there, without gradient, and 0 elsewhere."""
     if kept is None:
         return conv(x)
     height, width = conv.weight.shape[-2:]
@@ -90,7 +90,7 @@ def per_cell(maps: Tensor) -> Tensor:
 
 @frozen(eq=False)
 class LevelMaps:
-    """Of one level: location (N, 1, h, w), shape (N, 2, h, w), scores (N, K, h, w), deltas (N, 4, h, w), kept."""
+    """One level: location (N, 1, h, w), shape (N, 2, h, w), scores (N, K, h, w), deltas (N, 4, h, w), kept."""
 
     location: Tensor
     shape: Tensor
@@ -100,7 +100,7 @@ class LevelMaps:
 
 
 def guided_outputs(levels: Sequence[LevelMaps], squares: AnchorGenerator) -> GuidedOutputs:
-    """All levels' maps with one row per cell, and the squares of the cells."""
+    """Outputs from the maps of all levels, one row per cell, with the squares of the cells."""
     sizes = [(int(level.shape.shape[-2]), int(level.shape.shape[-1])) for level in levels]
     kept = [level.kept.flatten(1) for level in levels if level.kept is not None]
     return GuidedOutputs(

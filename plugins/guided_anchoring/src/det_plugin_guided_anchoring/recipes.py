@@ -36,14 +36,14 @@ SUMMARIES = {
     "ga-retinanet": "boxes, at every location in one stage, from guided anchors (Wang et al., 2019)",
 }
 HEADS: dict[str, DenseHeadConfig | None] = {
-    # The release of 2019 keeps 2000 proposals of the GA-RPN alone; current reference results show the best 1000 of
-    # them, which is all that AR1000 looks at.
+    # The 2019 release keeps 2000 proposals of a GA-RPN alone. Current reference results have the best 1000, which are
+    # enough for AR1000.
     "ga-rpn": GARPNConfig(test_limits=ProposalLimits(before_nms=2000, after_nms=1000)),
     "ga-fast-rcnn": None,
     "ga-faster-rcnn": GARPNConfig(),
     "ga-retinanet": GARetinaNetHeadConfig(),
 }
-# Good proposals leave room for a stricter second stage.
+# Better proposals allow higher IoU thresholds in the second stage.
 SECOND_STAGE = RCNNHeadConfig(
     assigner=MaxIoUAssignerConfig(positive=0.6, negative=0.6, min_positive=0.6),
     sampler=RandomSamplerConfig(count=256, positive_fraction=0.25),
@@ -54,7 +54,7 @@ COCO_WITH_PROPOSALS = evolve(COCO, train=evolve(COCO_TRAIN, max_proposals=300), 
 
 
 def baseline(row: Row) -> Recipe:
-    """The recipe of a published row, under modern conventions; all clip gradients."""
+    """The recipe of a published row, under modern conventions. All recipes clip gradients."""
     one_stage = row.model == "ga-retinanet"
     recipe = compose(
         row,
@@ -73,7 +73,7 @@ def baseline(row: Row) -> Recipe:
 
 
 def demo_recipe() -> Recipe:
-    """GA-RetinaNet with two convolutions per tower, with group norm, on P3-P6; nuclei are small, and so are squares."""
+    """GA-RetinaNet with two convolutions per tower and group norm, on P3-P6. Squares are small because nuclei are."""
     return sample_recipe(
         "ga-retinanet/r18-fpn-demo",
         DetectorConfig(

@@ -30,9 +30,9 @@ from det_plugin_guided_anchoring.prediction import (
 
 
 class GARetinaNetHead(DenseHead[GuidedOutputs]):
-    """Two towers: that of classes says where anchors are, that of boxes their shapes; both are adapted to them.
+    """Two towers: the class tower predicts anchor locations, the box tower shapes. Both are adapted to the shapes.
 
-    In training every cell counts. In evaluation mode scores and boxes are computed only where there are anchors.
+    In evaluation mode, scores and deltas are computed only at cells with an anchor.
     """
 
     def __init__(self, config: GARetinaNetHeadConfig, features: FeatureSpec, num_classes: int) -> None:
@@ -63,7 +63,7 @@ class GARetinaNetHead(DenseHead[GuidedOutputs]):
         return ("scores",)
 
     def forward(self, features: Sequence[Tensor]) -> GuidedOutputs:
-        """L maps (N, C, h, w) to what each cell predicts: its anchor, K scores, and four deltas from this anchor."""
+        """L maps (N, C, h, w) to an anchor, K scores and four deltas relative to the anchor, for every cell."""
         return guided_outputs([self._level(x) for x in features], self.guided.squares)
 
     def _level(self, x: Tensor) -> LevelMaps:
@@ -74,8 +74,9 @@ class GARetinaNetHead(DenseHead[GuidedOutputs]):
         return LevelMaps(location, shape, scores, conv_at(self.deltas, self.box_adaption(boxes, shape), kept), kept)
 
     def losses(self, outputs: GuidedOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:
-        """`retina_cls` and `retina_box`, over the positive anchors; `retina_shape`, over the sampled cells;
-        `retina_location`."""
+        """`retina_cls` and `retina_box`, normalised by the number of positive anchors; `retina_shape`, by the number of
+        sampled cells; `retina_location`.
+        """
         guided = self.guided.match(outputs, self.assigner, targets, batch)
         terms = dense_losses(
             outputs.scores,
@@ -92,7 +93,7 @@ class GARetinaNetHead(DenseHead[GuidedOutputs]):
 
     @torch.no_grad()
     def predict(self, outputs: GuidedOutputs, batch: Batch) -> list[Detections]:
-        """Per level the best anchors, all classes of theirs above the threshold, then NMS inside each class."""
+        """Per level the best anchors with all their classes above the score threshold, then NMS within each class."""
         return [self._detect(outputs, row, info) for row, info in enumerate(batch.infos)]
 
     def _detect(self, outputs: GuidedOutputs, row: int, info: ImageInfo) -> Detections:
@@ -104,10 +105,7 @@ class GARetinaNetHead(DenseHead[GuidedOutputs]):
 
 
 def best_anchors(outputs: DenseOutputs, limit: int) -> DenseOutputs:
-    """Of one image's logits and deltas, those of at most `limit` anchors per level, and scores as probabilities.
-
-    An anchor is as good as its best class.
-    """
+    """Keep the `limit` best anchors per level of one image, ranked by their best class; scores as probabilities."""
     scores, deltas, anchors = [], [], []
     for logits, moves, level in zip(outputs.scores, outputs.deltas, outputs.anchors, strict=True):
         values = full_precision(logits)

@@ -31,9 +31,9 @@ from det_plugin_rcnn.proposals import RegionProposalHead
 
 
 class GARPN(RegionProposalHead[GuidedOutputs]):
-    """A 3x3 convolution; where anchors are and their shapes; features adapted to these; object or not, and a box.
+    """A 3x3 convolution, anchor prediction, feature adaption, then an objectness score and a box per anchor.
 
-    In training every cell counts. In evaluation mode scores and boxes are computed only where there are anchors.
+    In evaluation mode, scores and deltas are computed only at cells with an anchor.
     """
 
     config: GARPNConfig
@@ -51,7 +51,7 @@ class GARPN(RegionProposalHead[GuidedOutputs]):
         self.guided = GuidedAnchors(guided, features.strides)
 
     def forward(self, features: Sequence[Tensor]) -> GuidedOutputs:
-        """L maps (N, C, h, w) to what each cell predicts: its anchor, one score, and four deltas from this anchor."""
+        """L maps (N, C, h, w) to an anchor, one score and four deltas relative to the anchor, for every cell."""
         return guided_outputs([self._level(x) for x in features], self.guided.squares)
 
     def _level(self, x: Tensor) -> LevelMaps:
@@ -62,7 +62,7 @@ class GARPN(RegionProposalHead[GuidedOutputs]):
         return LevelMaps(location, shape, conv_at(self.scores, x, kept), conv_at(self.deltas, x, kept), kept)
 
     def losses(self, outputs: GuidedOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:
-        """`rpn_cls` and `rpn_box`, over the sampled anchors; `rpn_shape`, over the sampled cells; `rpn_location`."""
+        """`rpn_cls` and `rpn_box` of sampled anchors, `rpn_shape` of sampled cells, `rpn_location` of all cells."""
         guided = self.guided.match(outputs, self.assigner, targets, batch)
         losses = self.sampled_losses(outputs.scores, outputs.deltas, guided.matches, targets, batch)
         return {**losses, "rpn_shape": guided.shape, "rpn_location": guided.location}

@@ -1,6 +1,6 @@
-"""Which shapes anchors should have (Wang et al., Guided Anchoring, 2019, section 3.3).
+"""Targets and loss of anchor shapes (Wang et al., Guided Anchoring, 2019, section 3.3).
 
-Letters: N images, A approximate anchors of a cell, T cells of all levels, u cells that may train, M objects of one
+Letters: N images, A approximate anchors of a cell, T cells of all levels, u usable cells, M objects of one
 image. Boxes are xyxy in pixels of the padded network input.
 """
 
@@ -20,15 +20,15 @@ from det_core.model.dense_detection import assign_usable, dense_box_loss
 from det_core.structures import Batch, LossTerm, Targets
 from det_plugin_guided_anchoring.config import GuidedAnchorsConfig
 
-NEVER = 2.0  # an IoU that no box reaches
+NEVER = 2.0  # above every IoU
 
 
 def assign_cells(approximate: Tensor, objects: Tensor, config: MaxIoUAssignerConfig) -> Assignment:
-    """Which object each cell's shape stands for; a cell overlaps an object by the best of its approximate anchors.
+    """Assign cells to objects. A cell's IoU with an object is the best one of its approximate anchors.
 
-    Then as MaxIoUAssigner: best IoU below `negative` is background, from `positive` on it takes the best object (the
-    first of equals), and with `low_quality` every object takes the cells that tie its best IoU, a later object
-    overriding an earlier one. The matrix of all anchors and objects never exists.
+    As in MaxIoUAssigner, cells with a best IoU below `negative` are background, and cells with at least `positive` are
+    assigned to the object with the best IoU (the first in a tie). With `low_quality`, each object also gets the cells
+    with its own best IoU; later objects override earlier ones. The full matrix of anchors and objects is never stored.
 
     Args:
         approximate: (u, A, 4).
@@ -41,7 +41,7 @@ def assign_cells(approximate: Tensor, objects: Tensor, config: MaxIoUAssignerCon
     nearest, overlap = det_ops.max_iou_assign(boxes, objects, 0.0, 0.0, low_quality=False)
     nearest, overlap = nearest.view(cells, each), overlap.view(cells, each)
     best = overlap.amax(1)
-    first = nearest.where(overlap == best[:, None], len(objects)).amin(1)  # objects count from 1 here, 0 is none
+    first = nearest.where(overlap == best[:, None], len(objects)).amin(1)  # 1-based, 0 is none
     assigned = torch.full_like(first, -1)
     assigned[best < config.negative] = 0
     assigned = first.where(best >= config.positive, assigned)
@@ -53,7 +53,7 @@ def assign_cells(approximate: Tensor, objects: Tensor, config: MaxIoUAssignerCon
 
 
 class ShapeLoss(nn.Module):
-    """The box loss of predicted anchors against the objects that their cells stand for."""
+    """The box loss between predicted anchors and the objects that their cells are assigned to."""
 
     def __init__(self, config: GuidedAnchorsConfig, coder: BoxCoder) -> None:
         super().__init__()
@@ -70,13 +70,13 @@ class ShapeLoss(nn.Module):
         targets: Sequence[Targets],
         batch: Batch,
     ) -> LossTerm:
-        """Of the positive cells, over the number of sampled cells of the batch.
+        """The loss of the positive cells, normalised by the number of sampled cells of the batch.
 
         Args:
             shapes: (N, T, 2).
-            squares: (T, 4), what they are relative to.
+            squares: (T, 4), which the shapes are relative to.
             approximate: (T, A, 4).
-            usable: of each image (T,) bool, the cells that may train.
+            usable: per image (T,) bool, the cells to sample from.
             targets, batch: of N images.
         """
         assign = partial(assign_cells, config=self.assigner)
@@ -85,5 +85,5 @@ class ShapeLoss(nn.Module):
             found = assign_usable(assign, approximate, target.boxes, rows)
             sampled.append(self.sampler(found, info.key, "shape"))
         count = float(sum(len(s.positive) + len(s.negative) for s in sampled))
-        deltas = F.pad(shapes, (2, 0))  # the centre stays
+        deltas = F.pad(shapes, (2, 0))  # the centre does not move
         return dense_box_loss(self.loss, self.coder, [squares] * len(batch), list(deltas), sampled, targets, count)

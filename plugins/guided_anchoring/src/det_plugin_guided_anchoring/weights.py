@@ -1,4 +1,4 @@
-"""How other projects name the weights of heads with guided anchors."""
+"""Weight maps of heads with guided anchors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this plugin adds: Hybrid Task Cascade, its recipes, and how mmdet's checkpoints name it."""
+"""Hooks of this plugin: the HTC head, recipes and weight maps."""
 
 from __future__ import annotations
 

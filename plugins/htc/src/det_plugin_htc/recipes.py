@@ -20,7 +20,7 @@ SUMMARIES = {
     "htc": "boxes and masks in three interleaved stages, with a semantic branch (Chen et al., 2019)",
     "htc-without-semantic": "boxes and masks in three interleaved stages (Chen et al., 2019)",
 }
-# Maps of COCO-Stuff, beside the images of COCO: https://github.com/nightrome/cocostuff
+# COCO with the semantic maps of COCO-Stuff: https://github.com/nightrome/cocostuff
 COCO_STUFF = evolve(COCO, train=evolve(COCO_TRAIN, semantic_dir="stuffthingmaps/train2017"))
 
 
@@ -42,7 +42,7 @@ def baseline(row: Row) -> Recipe:
 
 
 def demo_recipe(model: str) -> Recipe:
-    """The demo of Cascade Mask R-CNN, interleaved, with information flow and (`htc`) nuclei against background."""
+    """The demo of Cascade Mask R-CNN with HTC's head. The semantic classes of `htc` are nuclei and background."""
     plain = cascade.demo_recipe("cascade-mask-rcnn")
     head = plain.detector.roi_head
     assert isinstance(head, CascadeHeadConfig)

@@ -1,8 +1,8 @@
-"""The second stages of Hybrid Task Cascade (Chen et al., 2019, section 3).
+"""The RoI head of Hybrid Task Cascade (Chen et al., 2019, section 3).
 
-Three things come on top of a cascade with masks: a stage's masks train on its refined boxes (interleaved execution,
-3.1), each mask head gets the features of the one before it (information flow, 3.2), and both kinds of heads get
-regions of a map that knows what every pixel is (3.3).
+It adds three things to a cascade with masks. A stage's mask head trains on the stage's refined boxes (interleaved
+execution, 3.1). Each mask head takes the features of the previous one (information flow, 3.2). Regions of a semantic
+segmentation branch are added to the inputs of box and mask heads (3.3).
 
 Letters: N images, R regions of all images, n boxes of one image, C channels, h w pooled size, K foreground classes,
 S side of a mask. Boxes are xyxy in pixels of the padded network input; predictions are in original pixels.
@@ -29,7 +29,7 @@ from det_plugin_rcnn.mask_branch import mask_term, paste
 
 
 class HTCHead(RoIHead):
-    """Box stages, mask stages and a semantic branch, and who gets what from whom."""
+    """Box stages, mask stages and a semantic branch."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class HTCHead(RoIHead):
         flows: Sequence[nn.Module] = (),
         semantic: SemanticBranch | None = None,
     ) -> None:
-        """`flows`: what a mask head's features pass on their way to the next head; none, or one fewer than heads."""
+        """`flows`: layers from each mask head's features to the next head's input; one fewer than heads, or none."""
         super().__init__()
         self.config = config
         self.roi_pool, self.mask_roi_pool, self.semantic = roi_pool, mask_roi_pool, semantic
@@ -58,7 +58,7 @@ class HTCHead(RoIHead):
     def box_outputs(
         self, number: int, features: Sequence[Tensor], semantic: SemanticOutputs | None, boxes: Sequence[Tensor]
     ) -> BoxOutputs:
-        """What the box head of a stage says of each image's boxes (n, 4)."""
+        """The outputs of a stage's box head for each image's boxes (n, 4)."""
         regions = self.roi_pool(features, to_rois(list(boxes)))
         if self.semantic is not None and semantic is not None and self.semantic.config.fuse_boxes:
             regions = regions + self.semantic.regions(semantic, boxes, self.roi_pool.out.size)
@@ -68,16 +68,16 @@ class HTCHead(RoIHead):
     def mask_regions(
         self, features: Sequence[Tensor], semantic: SemanticOutputs | None, boxes: Sequence[Tensor]
     ) -> Tensor:
-        """(R, C, h, w), what all mask heads see of each image's boxes (n, 4)."""
+        """The mask heads' input (R, C, h, w) for each image's boxes (n, 4)."""
         regions: Tensor = self.mask_roi_pool(features, to_rois(list(boxes)))
         if self.semantic is not None and semantic is not None and self.semantic.config.fuse_masks:
             regions = regions + self.semantic.regions(semantic, boxes, self.mask_roi_pool.out.size)
         return regions
 
     def mask_logits(self, regions: Tensor, numbers: range) -> list[Tensor]:
-        """Logits (R, K, S, S) of the mask heads `numbers`, each with the features of the head before it, if any flow.
+        """Logits (R, K, S, S) of the mask heads `numbers`.
 
-        Where they do, the heads before the first number run, too, for their features.
+        With information flow, each head takes the features of the previous one, so earlier heads run too.
         """
         logits, previous = [], None
         for number in range(0 if self.flows else numbers.start, numbers.stop):
@@ -93,8 +93,8 @@ class HTCHead(RoIHead):
     ) -> Losses:
         """`semantic`, then `stage1_cls`, `stage1_box`, `stage1_mask` and so on, already weighted.
 
-        Each stage assigns and samples anew, and refines what it sampled, without the objects' own boxes: its masks
-        train on those, assigned and sampled once more, and the next stage starts from them.
+        Each stage assigns and samples its proposals. The sampled proposals are refined, without ground-truth boxes. The
+        stage's mask head trains on them, assigned and sampled again, and the next stage starts from them.
         """
         losses: dict[str, LossTerm] = {}
         semantic = None
@@ -117,7 +117,7 @@ class HTCHead(RoIHead):
         return losses
 
     def predict(self, features: Sequence[Tensor], proposals: Sequence[Tensor], batch: Batch) -> list[Detections]:
-        """Boxes of the last stage, scores and masks of all, NMS inside each class."""
+        """Boxes of the last stage, mean scores and masks of all stages, NMS within each class."""
         semantic = None if self.semantic is None else self.semantic(features)
 
         def run_stage(number: int, boxes: Sequence[Tensor]) -> BoxOutputs:
@@ -132,7 +132,7 @@ class HTCHead(RoIHead):
 
 
 def build_htc_head(config: HTCHeadConfig, features: FeatureSpec, num_classes: int) -> HTCHead:
-    """Build the parts from what the neck hands on; ConfigError if the mask head keeps its features to itself."""
+    """Build the head and its parts; ConfigError if the mask head is not a `HiddenMaskHead`."""
     assert config.mask_head is not None
     seen = config.mask_regions(features)
     mask_heads: list[HiddenMaskHead] = []
@@ -141,7 +141,7 @@ def build_htc_head(config: HTCHeadConfig, features: FeatureSpec, num_classes: in
         if not isinstance(head, HiddenMaskHead):
             raise ConfigError.at(
                 "mask_head",
-                f"{config.mask_head.type!r} does not show its features, which the next stage's mask head needs; "
+                f"{config.mask_head.type!r} does not expose its features, which the next stage's mask head requires; "
                 "make it a HiddenMaskHead, or use conv_mask_head",
             )
         mask_heads.append(head)

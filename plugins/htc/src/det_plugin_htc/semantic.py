@@ -20,14 +20,14 @@ from det_plugin_htc.config import SemanticBranchConfig
 
 @frozen(eq=False)
 class SemanticOutputs:
-    """logits (N, K, h, w); embedding (N, C, h, w), what regions are pooled from."""
+    """logits: (N, K, h, w). embedding: (N, C, h, w), the map that regions are pooled from."""
 
     logits: Tensor
     embedding: Tensor
 
 
 class SemanticBranch(nn.Module):
-    """All levels come to one size, are summed, and become class logits and an embedding for the regions."""
+    """Resizes all levels to one size, sums them, and computes class logits and an embedding for regions."""
 
     def __init__(self, config: SemanticBranchConfig, features: FeatureSpec) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class SemanticBranch(nn.Module):
         self.roi_pool = config.roi_pool.build(config.map_spec(features))
 
     def forward(self, features: Sequence[Tensor]) -> SemanticOutputs:
-        """L maps to logits and embedding, at the stride that the configuration names."""
+        """L maps to logits and embedding at the configured stride."""
         size = features[self.level].shape[-2:]
         x = self.lateral[self.level](features[self.level])
         for number, feature in enumerate(features):
@@ -59,18 +59,18 @@ class SemanticBranch(nn.Module):
         return SemanticOutputs(self.logits(x), self.embedding(x))
 
     def losses(self, outputs: SemanticOutputs, targets: Sequence[Targets], padded_size: tuple[int, int]) -> LossTerm:
-        """Cross entropy per pixel of the map, over all of them: ignored ones count as 0, as the reference has it.
+        """Mean cross entropy over all pixels of the map. Ignored pixels count as 0, as in the reference.
 
         ValueError if the targets have no semantic map.
         """
         whole = semantic_batch(targets, padded_size)
-        wanted = whole[:, :: self.config.stride, :: self.config.stride]  # the top-left pixel of every cell
+        wanted = whole[:, :: self.config.stride, :: self.config.stride]  # top-left pixel of each cell
         logits = full_precision(outputs.logits)
         total = F.cross_entropy(logits, wanted, ignore_index=UNLABELLED, reduction="sum")
-        unused = 0.0 * full_precision(outputs.embedding).sum()  # where no head gets its regions, it trains along
+        unused = 0.0 * full_precision(outputs.embedding).sum()  # gives the embedding a gradient if no head uses it
         return LossTerm(self.config.loss_weight * total + unused, float(wanted.numel()))
 
     def regions(self, outputs: SemanticOutputs, boxes: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """(R, C, *size) of each image's boxes (n, 4) in order, averaged down where the pooled regions are larger."""
+        """(R, C, *size): regions of each image's boxes (n, 4) in order, averaged down if pooled at a larger size."""
         pooled: Tensor = self.roi_pool([outputs.embedding], to_rois(list(boxes)))
         return pooled if tuple(pooled.shape[-2:]) == size else F.adaptive_avg_pool2d(pooled, size)

@@ -1,4 +1,4 @@
-"""How mmdet names the weights of Hybrid Task Cascade: a cascade's, flows inside the mask heads, a semantic head."""
+"""Weight maps of the HTC head: those of a cascade, the flows inside mmdet's mask heads, and the semantic head."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SEMANTIC = (
 
 
 def htc_names(config: HTCHeadConfig) -> Names:
-    """What leads from one mask head to the next belongs to the next in mmdet."""
+    """In mmdet, the layer between two mask heads is part of the second."""
     count = len(config.stages) - 1 if config.information_flow else 0
     flows = tuple((rf"flows\.{i}\.", f"mask_head.{i + 1}.conv_res.") for i in range(count))
     return evolve(cascade_names(config), rules=(*flows, *SEMANTIC))

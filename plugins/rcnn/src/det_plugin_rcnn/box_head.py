@@ -14,7 +14,7 @@ from det_plugin_rcnn.config import FCBoxHeadConfig
 
 
 class FCBoxHead(BoxHead):
-    """Convolutions if any, fully connected layers if any (else an average pool), then scores and deltas."""
+    """Convolutions, fully connected layers (without them: average pooling), then scores and deltas."""
 
     def __init__(self, config: FCBoxHeadConfig, inputs: RegionSpec, num_classes: int) -> None:
         super().__init__()

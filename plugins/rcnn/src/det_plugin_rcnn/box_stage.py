@@ -1,4 +1,4 @@
-"""How the boxes of a second stage learn and move: what `RCNNHead` does once, a cascade does several times.
+"""One box stage of a RoI head: sampling, losses, refinement. `RCNNHead` has one stage, a cascade has several.
 
 Letters: N images, R regions of all images, r regions of one image, n proposals of one image, m objects, p positives,
 K foreground classes. Boxes are xyxy in pixels of the padded network input.
@@ -21,17 +21,17 @@ from det_plugin_rcnn.config import BoxStageConfig
 
 @frozen(eq=False)
 class BoxLosses:
-    """Of classification and of box regression, both normalised by the number of sampled regions."""
+    """The losses of classification and box regression, both normalised by the number of sampled regions."""
 
     cls: LossTerm
     box: LossTerm
 
 
 class BoxStage(nn.Module):
-    """Chooses regions, compares a box head's outputs with the objects, and moves boxes by them.
+    """Samples regions, computes the losses of a box head's outputs, and refines boxes with them. It has no weights.
 
-    The box head itself is not in here: whoever runs it hands its outputs in, so that a head is free in what it shows
-    to it (a trunk's regions, semantic features).
+    The caller runs the box head and passes its outputs, so that each RoI head chooses the box head's input (a trunk's
+    regions, semantic features).
     """
 
     def __init__(self, config: BoxStageConfig, num_classes: int, *, class_agnostic: bool) -> None:
@@ -51,9 +51,9 @@ class BoxStage(nn.Module):
         infos: Sequence[ImageInfo],
         consumer: str = "roi",
     ) -> list[SampledRegions]:
-        """Which of each image's proposals (n, 4) train, and the objects' own boxes among them.
+        """Sample each image's proposals (n, 4), to which ground-truth boxes are added if the configuration says so.
 
-        consumer: the name under which random numbers are drawn from an image's key; stages have different ones.
+        consumer: name for drawing random numbers from an image's key; each stage uses its own.
         """
         return [
             sample_regions(
@@ -70,7 +70,7 @@ class BoxStage(nn.Module):
         ]
 
     def losses(self, outputs: BoxOutputs, sampled: Sequence[SampledRegions], targets: Sequence[Targets]) -> BoxLosses:
-        """The losses of a box head's outputs on all sampled regions (R, K+1) and (R, 4K) or (R, 4)."""
+        """The losses of a box head's outputs on all sampled regions: scores (R, K+1), deltas (R, 4K) or (R, 4)."""
         labels = torch.cat([s.labels for s in sampled])
         count = float(len(labels))
         positive = (labels < self.num_classes).nonzero().flatten()
@@ -83,9 +83,9 @@ class BoxStage(nn.Module):
         )
 
     def decode(self, deltas: Tensor, boxes: Sequence[Tensor], infos: Sequence[ImageInfo]) -> list[Tensor]:
-        """Per image the boxes (r, 4) moved by their deltas and clipped to the image: (r, K, 4), or (r, 4) if agnostic.
+        """Decode and clip each image's boxes (r, 4): (r, K, 4), or (r, 4) if the head is class-agnostic.
 
-        deltas: (R, 4K) or (R, 4) of all images' boxes in order.
+        deltas: (R, 4K) or (R, 4), of all images' boxes in order.
         """
         deltas = full_precision(deltas if self.class_agnostic else deltas.unflatten(1, (-1, 4)))
         rows = zip(boxes, deltas.split([len(b) for b in boxes]), infos, strict=True)
@@ -99,10 +99,10 @@ class BoxStage(nn.Module):
         infos: Sequence[ImageInfo],
         labels: Tensor | None = None,
     ) -> list[Tensor]:
-        """Per image one box (r, 4) for each of its boxes, moved and clipped; without gradient.
+        """Refine each image's boxes (r, 4) to as many decoded and clipped boxes, without gradient.
 
-        Where each class has a box of its own, it is that of the class in `labels` (R,), K for the best foreground
-        class, which all get without `labels`.
+        If each class has its own deltas, those of the class in `labels` (R,) are used. Background (K) and missing
+        labels use the foreground class with the highest score.
         """
         deltas = outputs.deltas
         if not self.class_agnostic:
@@ -115,13 +115,13 @@ class BoxStage(nn.Module):
     def next_proposals(
         self, outputs: BoxOutputs, sampled: Sequence[SampledRegions], infos: Sequence[ImageInfo]
     ) -> list[Tensor]:
-        """Per image the refined boxes (n, 4) of the regions that trained, without the objects' own; may be none."""
+        """Per image the refined boxes (n, 4) of the sampled proposals, without ground-truth boxes; may be empty."""
         labels = torch.cat([s.labels for s in sampled])
         refined = self.refine(outputs, [s.boxes for s in sampled], infos, labels)
         return [boxes[s.proposed] for boxes, s in zip(refined, sampled, strict=True)]
 
     def _of_class(self, deltas: Tensor, labels: Tensor) -> Tensor:
-        """(R, 4K) deltas to (R, 4): those of each region's class (R,); or (R, 4) as they are."""
+        """(R, 4K) deltas to (R, 4): those of each region's class (R,). Class-agnostic deltas (R, 4) are unchanged."""
         if self.class_agnostic:
             return deltas
         return deltas.unflatten(1, (-1, 4))[torch.arange(len(labels), device=deltas.device), labels]

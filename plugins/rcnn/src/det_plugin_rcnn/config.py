@@ -1,4 +1,4 @@
-"""Configurations of the R-CNN family's heads. Imports no torch."""
+"""Configurations of RPN and of the heads of Faster and Mask R-CNN. Imports no torch."""
 
 from __future__ import annotations
 
@@ -81,15 +81,15 @@ class RPNConfig(RegionProposalConfig):
 
 @configclass
 class FCBoxHeadConfig(BoxHeadConfig):
-    """Convolutions, then fully connected layers, then class scores and box deltas."""
+    """Convolutions, fully connected layers, then class scores and box deltas."""
 
     type: ClassVar[str] = "fc_box_head"
 
-    num_convs: int = setting("3x3 convolutions in front", default=0, least=0)
-    conv_channels: int = setting("of these", default=256, least=1)
-    num_fcs: int = setting("shared fully connected layers", default=2, least=0)
-    fc_channels: int = setting("of these", default=1024, least=1)
-    class_agnostic: bool = setting("one box for all classes", default=False)
+    num_convs: int = setting("number of 3x3 convolutions", default=0, least=0)
+    conv_channels: int = setting("channels of the convolutions", default=256, least=1)
+    num_fcs: int = setting("number of shared fully connected layers", default=2, least=0)
+    fc_channels: int = setting("channels of the fully connected layers", default=1024, least=1)
+    class_agnostic: bool = setting("predict one box for all classes", default=False)
     norm: NormConfig | None = setting("after every convolution", default=None)
     conv: ConvConfig = setting("the convolutions", default=Conv2dConfig())
 
@@ -101,13 +101,13 @@ class FCBoxHeadConfig(BoxHeadConfig):
 
 @configclass
 class ConvMaskHeadConfig(MaskHeadConfig):
-    """Convolutions, an upsampling by two, then one mask per class (He et al., Mask R-CNN, 2017)."""
+    """Convolutions, upsampling by two, then one mask per class (He et al., Mask R-CNN, 2017)."""
 
     type: ClassVar[str] = "conv_mask_head"
 
-    num_convs: int = setting("3x3 convolutions in front", default=4, least=0)
-    channels: int = setting("of these and of the upsampling", default=256, least=1)
-    class_agnostic: bool = setting("one mask for all classes", default=False)
+    num_convs: int = setting("number of 3x3 convolutions", default=4, least=0)
+    channels: int = setting("channels of the convolutions and of the upsampling layer", default=256, least=1)
+    class_agnostic: bool = setting("predict one mask for all classes", default=False)
     norm: NormConfig | None = setting("after every 3x3 convolution", default=None)
     conv: ConvConfig = setting("the 3x3 convolutions", default=Conv2dConfig())
 
@@ -119,13 +119,13 @@ class ConvMaskHeadConfig(MaskHeadConfig):
 
 @configclass
 class BoxStageConfig:
-    """How the boxes of a second stage learn: which regions train, as what, and by which losses."""
+    """Settings of one box stage: assignment, sampling, box coding and losses."""
 
-    assigner: AssignerConfig = setting("proposals to objects", default=MaxIoUAssignerConfig())
+    assigner: AssignerConfig = setting("assigns proposals to objects", default=MaxIoUAssignerConfig())
     sampler: SamplerConfig = setting(
-        "which proposals train", default=RandomSamplerConfig(count=512, positive_fraction=0.25)
+        "selects the proposals for the losses", default=RandomSamplerConfig(count=512, positive_fraction=0.25)
     )
-    add_ground_truth: bool = setting("objects' own boxes join the proposals in training", default=True)
+    add_ground_truth: bool = setting("add ground-truth boxes to the proposals in training", default=True)
     coder: CoderConfig = setting("box regression targets", default=DeltaCoderConfig(stds=(0.1, 0.1, 0.2, 0.2)))
     cls_loss: LossConfig = setting("classification", default=CrossEntropyConfig())
     box_loss: LossConfig = setting("box regression", default=L1Config())
@@ -133,38 +133,40 @@ class BoxStageConfig:
 
 @configclass
 class RegionHeadConfig(RoIHeadConfig, DetectionSettings):
-    """What heads that pool, classify, regress and segment regions have in common: their parts and their detections."""
+    """Settings that all heads with pooling, box heads and mask heads share: their parts, and those of detections."""
 
-    roi_pool: RoIPoolConfig = setting("regions for the box head", default=RoIAlignConfig())
-    trunk: TrunkConfig | None = setting("a stage shared by the box and mask branch", default=None)
-    box_head: BoxHeadConfig = setting("scores and deltas", default=FCBoxHeadConfig())
+    roi_pool: RoIPoolConfig = setting("pooling for the box head", default=RoIAlignConfig())
+    trunk: TrunkConfig | None = setting("a stage that the box and mask branches share", default=None)
+    box_head: BoxHeadConfig = setting("class scores and box deltas", default=FCBoxHeadConfig())
     mask_roi_pool: RoIPoolConfig | None = setting(
-        "regions for the mask head; null = those of the box branch", default=None
+        "pooling for the mask head (null: use the box branch's regions)", default=None
     )
-    mask_head: MaskHeadConfig | None = setting("masks, where the model has them", default=None)
-    mask_loss: LossConfig = setting("masks, per pixel", default=BinaryCrossEntropyConfig())
+    mask_head: MaskHeadConfig | None = setting("masks (null: none)", default=None)
+    mask_loss: LossConfig = setting("mask loss, per pixel", default=BinaryCrossEntropyConfig())
     min_size: float = setting(
-        "a detection narrower or lower than this many pixels of the network's input goes", default=0.0, least=0
+        "discard boxes with a side below this many pixels of the network's input", default=0.0, least=0
     )
-    mask_threshold: float = setting("probability of a mask's pixels", default=0.5, least=0, most=1)
+    mask_threshold: float = setting("probability threshold of mask pixels", default=0.5, least=0, most=1)
     mask_paste: Literal["sampled", "resized"] = setting(
-        "into the image: sampled at its pixel centres, or resized to whole pixels (torchvision)", default="sampled"
+        "paste masks by sampling at pixel centres, or by resizing to whole pixels (torchvision)", default="sampled"
     )
 
     def __attrs_post_init__(self) -> None:
         if self.mask_roi_pool is not None and self.mask_head is None:
-            raise ConfigError([Problem("mask_roi_pool", "there is no mask_head for it; leave it out, or add one")])
+            raise ConfigError(
+                [Problem("mask_roi_pool", "requires a mask_head, which is null; leave it out, or set mask_head")]
+            )
 
     def needs_masks(self) -> bool:
         return self.mask_head is not None
 
     def box_regions(self, features: FeatureSpec) -> RegionSpec:
-        """What the box head gets."""
+        """The box head's input."""
         regions = self.roi_pool.region_spec(features)
         return regions if self.trunk is None else self.trunk.region_spec(regions)
 
     def mask_regions(self, features: FeatureSpec) -> RegionSpec:
-        """What the mask head gets: its own pooling, or the box branch's regions."""
+        """The mask head's input: its own pooling, or the box branch's regions."""
         if self.mask_roi_pool is None:
             return self.box_regions(features)
         return self.mask_roi_pool.region_spec(features)
@@ -177,7 +179,7 @@ class RegionHeadConfig(RoIHeadConfig, DetectionSettings):
 
 @configclass
 class RCNNHeadConfig(RegionHeadConfig, BoxStageConfig):
-    """The second stage of Faster and Mask R-CNN: pool, classify, regress, and segment if there is a mask head."""
+    """The second stage of Faster R-CNN, and of Mask R-CNN if it has a mask head."""
 
     type: ClassVar[str] = "rcnn"
 

@@ -1,4 +1,4 @@
-"""From a second stage's boxes and scores to detections.
+"""Select detections from the boxes and scores of a RoI head.
 
 Letters: r regions of one image, n detections of one image, K foreground classes, S side of a mask.
 Boxes are xyxy, in pixels of the padded network input unless said otherwise.
@@ -19,7 +19,7 @@ from det_plugin_rcnn.config import RegionHeadConfig
 
 @frozen(eq=False)
 class Found:
-    """One image's detections before their masks: boxes (n, 4) in network pixels, and `chosen` in original ones."""
+    """One image's detections without masks: boxes (n, 4) in network pixels, and `chosen` in original pixels."""
 
     boxes: Tensor
     chosen: Chosen
@@ -29,13 +29,13 @@ class Found:
 
 
 def choose_detections(boxes: Tensor, scores: Tensor, info: ImageInfo, config: RegionHeadConfig) -> Found:
-    """One image's detections: small ones go, then those below the threshold, then what NMS finds twice.
+    """Select one image's detections: discard small boxes and low scores, then apply NMS within each class.
 
     Args:
-        boxes: (r, K, 4), or (r, 4) where all classes share one box; network pixels, within the image.
+        boxes: (r, K, 4), or (r, 4) if class-agnostic; network pixels, clipped to the image.
         scores: (r, K) probabilities.
         info: of the image.
-        config: thresholds and the like.
+        config: thresholds.
     """
     shared = boxes.dim() == 2
     if config.min_size:
@@ -61,7 +61,7 @@ def found_labels(found: Sequence[Found]) -> Tensor:
 
 
 def to_detections(found: Sequence[Found], masks: Sequence[Tensor] | None = None) -> list[Detections]:
-    """What a head hands out: boxes in original pixels and, where given, each image's masks (n, height, width) bool."""
+    """Detections in original pixels, with each image's masks (n, height, width) bool if given."""
     given: Sequence[Tensor | None] = [None] * len(found) if masks is None else masks
     return [
         Detections(boxes=f.chosen.boxes, scores=f.chosen.scores, labels=f.chosen.labels, masks=m)

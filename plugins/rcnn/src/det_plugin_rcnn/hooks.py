@@ -1,4 +1,4 @@
-"""What this plugin adds: the heads of the R-CNN family, their recipes, and how mmdet's checkpoints name them."""
+"""Hooks of this plugin: RPN, the heads of Faster and Mask R-CNN, recipes and weight maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What mask heads learn, and how their masks get into the image (He et al., Mask R-CNN, 2017, section 3).
+"""The mask loss, and pasting masks into the image (He et al., Mask R-CNN, 2017, section 3).
 
 Letters: R regions, p positives, n detections of one image, K foreground classes, S side of a mask.
 Boxes are xyxy in pixels of the padded network input.
@@ -20,9 +20,9 @@ from det_plugin_rcnn.detections import Found
 
 
 def mask_term(loss: Loss, logits: Tensor, sampled: Sequence[SampledRegions], targets: Sequence[Targets]) -> LossTerm:
-    """The loss of logits (p, K, S, S) on the positive regions: the mean over pixels, normalised by their number.
+    """The loss of logits (p, K, S, S) on the positive regions: mean over pixels, normalised by the number of regions.
 
-    Each region's own class is compared with its object's mask. ValueError if the targets have no masks.
+    Only the mask of a region's class is compared with its object's mask. ValueError if the targets have no masks.
     """
     labels = torch.cat([s.positive_labels for s in sampled])
     height, width = logits.shape[-2:]
@@ -37,7 +37,7 @@ def mask_term(loss: Loss, logits: Tensor, sampled: Sequence[SampledRegions], tar
 
 
 def of_class(masks: Tensor, labels: Tensor) -> Tensor:
-    """(R, K, S, S) masks to (R, S, S): those of each region's class (R,); the only one where K is 1."""
+    """(R, K, S, S) masks to (R, S, S): those of each region's class (R,), or the only mask if K is 1."""
     if masks.shape[1] == 1:
         return masks[:, 0]
     return masks[torch.arange(len(labels), device=masks.device), labels]
@@ -46,7 +46,7 @@ def of_class(masks: Tensor, labels: Tensor) -> Tensor:
 def paste(
     probabilities: Tensor, found: Sequence[Found], infos: Sequence[ImageInfo], config: RegionHeadConfig
 ) -> list[Tensor]:
-    """Per image (n, height, width) bool masks in the original image, from (R, S, S) of all its detections in order."""
+    """Per image (n, height, width) bool masks in the original image, from (R, S, S) of all detections in order."""
     into_image = PASTE[config.mask_paste]
     rows = zip(probabilities.split([len(f) for f in found]), found, infos, strict=True)
     return [into_image(p, f.chosen.boxes, info.original_size, config.mask_threshold) for p, f, info in rows]
@@ -54,5 +54,5 @@ def paste(
 
 def _masks_of(target: Targets) -> Tensor:
     if target.masks is None:
-        raise ValueError("a mask head trains on masks, but the targets have none; load the data set with masks=True")
+        raise ValueError("the mask head requires masks, but the targets have none; load the data set with masks=True")
     return target.masks

@@ -33,7 +33,7 @@ class ConvMaskHead(HiddenMaskHead):
         return () if self.class_agnostic else ("logits",)
 
     def hidden(self, regions: Tensor) -> Tensor:
-        """(R, C, h, w) to what the 3x3 convolutions make of it, (R, C', h, w)."""
+        """(R, C, h, w) to the outputs of the 3x3 convolutions, (R, C', h, w)."""
         hidden: Tensor = self.convs(regions)
         return hidden
 

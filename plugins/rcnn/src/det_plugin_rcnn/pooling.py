@@ -1,4 +1,4 @@
-"""From boxes to the regions that box and mask heads see.
+"""Pool boxes to the regions that box and mask heads take.
 
 Letters: N images, R regions of all images, r regions of one image, p positives among R, C channels, h w pooled size.
 Boxes are xyxy in pixels of the padded network input.
@@ -19,7 +19,7 @@ from det_core.model.sample_regions import SampledRegions
 def pool_regions(
     features: Sequence[Tensor], boxes: Sequence[Tensor], roi_pool: RoIPool, trunk: Trunk | None = None
 ) -> Tensor:
-    """The regions (R, C, h, w) of each image's boxes (r, 4) in order, through the shared trunk if there is one."""
+    """The regions (R, C, h, w) of each image's boxes (r, 4) in order, after the shared trunk if there is one."""
     regions: Tensor = roi_pool(features, to_rois(list(boxes)))
     return regions if trunk is None else trunk(regions)
 
@@ -40,9 +40,9 @@ def mask_regions(
 def positive_regions(
     features: Sequence[Tensor], sampled: Sequence[SampledRegions], regions: Tensor, mask_roi_pool: RoIPool | None
 ) -> Tensor:
-    """What a mask head trains on, (p, C, h, w): regions of its own pooling, or the positive ones of `regions`.
+    """The mask head's input in training, (p, C, h, w): its own pooling, or the positive ones of `regions`.
 
-    regions: (R, C, h, w) of the box branch, of all that is sampled.
+    regions: (R, C, h, w) of the box branch, of all sampled boxes.
     """
     if mask_roi_pool is not None:
         return pool_regions(features, [s.positive for s in sampled], mask_roi_pool)

@@ -1,4 +1,4 @@
-"""What region proposal networks share, whatever their anchors are: losses, and the selection of proposals.
+"""What RPN and GA-RPN share: losses, and the selection of proposals.
 
 Letters: N images, T anchors of one image, n boxes of one image. Boxes are xyxy in pixels of the padded network input.
 """
@@ -103,7 +103,7 @@ def choose_proposals(best: Candidates, config: RegionProposalConfig, limits: Pro
 
 
 def as_detections(found: ScoredBoxes, info: ImageInfo) -> Detections:
-    """An image's proposals as detections of one class, in original pixels."""
+    """One image's proposals as detections of one class, in original pixels."""
     return Detections(
         boxes=to_original(found.boxes, info),
         scores=found.scores,
@@ -112,13 +112,13 @@ def as_detections(found: ScoredBoxes, info: ImageInfo) -> Detections:
 
 
 def objectness_loss(loss: Loss, scores: Tensor, sampled: Sequence[Sampled], count: float) -> LossTerm:
-    """Object or not, of the sampled anchors of all images, normalised by `count`.
+    """The objectness loss of the sampled anchors of all images, normalised by `count`.
 
     Args:
-        loss: of logits against 1 and 0.
+        loss: compares logits with 1 (object) and 0 (background).
         scores: (N, T) logits.
-        sampled: of each image.
-        count: what the sum is divided by.
+        sampled: per image.
+        count: normaliser.
     """
     at = [torch.cat([s.positive, s.negative]) for s in sampled]
     logits = torch.cat([row[i] for row, i in zip(scores, at, strict=True)])

@@ -49,7 +49,7 @@ EVALUATIONS = {
     "fast-mask-rcnn": MASKS,
     "mask-rcnn": MASKS,
 }
-# Fast R-CNN trains on the best 2000 given boxes of an image, and is tested on all of them (2019: 1000 in both).
+# Fast R-CNN trains on the best 2000 given proposals of an image, and is tested on all of them (in 2019: 1000 in both).
 COCO_WITH_PROPOSALS = evolve(COCO, train=evolve(COCO_TRAIN, max_proposals=2000))
 C4_POOL = RoIAlignConfig(size=14, strides=(16,))
 
@@ -89,7 +89,7 @@ def rpn_of(row: Row) -> RPNConfig:
 
 
 def second_stage_of(row: Row) -> RCNNHeadConfig | None:
-    """The RoI head, on the pyramid or, with ResNet's last stage as its trunk, on C4; an RPN alone has none."""
+    """The RoI head on FPN, or on C4 with ResNet's last stage as its trunk. None for an RPN alone."""
     if row.model == "rpn":
         return None
     masks = row.model.endswith("mask-rcnn")
@@ -102,7 +102,7 @@ def second_stage_of(row: Row) -> RCNNHeadConfig | None:
         )
     if not masks:
         return RCNNHeadConfig()
-    # The reference has low-quality matches on in Mask R-CNN's second stage on the pyramid, and off in all others.
+    # The reference enables low-quality matches in the second stage of Mask R-CNN on FPN only.
     return RCNNHeadConfig(
         assigner=MaxIoUAssignerConfig(low_quality=True),
         mask_roi_pool=RoIAlignConfig(size=14),
@@ -114,10 +114,11 @@ def second_stage_of(row: Row) -> RCNNHeadConfig | None:
 
 
 def torchvision_recipe(model: str) -> Recipe:
-    """The model with every convention in which torchvision's differs from the published baselines.
+    """The model with all conventions in which torchvision differs from the published baselines.
 
-    They were read in torchvision/models/detection, version 0.29. One difference in training remains: an anchor that
-    several objects overlap equally well is assigned to the last of them, in torchvision to the one it overlaps most.
+    The conventions are those of torchvision/models/detection, version 0.29. One difference in training remains: an
+    anchor with the best IoU of several objects is assigned to the last of them; torchvision assigns it to the object
+    that it overlaps most.
     """
     box_loss = SmoothL1Config(beta=1 / 9)
     roi_pool = RoIAlignConfig(size=7, sampling=2, alignment="unaligned", level_rule="torchvision")
@@ -154,7 +155,7 @@ def torchvision_recipe(model: str) -> Recipe:
     )
 
 
-# Demos: small models that learn the bundled sample from random weights on a CPU in minutes
+# Demos: small models that train on the bundled sample from random weights in minutes on a CPU
 
 DEMO_RPN = RPNConfig(
     channels=64,
@@ -165,7 +166,7 @@ DEMO_RPN = RPNConfig(
 
 
 def demo_recipe(model: str) -> Recipe:
-    """The model on ResNet-18 and a narrow pyramid; Fast R-CNN takes proposals of the RPN's (`det-core proposals`)."""
+    """The model with ResNet-18 and a narrow FPN. Fast R-CNN requires proposals of the RPN (`det-core proposals`)."""
     recipe = baseline(Row(model=model, network="r50", kind="fpn", schedule="1x"))
     roi_head = recipe.detector.roi_head
     if isinstance(roi_head, RCNNHeadConfig):
@@ -189,10 +190,10 @@ def demo_recipe(model: str) -> Recipe:
 
 
 def c4_demo() -> Recipe:
-    """Faster R-CNN on one map at stride 16, with the last stage shared by all regions.
+    """Faster R-CNN on one map at stride 16, with the last stage as the RoI head's trunk.
 
-    The nuclei are small for such a map, so the images are larger than in the other demos. A step is one image, to have
-    many steps in few epochs.
+    Nuclei are small for this stride, so images are larger than in the other demos. The batch size is one, for many
+    steps in few epochs.
     """
     recipe = demo_recipe("faster-rcnn")
     resize = ResizeConfig(scales=((512, 512),))

@@ -21,7 +21,7 @@ from det_plugin_rcnn.pooling import mask_regions, pool_regions, positive_regions
 
 
 class RCNNHead(RoIHead):
-    """Pools proposals, classifies and regresses them, and segments them where there is a mask head."""
+    """Pools proposals, classifies and regresses them, and predicts masks if there is a mask head."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class RCNNHead(RoIHead):
     def losses(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], targets: Sequence[Targets], batch: Batch
     ) -> Losses:
-        """`roi_cls` and `roi_box` over the sampled regions, `roi_mask` over the positive ones."""
+        """`roi_cls` and `roi_box` of the sampled regions, `roi_mask` of the positive ones."""
         sampled = self.stage.sample(proposals, targets, batch.infos)
         regions = pool_regions(features, [s.boxes for s in sampled], self.roi_pool, self.trunk)
         boxes = self.stage.losses(self.box_head(regions), sampled, targets)
@@ -55,7 +55,7 @@ class RCNNHead(RoIHead):
         return losses
 
     def predict(self, features: Sequence[Tensor], proposals: Sequence[Tensor], batch: Batch) -> list[Detections]:
-        """Softmax scores, decoded boxes, NMS inside each class, then masks of what is left."""
+        """Softmax scores, decoded boxes, NMS within each class, then the masks of the detections."""
         outputs = self.box_head(pool_regions(features, proposals, self.roi_pool, self.trunk))
         scores = full_precision(outputs.scores).softmax(-1)[:, :-1].split([len(p) for p in proposals])
         boxes = self.stage.decode(outputs.deltas, proposals, batch.infos)
@@ -69,7 +69,7 @@ class RCNNHead(RoIHead):
 
 
 def build_rcnn_head(config: RCNNHeadConfig, features: FeatureSpec, num_classes: int) -> RCNNHead:
-    """Build the parts from what the neck hands on."""
+    """Build the head and its parts from the features' spec."""
     mask_head = None
     if config.mask_head is not None:
         mask_head = config.mask_head.build(config.mask_regions(features), num_classes)

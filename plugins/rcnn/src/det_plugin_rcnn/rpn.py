@@ -1,4 +1,4 @@
-"""The region proposal network (Ren et al., Faster R-CNN, 2015, section 3.1), over one or many levels.
+"""The region proposal network (Ren et al., Faster R-CNN, 2015, section 3.1), on one or several levels.
 
 Letters: N images, L levels, A anchors per cell, h w feature size, t anchors of one level.
 Boxes are xyxy in pixels of the padded network input.
@@ -38,7 +38,7 @@ class RPN(RegionProposalHead[DenseOutputs]):
         self.anchors = config.anchors.build(features.strides)
 
     def forward(self, features: Sequence[Tensor]) -> DenseOutputs:
-        """L maps (N, C, h, w) to scores (N, t, 1) and deltas (N, t, 4) of every anchor, level by level."""
+        """L maps (N, C, h, w) to scores (N, t, 1) and deltas (N, t, 4) per level, one row per anchor."""
         hidden = [conv_norm(self.conv, None, x, relu=True) for x in features]
         return dense_outputs([self.scores(x) for x in hidden], [self.deltas(x) for x in hidden], 1, self.anchors)
 

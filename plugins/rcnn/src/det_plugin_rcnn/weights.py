@@ -1,4 +1,4 @@
-"""How other projects name the weights of the R-CNN family's heads."""
+"""Weight maps of RPN and of the heads of Faster and Mask R-CNN."""
 
 from det_core.offers import Change, Names, Part, WeightMap
 from det_core.weights.mmdet_names import conv_rules
@@ -25,7 +25,7 @@ def _mask_head(config: ConvMaskHeadConfig) -> Names:
 
 
 def pooling_parts(config: RegionHeadConfig) -> dict[str, Part]:
-    """Pooling that has weights of its own (RoIAlign has none)."""
+    """The pooling layers, which may have weights (RoIAlign has none)."""
     parts = {"roi_pool": Part(config.roi_pool, "bbox_roi_extractor")}
     if config.mask_roi_pool is not None:
         parts["mask_roi_pool"] = Part(config.mask_roi_pool, "mask_roi_extractor")
@@ -41,7 +41,7 @@ def _roi_head(config: RCNNHeadConfig) -> Names:
     return Names(parts=parts)
 
 
-# torchvision's detectors have background as class 0: in front of the scores, and as unused boxes and masks.
+# torchvision reserves class 0 for background: the first scores, and unused deltas and masks.
 BACKGROUND_LAST = Change("background moved from the first place to the last", lambda value: value.roll(-1, 0))
 NO_BACKGROUND_BOX = Change("background's box dropped", lambda value: value[4:])
 NO_BACKGROUND_MASK = Change("background's mask dropped", lambda value: value[1:])
@@ -53,7 +53,7 @@ def _torchvision_rpn(config: RPNConfig) -> Names:
 
 def _torchvision_box_head(config: FCBoxHeadConfig) -> Names:
     rules = [(r"scores\.", "box_predictor.cls_score."), (r"deltas\.", "box_predictor.bbox_pred.")]
-    if config.num_convs:  # a sequence of convolutions, a flattening, and pairs of layer and ReLU
+    if config.num_convs:  # a sequence: convolutions, flatten, then pairs of a layer and a ReLU
         rules += [(r"convs\.(\d+)\.conv", r"box_head.\1.0"), (r"convs\.(\d+)\.norm", r"box_head.\1.1")]
         rules += [(rf"fcs\.{i}\.", f"box_head.{config.num_convs + 1 + 2 * i}.") for i in range(config.num_fcs)]
     else:

@@ -1,4 +1,4 @@
-"""ResNet (He et al., Deep Residual Learning, 2016), table 1. Names of layers are torchvision's.
+"""ResNet (He et al., Deep Residual Learning, 2016), table 1. Layers have torchvision's names.
 
 Letters: N images, H W input size, C channels.
 """
@@ -16,7 +16,7 @@ from det_plugin_resnet.config import ResNetConfig
 
 
 class ResNet(Backbone):
-    """Stem and up to four stages; hands on the outputs of the stages that the configuration names."""
+    """A stem and up to four stages. Returns the outputs of the stages in `config.stages`."""
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class ResNet(Backbone):
         return self.get_submodule(f"layer{number}")
 
     def _frozen(self) -> list[nn.Module]:
-        """The modules that do not train."""
+        """The modules whose parameters and norm statistics are frozen."""
         if self.config.frozen_stages < 0:
             return []
         built = range(1, min(self.config.frozen_stages, max(self.config.stages)) + 1)
@@ -57,7 +57,7 @@ class ResNet(Backbone):
             load_initial(self, self.config.pretrained, ignore=("fc.", *unbuilt))
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) to one map per named stage, (N, C, H / stride, W / stride)."""
+        """(N, 3, H, W) to one map per stage in `config.stages`, (N, C, H / stride, W / stride)."""
         x = self.maxpool(conv_norm(self.conv1, self.bn1, images, relu=True))
         maps = []
         for number in range(1, max(self.config.stages) + 1):

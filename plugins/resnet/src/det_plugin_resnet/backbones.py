@@ -1,4 +1,4 @@
-"""The ResNets and ResNeXts of the zoo: their settings, their ImageNet weights, and the images that these expect."""
+"""The ResNets and ResNeXts of the zoo: configurations, ImageNet weights, and matching preprocessing."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ BACKBONES = {
     "x101-32x4d": ResNetConfig(depth=101, groups=32, base_width=4, pretrained="mmdet:resnext101_32x4d"),
     "x101-64x4d": ResNetConfig(depth=101, groups=64, base_width=4, pretrained="torchvision:resnext101_64x4d"),
 }
-# Caffe-style weights expect BGR minus its mean, undivided; their norms do not train.
+# Caffe-style weights expect BGR images minus the mean, not divided by a deviation; their norms are frozen.
 CAFFE = PreprocessConfig(order="bgr", mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0))
-# The backbone of torchvision's detectors: their first COCO weights (COCO_V1) expect eps 0, others 1e-5.
+# The backbone of torchvision's detectors. Their COCO_V1 weights require eps 0; all others require 1e-5.
 TORCHVISION_R50 = ResNetConfig(
     depth=50, frozen_stages=1, norm=FrozenBatchNormConfig(eps=0.0), pretrained="torchvision:resnet50"
 )
-# The backbone of demos, which start from random weights.
+# The backbone of the demos, which start from random weights.
 DEMO_R18 = ResNetConfig(depth=18, norm=GroupNormConfig(groups=16), frozen_stages=-1)
 
 
 def backbone_of(row: Row) -> ResNetConfig:
-    """The network of a row: all stages, or for C4 the first three, as the RoI head has the last (`c4_trunk_of`)."""
+    """The backbone of a row: all stages, or the first three for C4 (the RoI head has the last, see `c4_trunk_of`)."""
     network = BACKBONES[row.network]
     return evolve(network, stages=(3,)) if row.kind == "c4" else network
 
 
 def preprocess_of(row: Row) -> PreprocessConfig:
-    """Images as the weights of a row's network expect them."""
+    """The preprocessing that the ImageNet weights of a row's network require."""
     return CAFFE if row.network.endswith("-caffe") else PreprocessConfig()
 
 
 def c4_trunk_of(row: Row) -> ResNetStageConfig:
-    """The last stage of a C4 row's network, applied to each region."""
+    """The last stage of a C4 row's network, which the RoI head applies to each region."""
     network = BACKBONES[row.network]
     return ResNetStageConfig(depth=network.depth, style=network.style, norm=network.norm, pretrained=network.pretrained)

@@ -1,6 +1,6 @@
 """Residual blocks and stages (He et al., Deep Residual Learning, 2016, table 1; Xie et al., ResNeXt, 2017).
 
-Letters: C channels. Names of layers are torchvision's.
+Letters: C channels. Layers have torchvision's names.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (in groups, in ResNeXt), 1x1 convolutions and a shortcut."""
+    """1x1, 3x3 (grouped in ResNeXt) and 1x1 convolutions, and a shortcut."""
 
     def __init__(self, channels: int, planes: int, stride: int, settings: BlockSettings, spatial: ConvConfig) -> None:
         super().__init__()
@@ -66,14 +66,14 @@ class Bottleneck(nn.Module):
 
 
 def _shortcut(channels: int, out: int, stride: int, conv: ConvConfig, norm: NormConfig) -> nn.Sequential | None:
-    """A 1x1 convolution where size or channels change, else nothing."""
+    """A 1x1 convolution and norm if the size or the channels change, else None."""
     if stride == 1 and channels == out:
         return None
     return nn.Sequential(conv.build(ConvSpec(channels, out, 1, stride=stride, bias=False)), norm.build(out))
 
 
 def make_stage(number: int, stride: int, settings: BlockSettings) -> nn.Sequential:
-    """Stage 1..4 of a ResNet; the first block has the stride."""
+    """Stage 1..4 of a ResNet. `stride` is that of its first block."""
     block = Bottleneck if expansion(settings.depth) == 4 else BasicBlock
     planes = STAGE_PLANES[number - 1]
     channels = 64 if number == 1 else STAGE_PLANES[number - 2] * expansion(settings.depth)
@@ -85,7 +85,7 @@ def make_stage(number: int, stride: int, settings: BlockSettings) -> nn.Sequenti
 
 
 def initialise(module: nn.Module, zero_residual: bool) -> None:
-    """Fresh weights of all blocks in a module; with zero_residual their branches begin at zero."""
+    """Initialise all blocks of a module. With zero_residual, the last norm of each block has weight 0."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             kaiming_init(part)

@@ -23,7 +23,7 @@ Style = Literal["pytorch", "caffe"]
 
 
 class BlockSettings(Protocol):
-    """What a residual block needs to know."""
+    """The settings of a residual block."""
 
     @property
     def depth(self) -> int: ...
@@ -41,46 +41,49 @@ class BlockSettings(Protocol):
 
 
 def expansion(depth: int) -> int:
-    """Output channels of a block per plane: bottlenecks widen fourfold."""
+    """Output channels of a block per plane: 4 for bottlenecks, 1 for basic blocks."""
     return 1 if depth < 50 else 4
 
 
 def _check_blocks(settings: BlockSettings) -> None:
-    """Groups are those of bottlenecks, and must divide their width."""
+    """Raise ConfigError if groups or base_width are set for basic blocks, which have no grouped convolution."""
     if expansion(settings.depth) == 1 and (settings.groups, settings.base_width) != (1, 64):
         found = f"depth {settings.depth} has no bottlenecks, so groups must be 1 and base_width 64"
-        raise ConfigError([Problem("groups", f"{found}; take depth 50 or more for ResNeXt")])
+        raise ConfigError([Problem("groups", f"{found}; use depth 50 or more for ResNeXt")])
 
 
 @configclass
 class ResNetConfig(BackboneConfig):
-    """ResNet (He et al., 2016) and ResNeXt (Xie et al., 2017), with the freezing that detectors use."""
+    """ResNet (He et al., 2016) and ResNeXt (Xie et al., 2017), with frozen stages."""
 
     type: ClassVar[str] = "resnet"
 
-    depth: Depth = setting("layers", default=50)
-    groups: int = setting("of a bottleneck's 3x3 convolution; 32 or 64 in ResNeXt", default=1, least=1)
-    base_width: int = setting("of a group in the first stage; 4 in ResNeXt", default=64, least=1)
-    style: Style = setting("a bottleneck's stride is on its 3x3 (pytorch) or first 1x1 (caffe)", default="pytorch")
+    depth: Depth = setting("number of layers", default=50)
+    groups: int = setting("groups of a bottleneck's 3x3 convolution; 32 or 64 in ResNeXt", default=1, least=1)
+    base_width: int = setting("channels of a group in the first stage; 4 in ResNeXt", default=64, least=1)
+    style: Style = setting(
+        "where a bottleneck has its stride: on the 3x3 (pytorch) or the first 1x1 convolution (caffe)",
+        default="pytorch",
+    )
     stages: tuple[Stage, ...] = setting(
-        "stages handed on: 1 is C2 at stride 4, 4 is C5 at stride 32; later ones are not built",
+        "stages to return: 1 is C2 at stride 4, 4 is C5 at stride 32; later stages are not built",
         default=(1, 2, 3, 4),
         min_items=1,
     )
     frozen_stages: int = setting(
-        "-1 trains all, 0 freezes the stem, n the stem and stages 1..n", default=1, least=-1, most=4
+        "-1: train everything; 0: freeze the stem; n: freeze the stem and stages 1..n", default=1, least=-1, most=4
     )
     norm: NormConfig = setting("after every convolution", default=BatchNormConfig(frozen_statistics=True))
-    conv: ConvConfig = setting("all convolutions, the stem's too", default=Conv2dConfig())
+    conv: ConvConfig = setting("all convolutions, including the stem's", default=Conv2dConfig())
     spatial_conv: ConvConfig | None = setting(
-        "the 3x3 convolutions of blocks in `spatial_stages`; null = as the others", default=None
+        "3x3 convolutions of the blocks in `spatial_stages` (null: as `conv`)", default=None
     )
     spatial_stages: tuple[Stage, ...] = setting(
-        "stages that `spatial_conv` is for: those of C3 to C5", default=(2, 3, 4)
+        "stages that use `spatial_conv`; by default C3 to C5", default=(2, 3, 4)
     )
-    zero_init_residual: bool = setting("fresh residual branches begin at zero (their last norm's weight)", default=True)
+    zero_init_residual: bool = setting("initialise the weight of each block's last norm with 0", default=True)
     pretrained: str | None = setting(
-        "initial weights: torchvision:resnet50, or a file with torchvision's names", default=None
+        "initial weights: torchvision:resnet50, or a file with torchvision's parameter names", default=None
     )
 
     def __attrs_post_init__(self) -> None:
@@ -106,23 +109,21 @@ class ResNetConfig(BackboneConfig):
 
 @configclass
 class ResNetStageConfig(TrunkConfig):
-    """One stage of ResNet as the trunk that a RoI head's branches share: res5 of the C4 models."""
+    """One stage of ResNet as the trunk that the branches of a RoI head share: res5 of the C4 models."""
 
     type: ClassVar[str] = "resnet_stage"
 
-    depth: Depth = setting("layers of the ResNet it belongs to", default=50)
-    number: Stage = setting("which stage; 4 is res5", default=4)
-    stride: Literal[1, 2] = setting("of its first block", default=2)
+    depth: Depth = setting("number of layers of the ResNet", default=50)
+    number: Stage = setting("number of the stage; 4 is res5", default=4)
+    stride: Literal[1, 2] = setting("stride of the first block", default=2)
     groups: int = setting("as in the backbone", default=1, least=1)
     base_width: int = setting("as in the backbone", default=64, least=1)
     style: Style = setting("as in the backbone", default="pytorch")
     norm: NormConfig = setting("after every convolution", default=BatchNormConfig(frozen_statistics=True))
     conv: ConvConfig = setting("all convolutions", default=Conv2dConfig())
-    spatial_conv: ConvConfig | None = setting("the 3x3 convolutions of its blocks; null = as the others", default=None)
-    zero_init_residual: bool = setting("fresh residual branches begin at zero (their last norm's weight)", default=True)
-    pretrained: str | None = setting(
-        "initial weights of the whole ResNet, of which this stage's are taken", default=None
-    )
+    spatial_conv: ConvConfig | None = setting("3x3 convolutions of the blocks (null: as `conv`)", default=None)
+    zero_init_residual: bool = setting("initialise the weight of each block's last norm with 0", default=True)
+    pretrained: str | None = setting("initial weights of a whole ResNet; only this stage is loaded", default=None)
 
     def __attrs_post_init__(self) -> None:
         _check_blocks(self)

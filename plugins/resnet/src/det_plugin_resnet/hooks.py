@@ -1,4 +1,4 @@
-"""What this plugin adds: ResNet as a backbone, its stages as trunks, and how mmdet's checkpoints name its weights."""
+"""Hooks of this plugin: the ResNet backbone, its stages as trunks, and weight maps."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from det_plugin_resnet.config import ResNetStageConfig
 
 
 class ResNetStage(Trunk):
-    """Stage 1..4 as `layer<number>`, as in the backbone that it was taken from."""
+    """Stage 1..4 of a ResNet, named `layer<number>` as in the backbone."""
 
     def __init__(self, config: ResNetStageConfig, inputs: RegionSpec) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class ResNetStage(Trunk):
         initialise(self, config.zero_init_residual)
 
     def load_initial_weights(self) -> None:
-        """Fill this stage from the weights of a whole ResNet, if the configuration names some."""
+        """Load this stage from the weights of a whole ResNet, if the configuration names them."""
         if self.config.pretrained is not None:
             load_initial(self, self.config.pretrained, only=f"{self.name}.")
 

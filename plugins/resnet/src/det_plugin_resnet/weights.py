@@ -1,4 +1,4 @@
-"""How other projects name ResNet's weights: as torchvision does, and so do we; detectron2 has names of its own."""
+"""Weight maps of ResNet. det and mmdet use torchvision's names; detectron2 has other names."""
 
 from det_core.offers import Names, WeightMap
 from det_plugin_resnet.config import ResNetConfig, ResNetStageConfig
@@ -9,7 +9,7 @@ def _same_names(config: ResNetConfig | ResNetStageConfig) -> Names:
 
 
 def _mmdet(config: ResNetConfig | ResNetStageConfig) -> Names:
-    """Its group norms are called gn1, gn2, ... where batch norms are bn1, bn2, ..."""
+    """mmdet names group norms gn1, gn2, ... and batch norms bn1, bn2, ..."""
     if config.norm.type != "group_norm":
         return Names()
     return Names(rules=((r"bn1\.", "gn1."), (r"(layer\d\.\d+\.)bn(\d)\.", r"\1gn\2.")))

@@ -30,7 +30,7 @@ from det_plugin_retinanet.config import RetinaNetHeadConfig
 
 
 class RetinaNetHead(DenseHead[DenseOutputs]):
-    """A tower of convolutions for classes and one for boxes, shared over levels."""
+    """A tower of convolutions for classes and one for boxes, shared by all levels."""
 
     def __init__(self, config: RetinaNetHeadConfig, features: FeatureSpec, num_classes: int) -> None:
         super().__init__()
@@ -59,13 +59,13 @@ class RetinaNetHead(DenseHead[DenseOutputs]):
         return ("scores",)
 
     def forward(self, features: Sequence[Tensor]) -> DenseOutputs:
-        """L maps (N, C, h, w) to scores (N, t, K) and deltas (N, t, 4) of every anchor, level by level."""
+        """L maps (N, C, h, w) to scores (N, t, K) and deltas (N, t, 4) per level, one row per anchor."""
         scores = [self.scores(self.cls_tower(x)) for x in features]
         deltas = [self.deltas(self.box_tower(x)) for x in features]
         return dense_outputs(scores, deltas, self.num_classes, self.anchors)
 
     def losses(self, outputs: DenseOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:
-        """`retina_cls` of all anchors and `retina_box` of the positive ones, both divided by the number of these."""
+        """`retina_cls` of all anchors and `retina_box` of positive ones, normalised by the number of the latter."""
         matches = match_anchors(outputs.anchors, self.strides, self.assigner, targets, batch)
         terms = dense_losses(
             outputs.scores,
@@ -81,7 +81,7 @@ class RetinaNetHead(DenseHead[DenseOutputs]):
 
     @torch.no_grad()
     def predict(self, outputs: DenseOutputs, batch: Batch) -> list[Detections]:
-        """Per level the best (anchor, class) pairs above the threshold, then NMS inside each class over all levels."""
+        """Per level the best (anchor, class) pairs above the score threshold, then NMS within each class."""
         return [self._detect(outputs, row, info) for row, info in enumerate(batch.infos)]
 
     def _detect(self, outputs: DenseOutputs, row: int, info: ImageInfo) -> Detections:
@@ -95,7 +95,7 @@ class RetinaNetHead(DenseHead[DenseOutputs]):
 
 
 def lowest_logit(threshold: float) -> float | None:
-    """A little below the logit of a probability, so that rounding decides nothing; None for 0 and below."""
+    """The logit of a probability, slightly lowered so that rounding drops no detection; None for 0 and below."""
     if threshold <= 0:
         return None
     return math.inf if threshold >= 1 else math.log(threshold / (1 - threshold)) - 1e-3

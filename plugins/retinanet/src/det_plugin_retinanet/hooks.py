@@ -1,4 +1,4 @@
-"""What this plugin adds: RetinaNet, its recipes, and how other projects name its weights."""
+"""Hooks of this plugin: RetinaNet's head, recipes and weight maps."""
 
 from __future__ import annotations
 

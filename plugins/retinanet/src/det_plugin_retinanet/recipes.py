@@ -44,9 +44,9 @@ def baseline(row: Row) -> Recipe:
 def torchvision_recipe() -> Recipe:
     """torchvision's `retinanet_resnet50_fpn`, for its `COCO_V1` weights, whose norms have eps 0.
 
-    Every convention in which it differs from the published baselines is set here; they were read in
-    torchvision/models/detection, version 0.29. One difference in training remains: an anchor that several objects
-    overlap equally well is assigned to the last of them, in torchvision to the one it overlaps most.
+    All conventions in which it differs from the published baselines are set here, as of torchvision/models/detection,
+    version 0.29. One difference in training remains: an anchor with the best IoU of several objects is assigned to the
+    last of them; torchvision assigns it to the object that it overlaps most.
     """
     return Recipe(
         name="retinanet/torchvision-r50-fpn",
@@ -69,7 +69,7 @@ def torchvision_recipe() -> Recipe:
 
 
 def demo_recipe() -> Recipe:
-    """Two convolutions per tower, with group norm, on P3-P6; nuclei are small, and so are the anchors."""
+    """Two convolutions per tower with group norm, on P3-P6. Anchors are small because nuclei are."""
     return sample_recipe(
         "retinanet/r18-fpn-demo",
         DetectorConfig(

@@ -1,4 +1,4 @@
-"""How other projects name the weights of RetinaNet's head."""
+"""Weight maps of RetinaNet's head."""
 
 from __future__ import annotations
 

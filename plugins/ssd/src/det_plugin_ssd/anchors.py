@@ -17,7 +17,7 @@ from det_plugin_ssd.config import SSDAnchorsConfig
 
 
 class SSDAnchors(AnchorGenerator):
-    """Around the middle of every cell: the smaller square, the larger, then for each ratio a wide and a high one."""
+    """Anchors around the centre of every cell: a small and a large square, then a wide and a tall one per ratio."""
 
     def __init__(self, config: SSDAnchorsConfig, strides: tuple[int, ...]) -> None:
         self.strides = strides

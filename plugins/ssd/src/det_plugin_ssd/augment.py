@@ -1,7 +1,6 @@
-"""SSD's augmentation, done by torchvision's v2 transforms (Liu et al., SSD, 2016, section 2.2).
+"""SSD's augmentation with torchvision's v2 transforms (Liu et al., SSD, 2016, section 2.2).
 
-torchvision's crop asks that it overlaps one object, at least, by the IoU drawn; the published one that it overlaps all
-of them so. Letters: n annotations, H W image size.
+torchvision's crop requires the drawn IoU with at least one object; the published one requires it with all objects.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ def photometric_distort(config: PhotometricDistortConfig) -> Transform:
 
 
 def zoom_out(config: ZoomOutConfig) -> Transform:
-    """torchvision's RandomZoomOut; masks are filled with 0, semantic maps with unlabelled."""
+    """torchvision's RandomZoomOut. Masks are filled with 0, semantic maps with the ignored id."""
     fill = {tv_tensors.Image: list(config.fill), "others": 0}
     return V2(v2.RandomZoomOut(fill=fill, side_range=config.sides, p=config.probability))
 
 
 class IoUCrop:
-    """torchvision's RandomIoUCrop; an image without annotations, or too small for a crop, stays as it is."""
+    """torchvision's RandomIoUCrop. Images without annotations, or too small to crop, are returned unchanged."""
 
     def __init__(self, config: IoUCropConfig) -> None:
         self.config = config
@@ -52,7 +51,7 @@ class IoUCrop:
 
     def __call__(self, sample: Sample, /) -> Sample:
         if sample.proposals is not None:
-            raise DataError("iou_crop decides by the objects' boxes and takes no proposals; leave it out with these")
+            raise DataError("iou_crop does not support proposals; remove it from the transforms")
         too_small = min(sample.size) * self.config.sides[0] < 1
         return sample if too_small or len(sample.boxes) == 0 else self.crop(sample)
 

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 def _rising(ends: tuple[float, float]) -> str:
-    """What is wrong with a range."""
-    return "" if ends[0] <= ends[1] else "the first must not be above the second: (least, most)"
+    """The problem of a range, or nothing."""
+    return "" if ends[0] <= ends[1] else "the first value must be at most the second"
 
 
 def _ends(overlaps: tuple[float, ...]) -> str:
-    """What is wrong with the IoUs to draw from: without 1, no crop may fit some images, and drawing would not end."""
+    """The problem of a list of IoUs, or nothing. Without a value of 1, drawing might never end."""
     return (
         "" if any(overlap >= 1 for overlap in overlaps) else "one value must be 1 or more, which keeps the image whole"
     )
@@ -25,17 +25,21 @@ def _ends(overlaps: tuple[float, ...]) -> str:
 
 @configclass
 class PhotometricDistortConfig(TransformConfig):
-    """Brightness, contrast, saturation, hue and the order of channels, each changed with a probability."""
+    """Random brightness, contrast, saturation, hue and channel order, each with a probability."""
 
     type: ClassVar[str] = "photometric_distort"
 
-    brightness: tuple[float, float] = setting("factor", default=(0.875, 1.125), above=0, check=_rising)
-    contrast: tuple[float, float] = setting("factor", default=(0.5, 1.5), above=0, check=_rising)
-    saturation: tuple[float, float] = setting("factor", default=(0.5, 1.5), above=0, check=_rising)
+    brightness: tuple[float, float] = setting("range of the factor", default=(0.875, 1.125), above=0, check=_rising)
+    contrast: tuple[float, float] = setting("range of the factor", default=(0.5, 1.5), above=0, check=_rising)
+    saturation: tuple[float, float] = setting("range of the factor", default=(0.5, 1.5), above=0, check=_rising)
     hue: tuple[float, float] = setting(
-        "shift, of the colour circle", default=(-0.05, 0.05), least=-0.5, most=0.5, check=_rising
+        "range of the shift, as a fraction of the colour circle",
+        default=(-0.05, 0.05),
+        least=-0.5,
+        most=0.5,
+        check=_rising,
     )
-    probability: float = setting("of each of the changes", default=0.5, least=0, most=1)
+    probability: float = setting("probability of each change", default=0.5, least=0, most=1)
 
     def build(self) -> Transform:
         from det_plugin_ssd.augment import photometric_distort
@@ -45,17 +49,17 @@ class PhotometricDistortConfig(TransformConfig):
 
 @configclass
 class ZoomOutConfig(TransformConfig):
-    """The image somewhere on a larger canvas, so that its objects become small."""
+    """Place the image at a random position on a larger canvas, which makes its objects smaller."""
 
     type: ClassVar[str] = "zoom_out"
 
     fill: tuple[float, float, float] = setting(
-        "colour of the canvas, RGB 0..255: the mean", default=(123.675, 116.28, 103.53)
+        "colour of the canvas, RGB 0..255; by default the ImageNet mean", default=(123.675, 116.28, 103.53)
     )
     sides: tuple[float, float] = setting(
-        "of the canvas over those of the image", default=(1.0, 4.0), least=1, check=_rising
+        "range of the canvas sides, relative to the image", default=(1.0, 4.0), least=1, check=_rising
     )
-    probability: float = setting("of zooming out", default=0.5, least=0, most=1)
+    probability: float = setting("probability of zooming out", default=0.5, least=0, most=1)
 
     def build(self) -> Transform:
         from det_plugin_ssd.augment import zoom_out
@@ -65,21 +69,23 @@ class ZoomOutConfig(TransformConfig):
 
 @configclass
 class IoUCropConfig(TransformConfig):
-    """A crop that overlaps objects by a drawn IoU; objects whose centre is outside of it go."""
+    """A random crop with at least a drawn IoU with an object. Objects with their centre outside are dropped."""
 
     type: ClassVar[str] = "iou_crop"
 
     overlaps: tuple[float, ...] = setting(
-        "least IoU that is drawn; 1 and more keeps the image whole",
+        "minimum IoUs to draw from; 1 or more leaves the image uncropped",
         default=(0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0),
         least=0,
         check=_ends,
     )
     sides: tuple[float, float] = setting(
-        "of the crop over those of the image", default=(0.3, 1.0), above=0, most=1, check=_rising
+        "range of the crop's sides, relative to the image", default=(0.3, 1.0), above=0, most=1, check=_rising
     )
-    aspects: tuple[float, float] = setting("width over height of the crop", default=(0.5, 2.0), above=0, check=_rising)
-    tries: int = setting("for an IoU, before another is drawn", default=50, least=1)
+    aspects: tuple[float, float] = setting(
+        "range of the crop's width over height", default=(0.5, 2.0), above=0, check=_rising
+    )
+    tries: int = setting("attempts per drawn IoU", default=50, least=1)
 
     def build(self) -> Transform:
         from det_plugin_ssd.augment import IoUCrop

@@ -1,6 +1,6 @@
-"""VGG-16 as SSD has it (Simonyan and Zisserman, 2015; Liu et al., SSD, 2016, section 3).
+"""SSD's VGG-16 (Simonyan and Zisserman, 2015; Liu et al., SSD, 2016, section 3).
 
-Letters: N images, H W input size, C channels of the first stage. Numbers of layers are those of torchvision's VGG-16.
+Letters: N images, H W input size, C channels of the first stage. Layers have the numbers of torchvision's VGG-16.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from det_core.model.layers import kaiming_init
 from det_core.weights.initial_weights import load_initial
 from det_plugin_ssd.config import VGGConfig
 
-STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))  # width over the first stage's, and convolutions
-CONV4_3, FC7 = 22, 34  # the ReLUs behind these
+STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))  # width relative to the first stage, number of convolutions
+CONV4_3, FC7 = 22, 34  # indices of their ReLUs
 
 
 class VGG(Backbone):
-    """Five stages, then fc6 and fc7 as convolutions, fc6 dilated; hands on conv4_3 and fc7."""
+    """Five stages, then fc6 (dilated) and fc7 as convolutions. Returns conv4_3 and fc7."""
 
     def __init__(self, config: VGGConfig) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class VGG(Backbone):
                 kaiming_init(module)
 
     def _layer(self, conv: nn.Conv2d) -> list[nn.Module]:
-        """A convolution, with its norm if any, and a ReLU: two entries, so that numbers are torchvision's."""
+        """A convolution with optional norm, and a ReLU. The two entries keep torchvision's numbering."""
         norm = self.config.norm
         if norm is None:
             return [conv, nn.ReLU(inplace=True)]
@@ -59,7 +59,7 @@ class VGG(Backbone):
         maps, x = [], images
         for number, relu in self.steps:
             layer = self.features[number]
-            conv, norm = layer if isinstance(layer, nn.Sequential) else (layer, None)  # or a pooling
+            conv, norm = layer if isinstance(layer, nn.Sequential) else (layer, None)  # or pooling
             x = conv_norm(conv, norm, x, relu=relu)
             if number + relu in (CONV4_3, FC7):
                 maps.append(x)
@@ -67,9 +67,10 @@ class VGG(Backbone):
 
 
 def _steps(layers: Sequence[nn.Module]) -> list[tuple[int, bool]]:
-    """Which layers run, in order, and whether a ReLU is part of the step.
+    """Layer numbers in order of execution, and whether each is followed by a ReLU.
 
-    A ReLU comes after the pooling behind it, which gives the same on fewer values; not where its map is handed on.
+    A ReLU before pooling is applied after it, which gives the same result on fewer values. ReLUs of returned maps keep
+    their place.
     """
     steps: list[tuple[int, bool]] = []
     for number, layer in enumerate(layers):

@@ -35,12 +35,12 @@ class VGGConfig(BackboneConfig):
 
     type: ClassVar[str] = "vgg16_ssd"
 
-    channels: int = setting("of the first stage; others have 2, 4, 8 and 8 times, fc7 16", default=64, least=1)
-    norm: NormConfig | None = setting(
-        "after every convolution; the published models have none, and fine-tune", default=None
+    channels: int = setting(
+        "channels of the first stage; later stages have 2, 4, 8 and 8 times as many, fc7 16 times", default=64, least=1
     )
+    norm: NormConfig | None = setting("after every convolution; the published models have none", default=None)
     pretrained: str | None = setting(
-        "initial weights: torchvision:NAME, torchvision:NAME@WEIGHTS or a file's path; fc6 and fc7 begin fresh",
+        "initial weights: torchvision:NAME, torchvision:NAME@WEIGHTS or a file's path; fc6 and fc7 are not loaded",
         default=None,
     )
 
@@ -55,13 +55,13 @@ class VGGConfig(BackboneConfig):
 
 @configclass
 class ExtraLevelConfig:
-    """A level that the neck adds: a 1x1 convolution to half the channels, then one of `kernel`."""
+    """A level that the neck adds: a 1x1 convolution to half the channels, then a convolution of size `kernel`."""
 
-    channels: int = setting("of the level", default=256, least=2)
-    kernel: int = setting("side of the second convolution", default=3, least=1)
-    stride: int = setting("of the second convolution", default=2, least=1)
-    padding: int = setting("of the second convolution", default=1, least=0)
-    spacing: int = setting("pixels of the input between the level's cells: what its anchors stand on", least=1)
+    channels: int = setting("channels of the level", default=256, least=2)
+    kernel: int = setting("kernel size of the second convolution", default=3, least=1)
+    stride: int = setting("stride of the second convolution", default=2, least=1)
+    padding: int = setting("padding of the second convolution", default=1, least=0)
+    spacing: int = setting("stride of the level's anchors, in input pixels", least=1)
 
 
 EXTRA_300 = (
@@ -81,14 +81,14 @@ EXTRA_512 = (
 
 @configclass
 class SSDNeckConfig(NeckConfig):
-    """The finest map normalised, and further levels behind the coarsest."""
+    """Normalises the finest map, and adds levels after the coarsest."""
 
     type: ClassVar[str] = "ssd_neck"
 
-    scale: float = setting("what the finest map's channels are scaled to at first", default=20.0, above=0)
-    extra: tuple[ExtraLevelConfig, ...] = setting("levels behind the inputs, in order", default=EXTRA_300)
+    scale: float = setting("initial scale of the finest map's channels", default=20.0, above=0)
+    extra: tuple[ExtraLevelConfig, ...] = setting("levels after the inputs, in order", default=EXTRA_300)
     norm: NormConfig | None = setting("after every convolution", default=None)
-    conv: ConvConfig = setting("the further levels' convolutions", default=Conv2dConfig())
+    conv: ConvConfig = setting("convolutions of the extra levels", default=Conv2dConfig())
 
     def feature_spec(self, inputs: FeatureSpec) -> FeatureSpec:
         return FeatureSpec(
@@ -104,34 +104,31 @@ class SSDNeckConfig(NeckConfig):
 
 @configclass
 class SSDAnchorsConfig(AnchorConfig):
-    """Anchors of two sizes and several shapes around the middle of every cell; sizes are given level by level.
+    """Anchors of two sizes and several shapes around the centre of every cell, with sizes per level.
 
-    A level with sizes s and next t has squares of s and sqrt(s t), and for each ratio r a wide and a high one of area
-    s^2 (Liu et al., SSD, 2016, section 2.2).
+    A level of size s, followed by size t, has squares with sides s and sqrt(s t), and for each ratio a wide and a tall
+    anchor of area s^2 (Liu et al., SSD, 2016, section 2.2).
     """
 
     type: ClassVar[str] = "ssd_anchors"
 
     sizes: tuple[float, ...] = setting(
-        "side in pixels of each level's smaller square, and the size behind the last level", min_items=2, above=0
+        "side in pixels of each level's smaller square, and one more size after the last level", min_items=2, above=0
     )
-    ratios: tuple[tuple[float, ...], ...] = setting(
-        "of each level: width over height of the wide ones, height over width of the high ones", above=1
-    )
+    ratios: tuple[tuple[float, ...], ...] = setting("per level: ratios of the longer to the shorter side", above=1)
     longest: float | None = setting(
-        "sides are cut to it, as torchvision cuts them to the image's; null = they are not", default=None, above=0
+        "maximum side in pixels (null: none); torchvision uses the image size", default=None, above=0
     )
 
     def __attrs_post_init__(self) -> None:
         if len(self.sizes) != len(self.ratios) + 1:
             raise ConfigError.at(
                 "sizes",
-                f"{len(self.sizes)} sizes for {len(self.ratios)} levels; give one for each level of `ratios`, and the "
-                "one behind the last",
+                f"found {len(self.sizes)} sizes for {len(self.ratios)} levels; give one per level, and one more",
             )
 
     def per_level(self) -> tuple[int, ...]:
-        """How many at every cell of each of its levels."""
+        """Number of anchors per cell of each level."""
         return tuple(2 + 2 * len(ratios) for ratios in self.ratios)
 
     def anchors_per_cell(self) -> int:
@@ -140,7 +137,7 @@ class SSDAnchorsConfig(AnchorConfig):
             raise ConfigError.at(
                 "anchors",
                 f"{self.type!r} has {sorted(counts)} anchors per cell on different levels, but this head shares its "
-                "layers over levels; use type: grid_anchors, or give every level as many ratios",
+                "layers between levels; use type: grid_anchors, or the same number of ratios on every level",
             )
         return counts.pop()
 
@@ -159,7 +156,7 @@ class SSDAnchorsConfig(AnchorConfig):
         return SSDAnchors(self, strides)
 
 
-# Of the published models; those for VOC begin larger, since its objects do.
+# Anchors of the published models. Those for VOC are larger, as its objects are.
 RATIOS_300 = ((2.0,), (2.0, 3.0), (2.0, 3.0), (2.0, 3.0), (2.0,), (2.0,))
 RATIOS_512 = ((2.0,), (2.0, 3.0), (2.0, 3.0), (2.0, 3.0), (2.0, 3.0), (2.0,), (2.0,))
 COCO_300 = SSDAnchorsConfig(sizes=(21.0, 45.0, 99.0, 153.0, 207.0, 261.0, 315.0), ratios=RATIOS_300)
@@ -170,28 +167,28 @@ VOC_512 = SSDAnchorsConfig(sizes=(35.0, 76.0, 153.0, 230.0, 307.0, 384.0, 460.0,
 
 @configclass
 class SSDHeadConfig(DetectingHeadConfig):
-    """Softmax classes and boxes at every location, with layers of each level's own (Liu et al., SSD, 2016)."""
+    """Softmax classes and boxes at every location, with separate layers per level (Liu et al., SSD, 2016)."""
 
     type: ClassVar[str] = "ssd"
 
     anchors: AnchorConfig = setting("reference boxes", default=COCO_300)
     coder: CoderConfig = setting("box regression targets", default=DeltaCoderConfig(stds=(0.1, 0.1, 0.2, 0.2)))
     assigner: AssignerConfig = setting(
-        "which anchors stand for objects",
+        "assigns anchors to objects",
         default=MaxIoUAssignerConfig(positive=0.5, negative=0.5, low_quality=True, min_positive=0.0, all_ties=False),
     )
     cls_loss: LossConfig = setting(
-        "classification, of positives and the hardest negatives", default=CrossEntropyConfig()
+        "classification, over positive anchors and the hardest negative ones", default=CrossEntropyConfig()
     )
-    box_loss: LossConfig = setting("box regression, of positive anchors", default=SmoothL1Config())
-    negatives: float = setting("hardest background anchors per positive, by image", default=3.0, least=0)
+    box_loss: LossConfig = setting("box regression, over positive anchors", default=SmoothL1Config())
+    negatives: float = setting("number of hardest negative anchors per positive one, per image", default=3.0, least=0)
     candidates: Literal["level", "class"] = setting(
-        "what `before_nms` counts in: pairs of each level, or anchors of each class (torchvision)", default="level"
+        "unit of `before_nms`: (anchor, class) pairs per level, or anchors per class (torchvision)", default="level"
     )
-    before_nms: int = setting("best of each level or class that stay", default=1000, least=1)
-    score_threshold: float = setting("detections above it are kept", default=0.02, least=0, most=1)
-    nms_threshold: float = setting("IoU above which a detection goes", default=0.45, least=0, most=1)
-    max_detections: int = setting("best per image", default=200, least=1)
+    before_nms: int = setting("maximum candidates per level or class before NMS", default=1000, least=1)
+    score_threshold: float = setting("keep detections with a score above this", default=0.02, least=0, most=1)
+    nms_threshold: float = setting("IoU above which a detection is suppressed", default=0.45, least=0, most=1)
+    max_detections: int = setting("maximum detections per image", default=200, least=1)
 
     def anchor_config(self) -> AnchorConfig:
         return self.anchors

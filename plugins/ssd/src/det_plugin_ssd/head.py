@@ -31,7 +31,7 @@ from det_plugin_ssd.config import SSDHeadConfig
 
 
 class SSDHead(DenseHead[DenseOutputs]):
-    """One 3x3 convolution to K+1 classes and one to boxes on each level, background last."""
+    """Per level one 3x3 convolution to K+1 class scores, background last, and one to boxes."""
 
     def __init__(self, config: SSDHeadConfig, features: FeatureSpec, num_classes: int) -> None:
         super().__init__()
@@ -53,13 +53,13 @@ class SSDHead(DenseHead[DenseOutputs]):
         return tuple(f"scores.{number}" for number in range(len(self.scores)))
 
     def forward(self, features: Sequence[Tensor]) -> DenseOutputs:
-        """L maps (N, C, h, w) to scores (N, t, K+1) and deltas (N, t, 4) of every anchor, level by level."""
+        """L maps (N, C, h, w) to scores (N, t, K+1) and deltas (N, t, 4) per level, one row per anchor."""
         scores = [layer(x) for layer, x in zip(self.scores, features, strict=True)]
         deltas = [layer(x) for layer, x in zip(self.deltas, features, strict=True)]
         return dense_outputs(scores, deltas, self.num_classes + 1, self.anchors)
 
     def losses(self, outputs: DenseOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:
-        """`ssd_cls` of positive anchors and the hardest negatives, `ssd_box`; both over the number of positives."""
+        """`ssd_cls` of positive and the hardest negative anchors, `ssd_box`; normalised by the positive anchors."""
         matches = match_anchors(outputs.anchors, self.strides, self.assigner, targets, batch)
         chosen = [sample_all(assignment) for assignment in matches.assignments]
         count = float(sum(len(c.positive) for c in chosen))
@@ -76,13 +76,13 @@ class SSDHead(DenseHead[DenseOutputs]):
 
     @torch.no_grad()
     def _hardest(self, logits: Tensor, count: int) -> Tensor:
-        """Indices of the background anchors (q, K+1) of one image that look least like background, at most `count`."""
+        """Indices of the `count` negative anchors (q, K+1) of one image with the lowest background scores."""
         background = full_precision(logits).log_softmax(-1)[:, -1]
         return background.topk(min(count, len(background)), largest=False).indices
 
     @torch.no_grad()
     def predict(self, outputs: DenseOutputs, batch: Batch) -> list[Detections]:
-        """Softmax scores, the best of each level or class above the threshold, then NMS inside each class."""
+        """Softmax scores, the best of each level or class above the score threshold, then NMS within each class."""
         config = self.config
         scores = [full_precision(x).softmax(-1)[..., :-1] for x in outputs.scores]
         outputs = evolve(outputs, scores=scores)

@@ -1,4 +1,4 @@
-"""What this plugin adds: SSD's backbone, neck, anchors, head and augmentation, its recipes, and names of weights."""
+"""Hooks of this plugin: SSD's backbone, neck, anchors, head and augmentation, recipes and weight maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SSD's further levels (Liu et al., SSD, 2016, figure 2).
+"""SSD's extra levels (Liu et al., SSD, 2016, figure 2).
 
 Letters: N images, L levels, C channels, H W size of a level.
 """
@@ -19,21 +19,21 @@ from det_plugin_ssd.config import SSDNeckConfig
 
 
 class L2Norm(nn.Module):
-    """Pixels scaled to one length, then channels by learned factors (Liu et al., ParseNet, 2015, section 3.3)."""
+    """L2 normalisation of each pixel, then a learned scale per channel (Liu et al., ParseNet, 2015, section 3.3)."""
 
     def __init__(self, channels: int, scale: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.full((channels,), scale))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W), in float32 at least where autocast gives less."""
+        """(N, C, H, W) to the same shape; computed in at least float32."""
         wide = x if x.dtype == torch.float64 else x.float()
         unit = F.normalize(wide, dim=1, eps=1e-10)
         return (self.weight[:, None, None] * unit).to(x.dtype)
 
 
 class SSDNeck(Neck):
-    """The finest map normalised, the coarsest handed on, and levels behind it."""
+    """Normalises the finest map, and adds levels after the coarsest."""
 
     def __init__(self, config: SSDNeckConfig, inputs: FeatureSpec) -> None:
         super().__init__()
@@ -61,14 +61,14 @@ class SSDNeck(Neck):
                 xavier_init(module)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """L_in maps to these, the first normalised, and one more for each extra level; DetError if none is left."""
+        """L_in maps to these, the first one normalised, and the extra levels; DetError if the input is too small."""
         maps = [self.l2_norm(features[0]), *features[1:]]
         for number, (layer, level) in enumerate(zip(self.extra, self.config.extra, strict=True)):
             height, width = maps[-1].shape[-2:]
             if min(height, width) + 2 * level.padding < level.kernel:
                 raise DetError(
-                    f"the input is too small: the neck's extra[{number}] has a kernel of {level.kernel} and would "
-                    f"stand on a map of {height} x {width}; resize to larger images, or leave out the last levels"
+                    f"the input is too small: the neck's extra[{number}] has a kernel of {level.kernel}, but its input "
+                    f"is {height} x {width}; resize to larger images, or remove the last levels"
                 )
             maps.append(layer(maps[-1]))
         return maps

@@ -1,6 +1,6 @@
 """The zoo of SSD: published baselines (figures in `published.csv`), torchvision's SSD300, and a demo.
 
-The published frames per second are those of single images.
+The published frames per second were measured with batch size 1.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from det_plugin_ssd.config import (
 
 ROWS = published_rows(Path(__file__).with_name("published.csv"))
 SUMMARY = "boxes, at every location in one stage (Liu et al., 2016)"
-# By image size (a row's `kind`) and data set (its `variant`).
+# By image size (`kind` of a row) and data set (`variant`).
 EXTRA = {"300": EXTRA_300, "512": EXTRA_512}
 ANCHORS = {("300", "coco"): COCO_300, ("512", "coco"): COCO_512, ("300", "voc"): VOC_300, ("512", "voc"): VOC_512}
 
@@ -68,9 +68,9 @@ def baseline(row: Row) -> Recipe:
 
 
 def _data(row: Row) -> DataConfig:
-    """COCO five times over in an epoch or VOC ten times, for 64 or 32 images a step on 8 GPUs.
+    """Data with COCO repeated 5 times or VOC 10 times per epoch, and 64 or 32 images per step on 8 GPUs.
 
-    A schedule's name counts passes over the data: `120e` is 24 epochs of COCO five times over.
+    Schedule names count passes over the data: `120e` is 24 epochs of COCO repeated 5 times.
     """
     coco, size = row.variant == "coco", int(row.kind)
     resize = ResizeConfig(scales=((size, size),), keep_ratio=False)
@@ -81,16 +81,16 @@ def _data(row: Row) -> DataConfig:
         test_transforms=(resize,),
         repeat=5 if coco else 10,
         images_per_rank=8 if coco else 4,
-        group_by_aspect=False,  # all images are squares
+        group_by_aspect=False,  # all images are square
     )
 
 
 def torchvision_recipe() -> Recipe:
-    """torchvision's `ssd300_vgg16`, for weights that it trained.
+    """torchvision's `ssd300_vgg16`, for torchvision's weights.
 
-    Every convention in which it differs from the published baselines is set here; they were read in
-    torchvision/models/detection, version 0.29. Sides of anchors are cut to the image, the best 400 anchors of each
-    class are candidates, and suppression is in network pixels.
+    All conventions in which it differs from the published baselines are set here, as of torchvision/models/detection,
+    version 0.29. Anchor sides are clipped to the image size, candidates are the best 400 anchors of each class, and NMS
+    is applied in network pixels.
     """
     coco = baseline(Row(model="ssd", network="vgg16", kind="300", variant="coco", schedule="120e"))
     resize = ResizeConfig(scales=((300, 300),), keep_ratio=False, arithmetic="float")
@@ -116,7 +116,7 @@ def torchvision_recipe() -> Recipe:
 
 
 def demo_recipe() -> Recipe:
-    """A quarter of VGG's width, with group norm, and three levels; nuclei are small, and so are the anchors."""
+    """VGG with a quarter of the width and group norm, and three levels. Anchors are small because nuclei are."""
     norm = GroupNormConfig(groups=16)
     anchors = SSDAnchorsConfig(sizes=(14.0, 28.0, 56.0, 112.0), ratios=((2.0,), (2.0,), (2.0,)))
     return sample_recipe(

@@ -1,4 +1,4 @@
-"""How other projects name SSD's weights."""
+"""Weight maps of SSD."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _mmdet_head(config: SSDHeadConfig) -> Names:
 
 
 def _torchvision_backbone(config: VGGConfig) -> Names:
-    """Behind conv4_3 its layers are the first of the extra ones: from pool4 on, then fc6 and fc7 as a block."""
+    """torchvision counts the layers after conv4_3 as the first extra level: pool4 on, then fc6 and fc7 as a block."""
     behind = tuple((rf"features\.{number}\.", f"extra.0.{number - 23}.") for number in (24, 26, 28))
     return Names(rules=(*behind, (r"features\.31\.", "extra.0.7.1."), (r"features\.33\.", "extra.0.7.3.")))
 
@@ -38,7 +38,7 @@ def _torchvision_neck(config: SSDNeckConfig) -> Names:
 
 
 def _torchvision_head(config: SSDHeadConfig) -> Names:
-    """Of each anchor background is the first class there, and the last here."""
+    """Background is each anchor's first class in torchvision, and the last one in det."""
     anchors = config.anchors
     if isinstance(anchors, SSDAnchorsConfig):
         changes = tuple((rf"scores\.{level}\.", _background_last(a)) for level, a in enumerate(anchors.per_level()))
@@ -56,7 +56,7 @@ def _torchvision_head(config: SSDHeadConfig) -> Names:
 def _background_last(per_cell: int) -> Change:
     def moved(value: Tensor) -> Tensor:
         if len(value) % per_cell:
-            return value  # of a model with other anchors: its shape says so, too
+            return value  # other anchors; the mismatch is reported as a wrong shape
         return value.unflatten(0, (per_cell, -1)).roll(-1, 1).flatten(0, 1)
 
     return Change("background moved from the first place to the last", moved)
