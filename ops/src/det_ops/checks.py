@@ -16,28 +16,32 @@ Pair = int | tuple[int, int]
 
 
 def check_shape(x: Tensor, subject: str, expected: Sequence[int], note: str = "") -> None:
+    """x (...) has the expected shape; ValueError otherwise."""
     if x.shape != tuple(expected):
         raise ValueError(f"{subject} shape {tuple(x.shape)}, expected {tuple(expected)}{note}")
 
 
 def check_floating(x: Tensor, subject: str, remedy: str = "") -> None:
+    """x (...) has a floating-point dtype; TypeError otherwise."""
     if not x.is_floating_point():
         raise TypeError(f"{subject} dtype {x.dtype}, expected a floating-point dtype{remedy}")
 
 
 def check_int64(x: Tensor, subject: str) -> None:
+    """x (...) is int64; TypeError otherwise."""
     if x.dtype != torch.int64:
         raise TypeError(f"{subject} dtype {x.dtype}, expected torch.int64")
 
 
 def check_choice(value: str, name: str, choices: Any) -> None:
-    """choices: a Literal type of at least two strings."""
+    """The value is among `choices`, a Literal type of at least two strings; ValueError otherwise."""
     *first, last = map(repr, get_args(choices))
     if value not in get_args(choices):
         raise ValueError(f"{name} is {value!r}, expected {', '.join(first)} or {last}")
 
 
 def check_at_least(value: int, name: str, least: int, note: str = "") -> None:
+    """The value is not below `least`; ValueError otherwise."""
     if value < least:
         raise ValueError(f"{name} is {value}, expected at least {least}{note}")
 
@@ -49,12 +53,14 @@ def check_pixel_offset(offset: int) -> None:
 
 
 def check_boxes(boxes: Tensor, name: str = "boxes") -> None:
+    """Boxes (N, 4) of a floating-point dtype; ValueError or TypeError otherwise."""
     if boxes.dim() != 2 or boxes.shape[1] != 4:
         raise ValueError(f"{name} have shape {tuple(boxes.shape)}, expected (N, 4)")
     check_floating(boxes, f"{name} have", "; convert them with .float()")
 
 
 def check_box_pair(boxes: Tensor, others: Tensor, name: str) -> None:
+    """Boxes (N, 4) and others (M, 4) of one floating-point dtype; ValueError or TypeError otherwise."""
     check_boxes(boxes)
     check_boxes(others, name)
     if boxes.dtype != others.dtype:
@@ -62,12 +68,14 @@ def check_box_pair(boxes: Tensor, others: Tensor, name: str) -> None:
 
 
 def check_scored_boxes(boxes: Tensor, scores: Tensor) -> None:
+    """Boxes (N, 4) and scores (N,) of floating-point dtypes; ValueError or TypeError otherwise."""
     check_boxes(boxes)
     check_shape(scores, "scores have", boxes.shape[:1], " to match boxes")
     check_floating(scores, "scores have", "; convert them with .float()")
 
 
 def check_features(features: Tensor, name: str = "features") -> None:
+    """Maps (B, C, H, W) of a floating-point dtype, H and W at least 1; ValueError or TypeError otherwise."""
     if features.dim() != 4:
         raise ValueError(f"{name} have shape {tuple(features.shape)}, expected (B, C, H, W)")
     if min(features.shape[2:]) < 1:
@@ -76,13 +84,14 @@ def check_features(features: Tensor, name: str = "features") -> None:
 
 
 def check_rois(rois: Tensor) -> None:
+    """RoIs (K, 5) of a floating-point dtype; ValueError or TypeError otherwise."""
     if rois.dim() != 2 or rois.shape[1] != 5:
         raise ValueError(f"rois have shape {tuple(rois.shape)}, expected (K, 5)")
     check_floating(rois, "rois have")
 
 
 def check_pooling(rois: Tensor, output_size: tuple[int, int], *scales: float) -> None:
-    """The arguments that all pooling operators share, except the features."""
+    """What all pooling operators take except the features, rois (K, 5) among them; ValueError or TypeError if wrong."""
     check_rois(rois)
     if min(output_size) < 1:
         raise ValueError(f"output_size is {output_size}, expected at least 1 each")

@@ -25,6 +25,6 @@ def match_format(x: Tensor, features: Tensor) -> Tensor:
 
 
 def empty_maps(like: Tensor, shape: Sequence[Any], channels_last: bool | None = None) -> Tensor:
-    """An empty result of this shape, in the dtype of `like`, and in its memory format or the given one."""
+    """An empty result of this shape (B, C, H, W), in the dtype of `like`, and in its memory format or the given one."""
     memory_format = memory_format_of(like) if channels_last is None else named_format(channels_last)
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=memory_format)

@@ -162,8 +162,8 @@ def derivative(
     """Registers the operator `det::<name>_backward`, and makes it the gradient of `det::<name>`.
 
     Its reference is the gradient of the reference of `det::<name>`. Its arguments are the gradient of the result, then
-    those of `det::<name>` except the omitted ones. Its results are the gradients of the arguments `of`, empty for an
-    argument that is None.
+    those of `det::<name>` except the omitted ones. Its results are the gradients (...) of the arguments `of`, empty for
+    an argument that is None.
 
     Args:
         name: The name of an operator with one result.

@@ -33,7 +33,7 @@ def vjp(function: Callable[..., Tensor], inputs: Sequence[Tensor | None], grad: 
 
 
 def as_gradients(grads: Sequence[Tensor | None], inputs: Sequence[Tensor | None]) -> list[Tensor]:
-    """Gradients as a backward operator returns them: in the dtype of each input, zeros if they do not depend on it.
+    """Gradients (...) as backward operators return them: in the dtype of each input, zeros if independent of it.
 
     The first is in the memory format of its input, the others are contiguous. An input after the first that is None
     has an empty gradient, since an operator cannot return None.
