@@ -24,7 +24,7 @@ from det_core.load import load_recipe
 from det_core.weights.fill_detector import class_count, import_backbone, import_weights
 from det_core.weights.initial_weights import load_initial
 from det_core.weights.read_files import STAND_INS, Inert, read_source, read_state_dict
-from det_core.weights.translate_names import detector_names, holds_detector, locate
+from det_core.weights.translate_names import detector_names, is_detector, locate
 
 RECIPE = "faster-rcnn/r18-fpn-demo"
 CLASSES = 5
@@ -391,4 +391,4 @@ def test_every_name_in_a_recipe_is_known():
 
 def test_an_unknown_source():
     with pytest.raises(DetError, match="^unknown source 'yolo'; allowed: mmdet, torchvision, detectron2$"):
-        holds_detector("yolo", [])
+        is_detector("yolo", [])

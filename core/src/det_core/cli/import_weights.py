@@ -16,7 +16,7 @@ from det_core.recipe import Recipe
 from det_core.weights.fill_detector import ImportReport, class_count, import_backbone, import_weights, refuse_legacy
 from det_core.weights.initial_weights import how_to_set
 from det_core.weights.read_files import SourceFile, read_source
-from det_core.weights.translate_names import SOURCES, holds_detector
+from det_core.weights.translate_names import SOURCES, is_detector
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +45,7 @@ def command(file: Path, source: str, recipe: str, overrides: tuple[str, ...], ou
     chosen = load_recipe(recipe, list(overrides))
     read = read_source(file)
     refuse_legacy(source, read.state, chosen.detector, read.version)
-    whole = holds_detector(source, read.state)
+    whole = is_detector(source, read.state)
     (_import_detector if whole else _import_backbone)(read, source, chosen, out)
 
 
