@@ -473,7 +473,7 @@ def test_data_of_other_classes(run_folder: Path, other_classes: Path, folder: Pa
     test = ("test", "--checkpoint", run_folder, "--device", "cpu", "--set", "data.workers=0", "--data")
     message = refused(*test, other_classes)
     assert "the detector has 2 classes (circle, box), but " in message
-    assert "has 3 (disc, square, stripe); evaluate on data with the classes it was trained on" in message
+    assert "has 3 (disc, square, stripe); evaluate on data with the detector's classes" in message
     renamed = draw_set(tmp_path / "renamed", {3: "circle", 17: "square"})
     message = refused(*test, renamed)
     assert "the detector was trained on classes circle, box, but " in message
@@ -697,7 +697,7 @@ def test_browsing_takes_the_options_of_the_report_too(folder: Path, tmp_path: Pa
 
 
 def test_the_report_says_what_it_measures_against(folder: Path) -> None:
-    assert re.match(r"compared with the recipe \S+; --recipe", det_core("data", "--data", folder).err)
+    assert re.match(r"compared with the recipe \S+; use --recipe", det_core("data", "--data", folder).err)
     outcome = det_core("data", "--set", "detector.dense_head.anchors.scales=[64.0]")
     assert outcome.err == "the bundled sample, because neither --data nor a recipe was given\n"
     assert "Anchors of 256 to 4096 pixels" in outcome.out
