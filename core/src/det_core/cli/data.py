@@ -147,4 +147,4 @@ def _anchors(recipe: Recipe) -> AnchorSetting | None:
 
 
 def _wrong(report: Report) -> bool:
-    return bool(report.bad or report.mismatch)
+    return bool(report.bad or report.mismatch or report.useless)
