@@ -22,13 +22,13 @@ INTRO = """# The zoo
 <!-- Made by docs/make_zoo.py; change the plugins' recipes.py and published.csv, not this file. -->
 
 {count} recipes. `det-core recipes --model NAME` lists those of a model in the terminal, `det-core recipes show NAME`
-prints one whole, `det-core train --recipe NAME --data ROOT` trains it.
+prints a whole recipe, `det-core train --recipe NAME --data ROOT` trains it.
 
-AP and AR are percent. They, memory per GPU, seconds per training step and images per second at test are figures that
-others published (the 2019 model zoo, 2 images per GPU on V100s; in brackets its later re-runs, whose conventions the
-recipes follow); nothing of them was measured here. Parameters (millions) and GFLOPs of one image at test are counted
-here: two for each product that is summed, 1000 proposals unless the recipe says another number, and as many objects as
-may be found. Images have the recipe's test size: {sizes}.
+AP and AR are percentages. AP, AR, memory per GPU, seconds per training step and images per second at test time are
+published figures (the 2019 model zoo, 2 images per GPU on V100s; in brackets its later re-runs, whose conventions the
+recipes follow). None of them was measured here. Parameters (millions) and GFLOPs of one image at test time are counted
+here: two per multiply-add, with 1000 proposals unless the recipe sets another number, and the maximum number of
+detections. Images have the recipe's test size: {sizes}.
 """
 
 

@@ -24,7 +24,7 @@ from det_core.load import load_recipe
 from det_core.weights.fill_detector import class_count, import_backbone, import_weights
 from det_core.weights.initial_weights import load_initial
 from det_core.weights.read_files import STAND_INS, Inert, read_source, read_state_dict
-from det_core.weights.translate_names import detector_names, holds_detector, locate
+from det_core.weights.translate_names import detector_names, is_detector, locate
 
 RECIPE = "faster-rcnn/r18-fpn-demo"
 CLASSES = 5
@@ -138,8 +138,8 @@ def test_a_detector_of_mmdet(tmp_path, mmengine, capsys):
     assert run(importing(tmp_path / "x.pth", out)) == 0
     said = capsys.readouterr().out
     assert f"{tmp_path / 'x.pth'}: a detector of mmdet, 5 classes (a, b, c, d, ...)\n" in said
-    assert "weights filled, none missing\n" in said
-    assert "left out, carries nothing: 1 counter of batch norm\n" in said
+    assert "weights loaded, none missing\n" in said
+    assert "ignored, not needed: 1 counter of batch norm\n" in said
     assert f"wrote {out} (recipe {RECIPE}): det-core predict --checkpoint {out} IMAGES\n" in said
     detector = load_detector(out)
     assert detector.classes.names == tuple("abcde")
@@ -156,7 +156,7 @@ def failing(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_the_ending_of_the_output(tmp_path, capsys):
     said = failing(importing(tmp_path / "x.pth", tmp_path / "y.pth"), capsys)
     assert said == (
-        f"error: -o {tmp_path / 'y.pth'}: weights are written as .safetensors; give a name with this ending\n"
+        f"error: -o {tmp_path / 'y.pth'}: weights are written as .safetensors; use a name with this suffix\n"
     )
 
 
@@ -252,9 +252,9 @@ def test_a_backbone_of_detectron2(msra_file, tmp_path, capsys, recipe):
     assert run(importing(msra_file, out, "detectron2", recipe)) == 0
     said = capsys.readouterr().out
     assert f"{msra_file}: an ImageNet model of detectron2\n" in said
-    assert "159 weights filled, none missing\n" in said
-    assert "statistics of folded norms set to those of no change (106 weights)\n" in said
-    assert "left out, the model has no such part: stem.fc.weight\n" in said
+    assert "159 weights loaded, none missing\n" in said
+    assert "statistics of folded norms set to the identity (106 weights)\n" in said
+    assert "ignored, the model has no such part: stem.fc.weight\n" in said
     assert f"train from it with --set detector.backbone.pretrained={out} (and, if the RoI head has a trunk" in said
     saved, there = load_file(out), msra()
     assert np.array_equal(saved["layer1.0.conv2.weight"].numpy(), there["res2.0.conv2.weight"])
@@ -391,4 +391,4 @@ def test_every_name_in_a_recipe_is_known():
 
 def test_an_unknown_source():
     with pytest.raises(DetError, match="^unknown source 'yolo'; allowed: mmdet, torchvision, detectron2$"):
-        holds_detector("yolo", [])
+        is_detector("yolo", [])

@@ -316,7 +316,7 @@ def test_proposals_are_objects_of_no_class(folder: Path, tmp_path: Path) -> None
     (record,) = json.loads((tmp_path / "out" / "predictions.json").read_text(encoding="utf8"))
     assert {found["class"] for found in record["detections"]} == {"object"}
     out = refused("predict", "--checkpoint", tmp_path / "run", "--score-threshold", 0.5, image)
-    assert "--score-threshold: dense_head 'rpn' of this checkpoint has no score_threshold; leave the option out" in out
+    assert "--score-threshold: dense_head 'rpn' of this checkpoint has no score_threshold; remove the option" in out
 
 
 # Fine-tuning
@@ -697,7 +697,7 @@ def test_browsing_takes_the_options_of_the_report_too(folder: Path, tmp_path: Pa
 
 
 def test_the_report_says_what_it_measures_against(folder: Path) -> None:
-    assert re.match(r"measured against the recipe \S+; --recipe", det_core("data", "--data", folder).err)
+    assert re.match(r"compared with the recipe \S+; --recipe", det_core("data", "--data", folder).err)
     outcome = det_core("data", "--set", "detector.dense_head.anchors.scales=[64.0]")
     assert outcome.err == "the bundled sample, because neither --data nor a recipe was given\n"
     assert "Anchors of 256 to 4096 pixels" in outcome.out

@@ -246,7 +246,7 @@ def test_from_file_to_detections(files, tmp_path, capsys):
     assert run(["import-weights", str(files["file"]), *arguments]) == 0
     said = capsys.readouterr().out
     assert f"{files['file']}: a detector of torchvision, 6 classes (class 0, class 1, class 2, class 3, ...)" in said
-    assert "360 weights filled, none missing" in said
+    assert "360 weights loaded, none missing" in said
     assert "background moved from the first place to the last (2 weights)" in said
     detector = load_detector(out)
     assert len(detector.classes) == CLASSES
@@ -286,7 +286,9 @@ def test_layers_that_disagree_on_the_classes(files):
     with pytest.raises(WeightsError, match=r"do not agree on the number of classes: 6 by .*, 8 by .*mask_fcn_logits"):
         class_count(state, source="torchvision", config=config)
     state = {k: v for k, v in state.items() if "predictor" not in k}
-    with pytest.raises(WeightsError, match="the number of classes cannot be read: none of roi_heads.box_predictor"):
+    with pytest.raises(
+        WeightsError, match="the number of classes cannot be determined: none of roi_heads.box_predictor"
+    ):
         class_count(state, source="torchvision", config=config)
 
 

@@ -128,7 +128,7 @@ def test_parameters_and_operations_are_listed_on_request(capsys: pytest.CaptureF
     head, line, *rest = (" ".join(row.split()) for row in capsys.readouterr().out.splitlines())
     assert head == "retinanet box AP GB s/iter fps params M GFLOPs"
     assert line.startswith("retinanet/r50-fpn-1x 35.6 (36.5) 3.6 (3.8) 0.31 12.1 38.0 501 default; ")
-    assert rest[-1] == "GFLOPs: of one image of 800x1333 at test, two for each product that is summed; counted here"
+    assert rest[-1] == "GFLOPs: of one test image of 800x1333, two per multiply-add; computed by det"
     assert run([*words, "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     assert found["cost"]["parameters"] == 37_968_692

@@ -139,14 +139,14 @@ def evolve(config: T, /, **changes: Any) -> T:
 
 
 def with_settings(options: Callable[P, T]) -> Callable[[Callable[[A, T], R]], Callable[Concatenate[A, P], R]]:
-    """Let a function of two arguments take the second one's settings as keyword arguments of its own.
+    """Decorate a function of two arguments so that the settings of the second become keyword arguments.
 
         @with_settings(TrainOptions)
         def train(recipe: Recipe, options: TrainOptions) -> TrainResult: ...
 
         train(recipe, work_dir="runs/first", max_steps=10)
 
-    Its signature and the `Args` of its docstring are made of the configuration class.
+    Its signature and the `Args` of its docstring are generated from the configuration class.
     """
 
     def decorate(function: Callable[[A, T], R]) -> Callable[Concatenate[A, P], R]:

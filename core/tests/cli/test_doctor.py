@@ -73,7 +73,7 @@ def test_no_compiler_and_no_ninja(monkeypatch):
 
 def test_the_compiler_that_cxx_names(monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert checks_of(doctor._compiler)["C++ compiler"].found == "CXX names 'no-such-compiler', which is not there"
+    assert checks_of(doctor._compiler)["C++ compiler"].found == "CXX is 'no-such-compiler', which does not exist"
     broken = tmp_path / "broken-compiler"
     broken.write_text("#!/bin/sh\nexit 3\n", encoding="utf8")
     broken.chmod(0o755)

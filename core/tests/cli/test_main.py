@@ -42,7 +42,7 @@ def test_an_unknown_verb_gets_the_nearest(capsys):
     assert run(["trian"]) == 2
     assert "no command 'trian'; did you mean \"train\"?" in capsys.readouterr().err
     assert run(["xyzzy"]) == 2
-    assert "no command 'xyzzy'; there are: train, test" in capsys.readouterr().err
+    assert "no command 'xyzzy'; available: train, test" in capsys.readouterr().err
 
 
 def test_an_unknown_option_gets_the_nearest(capsys):

@@ -79,16 +79,16 @@ def test_a_wrong_det_plugins_is_pointed_out(capsys):
 def test_names_that_cannot_be_packages(name, tmp_path, capsys):
     with isolated_manager():
         assert run(["plugins", "new", "--out", str(tmp_path), "--", name]) == 1
-    assert "cannot name a plugin; use lower-case letters and digits" in capsys.readouterr().err
+    assert "is not a valid plugin name; use lower-case letters and digits" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_name_with_the_prefix_and_one_that_is_taken(tmp_path, capsys):
     with isolated_manager(GOOD):
         assert run(["plugins", "new", "det-plugin-x", "--out", str(tmp_path)]) == 1
-        assert "leave out the prefix, it is added: det-core plugins new x" in capsys.readouterr().err
+        assert "remove the prefix, det adds it: det-core plugins new x" in capsys.readouterr().err
         assert run(["plugins", "new", "good", "--out", str(tmp_path)]) == 1
-        assert "a plugin 'good' is installed already (det-plugin-good 1.0); choose" in capsys.readouterr().err
+        assert "a plugin 'good' is already installed (det-plugin-good 1.0); choose" in capsys.readouterr().err
 
 
 def test_a_folder_that_exists_is_left_alone(tmp_path, capsys):
@@ -96,7 +96,7 @@ def test_a_folder_that_exists_is_left_alone(tmp_path, capsys):
     with isolated_manager():
         assert run(["plugins", "new", "mine", "--out", str(tmp_path)]) == 1
     assert (
-        "det-plugin-mine: exists already; choose another name, another --out, or remove it" in capsys.readouterr().err
+        "det-plugin-mine: already exists; choose another name or --out, or remove the folder" in capsys.readouterr().err
     )
     assert list((tmp_path / "det-plugin-mine").iterdir()) == []
 

@@ -14,7 +14,7 @@ from det_core.cli.main import run
 @pytest.mark.parametrize("name", ["train.npz", "train.pkl", "train"])
 def test_the_file_is_named_for_its_format(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["proposals", "--checkpoint", "nowhere", "-o", f"out/{name}"]) == 1
-    message = f"error: --out out/{name}: a proposals file is in the safetensors format; name it train.safetensors\n"
+    message = f"error: --out out/{name}: a proposals file is in safetensors format; name it train.safetensors\n"
     assert capsys.readouterr() == ("", message)
 
 

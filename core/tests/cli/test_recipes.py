@@ -99,7 +99,7 @@ def test_memory_and_speed_stand_beside_accuracy(capsys):
         lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
         assert lines[:3] == ["ssd box AP GB s/iter fps", "ssd/a 77.5 (78.0) 2.5 0.16 35.7", "ssd/b (3.0)"]
         assert "GB of memory per GPU and seconds per step in training, images per second at test" in lines
-        assert lines[-1] == "in brackets: re-runs under the conventions that these recipes follow"
+        assert lines[-1] == "in brackets: re-runs with the conventions of these recipes"
         assert run(["recipes", "--dataset", "voc"]) == 0
         out = capsys.readouterr().out
         assert "ssd/b" in out
@@ -132,7 +132,7 @@ def test_names_are_found_by_their_parts(capsys):
     assert "one/demo" not in out
     assert "two/" not in out
     assert run(["recipes", "--model", "one", "--find", "r50", "--find", "2x"]) == 1
-    assert capsys.readouterr().err == "error: no recipe fits --model one --find r50 --find 2x; ask for less\n"
+    assert capsys.readouterr().err == "error: no recipe matches --model one --find r50 --find 2x; remove an option\n"
 
 
 def test_a_recipe_that_needs_what_is_missing_has_no_cost(capsys):
@@ -167,7 +167,7 @@ def test_json_of_the_list(capsys):
 def test_without_recipes_it_says_why(capsys):
     with isolated_manager():
         assert run(["recipes"]) == 0
-    assert "no recipes: no installed plugin brings any (`det-core plugins`)" in capsys.readouterr().out
+    assert "no recipes: no installed plugin provides any (`det-core plugins`)" in capsys.readouterr().out
 
 
 def test_show_prints_what_loads_again(tmp_path, capsys):

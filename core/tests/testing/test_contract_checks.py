@@ -294,13 +294,13 @@ def test_good_parts_pass(config):
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        ("spec", r"backbone 'tiny': the configuration says .*\(9,\).*, the module's `out` is .*\(8,\)"),
+        ("spec", r"backbone 'tiny': the configuration gives .*\(9,\).*, but the module's `out` is .*\(8,\)"),
         ("shape", r"backbone 'tiny': feature shapes is \[\(2, 8, 48, 64\)\], expected \[\(2, 8, 24, 32\)\]"),
         ("order", r"strides \(8, 4\) are not finest first"),
         ("unused", r"gives no gradient to unused.weight, unused.bias"),
         ("infinite", r"gives a gradient that is not finite to conv.weight, conv.bias"),
         ("half", r"no autocast here"),
-        ("unsaved", r"after saving and loading its weights, the outputs differ"),
+        ("unsaved", r"the outputs differ after saving and loading its weights"),
     ],
 )
 def test_broken_backbones_are_found(broken, message):
@@ -314,9 +314,9 @@ def test_broken_backbones_are_found(broken, message):
         ("background", r"box_head 'tiny': scores of 4 regions is \(4, 3\), expected \(4, 4\)"),
         ("count", r"num_classes is 7, expected 3"),
         ("tuple", r"forward gives tuple, not BoxOutputs"),
-        ("undeclared", r"class_dependent\(\) leaves out deltas.bias, deltas.weight"),
+        ("undeclared", r"class_dependent\(\) lacks deltas.bias, deltas.weight"),
         ("empty", r"an empty input gives no gradient to scores.weight, scores.bias"),
-        ("more weights", r"the class count changes which weights there are"),
+        ("more weights", r"the names of the weights depend on the class count"),
     ],
 )
 def test_broken_box_heads_are_found(broken, message):
@@ -327,7 +327,7 @@ def test_broken_box_heads_are_found(broken, message):
 def test_a_layer_that_does_not_hang_on_the_classes_must_not_be_declared():
     config = TinyBoxHeadConfig(class_agnostic=True, broken="overdeclared")
     with pytest.raises(
-        AssertionError, match=r"names deltas.bias, deltas.weight, which the class count does not change"
+        AssertionError, match=r"names deltas.bias, deltas.weight, which do not depend on the class count"
     ):
         contract_checks.check_box_head(config)
 
@@ -494,7 +494,7 @@ def test_recipes_that_are_not_what_their_entries_say_are_found(monkeypatch):
     for wrong, message in (
         (evolve(entry, name="a/c"), r"recipe 'a/c': make\(\) names it 'a/b'"),
         (evolve(entry, make=lambda: None), r"make\(\) gives NoneType, not a Recipe"),
-        (evolve(entry, published=Published(box_ap=1.0)), "its entry and it differ in `published`"),
+        (evolve(entry, published=Published(box_ap=1.0)), "`published` differs from its entry's"),
     ):
         with pytest.raises(AssertionError, match=message):
             contract_checks._check_recipes([wrong])

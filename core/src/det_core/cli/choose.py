@@ -1,4 +1,4 @@
-"""Which recipe a command line means."""
+"""The recipe that the options of a command select."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def choose_recipe(
     overrides: Sequence[str] = (),
     on_bad_sample: str | None = None,
 ) -> Recipe:
-    """The recipe of exactly one of --plugin, --recipe and --config, on --data if given.
+    """The recipe of exactly one of --plugin, --recipe and --config, with --data if given.
 
-    A plugin stands for its default recipe, or without data for its `demo` on the bundled sample. Raises DetError where
+    --plugin selects the plugin's default recipe, or without data its `demo` on the bundled sample. Raises DetError if
     none or several are given.
     """
     given = [f"--{n}" for n, v in (("plugin", plugin), ("recipe", recipe), ("config", config)) if v is not None]
@@ -57,14 +57,14 @@ def choose_recipe(
 
 
 def with_bad_samples(overrides: Sequence[str], on_bad_sample: str | None) -> list[str]:
-    """The overrides, with what `--on-bad-sample` says."""
+    """The overrides, including `--on-bad-sample`."""
     return [*overrides, *([f"data.on_bad_sample={on_bad_sample}"] if on_bad_sample else [])]
 
 
 def recipe_of(
     file: Path, recipe: Recipe, *, overrides: Sequence[str], data: str | None, use_amp: bool, on_bad_sample: str | None
 ) -> Recipe:
-    """The recipe of a checkpoint file, as the options of a command change it."""
+    """The recipe of a checkpoint file, changed by the options of a command."""
     changed = apply_overrides(recipe.to_plain(), with_bad_samples(overrides, on_bad_sample))
     made = recipe_from_plain(changed, str(file))
     made = made if data is None else made.with_data(data)
@@ -72,34 +72,34 @@ def recipe_of(
 
 
 def amp(recipe: Recipe) -> Recipe:
-    """The recipe in mixed precision: what it says itself, or bfloat16."""
+    """The recipe in mixed precision: its own, or bfloat16."""
     if recipe.schedule.precision != "fp32":
         return recipe
     return evolve(recipe, schedule=evolve(recipe.schedule, precision="bf16"))
 
 
 def detection_options(command: Command) -> Command:
-    """The options of commands that detect: thresholds, and test-time augmentation."""
+    """The options of commands that detect: thresholds and test-time augmentation."""
     for option in (
-        click.option("--flip", is_flag=True, help="See each image mirrored, too, and merge the detections."),
+        click.option("--flip", is_flag=True, help="Also run on the mirrored image and merge the detections."),
         click.option(
             "--scale",
             "scales",
             multiple=True,
             metavar="LONGxSHORT",
-            help="See each image at this scale (bounds of its edges in pixels), such as 1333x800; may be repeated.",
+            help="Run on the image at this scale (maximum edges in pixels), such as 1333x800; may be repeated.",
         ),
         click.option("--score-threshold", type=click.FloatRange(0, 1), help="Keep detections above this score."),
-        click.option("--max-detections", type=click.IntRange(min=1), help="Keep at most so many of each image."),
+        click.option("--max-detections", type=click.IntRange(min=1), help="Maximum detections per image."),
     ):
         command = option(command)
     return command
 
 
 def with_limits(recipe: Recipe, score_threshold: float | None, max_detections: int | None) -> Recipe:
-    """The recipe whose last head keeps what `--score-threshold` and `--max-detections` say.
+    """The recipe with `--score-threshold` and `--max-detections` in its last head.
 
-    Raises DetError where that head has no such setting.
+    Raises DetError if that head has no such setting.
     """
     place = "roi_head" if recipe.detector.roi_head is not None else "dense_head"
     head = recipe.detector.roi_head or recipe.detector.dense_head
@@ -109,13 +109,13 @@ def with_limits(recipe: Recipe, score_threshold: float | None, max_detections: i
     if changes and not isinstance(head, DetectionSettings):
         name = next(iter(changes))
         raise DetError(
-            f"--{name.replace('_', '-')}: {place} {head.type!r} of this checkpoint has no {name}; leave the option out"
+            f"--{name.replace('_', '-')}: {place} {head.type!r} of this checkpoint has no {name}; remove the option"
         )
     return evolve(recipe, detector=evolve(recipe.detector, **{place: evolve(head, **changes)}))
 
 
 def augmentation(recipe: Recipe, scales: Sequence[str], flip: bool) -> Augmentation:
-    """The views that `--scale` and `--flip` ask for, merged as the recipe's last head suppresses."""
+    """The views of `--scale` and `--flip`, merged with the NMS settings of the recipe's last head."""
     from det_core.engine.test_time_augmentation import Augmentation
 
     head = recipe.detector.roi_head or recipe.detector.dense_head

@@ -1,4 +1,4 @@
-"""`det-core data`: what is in a data set, and pictures of it."""
+"""`det-core data`: a report on a data set, and pictures of it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from det_core.recipe import Recipe
 if TYPE_CHECKING:
     from det_core.contracts import DetectionDataset
     from det_core.data.data_config import ResizeConfig
-    from det_core.reports.dataset_report import AnchorSetting, Report
+    from det_core.reports.dataset_report import AnchorSetting
 
 SAMPLE = "the bundled sample, because neither --data nor a recipe was given"
 
 
 @frozen(kw_only=True)
 class Choice:
-    """Which data are meant, and which recipe they are measured against, as the options say it."""
+    """The options that select the data and the recipe to compare them with."""
 
     data: str | None
     plugin: str | None
@@ -35,7 +35,7 @@ class Choice:
     masks: bool
 
     def resolve(self) -> tuple[Recipe, bool]:
-        """The recipe whose data is meant, and whether masks are looked at."""
+        """The recipe with the data, and whether masks are checked."""
         if self.plugin or self.recipe or self.config:
             chosen = choose_recipe(
                 plugin=self.plugin, recipe=self.recipe, config=self.config, data=self.data, overrides=self.overrides
@@ -45,18 +45,18 @@ class Choice:
         if self.data is None:
             click.echo(SAMPLE, err=True)
             return chosen, True
-        click.echo(f"measured against the recipe {chosen.name}; --recipe or --config names another", err=True)
+        click.echo(f"compared with the recipe {chosen.name}; use --recipe or --config for another", err=True)
         return chosen.with_data(self.data), self.masks
 
 
 @click.group(name="data", invoke_without_command=True)
-@click.option("--data", help="Root folder of the data set; without it and without a recipe, the bundled sample.")
-@click.option("--plugin", help="Measure against this plugin's default recipe.")
-@click.option("--recipe", help="Measure against this recipe: its anchors, its sizes, its masks.")
-@click.option("--config", help="Measure against the recipe in this YAML file.")
+@click.option("--data", help="Root folder of the data set. Default without a recipe: the bundled sample.")
+@click.option("--plugin", help="Compare with this plugin's default recipe.")
+@click.option("--recipe", help="Compare with this recipe: anchors, image sizes, masks.")
+@click.option("--config", help="Compare with the recipe in this YAML file.")
 @OVERRIDES
-@click.option("--masks", is_flag=True, help="Check the masks too (a recipe with masks does anyway).")
-@click.option("--read-images", is_flag=True, help="Decode every image, to find those that are truncated.")
+@click.option("--masks", is_flag=True, help="Also check masks. Default for recipes with masks.")
+@click.option("--read-images", is_flag=True, help="Decode every image, to find truncated ones.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_context
 def command(
@@ -70,10 +70,10 @@ def command(
     read_images: bool,
     as_json: bool,
 ) -> None:
-    """Report on a data set before anything trains on it.
+    """Report on a data set before training.
 
-    Classes and counts, sizes of boxes against the recipe's anchors, bad boxes, missing files, and categories that
-    differ between the splits. Exit status 1 if something is wrong.
+    Shows classes and counts, sizes of boxes compared with the recipe's anchors, bad boxes, missing files, and
+    categories that differ between the splits. Exit status 1 if there are problems.
     """
     choice = Choice(data=data, plugin=plugin, recipe=recipe, config=config, overrides=overrides, masks=masks)
     if ctx.invoked_subcommand is not None:
@@ -92,18 +92,18 @@ def command(
         print_json({"train": reports[0].to_dict(), "val": reports[1].to_dict()})
     else:
         click.echo("\n\n".join(report.render() for report in reports))
-    if any(_wrong(report) for report in reports):
+    if any(report.has_problems() for report in reports):
         ctx.exit(1)
 
 
 @command.command()
-@click.option("--data", help="Root folder of the data set; also taken before the word browse, like all other options.")
+@click.option("--data", help="Root folder of the data set. Give the other options of `data` before `browse`.")
 @click.option("--out", default="browse", show_default=True, help="Folder for the pictures.")
 @click.option("--count", type=click.IntRange(min=1), default=16, show_default=True, help="Images to draw.")
 @SPLIT
 @click.pass_obj
 def browse(choice: Choice, data: str | None, out: str, count: int, split: str) -> None:
-    """Draw images with their annotations, spread evenly over the data set."""
+    """Draw images with their annotations, evenly distributed over the data set."""
     chosen, masks = attrs.evolve(choice, data=data or choice.data).resolve()
     from det_core.reports.dataset_report import draw_dataset
 
@@ -112,18 +112,18 @@ def browse(choice: Choice, data: str | None, out: str, count: int, split: str) -
 
 
 def _any_recipe(overrides: tuple[str, ...]) -> Recipe:
-    """A demo recipe of an installed plugin: it carries the bundled sample and a detector with anchors."""
+    """A demo recipe of an installed plugin, which has the bundled sample and a detector with anchors."""
     from det_core.load import load_recipe
     from det_core.plugins import plugin_manager
 
     for name, entry in plugin_manager().recipes().items():
         if entry.demo and not entry.missing():
             return load_recipe(name, overrides)
-    raise DetError("no installed plugin brings a demo recipe to measure against; give --recipe or --config")
+    raise DetError("no installed plugin has a demo recipe to compare with; give --recipe or --config")
 
 
 def _open(recipe: Recipe, split: str, masks: bool) -> DetectionDataset:
-    """A split with what is wrong collected rather than raised; semantic maps where the recipe trains on them."""
+    """Open a split, with errors collected, and with semantic maps if the recipe trains on them."""
     config = recipe.data.train if split == "train" else recipe.data.val
     semantic = split == "train" and recipe.detector.needs_semantic()
     return config.build(recipe.data.root, masks=masks, semantic=semantic, on_bad_sample="skip")
@@ -136,7 +136,7 @@ def _resize(recipe: Recipe) -> ResizeConfig | None:
 
 
 def _anchors(recipe: Recipe) -> AnchorSetting | None:
-    """Scales, ratios and strides of the dense head's anchors, where it has a grid of them."""
+    """Scales, ratios and strides of the dense head's anchors; None if it has no grid anchors."""
     from det_core.boxes.box_config import GridAnchorsConfig
 
     head = recipe.detector.dense_head
@@ -144,7 +144,3 @@ def _anchors(recipe: Recipe) -> AnchorSetting | None:
     if not isinstance(anchors, GridAnchorsConfig):
         return None
     return anchors.scales, anchors.ratios, recipe.detector.feature_spec().strides
-
-
-def _wrong(report: Report) -> bool:
-    return bool(report.bad or report.mismatch or report.useless)

@@ -1,4 +1,4 @@
-"""`det-core doctor`: what this machine offers, what is missing, and what to do about it, a line each."""
+"""`det-core doctor`: checks of this machine and installation, one line each, with what to do."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from det_core.plugins import plugin_manager
 
 EXTRAS = {
     "tensorboard": "TensorBoard events in run folders",
-    "faster-coco-eval": "the same COCO figures sooner",
+    "faster-coco-eval": "faster COCO metrics",
     "matplotlib": "curves of losses and metrics",
 }
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -29,7 +29,7 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 @frozen
 class Check:
-    """One line of the report. warn: works, but less well or less fast; fail: det-core cannot work."""
+    """One line of the report. warn: works with limits or more slowly; fail: det-core cannot work."""
 
     name: str
     state: Literal["ok", "warn", "fail"]
@@ -41,9 +41,9 @@ class Check:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """Check versions, devices, compiler, operators, plugins and extras; each line says what to do.
+    """Check versions, devices, compiler, operators, plugins and extras, and print what to do.
 
-    Exit status 1 if something fails that nothing works without.
+    Exit status 1 if something required fails.
     """
     checks = list(examine())
     if as_json:
@@ -64,13 +64,13 @@ def _show(checks: list[Check]) -> None:
 
 
 def examine() -> Iterator[Check]:
-    """All checks; one that breaks becomes a line itself."""
+    """All checks; an exception in a check becomes a failed check."""
     for section in (_versions, _devices, _compiler, _operators, _plugins, _extras):
         try:
             yield from section()
         except Exception as error:
             name = section.__name__.removeprefix("_")
-            yield Check(name, "fail", f"the check itself failed: {type(error).__name__}: {error}", "report it, please")
+            yield Check(name, "fail", f"the check itself failed: {type(error).__name__}: {error}", "please report this")
 
 
 def _versions() -> Iterator[Check]:
@@ -86,7 +86,7 @@ def _importable(name: str, version: Callable[[], str]) -> Check:
     except Exception as error:  # a mismatched binary fails in many ways
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return Check(
-            name, "fail", f"cannot be used: {reason}", f"pip install --upgrade torch torchvision ({name} must fit)"
+            name, "fail", f"cannot be used: {reason}", "pip install --upgrade torch torchvision (matching versions)"
         )
 
 
@@ -113,9 +113,9 @@ def _devices() -> Iterator[Check]:
             found = f"{properties.name}, {memory:.0f} GiB, compute capability {properties.major}.{properties.minor}"
             yield Check(f"device cuda:{i}", "ok", found)
     elif torch.backends.mps.is_available():
-        yield Check("device mps", "ok", "Apple GPU; operators it lacks run on the CPU")
+        yield Check("device mps", "ok", "Apple GPU; unsupported operators run on the CPU")
     else:
-        remedy = "training large models wants a GPU; the demo recipes train on a CPU in minutes"
+        remedy = "training large models requires a GPU; the demo recipes train on a CPU in minutes"
         if torch.version.cuda and shutil.which("nvidia-smi"):
             remedy = f"the driver may be too old for CUDA {torch.version.cuda}; compare `nvidia-smi`"
         yield Check("device", "warn", f"no GPU: {os.cpu_count()} CPU cores", remedy)
@@ -125,10 +125,10 @@ def _compiler() -> Iterator[Check]:
     named = os.environ.get("CXX")
     candidates = [named] if named else ["c++", "g++", "clang++"]
     compiler = next((path for c in candidates if (path := shutil.which(c))), None)
-    why = "only needed to build native operators; those of torchvision or plain PyTorch serve without"
+    why = "only needed to build native operators; otherwise those of torchvision or PyTorch are used"
     if compiler is None:
-        wanted = f"CXX names {named!r}, which is not there" if named else "none found"
-        yield Check("C++ compiler", "warn", wanted, f"install g++ or clang++ ({why})")
+        found = f"CXX is {named!r}, which does not exist" if named else "none found"
+        yield Check("C++ compiler", "warn", found, f"install g++ or clang++ ({why})")
     else:
         yield Check("C++ compiler", "ok", f"{compiler}: {_first_line([compiler, '--version'])}")
     if ninja := shutil.which("ninja") or _version("ninja"):
@@ -168,7 +168,7 @@ def _plugins() -> Iterator[Check]:
     for plugin in manager.plugins:
         name = f"plugin {plugin.name}"
         for error in plugin.errors:
-            remedy = f"`det-core --debug plugins` shows more; reinstall with {install_hint(plugin.distribution)}"
+            remedy = f"see `det-core --debug plugins`; reinstall with {install_hint(plugin.distribution)}"
             yield Check(name, "fail" if plugin.name == "core" else "warn", f"{plugin.label}: {error}", remedy)
         if not plugin.errors:
             off = " (off: DET_PLUGINS)" if plugin.state == "off" else ""
@@ -177,7 +177,7 @@ def _plugins() -> Iterator[Check]:
         yield Check("DET_PLUGINS", "warn", warning, "correct it, or unset it")
     if [p.name for p in manager.plugins] == ["core"]:
         remedy = install_hint("det-plugin-rcnn")
-        yield Check("plugins", "warn", "none besides core is installed, so there is no model", remedy)
+        yield Check("plugins", "warn", "only core is installed, so there is no model", remedy)
 
 
 def _extras() -> Iterator[Check]:

@@ -1,4 +1,4 @@
-"""`det-core import-weights`: other projects' checkpoints as checkpoints of this one."""
+"""`det-core import-weights`: convert checkpoints of other projects."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from det_core.errors import DetError
+from det_core.errors import DetError, first_few
 from det_core.load import load_recipe
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
 from det_core.weights.fill_detector import ImportReport, class_count, import_backbone, import_weights, refuse_legacy
 from det_core.weights.initial_weights import how_to_set
 from det_core.weights.read_files import SourceFile, read_source
-from det_core.weights.translate_names import SOURCES, holds_detector
+from det_core.weights.translate_names import SOURCES, is_detector
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,23 +31,21 @@ SUFFIX = ".safetensors"
 @click.option("--from", "source", type=click.Choice(SOURCES), required=True, help="The project that saved FILE.")
 @click.option("--recipe", required=True, help="The recipe of the same model (`det-core recipes` lists them).")
 @click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change a setting of the recipe.")
-@click.option(
-    "-o", "--out", type=click.Path(path_type=Path), required=True, help="Where to write, a .safetensors file."
-)
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The .safetensors file to write.")
 def command(file: Path, source: str, recipe: str, overrides: tuple[str, ...], out: Path) -> None:
-    """Convert FILE, a checkpoint of another project, and say what became of its weights.
+    """Convert FILE, a checkpoint of another project, and report on its weights.
 
     A whole detector becomes a checkpoint for predict, test and train --init; its number of classes is read from FILE.
     An ImageNet model becomes initial weights for the backbone of the recipe.
 
-    Nothing that FILE brings is run.
+    No code in FILE is run.
     """
     if out.suffix != SUFFIX:
-        raise DetError(f"-o {out}: weights are written as {SUFFIX}; give a name with this ending")
+        raise DetError(f"-o {out}: weights are written as {SUFFIX}; use a name with this suffix")
     chosen = load_recipe(recipe, list(overrides))
     read = read_source(file)
     refuse_legacy(source, read.state, chosen.detector, read.version)
-    whole = holds_detector(source, read.state)
+    whole = is_detector(source, read.state)
     (_import_detector if whole else _import_backbone)(read, source, chosen, out)
 
 
@@ -60,8 +58,9 @@ def _import_detector(file: SourceFile, source: str, recipe: Recipe, out: Path) -
     report = import_weights(file.state, source=source, detector=detector)
     header = Header(recipe=recipe, classes=classes, plugins=plugin_manager().versions())
     _write(out, detector.state_dict(), header.to_metadata())
-    click.echo(f"{file.path}: a detector of {source}, {_plural(len(classes), 'class', 'es')} ({_shown(classes)})")
-    _tell(report)
+    names = first_few(classes.names, 4)
+    click.echo(f"{file.path}: a detector of {source}, {_plural(len(classes), 'class', 'es')} ({names})")
+    _print_report(report)
     click.echo(f"wrote {out} (recipe {recipe.name}): det-core predict --checkpoint {out} IMAGES")
 
 
@@ -70,12 +69,12 @@ def _import_backbone(file: SourceFile, source: str, recipe: Recipe, out: Path) -
     values, report = import_backbone(file.state, source=source, detector=detector)
     _write(out, values, {"format": "det initial weights 1"})
     click.echo(f"{file.path}: an ImageNet model of {source}")
-    _tell(report)
+    _print_report(report)
     click.echo(f"wrote {out}; train from it with {how_to_set(str(out))}")
 
 
 def _classes(file: SourceFile, source: str, count: int | None) -> Classes:
-    """The file's classes by name where it says them, COCO's for torchvision's own, else numbered ones."""
+    """The class names in the file, or COCO's for torchvision's models, or numbered classes."""
     from det_core.structures import Classes
 
     names = file.class_names
@@ -91,39 +90,33 @@ def _classes(file: SourceFile, source: str, count: int | None) -> Classes:
 
 
 def _torchvision_names() -> tuple[str, ...]:
-    """Names of labels 1..90 of torchvision's COCO detectors, whose labels are COCO's ids; ten ids have no class."""
+    """Names of labels 1..90 of torchvision's COCO detectors. Labels are COCO's ids, of which ten have no class."""
     from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights as Weights
 
     found = Weights.COCO_V1.meta["categories"][1:]
     return tuple(f"unused {i}" if name == "N/A" else str(name) for i, name in enumerate(found, 1))
 
 
-def _shown(classes: Classes, limit: int = 4) -> str:
-    names = list(classes.names)
-    return ", ".join(names[:limit] + (["..."] if len(names) > limit else []))
-
-
 def _plural(count: int, noun: str, ending: str = "s") -> str:
     return f"{count} {noun}{'' if count == 1 else ending}"
 
 
-def _tell(report: ImportReport) -> None:
-    """What became of every weight."""
-    click.echo(f"{_plural(len(report.filled), 'weight')} filled, none missing")
+def _print_report(report: ImportReport) -> None:
+    click.echo(f"{_plural(len(report.filled), 'weight')} loaded, none missing")
     for note, number in Counter(report.changed.values()).items():
         click.echo(f"  {note} ({_plural(number, 'weight')})")
     if report.derived:
-        click.echo(f"  statistics of folded norms set to those of no change ({_plural(len(report.derived), 'weight')})")
+        click.echo(f"  statistics of folded norms set to the identity ({_plural(len(report.derived), 'weight')})")
     counters = [name for name in report.ignored if name.endswith("num_batches_tracked")]
     others = [name for name in report.ignored if name not in counters]
     if counters:
-        click.echo(f"  left out, carries nothing: {_plural(len(counters), 'counter')} of batch norm")
+        click.echo(f"  ignored, not needed: {_plural(len(counters), 'counter')} of batch norm")
     for name in others:
-        click.echo(f"  left out, the model has no such part: {name}")
+        click.echo(f"  ignored, the model has no such part: {name}")
 
 
 def _write(out: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a weights file aside, then rename it into place."""
+    """Write the weights to a temporary file and rename it."""
     from safetensors.torch import save_file
 
     out.parent.mkdir(parents=True, exist_ok=True)

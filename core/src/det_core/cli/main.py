@@ -1,7 +1,7 @@
-"""`det-core`: the verbs, each imported only when it is asked for.
+"""`det-core`: the command line. Each verb is imported only when it runs.
 
-A verb `some-verb` lives in `det_core.cli.some_verb`, whose `command` is a click command. Its line of help is here, so
-that `det-core --help` imports none of them. A `DetError` becomes a line or two on stderr and exit status 1.
+The click command of a verb `some-verb` is `command` in `det_core.cli.some_verb`. Its line of help is here, so that
+`det-core --help` imports no verb. A `DetError` becomes a message on stderr and exit status 1.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from det_core.errors import DetError, nearest
 from det_core.plugins import plugin_manager
 
 VERBS = {
-    "train": "Train a detector: a recipe, a plugin's own, or yours.",
+    "train": "Train a detector from a recipe, a plugin or a YAML file.",
     "test": "Evaluate a checkpoint on a data set.",
-    "predict": "Detect objects in images: pictures and JSON.",
-    "proposals": "Write an RPN's proposals, for Fast R-CNN to train on.",
+    "predict": "Detect objects in images; write pictures and JSON.",
+    "proposals": "Write the proposals of an RPN, to train Fast R-CNN on.",
     "import-weights": "Convert a checkpoint of mmdet, torchvision or detectron2.",
-    "recipes": "List recipes, show one whole, print their schema.",
-    "plugins": "List what is installed and what it adds; write a new plugin.",
-    "data": "Report on a data set before anything trains on it.",
+    "recipes": "List recipes, show a recipe, print the JSON Schema.",
+    "plugins": "List installed plugins and what each adds; create one.",
+    "data": "Report on a data set before training.",
     "doctor": "Check versions, devices, compiler, operators and plugins.",
 }
 
 
 class _Failure(click.ClickException):
-    """A user's mistake, as it is shown."""
+    """A mistake of the user, shown as `error: ...`."""
 
     def show(self, file: Any = None) -> None:
         click.echo(f"error: {self.message}", err=True)
 
 
 class _Verbs(click.Group):
-    """A group that knows its commands' names, and imports a command when it runs."""
+    """A group that lists its commands without importing them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -54,7 +54,7 @@ class _Verbs(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in VERBS and not args[0].startswith("-"):
-            ctx.fail(f"no command {args[0]!r}{nearest(args[0], VERBS) or '; there are: ' + ', '.join(VERBS)}")
+            ctx.fail(f"no command {args[0]!r}{nearest(args[0], VERBS) or '; available: ' + ', '.join(VERBS)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -68,7 +68,7 @@ class _Verbs(click.Group):
             if ctx.params.get("debug"):
                 raise
             raise _Failure(str(error)) from error
-        except OSError as error:  # a full disk, a folder that cannot be written, a file that is gone
+        except OSError as error:  # a full disk, a folder without write permission, a deleted file
             if ctx.params.get("debug") or error.filename is None:
                 raise
             raise _Failure(f"{error.filename}: {error.strerror or error}") from error
@@ -80,19 +80,19 @@ class _Verbs(click.Group):
 @click.option("--strict-plugins", is_flag=True, help="Stop if any installed plugin fails (for CI).")
 def cli(debug: bool, strict_plugins: bool) -> None:
     """Object detection in PyTorch, every architecture a plugin."""
-    # Verbs tell what was left out themselves; Python's last-resort handler would say it twice.
+    # Verbs print skipped samples; Python's last-resort handler would print them again.
     logging.getLogger("det_core").addHandler(logging.NullHandler())
     if strict_plugins:
         plugin_manager().require_all()
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line on these arguments (by default the process's own) and return its exit status."""
+    """Run the command line with the given arguments (by default those of the process); returns the exit status."""
     try:
         status = cli.main(
             args=None if arguments is None else list(arguments), prog_name="det-core", standalone_mode=False
         )
-    except click.exceptions.Abort:  # click makes it of KeyboardInterrupt
+    except click.exceptions.Abort:  # click raises it for KeyboardInterrupt
         click.echo("interrupted", err=True)
         return 130
     except click.ClickException as error:

@@ -1,4 +1,4 @@
-"""What `det-core plugins new NAME` writes: a plugin package that works and passes its own tests."""
+"""The package that `det-core plugins new NAME` creates: a working plugin with tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SUFFIX = ".template"
 
 @frozen
 class Package:
-    """A package as written: its folder, the plugin's entry-point name, and its files below the folder."""
+    """A created package: its folder, the plugin's entry-point name, and its files relative to the folder."""
 
     folder: Path
     plugin: str
@@ -29,12 +29,12 @@ class Package:
 
 
 def write_plugin(name: str, out: Path) -> Package:
-    """Write the package `det-plugin-NAME` below `out`; DetError for a bad or taken name, or a folder that exists."""
+    """Create the package `det-plugin-NAME` in `out`; DetError for an invalid or used name, or an existing folder."""
     _check_name(name)
     plugin, dashed = name.replace("-", "_"), name.replace("_", "-")
     folder = out / f"det-plugin-{dashed}"
     if folder.exists():
-        raise DetError(f"{folder}: exists already; choose another name, another --out, or remove it")
+        raise DetError(f"{folder}: already exists; choose another name or --out, or remove the folder")
     values = {
         "plugin": plugin,
         "distribution": f"det-plugin-{dashed}",
@@ -58,21 +58,19 @@ def write_plugin(name: str, out: Path) -> Package:
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise DetError(
-            f"{name!r} cannot name a plugin; use lower-case letters and digits, in words joined by - or _, beginning "
-            "with a letter, such as my-head"
+            f"{name!r} is not a valid plugin name; use lower-case letters and digits, in words joined by - or _, "
+            "beginning with a letter, such as my-head"
         )
     plain = name.replace("-", "_")
     if name.startswith(("det-plugin-", "det_plugin_")):
-        raise DetError(
-            f"{name!r}: leave out the prefix, it is added: det-core plugins new {name[len('det-plugin-') :]}"
-        )
+        raise DetError(f"{name!r}: remove the prefix, det adds it: det-core plugins new {name[len('det-plugin-') :]}")
     for installed in plugin_manager().plugins:
         if installed.name.replace("-", "_") == plain:
-            raise DetError(f"a plugin {installed.name!r} is installed already ({installed.label}); choose another name")
+            raise DetError(f"a plugin {installed.name!r} is already installed ({installed.label}); choose another name")
 
 
 def _templates(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Path below the folder and text of every template."""
+    """The path, relative to the folder, and text of every template."""
     for entry in sorted(folder.iterdir(), key=lambda e: e.name):
         if entry.is_dir():
             yield from _templates(entry, f"{prefix}{entry.name}/")

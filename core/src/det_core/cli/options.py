@@ -1,4 +1,4 @@
-"""Options that several verbs have, and options made of a configuration class."""
+"""Options of several verbs, and options made from a configuration class."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 CHECKPOINT = click.option(
     "--checkpoint", required=True, help="A run folder (its best checkpoint), a checkpoint, or a .safetensors file."
 )
-DATA = click.option("--data", help="Root folder of the data set. Default: the one it was trained on.")
+DATA = click.option("--data", help="Root folder of the data set. Default: the training run's data.")
 OVERRIDES = click.option(
     "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change one setting; may be repeated."
 )
 DEVICE = click.option("--device", help="cpu, cuda, cuda:N or mps. Default: the GPU if there is one.")
-AMP = click.option("--amp", "use_amp", is_flag=True, help="Mixed precision (bfloat16, unless the recipe says fp16).")
+AMP = click.option("--amp", "use_amp", is_flag=True, help="Mixed precision (bfloat16, unless the recipe sets fp16).")
 ON_BAD_SAMPLE = click.option(
-    "--on-bad-sample", type=click.Choice(get_args(OnBadSample)), help="Stop at bad data, or leave it out."
+    "--on-bad-sample", type=click.Choice(get_args(OnBadSample)), help="Stop at bad data, or skip it."
 )
 SPLIT = click.option(
     "--split",
     type=click.Choice(get_args(Split)),
     default="train",
     show_default=True,
-    help="The images: those of the recipe's training or validation data.",
+    help="Use the recipe's training or validation data.",
 )
 
 
 def setting_options(cls: type, *, leave_out: tuple[str, ...] = ()) -> Callable[[Command], Command]:
-    """A decorator that gives a command an option for each setting of a class: `--max-steps` for `max_steps`.
+    """A decorator that adds an option for each setting of a class to a command, such as `--max-steps` for `max_steps`.
 
-    Its help is what the class says of the setting. None is required. Settings in `leave_out` get no option.
+    The option's help is the setting's doc. No option is required. Settings in `leave_out` get no option.
     """
 
     def decorate(command: Command) -> Command:

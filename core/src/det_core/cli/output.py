@@ -1,4 +1,4 @@
-"""What the verbs share in showing things: tables and JSON."""
+"""Output of tables and JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def console() -> Console:
-    """A console as wide as the terminal, and wide enough for whole lines where the output goes to a file or a pipe."""
+    """A console of the terminal's width, or of 200 columns for files and pipes."""
     from rich.console import Console
 
     width = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 200
@@ -23,10 +23,7 @@ def console() -> Console:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
-    """A plain table; the columns named in `right` hold numbers. Text is shown as it is, without rich's markup.
-
-    The first column holds names, which stay whole where the terminal is narrow.
-    """
+    """Print a table without rich's markup. The columns in `right` are right-aligned; the first is not wrapped."""
     from rich.table import Table
     from rich.text import Text
 
@@ -40,5 +37,5 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
 
 
 def print_json(value: object) -> None:
-    """Plain data on stdout as JSON, for programs."""
+    """Print plain data as JSON."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))

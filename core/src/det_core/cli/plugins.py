@@ -1,4 +1,4 @@
-"""`det-core plugins`: what is installed, what each plugin adds, what failed and why; `plugins new` writes one."""
+"""`det-core plugins`: list installed plugins, what each provides, and failures; `plugins new` creates a plugin."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from det_core.plugins import PluginManager, PluginState, plugin_manager
 def command(ctx: click.Context, as_json: bool) -> None:
     """List installed plugins: name, distribution, version, state, and what each one adds.
 
-    The environment variable DET_PLUGINS limits what is loaded: `a,b` only these, `-a` all but a, empty none but core.
+    The environment variable DET_PLUGINS limits what is loaded: `a,b` only these, `-a` all except a, empty only core.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -56,7 +56,7 @@ def _show(manager: PluginManager, *, debug: bool) -> None:
 
 
 def _adds(plugin: PluginState) -> str:
-    """`backbone: resnet; recipes: 6`: names where a reader wants them, a count where there are many."""
+    """`backbone: resnet; 6 recipes`: names of components, and counts of recipes and weight maps."""
     parts = []
     for kind, names in plugin.provides.items():
         if kind in ("recipe", "weight map"):
@@ -73,10 +73,10 @@ def _adds(plugin: PluginState) -> str:
     type=click.Path(path_type=Path, file_okay=False),
     default=Path(),
     show_default="the current folder",
-    help="Where the package's folder goes.",
+    help="Folder in which the package's folder is created.",
 )
 def new(name: str, out: Path) -> None:
-    """Write a package det-plugin-NAME, with a RoI box head, a recipe, and tests that check det's contracts."""
+    """Create a package det-plugin-NAME with a RoI box head, a recipe, and tests that check det's contracts."""
     from det_core.cli.new_plugin import write_plugin
 
     package = write_plugin(name, out)

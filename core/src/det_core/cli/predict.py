@@ -1,4 +1,4 @@
-"""`det-core predict`."""
+"""`det-core predict`: detect objects in images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
     type=click.FloatRange(0, 1),
     default=0.5,
     show_default=True,
-    help="Detections of at least this score are drawn; the JSON holds all.",
+    help="Draw detections of at least this score; the JSON has all.",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True)
 @DEVICE
@@ -46,9 +46,9 @@ def command(
     score_threshold: float | None,
     max_detections: int | None,
 ) -> None:
-    """Detect objects in IMAGES (files or folders): a picture of each, and all detections as JSON.
+    """Detect objects in IMAGES (files or folders). Writes a picture of each image, and all detections as JSON.
 
-    In the JSON boxes are x1, y1, x2, y2 in pixels of the image, masks COCO's compressed RLE.
+    In the JSON, boxes are x1, y1, x2, y2 in pixels of the image, and masks are COCO's compressed RLE.
     """
     files = find_images(images)
     from det_core.data.images import read_image
@@ -80,7 +80,7 @@ def command(
 
 
 def find_images(given: tuple[str, ...]) -> list[Path]:
-    """The files that paths mean: a folder stands for its images; DetError for what is not there."""
+    """The image files of paths, where a folder means all its images; DetError for a path that does not exist."""
     files: list[Path] = []
     for text in given:
         path = Path(text)
@@ -97,7 +97,7 @@ def find_images(given: tuple[str, ...]) -> list[Path]:
 
 
 def _plain(found: Detections, classes: Classes) -> list[dict[str, Any]]:
-    """Detections as JSON holds them."""
+    """Detections as plain data for JSON."""
     from det_core.evaluation.coco_metric import encode_masks
 
     masks = [None] * len(found) if found.masks is None else encode_masks(found.masks)

@@ -1,4 +1,4 @@
-"""`det-core proposals`."""
+"""`det-core proposals`: write the proposals of an RPN on a data set."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SUFFIX = ".safetensors"
 @SPLIT
 @click.option("-o", "--out", required=True, help=f"The file to write (NAME{SUFFIX}).")
 @click.option(
-    "--max-per-image", type=click.IntRange(min=1), help="Best boxes that are kept; by default what its recipe says."
+    "--max-per-image", type=click.IntRange(min=1), help="Maximum boxes per image. Default: the recipe's setting."
 )
 @OVERRIDES
 @DEVICE
@@ -44,11 +44,11 @@ def command(
 ) -> None:
     """Write the proposals of an RPN (alone or in a two-stage detector) for the images of a data set.
 
-    A detector without a proposal head, such as Fast R-CNN, trains on such a file and is tested on another: --set
-    data.train.proposals=FILE --set data.val.proposals=FILE.
+    A detector without a proposal head, such as Fast R-CNN, requires such a file for training and one for validation:
+    --set data.train.proposals=FILE --set data.val.proposals=FILE.
     """
     if Path(out).suffix != SUFFIX:
-        raise DetError(f"--out {out}: a proposals file is in the safetensors format; name it {Path(out).stem}{SUFFIX}")
+        raise DetError(f"--out {out}: a proposals file is in safetensors format; name it {Path(out).stem}{SUFFIX}")
     from det_core.data.proposals_file import write_proposals
     from det_core.engine.checkpoint import load_detector, read_header, weights_file
     from det_core.engine.dataset_proposals import propose
@@ -99,7 +99,7 @@ def command(
 
 
 def _check_head(recipe: Recipe, file: Path) -> None:
-    """DetError unless the recipe's detector proposes boxes."""
+    """Raise DetError if the recipe's detector has no proposal head."""
     head = recipe.detector.dense_head
     if not isinstance(head, ProposalHeadConfig):
         kind = "no dense_head" if head is None else f"a dense_head of type {head.type!r}, which proposes no boxes"
@@ -109,7 +109,7 @@ def _check_head(recipe: Recipe, file: Path) -> None:
 
 
 def _counts(found: list[ImageProposals]) -> str:
-    """How many there are, of how many images."""
+    """The number of images and proposals, as text."""
     counts = [len(image.boxes) for image in found]
     each = f", {sum(counts) / len(counts):.1f} per image ({min(counts)} to {max(counts)})" if counts else ""
     return f"{len(counts)} images, {sum(counts)} proposals{each}"

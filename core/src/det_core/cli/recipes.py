@@ -1,4 +1,4 @@
-"""`det-core recipes`: the zoo, one recipe whole, and the schema of all."""
+"""`det-core recipes`: list recipes, show a recipe, and print the JSON Schema."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ COSTS = ("params M", "GFLOPs")
 
 
 @click.group(name="recipes", invoke_without_command=True)
-@click.option("--model", help="Only the recipes of one model, such as mask-rcnn.")
+@click.option("--model", help="Only recipes of this model, such as mask-rcnn.")
 @click.option("--find", "words", multiple=True, metavar="TEXT", help="Only names with this text; may be repeated.")
 @click.option("--dataset", help="Only recipes with figures on this data set, such as voc.")
-@click.option("--cost", is_flag=True, help="Also build each: parameters, and GFLOPs of one image at test.")
+@click.option("--cost", is_flag=True, help="Also build each detector; show parameters and GFLOPs of one test image.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_context
 def command(
@@ -57,8 +57,8 @@ def _model(entry: RecipeEntry) -> str:
 def _chosen(
     entries: list[RecipeEntry], model: str | None, words: tuple[str, ...], dataset: str | None
 ) -> list[RecipeEntry]:
-    _known("of model", model, {_model(e) for e in entries})
-    _known("on data set", dataset, {e.published.dataset for e in entries if e.published})
+    _check_known("of model", model, {_model(e) for e in entries})
+    _check_known("on data set", dataset, {e.published.dataset for e in entries if e.published})
     chosen = [
         e
         for e in entries
@@ -68,18 +68,18 @@ def _chosen(
     ]
     if entries and not chosen:
         what = [f"--model {model}"] * (model is not None) + [f"--dataset {dataset}"] * (dataset is not None)
-        raise PluginError(f"no recipe fits {' '.join([*what, *(f'--find {w}' for w in words)])}; ask for less")
+        raise PluginError(f"no recipe matches {' '.join([*what, *(f'--find {w}' for w in words)])}; remove an option")
     return chosen
 
 
-def _known(what: str, value: str | None, there: set[str]) -> None:
-    if value is not None and value not in there:
-        hint = nearest(value, sorted(there)) or f"; available: {', '.join(sorted(there)) or 'none'}"
+def _check_known(what: str, value: str | None, known: set[str]) -> None:
+    if value is not None and value not in known:
+        hint = nearest(value, sorted(known)) or f"; available: {', '.join(sorted(known)) or 'none'}"
         raise PluginError(f"no recipes {what} {value!r}{hint}")
 
 
 def _cost(entry: RecipeEntry) -> dict[str, Any] | None:
-    """Parameters and FLOPs as plain data; None for a recipe that needs what is not installed."""
+    """Parameters and FLOPs as plain data; None for a recipe with missing requirements."""
     if entry.missing():
         return None
     from det_core.engine.detector_cost import recipe_cost
@@ -104,7 +104,7 @@ def _plain(entry: RecipeEntry) -> dict[str, Any]:
 
 def _show(entries: list[RecipeEntry], costs: dict[str, dict[str, Any] | None]) -> None:
     if not entries:
-        click.echo("no recipes: no installed plugin brings any (`det-core plugins`)")
+        click.echo("no recipes: no installed plugin provides any (`det-core plugins`)")
         return
     for model in dict.fromkeys(_model(e) for e in entries):
         _show_model(model, [e for e in entries if _model(e) == model], costs)
@@ -114,11 +114,11 @@ def _show(entries: list[RecipeEntry], costs: dict[str, dict[str, Any] | None]) -
     sizes = sorted({c["size"] for c in costs.values() if c is not None})
     if sizes:
         shown = " or ".join(f"{height}x{width}" for height, width in sizes)
-        click.echo(f"GFLOPs: of one image of {shown} at test, two for each product that is summed; counted here")
+        click.echo(f"GFLOPs: of one test image of {shown}, two per multiply-add; computed by det")
 
 
 def _show_model(model: str, entries: list[RecipeEntry], costs: dict[str, dict[str, Any] | None]) -> None:
-    """What most of a model's recipes are stands above their table once, so that a row fits a line."""
+    """Print the table of a model's recipes, with their most common summary above it, so that a row fits a line."""
     ((common, times),) = Counter(e.summary for e in entries).most_common(1)
     common = common if times > 1 else ""
     if common:
@@ -152,11 +152,11 @@ def _show_sources(published: list[Published]) -> None:
     if any(figure(p, key) for p in published for key in ("memory_gb", "train_s_per_iter", "inference_fps")):
         click.echo("GB of memory per GPU and seconds per step in training, images per second at test")
     if any("(" in figure(p, key) for p in published for key in FIGURES):
-        click.echo("in brackets: re-runs under the conventions that these recipes follow")
+        click.echo("in brackets: re-runs with the conventions of these recipes")
 
 
 def figure(published: Published | None, key: str) -> str:
-    """A published figure, and in brackets that of its later re-run."""
+    """A published figure, and the figure of its later re-run in brackets."""
     value, modern = (getattr(published, name, None) for name in (key, f"modern_{key}"))
     digits = 2 if key == "train_s_per_iter" else 1
     shown = "" if value is None else f"{value:.{digits}f}"
@@ -164,7 +164,7 @@ def figure(published: Published | None, key: str) -> str:
 
 
 def _notes(entry: RecipeEntry, common: str) -> str:
-    """What sets a recipe apart; of its summary only what the `common` one does not say."""
+    """The notes on a recipe; of its summary only what differs from the `common` one."""
     notes = [word for word, holds in (("default", entry.default), ("demo", entry.demo)) if holds]
     own = entry.summary
     if common:
@@ -179,7 +179,7 @@ def _notes(entry: RecipeEntry, common: str) -> str:
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value, as in training.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of YAML.")
 def show(name: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Print the whole of a recipe (a name, or a file with what it extends); `train --config` takes it back."""
+    """Print a complete recipe, given its name or a file. `train --config` reads the output."""
     recipe = load_recipe(name, overrides)
     if as_json:
         print_json(recipe.to_plain())
@@ -189,5 +189,5 @@ def show(name: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
 @command.command()
 def schema() -> None:
-    """Print the JSON Schema of recipe files, for an editor's completion."""
+    """Print the JSON Schema of recipe files, for completion in editors."""
     print_json(recipe_schema())

@@ -1,4 +1,4 @@
-"""`det-core test`."""
+"""`det-core test`: evaluate a checkpoint."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def command(
     score_threshold: float | None,
     max_detections: int | None,
 ) -> None:
-    """Evaluate a checkpoint on its validation data: the metrics as a table, and as JSON."""
+    """Evaluate a checkpoint on its validation data. Prints a table of metrics; --json also writes them to a file."""
     from det_core.engine.checkpoint import load_detector, read_header, weights_file, write_text
     from det_core.engine.distributed import join, leave
     from det_core.engine.evaluate import evaluate
@@ -75,7 +75,7 @@ def command(
 
 
 def _plain(metrics: dict[str, float], per_class: dict[str, dict[str, float]]) -> dict[str, object]:
-    """Metrics as JSON holds them: null where there was nothing to measure."""
+    """Metrics for JSON: null replaces nan."""
 
     def numbers(values: dict[str, float]) -> dict[str, float | None]:
         return {name: value if math.isfinite(value) else None for name, value in values.items()}

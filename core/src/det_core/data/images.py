@@ -85,13 +85,13 @@ def open_file(path: str | Path) -> ImageFile.ImageFile:
         return Image.open(path, formats=FORMATS)
 
 
-def size_problem(found: tuple[int, int], said: tuple[int, int], source: str | Path) -> str:
+def size_problem(found: tuple[int, int], annotated: tuple[int, int], source: str | Path) -> str:
     """The problem if an image's (height, width) differs from that of its annotations, or ""."""
-    if found == said:
+    if found == annotated:
         return ""
     return (
         f"the image is {found[1]}x{found[0]} pixels (with its EXIF orientation), but {source} says "
-        f"{said[1]}x{said[0]}; correct the sizes, or the image's orientation"
+        f"{annotated[1]}x{annotated[0]}; correct the sizes, or the image's orientation"
     )
 
 

@@ -165,19 +165,19 @@ class _Reading:
         self, entry: _Entry, annotation: VocAnnotation, found: tuple[int, int] | None
     ) -> tuple[tuple[int, int], list[VocObject]]:
         """The size and valid objects of an annotation, for an image of size `found`."""
-        said, problems = size_of(annotation)
-        if not problems and found is not None and found != said:
+        annotated, problems = size_of(annotation)
+        if not problems and found is not None and found != annotated:
             line = annotation.top.texts["size"].line
-            problems = [f"line {line}: {size_problem(found, said, '`size`')}"]
+            problems = [f"line {line}: {size_problem(found, annotated, '`size`')}"]
         elif problems and found is not None:
             problems[-1] += f" (the image is {found[1]}x{found[0]} pixels)"
         objects: list[VocObject] = []
         if not problems or found is not None:  # otherwise the size is unknown
-            objects, more = objects_of(annotation, found or said, self.corners)
+            objects, more = objects_of(annotation, found or annotated, self.corners)
             problems += more
         for problem in problems:
             self._note(entry.annotation, problem, entry.number)
-        return said, [o for o in objects if self._is_known(entry, o)]
+        return annotated, [o for o in objects if self._is_known(entry, o)]
 
     def _is_known(self, entry: _Entry, found: VocObject) -> bool:
         if self.classes is None or found.name in self.classes:

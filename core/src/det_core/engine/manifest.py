@@ -24,7 +24,7 @@ def write_manifest(folder: Path) -> None:
 
 
 def check_file(file: Path) -> None:
-    """Compare a file with the manifest beside it, if there is one.
+    """Compare a file with the manifest in its folder, if there is one.
 
     Raises:
         DamagedError: if the file or the manifest is damaged, or the manifest does not list the file.

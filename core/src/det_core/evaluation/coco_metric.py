@@ -1,7 +1,7 @@
-"""COCO's metrics, computed by pycocotools or, where installed, faster-coco-eval.
+"""COCO's metrics, computed with pycocotools or, if installed, faster-coco-eval.
 
 Letters: T IoU thresholds (.50:.05:.95), R recall levels, K classes, A area ranges (all, small, medium, large), M
-limits on detections per image, n detections of an image. Metrics are fractions; nan where there is no ground truth.
+limits on detections per image, n detections of an image. Metrics are fractions; nan without ground truth.
 """
 
 from __future__ import annotations

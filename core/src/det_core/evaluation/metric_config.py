@@ -49,7 +49,7 @@ class CocoEvaluatorConfig(EvaluatorConfig):
         return tuple(sorted({limit for limit in (1, 10, self.max_detections) if limit <= self.max_detections}))
 
     def build(self, dataset: DetectionDataset) -> Evaluator:
-        """The evaluator for a data set; DataError if the set has no masks and `mask` is asked for."""
+        """The evaluator for a data set; DataError if `kinds` has `mask` and the data set has no masks."""
         from det_core.evaluation.coco_metric import CocoEvaluator
 
         return CocoEvaluator(self, dataset)

@@ -92,6 +92,10 @@ class Report:
     mismatch: tuple[str, ...]
     useless: str
 
+    def has_problems(self) -> bool:
+        """Whether something is to be corrected before training."""
+        return bool(self.bad or self.mismatch or self.useless)
+
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, for JSON."""
         return attrs.asdict(
@@ -294,7 +298,7 @@ def _parts(report: Report) -> list[str | Table | list[str]]:
         parts.append(["Categories differ between the splits:", *listing(report.mismatch)])
     if report.useless:
         parts.append([report.useless])
-    if not report.bad and not report.mismatch and not report.useless:
+    if not report.has_problems():
         parts.append("No problems found.")
     return parts
 

@@ -1,1 +1,1 @@
-"""For tests of plugins: contract checks, tiny inputs, box formulas, a pooling layer that echoes, isolated plugins."""
+"""Helpers for tests of plugins: contract checks, tiny inputs, box formulas, an echo pooling layer, isolated plugins."""

@@ -1,6 +1,6 @@
-"""Formulas of boxes, written out plainly: what a test computes by hand, to compare with the results of a part.
+"""Simple formulas for boxes, with which tests compute expected results.
 
-They share no code with `det_core.boxes`. Boxes are xyxy; letters: A, B, n boxes. Any floating-point dtype is kept.
+They share no code with `det_core.boxes`. Letters: A, B, n boxes. Boxes are xyxy; results have their dtype.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def encode(boxes: Tensor, targets: Tensor, stds: Tensor) -> Tensor:
-    """Deltas (n, 4) that move boxes (n, 4) onto targets (n, 4): dx, dy, dw, dh, divided by stds (4,)."""
+    """Deltas (n, 4) that transform boxes (n, 4) into targets (n, 4): dx, dy, dw, dh, divided by stds (4,)."""
     size, target_size = boxes[:, 2:] - boxes[:, :2], targets[:, 2:] - targets[:, :2]
     shift = ((targets[:, 2:] + targets[:, :2]) - (boxes[:, 2:] + boxes[:, :2])) / 2
     return torch.cat([shift / size, (target_size / size).log()], 1) / stds
 
 
 def decode(boxes: Tensor, deltas: Tensor, stds: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes (n, 4) moved by deltas (n, 4) times stds (4,), clipped to an image of this (height, width)."""
+    """Boxes (n, 4) transformed by deltas (n, 4) times stds (4,), clipped to an image of this (height, width)."""
     extent, middle, deltas = boxes[:, 2:] - boxes[:, :2], (boxes[:, 2:] + boxes[:, :2]) / 2, deltas * stds
     middle, half = middle + deltas[:, :2] * extent, extent * deltas[:, 2:].exp() / 2
     limit = torch.tensor([size[1], size[0]] * 2)

@@ -1,9 +1,9 @@
-"""What every part of a detector must hold, as functions that a plugin's tests call.
+"""Contract checks for the tests of plugins.
 
-`check_backbone(MyConfig())` and its like build a part, at two class counts where it has any, and raise AssertionError
-that says which contract is broken and how. `check_plugin("my_plugin")` looks at all that an installed plugin brings.
+`check_backbone(MyConfig())` etc. build a part, with two class counts if it has classes, and raise AssertionError with
+the broken contract. `check_plugin("my_plugin")` checks everything that an installed plugin provides.
 
-Letters: N images, R regions, K foreground classes. Inputs are small and made from fixed seeds; all runs on the CPU.
+Letters: N images, R regions, K foreground classes. Inputs are small, from fixed seeds, on the CPU.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ from det_core.testing.tiny_inputs import (
 CLASS_COUNTS = (3, 5)
 
 
-# one function per slot
+# One function per slot
 
 
 def check_backbone(config: BackboneConfig) -> None:
-    """Spec, gradients, autocast, save and load, configuration, import-lightness of a backbone."""
+    """Check the spec, gradients, autocast, save and load, configuration and light import of a backbone."""
     check_config(config)
     batch = make_batch()
 
@@ -72,7 +72,7 @@ def check_backbone(config: BackboneConfig) -> None:
 
 
 def check_neck(config: NeckConfig, inputs: FeatureSpec = STAGES) -> None:
-    """Spec, gradients, autocast, save and load, configuration, import-lightness of a neck."""
+    """Check the spec, gradients, autocast, save and load, configuration and light import of a neck."""
     check_config(config)
     batch = make_batch()
     features = make_features(inputs, batch)
@@ -89,7 +89,7 @@ def check_neck(config: NeckConfig, inputs: FeatureSpec = STAGES) -> None:
 
 
 def check_roi_pool(config: RoIPoolConfig, inputs: FeatureSpec = PYRAMID) -> None:
-    """Spec, no regions, gradients to the features, save and load of a RoI pooling layer."""
+    """Check the spec, empty input, gradients, save and load of a RoI pooling layer."""
     check_config(config)
     batch = make_batch()
     features = make_features(inputs, batch)
@@ -108,7 +108,7 @@ def check_roi_pool(config: RoIPoolConfig, inputs: FeatureSpec = PYRAMID) -> None
 
 
 def check_trunk(config: TrunkConfig, inputs: RegionSpec = REGIONS) -> None:
-    """Spec, no regions, gradients, autocast, save and load of a RoI head's shared stage."""
+    """Check the spec, empty input, gradients, autocast, save and load of a RoI head's shared stage."""
     check_config(config)
 
     def build() -> nn.Module:
@@ -124,7 +124,7 @@ def check_trunk(config: TrunkConfig, inputs: RegionSpec = REGIONS) -> None:
 
 
 def check_box_head(config: BoxHeadConfig, inputs: RegionSpec = REGIONS) -> None:
-    """Shapes (no regions too), class counts, gradients, autocast, save and load of a box head."""
+    """Check the shapes (also of empty input), class counts, gradients, autocast, save and load of a box head."""
     check_config(config)
     for k in CLASS_COUNTS:
         module = _built(partial(config.build, inputs, k))
@@ -142,7 +142,7 @@ def check_box_head(config: BoxHeadConfig, inputs: RegionSpec = REGIONS) -> None:
 
 
 def check_mask_head(config: MaskHeadConfig, inputs: RegionSpec = REGIONS) -> None:
-    """Shapes (no regions too), class counts, gradients, autocast, save and load of a mask head."""
+    """Check the shapes (also of empty input), class counts, gradients, autocast, save and load of a mask head."""
     check_config(config)
     for k in CLASS_COUNTS:
         module = _built(partial(config.build, inputs, k))
@@ -157,7 +157,7 @@ def check_mask_head(config: MaskHeadConfig, inputs: RegionSpec = REGIONS) -> Non
 
 
 def check_dense_head(config: DenseHeadConfig, inputs: FeatureSpec = PYRAMID) -> None:
-    """Losses with and without objects, detections, proposals, class counts, autocast, save and load of a dense head."""
+    """Check the losses with and without objects, detections, proposals, class counts, autocast, save and load."""
     check_config(config)
     config.check(inputs)
     batch = make_batch()
@@ -178,7 +178,7 @@ def check_dense_head(config: DenseHeadConfig, inputs: FeatureSpec = PYRAMID) -> 
 
 
 def check_roi_head(config: RoIHeadConfig, inputs: FeatureSpec = PYRAMID) -> None:
-    """Losses with and without objects, detections, class counts, autocast, save and load of a RoI head."""
+    """Check the losses with and without objects, detections, class counts, autocast, save and load of a RoI head."""
     check_config(config)
     config.check(inputs)
     batch = make_batch()
@@ -207,10 +207,10 @@ def check_roi_head(config: RoIHeadConfig, inputs: FeatureSpec = PYRAMID) -> None
 
 
 def check_detector(config: DetectorConfig) -> None:
-    """A whole detector: losses with and without objects, detections, class counts, autocast, save and load."""
+    """Check the losses with and without objects, detections, class counts, autocast, save and load of a detector."""
     _check_round_trip(config)
     batch = make_batch()
-    if config.dense_head is None:  # its proposals come with the data
+    if config.dense_head is None:  # the data provide the proposals
         proposals = make_proposals(batch, make_targets(batch, 3))
         batch = attrs.evolve(batch, proposals=tuple(proposals))
     for k in CLASS_COUNTS:
@@ -228,7 +228,7 @@ def check_detector(config: DetectorConfig) -> None:
 
 
 def check_backward(module: nn.Module, losses: Losses) -> dict[str, float]:
-    """The values of the losses, after a backward pass that must give each trainable parameter a finite gradient."""
+    """Check that a backward pass gives every trainable parameter a finite gradient; returns the losses' values."""
     values = {name: term.value() for name, term in losses.items()}
     for name, value in values.items():
         _check_finite(module, [value], f"loss {name!r}")
@@ -237,7 +237,7 @@ def check_backward(module: nn.Module, losses: Losses) -> dict[str, float]:
 
 
 def check_component(config: Component) -> None:
-    """The checks of the component's slot; for slots without a check of their own, those of its configuration."""
+    """Run the check of the component's slot, or `check_config` for slots without a check."""
     checks: dict[type[Component], Callable[[Any], None]] = {
         BackboneConfig: check_backbone,
         NeckConfig: check_neck,
@@ -253,10 +253,10 @@ def check_component(config: Component) -> None:
 
 
 def check_plugin(name: str, *, build: bool = True) -> None:
-    """All of an installed plugin: it loads whole and without torch, its components and recipes hold their contracts.
+    """Check an installed plugin: it loads completely and without torch, and its components and recipes are valid.
 
-    Components whose configuration needs no arguments are built and checked by slot (not where `build` is false);
-    give the others to `check_component` yourself.
+    Components whose configuration needs no arguments are built and checked by slot, unless `build` is False. Check the
+    others with `check_component`.
     """
     manager = plugin_manager()
     assert any(name in (p.name, p.distribution) for p in manager.plugins), (
@@ -286,7 +286,9 @@ def _entry_module(state: PluginState) -> str:
 
 def _check_component_class(cls: type[Component], *, build: bool) -> None:
     undocumented = [f.name for f in fields_of(cls) if not f.metadata.get("doc")]
-    assert not undocumented, f"{cls.__name__}: fields without a doc: {', '.join(undocumented)}; declare them with det_core.settings.setting"
+    assert not undocumented, (
+        f"{cls.__name__}: fields without a doc: {', '.join(undocumented)}; declare them with det_core.settings.setting"
+    )
     assert cls.__dict__.get("__doc__"), f"{cls.__name__} has no docstring; `recipes schema` shows its first paragraph"
     check_import_light(cls.__module__)
     if all(f.default is not attrs.NOTHING for f in fields_of(cls)):
@@ -304,15 +306,15 @@ def _check_recipes(entries: Iterable[RecipeEntry]) -> None:
         recipe = entry.make()
         assert isinstance(recipe, Recipe), f"recipe {entry.name!r}: make() gives {type(recipe).__name__}, not a Recipe"
         assert recipe.name == entry.name, f"recipe {entry.name!r}: make() names it {recipe.name!r}"
-        assert recipe.published == entry.published, f"recipe {entry.name!r}: its entry and it differ in `published`"
+        assert recipe.published == entry.published, f"recipe {entry.name!r}: `published` differs from its entry's"
         _check_round_trip(recipe)
 
 
-# configurations
+# Configurations
 
 
 def check_config(config: Component) -> None:
-    """A configuration is frozen, goes through YAML unchanged, and its module imports neither torch nor numpy."""
+    """Check that a configuration is frozen and unchanged by YAML, and that its module imports no torch or numpy."""
     _check_round_trip(config)
     fields = [f.name for f in fields_of(type(config))]
     if fields:
@@ -328,14 +330,14 @@ def check_config(config: Component) -> None:
 def _check_round_trip(config: object) -> None:
     plain = unstructure(config)
     again = structure(parse_yaml(to_yaml(plain), "round trip"), type(config))
-    assert again == config, f"{_who(config)}: through YAML it becomes {again!r}"
+    assert again == config, f"{_who(config)}: writing and reading YAML changes it to {again!r}"
 
 
 _LIGHT: set[str] = set()
 
 
 def check_import_light(module: str) -> None:
-    """Importing this module, in a fresh process, imports neither torch nor numpy."""
+    """Check that importing a module, in a new process, imports neither torch nor numpy."""
     if module in _LIGHT:
         return
     code = f"import sys, {module}; print(*sorted({{'torch', 'numpy'}} & set(sys.modules)))"
@@ -350,7 +352,7 @@ def check_import_light(module: str) -> None:
     _LIGHT.add(module)
 
 
-# the contracts
+# Contracts
 
 
 def _who(config: object) -> str:
@@ -364,7 +366,7 @@ def _equal(config: object, what: str, found: object, expected: object) -> None:
 
 
 def _built(build: Callable[[], Any], seed: int = 0) -> Any:
-    """A module whose random initial weights come from the seed; in training mode."""
+    """A module in training mode, with initial weights from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build().train()
@@ -379,7 +381,7 @@ def _rois(proposals: Sequence[Tensor]) -> Tensor:
 
 
 def _check_spec(config: object, stated: object, built: object) -> None:
-    assert built == stated, f"{_who(config)}: the configuration says {stated}, the module's `out` is {built}"
+    assert built == stated, f"{_who(config)}: the configuration gives {stated}, but the module's `out` is {built}"
 
 
 def _check_maps(config: Component, spec: FeatureSpec, module: Any, maps: list[Tensor], batch: Batch) -> None:
@@ -395,7 +397,7 @@ def _check_maps(config: Component, spec: FeatureSpec, module: Any, maps: list[Te
 def _check_module(
     config: object, build: Callable[[], nn.Module], run: Callable[[Any], object], may_be_empty: Tensor | None = None
 ) -> None:
-    """Gradients (with no input rows too, where that can happen), autocast, save and load of a module without losses."""
+    """Check gradients (also for an empty input, if given), autocast, save and load of a module without losses."""
     module = _built(build)
     _check_gradients(config, module, _total(_tensors(run(module))), "a sum of its outputs")
     if may_be_empty is not None:
@@ -408,7 +410,7 @@ def _check_module(
 
 
 def _check_losses(config: object, module: nn.Module, losses: Callable[[bool], Losses]) -> None:
-    """Finite terms, and a finite gradient to every parameter: with objects, without, and under autocast."""
+    """Check that losses and gradients of all parameters are finite: with objects, without, and under autocast."""
     for empty in (False, True):
         where = "a batch without objects" if empty else "a batch with objects"
         _check_terms(config, module, losses(empty), where)
@@ -473,21 +475,21 @@ def _check_proposals(config: object, head: ProposalHead[Any], outputs: object, b
         proposals = head.proposals(outputs, batch, limits)
         _equal(config, "number of proposal lists", len(proposals), len(batch))
         for boxes in proposals:
-            assert len(boxes) <= limit, f"{_who(config)}: {len(boxes)} proposals, though at most {limit} were asked for"
+            assert len(boxes) <= limit, f"{_who(config)}: {len(boxes)} proposals, expected at most {limit}"
             _equal(config, "width of proposals", tuple(boxes.shape[1:]), (4,))
-            assert not boxes.requires_grad, f"{_who(config)}: proposals carry a gradient; detach them"
+            assert not boxes.requires_grad, f"{_who(config)}: proposals require a gradient; detach them"
 
 
 def _check_class_dependent(config: object, build: Callable[[int], nn.Module]) -> None:
-    """`class_dependent()` names exactly the weights whose shapes differ between two class counts."""
+    """Check that `class_dependent()` names exactly the weights whose shapes depend on the class count."""
     few, many = (_built(partial(build, k)).state_dict() for k in CLASS_COUNTS)
-    assert few.keys() == many.keys(), f"{_who(config)}: the class count changes which weights there are"
+    assert few.keys() == many.keys(), f"{_who(config)}: the names of the weights depend on the class count"
     differing = {name for name in few if few[name].shape != many[name].shape}
     declared = set(_declared(_built(partial(build, CLASS_COUNTS[0]))))
     missed, extra = sorted(differing - declared), sorted(declared - differing)
-    assert not missed, f"{_who(config)}: class_dependent() leaves out {', '.join(missed)}"
+    assert not missed, f"{_who(config)}: class_dependent() lacks {', '.join(missed)}"
     assert not extra, (
-        f"{_who(config)}: class_dependent() names {', '.join(extra)}, which the class count does not change"
+        f"{_who(config)}: class_dependent() names {', '.join(extra)}, which do not depend on the class count"
     )
 
 
@@ -502,7 +504,7 @@ def _declared(module: nn.Module) -> Iterator[str]:
 
 
 def _check_saving(config: object, build: Callable[[], nn.Module], run: Callable[[Any], object]) -> None:
-    """Weights written and read into a module with other initial weights give the same outputs."""
+    """Check that saved weights, loaded into a module with other initial weights, give the same outputs."""
     first, second = _built(build, seed=1).eval(), _built(build, seed=2).eval()
     file = io.BytesIO()
     torch.save(first.state_dict(), file)
@@ -511,11 +513,11 @@ def _check_saving(config: object, build: Callable[[], nn.Module], run: Callable[
     with torch.no_grad():
         one, two = _tensors(run(first)), _tensors(run(second))
     same = len(one) == len(two) and all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
-    assert same, f"{_who(config)}: after saving and loading its weights, the outputs differ; something is not saved"
+    assert same, f"{_who(config)}: the outputs differ after saving and loading its weights; some state is not saved"
 
 
 def _tensors(value: object) -> list[Tensor]:
-    """All tensors in an output: a tensor, or sequences, mappings and attrs objects of them."""
+    """All tensors in a tensor, sequence, mapping or attrs object, at any depth."""
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, Mapping):
@@ -527,5 +529,5 @@ def _tensors(value: object) -> list[Tensor]:
 
 
 def _total(tensors: Iterable[Tensor]) -> Tensor:
-    """A sum of squares of all floating-point tensors: each element has its own gradient, also behind a norm."""
+    """A sum of squares and values of all floating-point tensors, whose gradient is not zero behind a norm."""
     return sum((t.float().square().sum() + t.float().sum() for t in tensors if t.is_floating_point()), torch.zeros(()))

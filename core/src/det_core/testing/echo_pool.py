@@ -1,4 +1,4 @@
-"""A RoI pooling layer that shows what it was asked to pool."""
+"""A RoI pooling layer that returns its RoIs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from det_core.specs import RegionSpec
 
 
 class EchoPool(RoIPool):
-    """Returns the rois (R, 5) as regions (R, 5, 1, 1), so that a test sees which boxes the next part gets."""
+    """Returns the rois (R, 5) as regions (R, 5, 1, 1), so that a test can check which boxes the next part receives."""
 
     out = RegionSpec(channels=5, size=(1, 1))
 

@@ -1,4 +1,4 @@
-"""A plugin manager isolated from what is installed, and plugins made on the spot."""
+"""A plugin manager isolated from installed plugins, and plugins defined in tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def make_plugin(name: str, **hooks: Callable[..., object]) -> types.ModuleType:
-    """A module named `name` whose hook implementations are `hooks`, as a plugin's `hooks.py` would have them.
+    """A module named `name` with hook implementations, like a plugin's `hooks.py`.
 
     Example: `make_plugin("mine", det_backbones=lambda: [MyBackboneConfig])`.
     """
@@ -27,7 +27,7 @@ def make_plugin(name: str, **hooks: Callable[..., object]) -> types.ModuleType:
 
 
 def entry_point(plugin: object, name: str = "", distribution: str = "", version: str = "1.0") -> EntryPoint:
-    """An installed plugin, as the manager sees one; an exception in the place of a plugin is raised on import."""
+    """The entry point of a plugin. If `plugin` is an exception, loading the entry point raises it."""
     name = name or getattr(plugin, "__name__", type(plugin).__name__).rpartition(".")[2]
 
     def load() -> object:
@@ -40,9 +40,9 @@ def entry_point(plugin: object, name: str = "", distribution: str = "", version:
 
 @contextmanager
 def isolated_manager(*plugins: object, choice: str | None = None) -> Iterator[PluginManager]:
-    """Inside, `plugin_manager()` knows these plugins alone: modules or objects with hooks, or what `entry_point` gives.
+    """Make `plugin_manager()` return a manager with only these plugins, and restore the old one at the end.
 
-    `choice` is what the environment variable DET_PLUGINS would say. The manager from before comes back at the end.
+    plugins: modules or objects with hooks, or results of `entry_point`. choice: the value of DET_PLUGINS.
     """
     points = [p if isinstance(p, tuple) else entry_point(p) for p in plugins]
     manager = PluginManager(points, choice=choice)
@@ -54,7 +54,7 @@ def isolated_manager(*plugins: object, choice: str | None = None) -> Iterator[Pl
 
 
 def stub_config(cls: type[T]) -> type[T]:
-    """A `configclass` for tests of what surrounds it: methods of its slot that it does not define raise when called."""
+    """A `configclass` for tests of its environment: abstract methods that it does not define raise when called."""
     for name in getattr(cls, "__abstractmethods__", ()):
         setattr(cls, name, _undefined(f"{cls.__name__}.{name}()"))
     return configclass(abc.update_abstractmethods(cls))

@@ -1,4 +1,4 @@
-"""Tiny batches, targets, feature maps and proposals for tests of a part, from fixed seeds and on the CPU.
+"""Tiny batches, targets, feature maps and proposals for tests, from fixed seeds, on the CPU.
 
     batch = make_batch()
     targets = random_targets(batch, counts=(3, 0))
@@ -35,7 +35,7 @@ def make_batch(
     """`count` random images (N, 3, *size); the last is padded, with a valid size of `last_size`.
 
     By default the last image is 16 pixels lower and 32 narrower than the others. `scale` is the (y, x) factor from
-    original to network pixels; the key's index and `image_id` are the position in the batch.
+    original to network pixels. The key's index and `image_id` are the index in the batch.
     """
     images = torch.randn(count, 3, *size, generator=_generator(seed))
     sizes = [size] * (count - 1) + [last_size or (size[0] - 16, size[1] - 32)]
@@ -43,7 +43,7 @@ def make_batch(
 
 
 def blank_batch(height: int, width: int, count: int = 1, *, scale: tuple[float, float] = (1.0, 1.0)) -> Batch:
-    """`count` images of zeros (N, 3, height, width) without padding, for results that are computed by hand.
+    """`count` images of zeros (N, 3, height, width) without padding, for expected results computed by hand.
 
     `scale` is the (y, x) factor from original to network pixels.
     """
@@ -54,8 +54,8 @@ def blank_batch(height: int, width: int, count: int = 1, *, scale: tuple[float, 
 def make_targets(batch: Batch, num_classes: int, *, empty: bool = False) -> list[Targets]:
     """Two overlapping objects in every image of the batch, or none (`empty`).
 
-    Boxes (n, 4), labels (n,), masks (n, h, w) that fill the boxes, and a semantic map (h, w) whose upper half is
-    class 0 and the rest `UNLABELLED`.
+    They have boxes (n, 4), labels (n,), masks (n, h, w) that fill the boxes, and a semantic map (h, w) with class 0 in
+    the upper half and `UNLABELLED` below.
     """
     targets = []
     for row, info in enumerate(batch.infos):
@@ -73,11 +73,11 @@ def make_targets(batch: Batch, num_classes: int, *, empty: bool = False) -> list
 def random_targets(
     batch: Batch, counts: Sequence[int], num_classes: int = 3, *, semantic_background: int | None = None
 ) -> list[Targets]:
-    """Objects at random places: `counts[i]` of them in image i, with sides of 12 to 36 pixels.
+    """Objects at random positions: `counts[i]` in image i, with sides of 12 to 36 pixels.
 
-    Boxes (n, 4), labels (n,) 0, 1, 2, ... modulo `num_classes`, and masks (n, h, w) that fill the boxes. If
-    `semantic_background` is given, also a semantic map (h, w): objects have their label, the lowest 20 rows are
-    `UNLABELLED` outside of objects, and all else is this class.
+    They have boxes (n, 4), labels (n,) 0, 1, 2, ... modulo `num_classes`, and masks (n, h, w) that fill the boxes. If
+    `semantic_background` is given, they also have a semantic map (h, w): objects have their label, other pixels of the
+    lowest 20 rows are `UNLABELLED`, and the rest has this class.
     """
     generator, targets = _generator(2), []
     for info, count in zip(batch.infos, counts, strict=True):
@@ -96,7 +96,7 @@ def random_targets(
 
 
 def objects(*boxes: Sequence[float], label: int = 0) -> Targets:
-    """Targets with these boxes (n, 4), all of one class, and no masks; `objects()` are targets without objects."""
+    """Targets with boxes (n, 4) of one class, without masks. `objects()` has no objects."""
     return Targets(boxes=torch.tensor(boxes).float().view(-1, 4), labels=torch.full((len(boxes),), label))
 
 
@@ -109,7 +109,7 @@ def filled_masks(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def make_features(spec: FeatureSpec, batch: Batch, *, seed: int = 1) -> list[Tensor]:
-    """Random feature maps (N, C, ceil(H / stride), ceil(W / stride)) for the levels of `spec`."""
+    """Random feature maps (N, C, ceil(H / stride), ceil(W / stride)) of the levels of `spec`."""
     generator = _generator(seed)
     height, width = batch.padded_size
     return [
@@ -119,7 +119,7 @@ def make_features(spec: FeatureSpec, batch: Batch, *, seed: int = 1) -> list[Ten
 
 
 def make_proposals(batch: Batch, targets: Sequence[Targets]) -> list[Tensor]:
-    """Proposals (n + 12, 4) for each image: the objects' boxes moved by one pixel, then 12 random boxes."""
+    """Proposals (n + 12, 4) per image: the objects' boxes, shifted by one pixel, then 12 random boxes."""
     proposals = []
     for info, target in zip(batch.infos, targets, strict=True):
         h, w = info.size

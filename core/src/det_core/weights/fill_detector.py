@@ -15,9 +15,9 @@ from det_core.weights.translate_names import (
     backbone_names,
     backbone_parts,
     check_source,
+    current_names,
     detector_names,
     locate,
-    modern,
 )
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def import_weights(state_dict: Mapping[str, Any], *, source: str, detector: Dete
     if detector.config is None:
         raise WeightsError("the detector was not built from a configuration, so its parts' weight maps are unknown")
     check_source(source)
-    names = modern(source, state_dict)
+    names = current_names(source, state_dict)
     refuse_legacy(source, names, detector.config)
     parts = detector_names(source, detector.config, names)
     filling = _Filling(source, state_dict, names)
@@ -86,14 +86,14 @@ def import_backbone(
     if detector.config is None:
         raise WeightsError("the detector was not built from a configuration, so its parts' weight maps are unknown")
     check_source(source)
-    names = modern(source, state_dict)
+    names = current_names(source, state_dict)
     parts = backbone_names(detector.config)
     paths = [f"{path}." for path in backbone_parts(detector.config)]
     fresh = not_pretrained(detector)
     ours = {k: v for k, v in detector.state_dict().items() if k.startswith(tuple(paths)) and not k.startswith(fresh)}
     filling = _Filling(source, state_dict, names)
     values = filling.values(detector, ours, lambda key: locate(source, parts, key))
-    used = {filling.modern_name[k].partition(".")[0] for k in filling.filled}
+    used = {filling.current_name[k].partition(".")[0] for k in filling.filled}
 
     def unneeded(key: str) -> bool:
         return key.endswith(COUNTER) or key.startswith(CLASSIFIERS) or key.partition(".")[0] not in used
@@ -110,7 +110,7 @@ class _Filling:
     def __init__(self, source: str, state: Mapping[str, Any], names: Mapping[str, str]) -> None:
         self.source, self.state, self.names = source, state, names
         self.filled: dict[str, str] = {}  # det's key to the file's
-        self.modern_name: dict[str, str] = {}
+        self.current_name: dict[str, str] = {}
         self.changed: dict[str, str] = {}
         self.derived: list[str] = []
         self.ignored: list[str] = []
@@ -141,7 +141,7 @@ class _Filling:
                 self.problems.append(_mismatch(key, expected, theirs, raw, origin))
             if origin.change:
                 self.changed[key] = origin.change.note
-            self.filled[key], self.modern_name[key] = theirs, origin.name
+            self.filled[key], self.current_name[key] = theirs, origin.name
             values[key] = value
         return values
 
@@ -185,7 +185,7 @@ def class_count(state_dict: Mapping[str, Any], *, source: str, config: DetectorC
     """
     import torch
 
-    names = modern(source, state_dict)
+    names = current_names(source, state_dict)
     refuse_legacy(source, names, config)
     parts = detector_names(source, config, names)
     with torch.device("meta"):

@@ -78,7 +78,7 @@ def check_source(source: str) -> None:
         raise WeightsError(f"unknown source {source!r}; allowed: {', '.join(SOURCES)}")
 
 
-def holds_detector(source: str, keys: Iterable[str]) -> bool:
+def is_detector(source: str, keys: Iterable[str]) -> bool:
     """Whether the names are those of a whole detector, not only of a backbone."""
     check_source(source)
     return any(key.startswith("backbone.") for key in keys)
@@ -136,7 +136,7 @@ def backbone_parts(config: DetectorConfig) -> dict[str, Component]:
     return parts
 
 
-def modern(source: str, keys: Iterable[str]) -> dict[str, str]:
+def current_names(source: str, keys: Iterable[str]) -> dict[str, str]:
     """Maps the names in weight maps to those in the file, which may be older or have DDP's prefix `module.`."""
     keys = list(keys)
     wrapped = bool(keys) and all(key.startswith("module.") for key in keys)

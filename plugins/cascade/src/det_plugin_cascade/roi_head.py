@@ -58,8 +58,8 @@ class CascadeHead(RoIHead):
             boxes = stage.losses(outputs, sampled, targets)
             terms = {"cls": boxes.cls, "box": boxes.box}
             if self.needs_masks:
-                seen = positive_regions(features, sampled, regions, self.mask_roi_pool)
-                terms["mask"] = mask_term(self.mask_loss, self.mask_heads[number](seen), sampled, targets)
+                mask_inputs = positive_regions(features, sampled, regions, self.mask_roi_pool)
+                terms["mask"] = mask_term(self.mask_loss, self.mask_heads[number](mask_inputs), sampled, targets)
             losses |= self.chain.weighted_losses(number, terms)
             if number < len(stages) - 1:
                 proposals = stage.next_proposals(outputs, sampled, batch.infos)
@@ -84,8 +84,8 @@ def build_cascade_head(config: CascadeHeadConfig, features: FeatureSpec, num_cla
     """Build pooling and trunk once and the heads for each stage, from the features' spec."""
     mask_heads: list[MaskHead] = []
     if config.mask_head is not None:
-        seen = config.mask_regions(features)
-        mask_heads = [config.mask_head.build(seen, num_classes) for _ in config.stages]
+        mask_inputs = config.mask_regions(features)
+        mask_heads = [config.mask_head.build(mask_inputs, num_classes) for _ in config.stages]
     return CascadeHead(
         config,
         roi_pool=config.roi_pool.build(features),

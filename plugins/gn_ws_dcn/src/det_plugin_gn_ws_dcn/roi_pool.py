@@ -42,12 +42,12 @@ class LevelPool(nn.Module):
 
     def forward(self, features: Tensor, rois: Tensor) -> Tensor:
         """A map (N, C, H, W) and rois (R, 5) to (R, C, h, w)."""
-        seen = self._pool(features, rois, None).flatten(1)
+        plain = self._pool(features, rois, None).flatten(1)
         size = self.config.size
-        offset = self.offset_fc(seen).view(-1, 2, size, size)
+        offset = self.offset_fc(plain).view(-1, 2, size, size)
         pooled = self._pool(features, rois, offset)
         if self.config.modulated:
-            pooled = pooled * self.mask_fc(seen).view(-1, 1, size, size)
+            pooled = pooled * self.mask_fc(plain).view(-1, 1, size, size)
         return pooled
 
     def _pool(self, features: Tensor, rois: Tensor, offset: Tensor | None) -> Tensor:

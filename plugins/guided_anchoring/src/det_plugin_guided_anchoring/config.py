@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # The limit of a million is far above any predicted size, so shapes are not clipped.
 ANCHOR_CODER = DeltaCoderConfig(stds=(0.07, 0.07, 0.14, 0.14), max_ratio=1e-6)
-FEW = ProposalLimits(before_nms=2000, after_nms=300)  # fewer than for an RPN, because recall is higher
+PROPOSALS = ProposalLimits(before_nms=2000, after_nms=300)  # fewer than for an RPN, because recall is higher
 
 
 @configclass
@@ -57,7 +57,7 @@ class GuidedAnchorsConfig:
     )
     negative_weight: float = setting("weight of negative cells in the location loss", default=0.1, least=0)
     location_cells: int = setting(
-        "the location loss is divided by the number of cells of the batch over this", default=200, least=1
+        "the normaliser of the location loss is the number of cells of the batch over this", default=200, least=1
     )
     location_loss: FocalConfig = setting("location loss", default=FocalConfig())
     shape_assigner: MaxIoUAssignerConfig = setting(
@@ -69,7 +69,8 @@ class GuidedAnchorsConfig:
     )
     shape_loss: LossConfig = setting("shape loss, between anchors and objects", default=BoundedIoUConfig())
     allowed_border: int = setting(
-        "ignore cells in training whose approximate anchors all extend further than this outside the image (-1: none)",
+        "in training, ignore cells whose approximate anchors all extend more than this many pixels outside the image "
+        "(-1: none)",
         default=-1,
         least=-1,
     )
@@ -118,8 +119,8 @@ class GARPNConfig(RegionProposalConfig):
 
     type: ClassVar[str] = "ga_rpn"
 
-    train_limits: ProposalLimits = setting("numbers of proposals for training a RoI head", default=FEW)
-    test_limits: ProposalLimits = setting("numbers of proposals at test time", default=FEW)
+    train_limits: ProposalLimits = setting("numbers of proposals for training a RoI head", default=PROPOSALS)
+    test_limits: ProposalLimits = setting("numbers of proposals at test time", default=PROPOSALS)
     guided: GuidedAnchorsConfig = setting("locations and shapes of anchors", default=GuidedAnchorsConfig())
     coder: CoderConfig = setting("box regression targets", default=DeltaCoderConfig(stds=(0.07, 0.07, 0.11, 0.11)))
     box_loss: LossConfig = setting("box regression", default=SmoothL1Config(beta=1.0))

@@ -20,7 +20,7 @@ from det_core.model.dense_detection import assign_usable, dense_box_loss
 from det_core.structures import Batch, LossTerm, Targets
 from det_plugin_guided_anchoring.config import GuidedAnchorsConfig
 
-NEVER = 2.0  # above every IoU
+UNREACHABLE = 2.0  # above every IoU
 
 
 def assign_cells(approximate: Tensor, objects: Tensor, config: MaxIoUAssignerConfig) -> Assignment:
@@ -46,7 +46,9 @@ def assign_cells(approximate: Tensor, objects: Tensor, config: MaxIoUAssignerCon
     assigned[best < config.negative] = 0
     assigned = first.where(best >= config.positive, assigned)
     if config.low_quality:
-        taken, _ = det_ops.max_iou_assign(boxes, objects, NEVER, NEVER, config.min_positive, True, config.all_ties)
+        taken, _ = det_ops.max_iou_assign(
+            boxes, objects, UNREACHABLE, UNREACHABLE, config.min_positive, True, config.all_ties
+        )
         taken = taken.view(cells, each).amax(1)
         assigned = taken.where(taken > 0, assigned)
     return Assignment(assigned - 1)

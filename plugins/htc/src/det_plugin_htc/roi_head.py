@@ -134,10 +134,10 @@ class HTCHead(RoIHead):
 def build_htc_head(config: HTCHeadConfig, features: FeatureSpec, num_classes: int) -> HTCHead:
     """Build the head and its parts; ConfigError if the mask head is not a `HiddenMaskHead`."""
     assert config.mask_head is not None
-    seen = config.mask_regions(features)
+    mask_inputs = config.mask_regions(features)
     mask_heads: list[HiddenMaskHead] = []
     for _ in config.stages:
-        head = config.mask_head.build(seen, num_classes)
+        head = config.mask_head.build(mask_inputs, num_classes)
         if not isinstance(head, HiddenMaskHead):
             raise ConfigError.at(
                 "mask_head",
@@ -148,7 +148,8 @@ def build_htc_head(config: HTCHeadConfig, features: FeatureSpec, num_classes: in
     flows: list[nn.Module] = []
     if config.information_flow:
         flows = [
-            ConvNorm(head.hidden_channels, seen.channels, 1, conv=Conv2dConfig(), relu=True) for head in mask_heads[:-1]
+            ConvNorm(head.hidden_channels, mask_inputs.channels, 1, conv=Conv2dConfig(), relu=True)
+            for head in mask_heads[:-1]
         ]
     mask_pool = config.roi_pool if config.mask_roi_pool is None else config.mask_roi_pool
     return HTCHead(

@@ -63,12 +63,12 @@ class SemanticBranch(nn.Module):
 
         ValueError if the targets have no semantic map.
         """
-        whole = semantic_batch(targets, padded_size)
-        wanted = whole[:, :: self.config.stride, :: self.config.stride]  # top-left pixel of each cell
+        maps = semantic_batch(targets, padded_size)
+        labels = maps[:, :: self.config.stride, :: self.config.stride]  # top-left pixel of each cell
         logits = full_precision(outputs.logits)
-        total = F.cross_entropy(logits, wanted, ignore_index=UNLABELLED, reduction="sum")
+        total = F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum")
         unused = 0.0 * full_precision(outputs.embedding).sum()  # gives the embedding a gradient if no head uses it
-        return LossTerm(self.config.loss_weight * total + unused, float(wanted.numel()))
+        return LossTerm(self.config.loss_weight * total + unused, float(labels.numel()))
 
     def regions(self, outputs: SemanticOutputs, boxes: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(R, C, *size): regions of each image's boxes (n, 4) in order, averaged down if pooled at a larger size."""

@@ -26,13 +26,13 @@ def mask_term(loss: Loss, logits: Tensor, sampled: Sequence[SampledRegions], tar
     """
     labels = torch.cat([s.positive_labels for s in sampled])
     height, width = logits.shape[-2:]
-    wanted = torch.cat(
+    expected = torch.cat(
         [
             mask_targets(_masks_of(t), s.objects, s.positive, (height, width))
             for s, t in zip(sampled, targets, strict=True)
         ]
     )
-    term = loss(of_class(logits, labels), wanted, float(len(labels)))
+    term = loss(of_class(logits, labels), expected, float(len(labels)))
     return LossTerm(term.total / (height * width), term.count)
 
 

@@ -122,5 +122,5 @@ def objectness_loss(loss: Loss, scores: Tensor, sampled: Sequence[Sampled], coun
     """
     at = [torch.cat([s.positive, s.negative]) for s in sampled]
     logits = torch.cat([row[i] for row, i in zip(scores, at, strict=True)])
-    wanted = torch.cat([torch.cat([torch.ones_like(s.positive), torch.zeros_like(s.negative)]) for s in sampled])
-    return loss(logits, wanted, count)
+    labels = torch.cat([torch.cat([torch.ones_like(s.positive), torch.zeros_like(s.negative)]) for s in sampled])
+    return loss(logits, labels, count)

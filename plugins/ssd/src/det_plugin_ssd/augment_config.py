@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from det_core.contracts import Transform
 
 
-def _rising(ends: tuple[float, float]) -> str:
+def _check_range(ends: tuple[float, float]) -> str:
     """The problem of a range, or nothing."""
     return "" if ends[0] <= ends[1] else "the first value must be at most the second"
 
 
-def _ends(overlaps: tuple[float, ...]) -> str:
+def _check_overlaps(overlaps: tuple[float, ...]) -> str:
     """The problem of a list of IoUs, or nothing. Without a value of 1, drawing might never end."""
     return (
         "" if any(overlap >= 1 for overlap in overlaps) else "one value must be 1 or more, which keeps the image whole"
@@ -29,15 +29,17 @@ class PhotometricDistortConfig(TransformConfig):
 
     type: ClassVar[str] = "photometric_distort"
 
-    brightness: tuple[float, float] = setting("range of the factor", default=(0.875, 1.125), above=0, check=_rising)
-    contrast: tuple[float, float] = setting("range of the factor", default=(0.5, 1.5), above=0, check=_rising)
-    saturation: tuple[float, float] = setting("range of the factor", default=(0.5, 1.5), above=0, check=_rising)
+    brightness: tuple[float, float] = setting(
+        "range of the factor", default=(0.875, 1.125), above=0, check=_check_range
+    )
+    contrast: tuple[float, float] = setting("range of the factor", default=(0.5, 1.5), above=0, check=_check_range)
+    saturation: tuple[float, float] = setting("range of the factor", default=(0.5, 1.5), above=0, check=_check_range)
     hue: tuple[float, float] = setting(
         "range of the shift, as a fraction of the colour circle",
         default=(-0.05, 0.05),
         least=-0.5,
         most=0.5,
-        check=_rising,
+        check=_check_range,
     )
     probability: float = setting("probability of each change", default=0.5, least=0, most=1)
 
@@ -57,7 +59,7 @@ class ZoomOutConfig(TransformConfig):
         "colour of the canvas, RGB 0..255; by default the ImageNet mean", default=(123.675, 116.28, 103.53)
     )
     sides: tuple[float, float] = setting(
-        "range of the canvas sides, relative to the image", default=(1.0, 4.0), least=1, check=_rising
+        "range of the canvas sides, relative to the image", default=(1.0, 4.0), least=1, check=_check_range
     )
     probability: float = setting("probability of zooming out", default=0.5, least=0, most=1)
 
@@ -77,13 +79,13 @@ class IoUCropConfig(TransformConfig):
         "minimum IoUs to draw from; 1 or more leaves the image uncropped",
         default=(0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0),
         least=0,
-        check=_ends,
+        check=_check_overlaps,
     )
     sides: tuple[float, float] = setting(
-        "range of the crop's sides, relative to the image", default=(0.3, 1.0), above=0, most=1, check=_rising
+        "range of the crop's sides, relative to the image", default=(0.3, 1.0), above=0, most=1, check=_check_range
     )
     aspects: tuple[float, float] = setting(
-        "range of the crop's width over height", default=(0.5, 2.0), above=0, check=_rising
+        "range of the crop's width over height", default=(0.5, 2.0), above=0, check=_check_range
     )
     tries: int = setting("attempts per drawn IoU", default=50, least=1)
 

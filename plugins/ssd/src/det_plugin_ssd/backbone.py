@@ -74,11 +74,11 @@ def _steps(layers: Sequence[nn.Module]) -> list[tuple[int, bool]]:
     """
     steps: list[tuple[int, bool]] = []
     for number, layer in enumerate(layers):
-        waits = isinstance(layer, nn.MaxPool2d) and number - 1 not in (CONV4_3, FC7)
+        relu_after = isinstance(layer, nn.MaxPool2d) and number - 1 not in (CONV4_3, FC7)
         if isinstance(layer, nn.ReLU):
             steps[-1] = (number - 1, True)
         else:
-            if waits:
+            if relu_after:
                 steps[-1] = (steps[-1][0], False)
-            steps.append((number, waits))
+            steps.append((number, relu_after))
     return steps

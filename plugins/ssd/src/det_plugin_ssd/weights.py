@@ -25,8 +25,8 @@ def _mmdet_head(config: SSDHeadConfig) -> Names:
 
 def _torchvision_backbone(config: VGGConfig) -> Names:
     """torchvision counts the layers after conv4_3 as the first extra level: pool4 on, then fc6 and fc7 as a block."""
-    behind = tuple((rf"features\.{number}\.", f"extra.0.{number - 23}.") for number in (24, 26, 28))
-    return Names(rules=(*behind, (r"features\.31\.", "extra.0.7.1."), (r"features\.33\.", "extra.0.7.3.")))
+    after_conv4 = tuple((rf"features\.{number}\.", f"extra.0.{number - 23}.") for number in (24, 26, 28))
+    return Names(rules=(*after_conv4, (r"features\.31\.", "extra.0.7.1."), (r"features\.33\.", "extra.0.7.3.")))
 
 
 def _torchvision_neck(config: SSDNeckConfig) -> Names:
