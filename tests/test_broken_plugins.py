@@ -14,6 +14,7 @@ NECK = """
 from typing import ClassVar
 from det_core.hookspecs import hookimpl
 from det_core.slots import NeckConfig
+from det_core.settings import configclass
 from det_core.testing.isolated_plugins import stub_config
 
 @stub_config
@@ -33,6 +34,9 @@ BROKEN = {
     "misspelled": NECK.format(type="b", hook="det_neck", body="return [Config]"),
     "twin-one": NECK.format(type="twin", hook="det_necks", body="return [Config]"),
     "twin-two": NECK.format(type="twin", hook="det_necks", body="return [Config]"),
+    "unfinished": NECK.format(type="c", hook="det_necks", body="return [Config]").replace(
+        "@stub_config", "@configclass"
+    ),
     "fine": NECK.format(type="fine", hook="det_necks", body="return [Config]"),
 }
 
@@ -76,6 +80,7 @@ TWINS = "neck type 'twin' is provided by stranger-twin-one 1.5 and stranger-twin
         ("import-fails", "failed", "import: ModuleNotFoundError: No module named 'no_such_module_anywhere'"),
         ("exits", "failed", "import: SystemExit: 7"),
         ("hook-raises", "partly", "det_necks: RuntimeError: no necks today"),
+        ("unfinished", "partly", "det_necks: TypeError: Config does not define build(), feature_spec(), as NeckConfig"),
         ("misspelled", "failed", "unknown hook 'det_neck'"),
         ("twin-one", "partly", TWINS),
         ("twin-two", "partly", TWINS),
@@ -96,7 +101,7 @@ def test_the_rest_works(states, environment):
     for name in ("core", "resnet", "fpn", "rcnn"):
         assert (states[name]["state"], states[name]["errors"]) == ("ok", [])
     done = det_core(environment, "recipes", "show", "mask-rcnn/r50-fpn-1x", "--set", "detector.neck={type: fine}")
-    assert "detector: Config defines no feature_spec()" in done.stderr  # it is found, and says what it lacks
+    assert "Config.feature_spec() is not defined by this stub" in done.stderr  # it is found and asked
     assert det_core(environment, "recipes", "show", "mask-rcnn/r50-fpn-1x").returncode == 0
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from det_core import DetError, load_recipe, train
-from det_core.engine import checkpoint as checkpoints, training_loop
+from det_core.engine import checkpoint as checkpoints, run_lock, training_loop
 from det_core.engine.checkpoint import CheckpointError, load_detector
 from det_core.engine.distributed import World
 from det_core.engine.manifest import MANIFEST
@@ -258,3 +258,33 @@ def test_the_second_ctrl_c_leaves_at_once(tmp_path, recipe, interrupted):
 def test_the_manifest_lists_every_file(run):
     listed = json.loads((newest(run) / MANIFEST).read_text())["files"]
     assert set(listed) == {p.name for p in newest(run).iterdir()} - {MANIFEST}
+
+
+def test_a_start_that_is_refused_leaves_no_folder(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(DetError, match="no data"), locked(run, ALONE):
+        raise DetError("no data")
+    assert not run.exists()
+    run.mkdir()
+    (run / "notes.txt").write_text("kept")
+    with pytest.raises(DetError, match="no data"), locked(run, ALONE):
+        raise DetError("no data")
+    assert sorted(os.listdir(run)) == [".lock", "notes.txt"]
+
+
+def test_a_lock_that_its_holder_removed_is_made_anew(tmp_path: Path) -> None:
+    """The other process opens the file before it is removed, and locks it afterwards."""
+    run = tmp_path / "run"
+    taken: list[int] = []
+
+    def remove_once(descriptor: int) -> bool:
+        if not taken:
+            (run / ".lock").unlink()
+        taken.append(descriptor)
+        return True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_lock, "_take", remove_once)
+        with locked(run, ALONE):
+            assert (run / ".lock").read_text().startswith(f"process {os.getpid()} ")
+    assert len(taken) == 2

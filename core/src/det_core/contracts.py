@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import attrs
@@ -337,9 +338,10 @@ class DetectionDataset(ABC):
     name: for messages. classes: names of labels 0..K-1 and their ids in the annotation file. sizes: (N, 2) int64
     (height, width). image_ids: (N,) int64, unique. has_masks: whether samples have masks. semantic_classes: number n
     of ids 0..n-1 that the samples' semantic maps may contain besides 255; 0 if samples have no maps. skipped: bad
-    samples that were skipped. on_bad_sample: "error" or "skip", also for errors found only at loading. dropped: number
-    of valid annotations that the data set's rules exclude from training. filtered: number of images that its settings
-    exclude. ignored_kind: what its ignored annotations are, for reports.
+    samples that were skipped. on_bad_sample: "error" or "skip", also for errors found only at loading. trained: number
+    of annotations that training uses; None if unknown. dropped: numbers of the valid annotations that it does not use,
+    by what they are ("crowd regions", "without area"). filtered: number of images that the settings exclude.
+    ignored_kind: what the ignored annotations are, for reports.
     """
 
     name: str
@@ -349,7 +351,8 @@ class DetectionDataset(ABC):
     has_masks: bool = False
     semantic_classes: int = 0
     on_bad_sample: OnBadSample = "error"
-    dropped: int = 0
+    trained: int | None = None
+    dropped: Mapping[str, int] = MappingProxyType({})
     filtered: int = 0
     ignored_kind: str = "crowd regions"
     skipped: list[BadSample]

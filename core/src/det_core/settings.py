@@ -280,7 +280,10 @@ def is_union(kind: object) -> bool:
 
 def show(value: object) -> str:
     """A value for an error message: its repr, at most 60 characters."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an int of thousands of digits, or a value that contains itself
+        text = f"a {type(value).__name__} too large to show"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -294,7 +297,12 @@ def _bool(value: object) -> bool | None:
 
 
 def _int(value: Any) -> int | None:
-    return None if isinstance(value, bool) or not isinstance(value, numbers.Integral) else int(value)
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        return None
+    made = int(value)
+    if not -(2**63) <= made < 2**63:  # tensors, generators and files hold no other
+        raise fail(f"found {show(value)}, expected a whole number of at most 64 bits")
+    return made
 
 
 def _float(value: Any) -> float | None:

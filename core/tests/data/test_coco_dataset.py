@@ -121,11 +121,19 @@ def test_ground_truth_is_the_file(make_coco: MakeCoco) -> None:
     assert "segmentation" not in opened(root).ground_truth()["annotations"][0]
 
 
-@pytest.mark.parametrize("change", [{"area": 0}, {"bbox": [5, 6, 0.5, 10]}, {"bbox": [5, 6, 10, 0.9]}, {"ignore": 1}])
-def test_reference_rules_drop_from_training_only(make_coco: MakeCoco, change: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"area": 0}, "without area"),
+        ({"bbox": [5, 6, 0.5, 10]}, "with a side below 1 pixel"),
+        ({"bbox": [5, 6, 10, 0.9]}, "with a side below 1 pixel"),
+        ({"ignore": 1}, "marked as ignored"),
+    ],
+)
+def test_reference_rules_drop_from_training_only(make_coco: MakeCoco, change: dict[str, Any], rule: str) -> None:
     data = opened(make_coco(spoil("annotations", 1, **change)), masks=True)
     assert data.load(0).labels.tolist() == [0]
-    assert data.dropped == 1
+    assert data.dropped == {rule: 1, "crowd regions": 1}
     assert data.skipped == []
     assert len(data.ground_truth()["annotations"]) == 5
 
@@ -138,7 +146,7 @@ def test_flat_polygon_of_no_area_is_dropped_by_rule(make_coco: MakeCoco) -> None
         "segmentation": [[29.65, 38.33, 29.65, 38.33, 30.68, 38.33, 30.68, 38.33]],
     }
     data = opened(make_coco(spoil("annotations", 1, **change)), masks=True)
-    assert data.dropped == 1
+    assert data.dropped == {"without area": 1, "crowd regions": 1}
     assert len(data.load(0).boxes) == 1
 
 

@@ -330,7 +330,10 @@ BAD: list[tuple[tuple[str, str], str]] = [
     (("<annotation>", '<?xml version="1.0" encoding="klingon"?><annotation>'), "line 1: not XML"),
     (("<size>", "<sizes>"), "line 5: not XML: mismatched tag"),
     (("<width>60</width>\n", ""), "line 2: `size` has no `width` (the image is 60x40 pixels)"),
-    (("60</width>", "0</width>"), "line 3: `width` is '0', expected a whole number of pixels of at least 1 (the image"),
+    (
+        ("60</width>", "0</width>"),
+        "line 3: `width` is '0', expected a whole number of pixels from 1 to 1048576 (the image",
+    ),
     (("40</height>", "40.5</height>"), "line 4: `height` is '40.5', expected a whole number"),
     (("40</height>", "</height>"), "line 4: `height` is '', expected a whole number"),
     (

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -389,3 +390,39 @@ def test_metrics_are_those_that_the_configuration_names(kinds: tuple[Any, ...], 
     config = CocoEvaluatorConfig(kinds=kinds, max_detections=most)
     dataset = SampleConfig(split="val").build(masks=True)
     assert set(config.build(dataset).compute([]).metrics) == set(config.metric_names())
+
+
+def numbered(first: int, images: Sequence[int] = (1, 2, 3, 4)) -> Made:
+    """DATA with annotations numbered from `first`, and images of other ids."""
+
+    class Numbered(Made):
+        def ground_truth(self) -> dict[str, Any]:
+            truth = super().ground_truth()
+            for number, record in enumerate(truth["annotations"], first):
+                record["id"] = number
+            return truth
+
+    return Numbered(dict(zip(images, DATA.boxes.values(), strict=True)))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("images", [(1, 2, 3, 4), (0, -1, 5, 2**62)], ids=["images", "other_images"])
+@pytest.mark.parametrize("first", [1, 0, -1, -100, 2**62])
+def test_numbers_do_not_depend_on_ids(backend: str, images: tuple[int, ...], first: int) -> None:
+    """COCO's evaluation reads an annotation id of 0 as "no match"."""
+    if backend == "faster-coco-eval":
+        pytest.importorskip("faster_coco_eval")
+    perfect = {images[number - 1]: found for number, found in PERFECT.items()}
+    values = metrics(evaluator("box", "mask", "proposal", data=numbered(first, images), backend=backend), perfect)
+    for name in ("box_ap", "mask_ap", "box_ar100", "ar100"):
+        assert values[name] == pytest.approx(1.0)
+
+
+def test_class_names_are_shown_as_they_are() -> None:
+    """Neither markup nor emoji of the table library."""
+    data = Made(DATA.boxes)
+    data.classes = Classes(names=("stop [/old]", "[red]cat", ":car:"), ids=(2, 5, 9))
+    made = evaluator("box", data=data)
+    table = made.compute(made.encode(1, PERFECT[1])).table
+    for name in data.classes.names:
+        assert name in table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import det_core
 from det_core.data.bad_samples import BadImage
 from det_core.data.coco_dataset import CocoDataset
 from det_core.data.data_config import ResizeConfig
@@ -77,10 +79,16 @@ def test_problems_are_listed(make_coco: MakeCoco) -> None:
     data = opened(root, on_bad_sample="skip")
     report = data_report(data, other=opened(make_coco(name="val")), read_images=True)
     assert [bad.id for bad in report.bad] == [20, 1, 40]
-    assert report.dropped == 1
+    assert report.dropped == {"without area": 1, "crowd regions": 1}
     assert len(report.mismatch) == 1
     text = report.render().replace("\n", " ")
-    for part in ("Not usable: 3 bad samples", "has no area", "Categories differ", "'wolf' in", "1 annotations are"):
+    for part in (
+        "Not usable: 3 bad samples",
+        "has no area",
+        "Categories differ",
+        "'wolf' in",
+        "1 annotation left out of training",
+    ):
         assert part in text
     json.dumps(report.to_dict())
 
@@ -99,3 +107,29 @@ def test_drawing(make_coco: MakeCoco, tmp_path: Path) -> None:
     skipping = opened(root, on_bad_sample="skip")
     assert draw_dataset(skipping, tmp_path / "out", 1) == []
     assert [bad.id for bad in skipping.skipped] == [10]
+
+
+def test_class_names_are_shown_as_they_are(make_coco: MakeCoco) -> None:
+    """Neither markup nor emoji of the table library."""
+
+    def edit(data: dict[str, Any]) -> None:
+        data["categories"] = [{"id": 7, "name": "stop [/old]"}, {"id": 3, "name": ":car:"}]
+
+    text = data_report(opened(make_coco(edit))).render()
+    assert "stop [/old]" in text
+    assert ":car:" in text
+
+
+SOURCE = Path(det_core.__file__).parent
+
+
+def test_no_text_is_read_as_markup() -> None:
+    """Names of classes and files go through every console and column."""
+    calls = [
+        (path, ast.unparse(node))
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Console", "TextColumn")
+    ]
+    assert len(calls) >= 6
+    assert [call for call in calls if "markup=False" not in call[1]] == []

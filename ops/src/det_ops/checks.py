@@ -101,6 +101,7 @@ def check_pooling(rois: Tensor, output_size: tuple[int, int], *scales: float) ->
 
 
 def check_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
+    """x (B, C, H, W), weight (O, C / groups, kh, kw) and bias (O,) fit; ValueError or TypeError otherwise."""
     if x.dim() != 4:
         raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, C, H, W)")
     if weight.dim() != 4 or weight.shape[1] * groups != x.shape[1] or weight.shape[0] % groups:
@@ -114,6 +115,7 @@ def check_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, groups: in
 
 
 def as_pair(value: Pair, name: str, least: int) -> list[int]:
+    """An int twice, or a pair of at least `least` each as a list; ValueError otherwise."""
     pair = [value, value] if isinstance(value, int) else list(value)
     if len(pair) != 2 or min(pair) < least:
         raise ValueError(f"{name} is {value}, expected an integer or a pair of at least {least}")

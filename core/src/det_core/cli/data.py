@@ -92,7 +92,7 @@ def command(
         print_json({"train": reports[0].to_dict(), "val": reports[1].to_dict()})
     else:
         click.echo("\n\n".join(report.render() for report in reports))
-    if any(report.bad or report.mismatch for report in reports):
+    if any(report.has_problems() for report in reports):
         ctx.exit(1)
 
 

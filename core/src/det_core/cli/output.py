@@ -19,7 +19,7 @@ def console() -> Console:
     from rich.console import Console
 
     width = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 200
-    return Console(width=width, highlight=False, soft_wrap=False)
+    return Console(width=width, highlight=False, soft_wrap=False, markup=False, emoji=False)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:

@@ -9,10 +9,21 @@ from typing import Any
 import yaml
 
 from det_core.errors import DetError
+from det_core.settings import show
+
+MAX_NODES = 1_000_000  # values in a file, each alias counted as what it stands for
 
 
 class _Loader(yaml.SafeLoader):
     """The safe loader, except that `1e-4` is a number and a duplicate key is an error, unlike in YAML 1.1."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, OverflowError, TypeError, AttributeError, KeyError):  # 0x_, 2001-99-99, !!int x
+            kind = node.tag.rpartition(":")[2]
+            what = f"found {show(node.value)}, which cannot be read as {kind}; put it in quotes if it is text"
+            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[object] = set()
@@ -67,11 +78,40 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def parse_yaml(text: str, where: str) -> Any:
     """Plain data from YAML text; DetError with line and column if it is not valid YAML."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            _check_aliases(node)
+            return None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except RecursionError:
+        raise DetError(f"{where}: not valid YAML: nested too deep; expected at most some hundred levels") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
         raise DetError(f"{where}{place}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+
+
+def _check_aliases(root: yaml.Node | None) -> None:
+    """Raise an error if an alias (`*name`) is in what it names, or aliases repeat more than `MAX_NODES` values."""
+    sizes: dict[int, int] = {}  # of each node with all that its aliases stand for; 0 while its children are counted
+
+    def size(node: yaml.Node) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = 0
+            children = node.value if isinstance(node, yaml.CollectionNode) else []
+            parts = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
+            sizes[id(node)] = 1 + sum(map(size, parts))
+        elif not sizes[id(node)]:
+            raise yaml.constructor.ConstructorError(None, None, "an alias is in what it names", node.start_mark)
+        if sizes[id(node)] > MAX_NODES:
+            what = f"aliases repeat it to more than {MAX_NODES} values"
+            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark)
+        return sizes[id(node)]
+
+    if root is not None:
+        size(root)
 
 
 def to_yaml(plain: object) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from det_core.contracts import BadSample
+from det_core.contracts import BadSample, DetectionDataset
 from det_core.errors import DataError, counted, listing
 from det_core.specs import OnBadSample
 
@@ -56,6 +56,32 @@ def raise_or_log(name: str, samples: Sequence[BadSample], on_bad_sample: OnBadSa
         raise BadSamplesError(name, samples)
     if samples:
         log.warning("%s: skipped %s\n%s", name, summary(samples), "\n".join(listing(samples)))
+
+
+def no_image_left(name: str, records: str, bad: Sequence[BadSample], filter_empty: bool, min_size: int) -> DataError:
+    """The error for a data set of which no image can be used, with the bad samples."""
+    settings = f"{summary(bad)}, filter_empty={filter_empty}, min_size={min_size}"
+    return DataError("\n".join([f"{name}: no image is left of {records}: {settings}", *listing(bad)]))
+
+
+def objects_problem(dataset: DetectionDataset) -> str:
+    """Why nothing can be learned from a data set or measured on it, or ""."""
+    if dataset.trained != 0:
+        return ""
+    left_out = ", ".join(f"{count} {what}" for what, count in dataset.dropped.items())
+    why = f"of its annotations none trains ({left_out})" if left_out else "it has no annotations"
+    return f"{dataset.name}: no object is left to learn from: {why}; correct the annotations, or choose other data"
+
+
+def check_objects(dataset: DetectionDataset) -> None:
+    """Raise DataError if a data set has no object to learn from; log a warning if most annotations are unused."""
+    if problem := objects_problem(dataset):
+        raise DataError(problem)
+    unused = sum(dataset.dropped.values())
+    if dataset.trained is not None and unused > dataset.trained:
+        by_rule = ", ".join(f"{count} {what}" for what, count in dataset.dropped.items())
+        total = unused + dataset.trained
+        log.warning("%s: %d of %d annotations do not train: %s", dataset.name, unused, total, by_rule)
 
 
 def bad_image(path: str | Path, image_id: int | None, what: str) -> BadImage:

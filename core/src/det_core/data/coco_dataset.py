@@ -6,6 +6,7 @@ height), boxes of samples are xyxy, both in pixels of the image.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,14 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from det_core.contracts import DetectionDataset, Sample
-from det_core.data.bad_samples import check_on_bad_sample, raise_or_log, summary
-from det_core.data.coco_json import CocoRecords, Record, area_of, dropped_by_rule, read_coco
+from det_core.data.bad_samples import check_on_bad_sample, no_image_left, raise_or_log
+from det_core.data.coco_json import CocoRecords, Record, area_of, dropping_rule, read_coco
 from det_core.data.file_names import Names
 from det_core.data.images import read_image_of
 from det_core.data.instance_masks import SegmentationBuilder, Segmentations, segmentation_problem
 from det_core.data.proposals_file import DatasetProposals
 from det_core.data.semantic_maps import SemanticFolder, map_of_masks
-from det_core.errors import DataError
 from det_core.specs import OnBadSample
 
 
@@ -53,9 +53,6 @@ class Annotations:
 
 class CocoDataset(DetectionDataset):
     """A COCO annotation file and its folder of images. All records are checked when it is opened.
-
-    Attributes besides those of `DetectionDataset`: `dropped` counts valid annotations that COCO's usual rules exclude
-    from training (no area, less than a pixel wide or high, ignored).
 
     Args:
         masks: load segmentations, which are then required.
@@ -102,15 +99,14 @@ class CocoDataset(DetectionDataset):
         self.skipped = list(records.bad)
         kept = _kept_images(records, filter_empty, min_size)
         if not kept:
-            raise DataError(
-                f"{self.name}: no image is left of {len(records.images) + len(records.bad)} records: "
-                f"{summary(records.bad)}, filter_empty={filter_empty}, min_size={min_size}"
-            )
+            count = len(records.images) + len(records.bad)
+            raise no_image_left(self.name, f"{count} records", records.bad, filter_empty, min_size)
         self.sizes = np.array([(r["height"], r["width"]) for r in kept], np.int64)
         self.image_ids = np.array([r["id"] for r in kept], np.int64)
         self._names = Names.of([r["file_name"] for r in kept])
         self.table = _table(records, self.image_ids, masks)
-        self.dropped = int((~self.table.trained).sum())
+        self.trained = int((self.table.trained & ~self.table.crowd).sum())
+        self.dropped = _dropped(records, self.image_ids)
         self.filtered = len(records.images) - len(kept)
         self.proposals = None if proposals is None else DatasetProposals.open(proposals, self, max_proposals)
 
@@ -190,6 +186,17 @@ def _kept_images(records: CocoRecords, filter_empty: bool, min_size: int) -> lis
     ]
 
 
+def _dropped(records: CocoRecords, image_ids: NDArray[np.int64]) -> dict[str, int]:
+    """Annotations of these images that training does not use, by what they are."""
+    kept = set(image_ids.tolist())
+    rules = (
+        "crowd regions" if a.get("iscrowd", 0) == 1 else dropping_rule(a)
+        for a in records.annotations
+        if a["image_id"] in kept
+    )
+    return dict(Counter(filter(None, rules)))
+
+
 def _table(records: CocoRecords, image_ids: NDArray[np.int64], masks: bool) -> Annotations:
     """The annotations of these images in flat arrays."""
     position = {int(number): i for i, number in enumerate(image_ids)}
@@ -207,7 +214,7 @@ def _table(records: CocoRecords, image_ids: NDArray[np.int64], masks: bool) -> A
         labels=np.array([label[a["category_id"]] for a in rows], np.int64),
         areas=np.array([area_of(a) for a in rows], np.float64),
         crowd=np.array([a.get("iscrowd", 0) == 1 for a in rows], np.bool_),
-        trained=np.array([not dropped_by_rule(a) for a in rows], np.bool_),
+        trained=np.array([not dropping_rule(a) for a in rows], np.bool_),
         segmentations=_segmentations(records, rows) if masks else None,
     )
 
@@ -224,7 +231,7 @@ def _segmentations(records: CocoRecords, rows: list[Record]) -> Segmentations:
 def _usable_segmentation(row: Record, height: int, width: int) -> Any:
     """The row's segmentation; an empty mask if it has none and is excluded from training."""
     value = row.get("segmentation")
-    if dropped_by_rule(row) and segmentation_problem(value, height, width):
+    if dropping_rule(row) and segmentation_problem(value, height, width):
         return {"size": [height, width], "counts": [height * width]}
     return value
 

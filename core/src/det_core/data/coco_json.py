@@ -7,7 +7,6 @@ annotation becomes a BadSample: the record is skipped, and the caller decides wh
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,14 @@ from typing import Any
 from attrs import field, frozen
 
 from det_core.contracts import BadSample
-from det_core.data.file_names import Folder
+from det_core.data.bounds import MAX_SIDE, TOLERANCE, is_finite, is_id, is_side
+from det_core.data.file_names import Folder, name_problem
 from det_core.data.instance_masks import segmentation_problem
 from det_core.data.semantic_maps import map_name
 from det_core.errors import DataError, first_few
 from det_core.settings import show
 from det_core.structures import Classes
 
-TOLERANCE = 1.0  # pixels that a box may extend outside its image: some tools round to whole numbers
 SECTIONS = ("images", "annotations", "categories")
 
 Record = dict[str, Any]
@@ -96,8 +95,9 @@ def _classes(path: Path, categories: list[Any]) -> Classes:
     names: dict[int, str] = {}
     for index, record in enumerate(categories):
         problem = _missing(record, ("id", "name"))
-        if problem or not _is_int(record["id"]) or not isinstance(record["name"], str):
-            raise DataError(f"{path}: categories[{index}]: {problem or 'expected a whole `id` and a text `name`'}")
+        if problem or not is_id(record["id"]) or not isinstance(record["name"], str):
+            what = problem or "expected a whole `id` of at most 64 bits and a text `name`"
+            raise DataError(f"{path}: categories[{index}]: {what}")
         if record["id"] in names:
             raise DataError(
                 f"{path}: category id {record['id']} is given twice ({names[record['id']]!r} and "
@@ -116,7 +116,7 @@ def _take_images(path: Path, folder: Path, maps: Path | None, images: list[Any],
     map_exists = None if maps is None else Folder(maps)
     for index, record in enumerate(images):
         problem = _image_problem(record)
-        number = record["id"] if isinstance(record, dict) and _is_int(record.get("id")) else None
+        number = record["id"] if isinstance(record, dict) and is_id(record.get("id")) else None
         if problem:
             records.bad.append(BadSample(f"images[{index}]{_of_id(number)}: {problem}", str(path), number))
         elif number in seen:
@@ -142,13 +142,15 @@ def _image_problem(record: Any) -> str:
     problem = _missing(record, ("id", "file_name", "width", "height"))
     if problem:
         return problem
-    if not _is_int(record["id"]):
-        return f"`id` is {record['id']!r}, expected a whole number"
+    if not is_id(record["id"]):
+        return f"`id` is {show(record['id'])}, expected a whole number of at most 64 bits"
     if not isinstance(record["file_name"], str) or not record["file_name"]:
-        return f"`file_name` is {record['file_name']!r}, expected the name of a file"
+        return f"`file_name` is {show(record['file_name'])}, expected the name of a file"
+    if problem := name_problem(record["file_name"]):
+        return f"`file_name` {problem}"
     for key in ("width", "height"):
-        if not _is_int(record[key]) or record[key] < 1:
-            return f"`{key}` is {record[key]!r}, expected a whole number of pixels of at least 1"
+        if not is_side(record[key]):
+            return f"`{key}` is {show(record[key])}, expected a whole number of pixels from 1 to {MAX_SIDE}"
     return ""
 
 
@@ -156,11 +158,11 @@ def _take_annotations(path: Path, annotations: list[Any], records: CocoRecords, 
     """Add the usable annotations to `records`; those of refused images are skipped."""
     check = _AnnotationCheck(records, masks)
     for index, record in enumerate(annotations):
-        if isinstance(record, dict) and _is_int(record.get("image_id")) and record["image_id"] in refused:
+        if isinstance(record, dict) and is_id(record.get("image_id")) and record["image_id"] in refused:
             continue
         problem = check(record)
         if problem:
-            number = record["id"] if isinstance(record, dict) and _is_int(record.get("id")) else None
+            number = record["id"] if isinstance(record, dict) and is_id(record.get("id")) else None
             records.bad.append(BadSample(f"annotations[{index}]{_of_id(number)}: {problem}", str(path), number))
         else:
             records.annotations.append(record)
@@ -180,24 +182,25 @@ class _AnnotationCheck:
         return problem or self._reference_problem(record) or self._content_problem(record)
 
     def _reference_problem(self, record: Record) -> str:
-        if not _is_int(record["id"]):
-            return f"`id` is {record['id']!r}, expected a whole number"
+        if not is_id(record["id"]):
+            return f"`id` is {show(record['id'])}, expected a whole number of at most 64 bits"
         if record["id"] in self._seen:
             return f"annotation id {record['id']} is given twice"
         self._seen.add(record["id"])
-        if not _is_int(record["image_id"]) or record["image_id"] not in self._images:
-            return f"unknown image id {record['image_id']!r}"
-        if not _is_int(record["category_id"]) or record["category_id"] not in self._categories:
+        if not is_id(record["image_id"]) or record["image_id"] not in self._images:
+            return f"unknown image id {show(record['image_id'])}"
+        if not is_id(record["category_id"]) or record["category_id"] not in self._categories:
             known = first_few(sorted(self._categories), 8)
-            return f"{self._where(record)}unknown category id {record['category_id']!r}; `categories` has {known}"
+            found = show(record["category_id"])
+            return f"{self._where(record)}unknown category id {found}; `categories` has {known}"
         if record.get("iscrowd", 0) not in (0, 1):
-            return f"{self._where(record)}`iscrowd` is {record['iscrowd']!r}, expected 0 or 1"
+            return f"{self._where(record)}`iscrowd` is {show(record['iscrowd'])}, expected 0 or 1"
         return ""
 
     def _content_problem(self, record: Record) -> str:
         image = self._images[record["image_id"]]
         problem = _box_problem(record, image) or _area_problem(record)
-        if not problem and self._masks and not dropped_by_rule(record):
+        if not problem and self._masks and not dropping_rule(record):
             problem = segmentation_problem(record.get("segmentation"), image["height"], image["width"])
         return self._where(record) + problem if problem else ""
 
@@ -208,7 +211,7 @@ class _AnnotationCheck:
 
 def _box_problem(record: Record, image: Record) -> str:
     box = record["bbox"]
-    if not isinstance(box, list) or len(box) != 4 or not all(_is_finite(v) for v in box):
+    if not isinstance(box, list) or len(box) != 4 or not all(is_finite(v) for v in box):
         return f"box {show(box)} is not four finite numbers [x, y, width, height]"
     x, y, w, h = box
     if (w <= 0 or h <= 0) and not _flat_polygon(record):
@@ -221,7 +224,7 @@ def _box_problem(record: Record, image: Record) -> str:
 
 def _area_problem(record: Record) -> str:
     area = record.get("area", 0)
-    return "" if _is_finite(area) else f"`area` is {show(area)}, expected a finite number"
+    return "" if is_finite(area) else f"`area` is {show(area)}, expected a finite number"
 
 
 def _flat_polygon(record: Record) -> bool:
@@ -235,10 +238,14 @@ def _flat_polygon(record: Record) -> bool:
     )
 
 
-def dropped_by_rule(record: Record) -> bool:
-    """Whether the reference excludes this valid annotation from training: no area, a side below 1 pixel, or ignored."""
+def dropping_rule(record: Record) -> str:
+    """The rule by which the reference excludes this valid annotation from training, or ""."""
     _, _, w, h = record["bbox"]
-    return bool(area_of(record) <= 0 or w < 1 or h < 1 or record.get("ignore", False))
+    if record.get("ignore", False):
+        return "marked as ignored"
+    if area_of(record) <= 0:
+        return "without area"
+    return "with a side below 1 pixel" if w < 1 or h < 1 else ""
 
 
 def area_of(record: Record) -> float:
@@ -260,11 +267,3 @@ def _absent(record: Record, keys: Iterable[str]) -> Iterator[str]:
 
 def _of_id(number: int | None) -> str:
     return "" if number is None else f" id {number}"
-
-
-def _is_int(value: object) -> bool:
-    return type(value) is int
-
-
-def _is_finite(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]

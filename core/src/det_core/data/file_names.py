@@ -30,6 +30,17 @@ class Names:
         return self.text[self.offsets[index] : self.offsets[index + 1]].tobytes().decode()
 
 
+def name_problem(name: str) -> str:
+    """Why no file can have this name, or ""."""
+    if "\0" in name:
+        return "has a NUL character, which no file name has"
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # a surrogate without its other half, as `\ud800` in JSON
+        return "is not Unicode text: it has half a surrogate pair"
+    return ""
+
+
 class Folder:
     """Whether files exist below a folder; lists each folder only once."""
 
@@ -38,13 +49,13 @@ class Folder:
         self._listings: dict[str, set[str]] = {}
 
     def __contains__(self, name: str) -> bool:
-        folder, _, file = name.rpartition("/")
+        folder, file = os.path.split(os.path.join(self.root, name))  # an absolute name as where the file is opened
         if folder not in self._listings:
-            self._listings[folder] = self._list(self.root / folder if folder else self.root)
+            self._listings[folder] = self._list(folder)
         return file in self._listings[folder]
 
     @staticmethod
-    def _list(folder: Path) -> set[str]:
+    def _list(folder: str) -> set[str]:
         try:
             return set(os.listdir(folder))
         except OSError:

@@ -5,6 +5,9 @@ Letters: H W the size of an image.
 
 from __future__ import annotations
 
+import os
+import stat
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from det_core.data.bad_samples import bad_image
 
@@ -25,7 +28,19 @@ EIGHT_BIT_MODES = frozenset(
     {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 )
 
+# Formats of pixels. PIL has others that start another program (EPS) or hold no pixels, whatever a file is called.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "TGA", "PCX", "SGI", "ICO")
+
 QUARTER_TURNS = (5, 6, 7, 8)  # values of EXIF's orientation that swap height and width
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read_image(path: str | Path, image_id: int | None = None) -> Tensor:
@@ -34,7 +49,8 @@ def read_image(path: str | Path, image_id: int | None = None) -> Tensor:
     Raises BadImage with the path if the file is missing, truncated, not an image, or has more than 8 bits per channel.
     """
     with _opened(path, image_id) as image:
-        return _pixels(ImageOps.exif_transpose(image).convert("RGB"))
+        turn = TURNS.get(_orientation(image))
+        return _pixels((image if turn is None else image.transpose(turn)).convert("RGB"))
 
 
 def read_image_of(path: str | Path, image_id: int, size: tuple[int, int], source: str | Path) -> Tensor:
@@ -53,9 +69,20 @@ def image_size(path: str | Path, image_id: int | None = None) -> tuple[int, int]
     """
     with _opened(path, image_id) as image:
         width, height = image.size
-        plain = image.format == "PNG" and "exif" not in image.info  # getexif() would decode the pixels of a PNG
-        turned = not plain and image.getexif().get(ExifTags.Base.Orientation) in QUARTER_TURNS
-        return (width, height) if turned else (height, width)
+        return (width, height) if _orientation(image) in QUARTER_TURNS else (height, width)
+
+
+def open_file(path: str | Path) -> ImageFile.ImageFile:
+    """An image file opened by PIL, its pixels not yet decoded.
+
+    Raises:
+        OSError: it is missing, a folder, a device or a pipe (which may have no end), or in none of the `FORMATS`.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("it is a folder, a device or a pipe, not a file")
+    with warnings.catch_warnings():  # of damaged EXIF, and of images that are only half as large as PIL refuses
+        warnings.simplefilter("ignore")
+        return Image.open(path, formats=FORMATS)
 
 
 def size_problem(found: tuple[int, int], annotated: tuple[int, int], source: str | Path) -> str:
@@ -68,11 +95,28 @@ def size_problem(found: tuple[int, int], annotated: tuple[int, int], source: str
     )
 
 
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation of an opened image, 1 to 8; 1 (as stored) if there is none, or EXIF that cannot be read.
+
+    Only what stands before the pixels counts: PIL reads the end of a PNG only when it decodes the pixels, and the size
+    of an image is not to depend on whether it was decoded.
+    """
+    if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
+        return 1
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:
+        return 1
+    return value if isinstance(value, int) and value in range(1, 9) else 1
+
+
 @contextmanager
 def _opened(path: str | Path, image_id: int | None) -> Iterator[Image.Image]:
     """Open an image file; BadImage for errors on opening and while it is used."""
     try:
-        with Image.open(path) as image:
+        with open_file(path) as image:
             if image.mode not in EIGHT_BIT_MODES:
                 raise bad_image(
                     path,
@@ -84,7 +128,9 @@ def _opened(path: str | Path, image_id: int | None) -> Iterator[Image.Image]:
     except FileNotFoundError:
         raise bad_image(path, image_id, "the image file does not exist") from None
     except UnidentifiedImageError:
-        raise bad_image(path, image_id, f"not a readable image ({_byte_count(path)})") from None
+        raise bad_image(
+            path, image_id, f"not a readable image ({_byte_count(path)}); expected {', '.join(FORMATS)}"
+        ) from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise bad_image(path, image_id, f"the image cannot be decoded: {error}") from None
 

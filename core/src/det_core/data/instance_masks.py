@@ -6,13 +6,14 @@ runs, starting with zeros; "compressed" is COCO's text form.
 
 from __future__ import annotations
 
-import math
 from array import array
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from attrs import frozen
 from pycocotools import mask as coco_mask
+
+from det_core.data.bounds import TOLERANCE, is_finite
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -105,23 +106,32 @@ def segmentation_problem(value: Any, height: int, width: int) -> str:
     if value is None or (isinstance(value, (list, dict)) and not value):
         return "has no segmentation, but the model trains on masks"
     if isinstance(value, list):
-        return _polygon_problem(value)
+        return _polygon_problem(value, height, width)
     if isinstance(value, dict):
         return _code_problem(value, height, width)
     return f"segmentation is {type(value).__name__}, expected a list of polygons or a run-length code"
 
 
-def _polygon_problem(rings: list[Any]) -> str:
+def _polygon_problem(rings: list[Any], height: int, width: int) -> str:
     for ring in rings:
         if not isinstance(ring, list):
             return f"segmentation holds {type(ring).__name__}, expected polygons [x, y, x, y, ...]"
         if len(ring) % 2:
             return f"segmentation has a polygon of {len(ring)} numbers, expected pairs x, y"
-        if not all(type(x) in (int, float) and math.isfinite(x) for x in ring):
+        if not all(is_finite(x) for x in ring):
             return "segmentation has a polygon with a value that is not a finite number"
+        if ring and not _within(ring, height, width):
+            return f"segmentation has a polygon that reaches outside its image of {width}x{height} pixels"
     if not any(len(ring) >= MIN_RING for ring in rings):
         return "segmentation has no polygon of three points or more"
     return ""
+
+
+def _within(ring: list[float], height: int, width: int) -> bool:
+    """Whether a polygon is in its image, as a box must be: pycocotools takes memory for every pixel that it crosses."""
+    xs, ys = ring[::2], ring[1::2]
+    low, right, bottom = -TOLERANCE, width + TOLERANCE, height + TOLERANCE
+    return low <= min(xs) and low <= min(ys) and max(xs) <= right and max(ys) <= bottom
 
 
 def _code_problem(code: dict[str, Any], height: int, width: int) -> str:

@@ -16,6 +16,7 @@ from PIL import Image, ImageFile
 from torch import Tensor
 
 from det_core.data.bad_samples import bad_image
+from det_core.data.images import open_file
 from det_core.structures import UNLABELLED
 
 
@@ -65,7 +66,7 @@ def map_name(image: str) -> str:
 def _read(path: Path, image_id: int) -> NDArray[np.uint8]:
     """The ids of a map, (H, W)."""
     try:
-        with Image.open(path) as image:
+        with open_file(path) as image:
             if not _has_ids(image):
                 raise bad_image(
                     path,

@@ -19,7 +19,7 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from det_core.contracts import DetectionDataset, Sample
-from det_core.data.bad_samples import check_on_bad_sample, raise_or_log, summary
+from det_core.data.bad_samples import check_on_bad_sample, no_image_left, raise_or_log
 from det_core.data.data_config import VOC_CLASSES
 from det_core.data.file_names import Names
 from det_core.data.images import read_image_of
@@ -103,16 +103,16 @@ class VocDataset(DetectionDataset):
             log.info("%s: %d classes in the annotations: %s", self.name, len(self.classes), ", ".join(records.classes))
         kept = [i for i in records.images if min(i.size) >= min_size and (i.objects or not filter_empty)]
         if not kept:
-            raise DataError(
-                f"{self.name}: no image is left of {records.count}: {summary(records.bad)}, "
-                f"filter_empty={filter_empty}, min_size={min_size}"
-            )
+            raise no_image_left(self.name, str(records.count), records.bad, filter_empty, min_size)
         self.filtered = len(records.images) - len(kept)
         self.sizes = np.array([i.size for i in kept], np.int64)
         self.image_ids = np.array([i.number for i in kept], np.int64)
         self._rows = np.array([i.row for i in kept], np.int64)
         self._names = Names.of([i.file for i in kept])
         self.table = _table(kept, records.classes)
+        ignored = int(self.table.difficult.sum()) if self.ignores else 0
+        self.trained = len(self.table.labels) - ignored
+        self.dropped = {self.ignored_kind: ignored} if ignored else {}
         self.proposals = None if proposals is None else DatasetProposals.open(proposals, self, max_proposals)
 
     def file(self, index: int) -> str:

@@ -14,10 +14,10 @@ from xml.parsers import expat  # safe here, since files with entities are refuse
 
 from attrs import field, frozen
 
+from det_core.data.bounds import MAX_SIDE, TOLERANCE, is_side
 from det_core.errors import DataError
 from det_core.settings import show
 
-TOLERANCE = 1.0  # pixels that a box may extend outside its image: some tools count from 0, or round
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FLAGS = {"": False, "0": False, "1": True}
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -186,8 +186,8 @@ def size_of(annotation: VocAnnotation) -> tuple[tuple[int, int], list[str]]:
         value = None if text is None else _number(text.value)
         if text is None:
             problems.append(f"line {texts['size'].line}: `size` has no `{name}`")
-        elif value is None or value < 1 or value != int(value):
-            what = f"`{name}` is {show(text.value)}, expected a whole number of pixels of at least 1"
+        elif value is None or not is_side(int(value)) or value != int(value):
+            what = f"`{name}` is {show(text.value)}, expected a whole number of pixels from 1 to {MAX_SIDE}"
             problems.append(f"line {text.line}: {what}")
         sides.append(int(value or 0))
     return (sides[0], sides[1]), problems

@@ -18,6 +18,8 @@ LOCK = ".lock"
 def locked(run: Path, world: World) -> Iterator[None]:
     """Lock a run folder, which is created if necessary. The system releases the lock when the main rank ends.
 
+    A folder in which nothing was written besides the lock is removed again.
+
     Raises:
         DetError: on every rank, if another process holds the lock (with its id and host) or it cannot be written.
     """
@@ -29,6 +31,10 @@ def locked(run: Path, world: World) -> Iterator[None]:
         yield
     finally:
         if descriptor is not None:
+            with suppress(OSError):
+                if not problem and os.listdir(run) == [LOCK]:
+                    (run / LOCK).unlink()  # who has opened it in the meantime sees in `_opened` that it is gone
+                    run.rmdir()
             os.close(descriptor)  # which releases the lock
 
 
@@ -43,6 +49,9 @@ def _opened(run: Path) -> tuple[int | None, str]:
         return descriptor, (
             f"{run} is in use by {_holder(descriptor)}; wait for it, end it, or choose another --work-dir"
         )
+    if not os.fstat(descriptor).st_nlink:  # its holder removed it as it ended
+        os.close(descriptor)
+        return _opened(run)
     with suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode(), 0)

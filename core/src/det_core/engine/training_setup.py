@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from det_core.contracts import DetectionDataset
+from det_core.data.bad_samples import check_objects
 from det_core.data.categories import check_same_categories
 from det_core.data.loader import TrainSampler
 from det_core.engine import training_state
@@ -86,6 +87,7 @@ def set_up(recipe: Recipe, options: TrainOptions, world: World, say: Say) -> Tra
     begin = _starting_point(options, say)
     train_data, val_data = recipe.open_train(), recipe.open_val()
     check_same_categories(train_data, val_data)
+    check_objects(train_data)
     torch.manual_seed(recipe.schedule.seed)
     trained = _build(recipe, options, world, train_data, fresh=begin is None, say=say)
     sampler = TrainSampler(

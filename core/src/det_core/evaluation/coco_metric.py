@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -100,11 +101,11 @@ class CocoEvaluator(Evaluator):
         return self.config.limits()
 
     def _curves(self, kind: str, results: list[dict[str, Any]]) -> Curves:
-        truth = self.dataset.ground_truth()
-        known = set(self.dataset.image_ids.tolist())
-        detected = {**truth, "annotations": _as_annotations(kind, [r for r in results if r["image_id"] in known])}
+        truth, numbers = _renumbered(self.dataset)
+        detected = {**truth, "annotations": _as_annotations(kind, results, numbers)}
         evaluate = _faster if self.backend == "faster-coco-eval" else _pycocotools
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return evaluate(
                 truth, detected, "segm" if kind == "mask" else "bbox", self._limits(kind), by_class=kind != "proposal"
             )
@@ -130,12 +131,52 @@ def encode_masks(masks: Tensor) -> list[dict[str, Any]]:
     return codes
 
 
-def _as_annotations(kind: str, results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Records as COCO annotations. The area (small, medium, large) is that of the mask or the box."""
+@frozen
+class _Numbers:
+    """Positions from 1 of images and categories, by their ids in the data set."""
+
+    images: dict[int, int]
+    categories: dict[int, int]
+
+
+def _renumbered(dataset: DetectionDataset) -> tuple[dict[str, Any], _Numbers]:
+    """The ground truth with images, annotations and categories numbered from 1, and these numbers.
+
+    COCO's evaluation reads an annotation id of 0 as "no match", and its implementations differ for negative ids.
+    Categories are numbered in the order of the classes, which is the order of the results by class.
+    """
+    truth = dataset.ground_truth()
+    numbers = _Numbers(
+        images={record["id"]: number for number, record in enumerate(truth["images"], start=1)},
+        categories={number: position for position, number in enumerate(dataset.classes.ids, start=1)},
+    )
+    annotations = [
+        {
+            **record,
+            "id": number,
+            "image_id": numbers.images[record["image_id"]],
+            "category_id": numbers.categories[record["category_id"]],
+        }
+        for number, record in enumerate(truth["annotations"], start=1)
+    ]
+    images = [{**record, "id": numbers.images[record["id"]]} for record in truth["images"]]
+    categories = [{"id": position, "name": str(position)} for position in numbers.categories.values()]
+    return {**truth, "images": images, "annotations": annotations, "categories": categories}, numbers
+
+
+def _as_annotations(kind: str, results: Sequence[dict[str, Any]], numbers: _Numbers) -> list[dict[str, Any]]:
+    """Records of known images as COCO annotations. The area (small, medium, large) is that of the mask or the box."""
     annotations = []
-    for number, record in enumerate(results, start=1):
-        annotation = {key: record[key] for key in ("image_id", "category_id", "bbox", "score")}
-        annotation |= {"id": number, "iscrowd": 0, "area": record["bbox"][2] * record["bbox"][3]}
+    for number, record in enumerate((r for r in results if r["image_id"] in numbers.images), start=1):
+        annotation = {
+            "id": number,
+            "image_id": numbers.images[record["image_id"]],
+            "category_id": numbers.categories[record["category_id"]],
+            "bbox": record["bbox"],
+            "score": record["score"],
+            "iscrowd": 0,
+            "area": record["bbox"][2] * record["bbox"][3],
+        }
         if kind == "mask":
             annotation["segmentation"] = record["segmentation"]
             annotation["area"] = float(coco_mask.area(record["segmentation"]))

@@ -29,7 +29,9 @@ def metric_table(title: str, first: str, columns: Sequence[str]) -> Table:
 
 def as_text(tables: Sequence[Table]) -> str:
     """The tables as text, one below the other."""
-    console = Console(file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False)
+    console = Console(
+        file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False, markup=False, emoji=False
+    )
     console.print(*tables, sep="\n")
     file = console.file
     assert isinstance(file, io.StringIO)

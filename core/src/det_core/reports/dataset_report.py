@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.table import Table
 
 from det_core.contracts import BadSample, DetectionDataset
-from det_core.data.bad_samples import BadImage, summary
+from det_core.data.bad_samples import BadImage, objects_problem, summary
 from det_core.data.categories import category_mismatch
 from det_core.data.data_config import ResizeConfig
 from det_core.data.transforms import keep_ratio_size
-from det_core.errors import listing
+from det_core.errors import counted, listing
 from det_core.reports.drawing import draw_targets, save_png
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ class Report:
     """Counts and sizes of a data set, and what is wrong with it. Fractions are of 1, lengths in pixels.
 
     crowd: annotations that are ignored; ignored_kind: what they are. semantic_classes: ids that the semantic maps may
-    hold; 0 where no maps were asked for.
+    hold; 0 where no maps were asked for. dropped: annotations that training does not use, by what they are. useless:
+    why nothing can be learned from the data set, or "".
     """
 
     name: str
@@ -76,7 +77,7 @@ class Report:
     objects: int
     crowd: int
     ignored_kind: str
-    dropped: int
+    dropped: dict[str, int]
     filtered: int
     semantic_classes: int
     empty_images: int
@@ -89,6 +90,11 @@ class Report:
     anchors: AnchorFit | None
     bad: tuple[BadSample, ...]
     mismatch: tuple[str, ...]
+    useless: str
+
+    def has_problems(self) -> bool:
+        """Whether something is to be corrected before training."""
+        return bool(self.bad or self.mismatch or self.useless)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, for JSON."""
@@ -98,14 +104,20 @@ class Report:
 
     def render(self) -> str:
         """The report as text of at most 80 columns, but for file paths, which are not broken."""
-        console = Console(file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False, highlight=False)
+        console = Console(
+            file=io.StringIO(),
+            width=WIDTH,
+            color_system=None,
+            force_terminal=False,
+            highlight=False,
+            markup=False,
+            emoji=False,
+        )
         for part in _parts(self):
-            if isinstance(part, str):
-                console.print(part, markup=False)
-            elif isinstance(part, Table):
+            if isinstance(part, (str, Table)):
                 console.print(part)
             else:  # lines with file paths stay whole, to be copied
-                console.print("\n".join(part), markup=False, soft_wrap=True)
+                console.print("\n".join(part), soft_wrap=True)
         assert isinstance(console.file, io.StringIO)
         return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
 
@@ -135,7 +147,8 @@ def data_report(
         objects=len(objects),
         crowd=len(truth["annotations"]) - len(objects),
         ignored_kind=dataset.ignored_kind,
-        dropped=dataset.dropped,
+        dropped=dict(dataset.dropped),
+        useless=objects_problem(dataset),
         filtered=dataset.filtered,
         semantic_classes=dataset.semantic_classes,
         empty_images=int((counts == 0).sum()),
@@ -283,7 +296,9 @@ def _parts(report: Report) -> list[str | Table | list[str]]:
         parts.append([f"Not usable: {summary(report.bad)}", *listing(report.bad)])
     if report.mismatch:
         parts.append(["Categories differ between the splits:", *listing(report.mismatch)])
-    if not report.bad and not report.mismatch:
+    if report.useless:
+        parts.append([report.useless])
+    if not report.has_problems():
         parts.append("No problems found.")
     return parts
 
@@ -299,10 +314,11 @@ def _overview(report: Report) -> str:
         f"  {report.objects} objects: {per['mean']:.1f} per image (median {per['median']:.0f}, most "
         f"{per['max']:.0f}), and {report.crowd} {report.ignored_kind}"
     )
-    if report.dropped:
-        lines.append(
-            f"  {report.dropped} annotations are left out of training by COCO's rules (no area, or under a pixel)"
-        )
+    lines += [
+        f"  {counted(count, 'annotation')} left out of training: {what}"
+        for what, count in report.dropped.items()
+        if what != report.ignored_kind
+    ]
     if report.filtered:
         lines.append(f"  {report.filtered} images are left out by the settings filter_empty and min_size")
     if report.semantic_classes:

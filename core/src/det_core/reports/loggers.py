@@ -72,7 +72,9 @@ class Terminal:
     """Lines and a progress bar for the user; on a terminal the bar is live, elsewhere a line appears now and then."""
 
     def __init__(self, *, quiet: bool = False, file: TextIO | None = None, seconds_between_lines: float = 15.0) -> None:
-        self.console = Console(file=file or sys.stdout, quiet=quiet, highlight=False, soft_wrap=True)
+        self.console = Console(
+            file=file or sys.stdout, quiet=quiet, highlight=False, soft_wrap=True, markup=False, emoji=False
+        )
         self.seconds = seconds_between_lines
         self._last_line = 0.0
         self._bar: Progress | None = None
@@ -80,7 +82,7 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """A line (or several) for the user."""
-        self.console.print(text, markup=False)
+        self.console.print(text)
 
     def start(self, label: str, total: int, done: int = 0) -> None:
         """Begin a bar; ends the one before."""
@@ -89,10 +91,10 @@ class Terminal:
         self._began, self._first = self._last_line, done
         if self.console.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[text]}"),
+                TextColumn("{task.fields[text]}", markup=False),
                 TimeRemainingColumn(),
                 console=self.console,
                 transient=True,

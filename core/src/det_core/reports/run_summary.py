@@ -10,6 +10,7 @@ import torch
 from det_core.contracts import DetectionDataset
 from det_core.engine.distributed import World
 from det_core.engine.schedule import LearningRate
+from det_core.errors import counted
 from det_core.model.detector import Detector
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
@@ -43,8 +44,8 @@ def _left_out(data: DetectionDataset) -> Iterator[str]:
     """A line for each rule by which images or annotations do not take part, and for each bad one."""
     if data.filtered:
         yield f"{data.name}: {data.filtered} images left out by filter_empty and min_size"
-    if data.dropped:
-        yield f"{data.name}: {data.dropped} annotations left out by COCO's rules (no area, or under a pixel)"
+    for what, count in data.dropped.items():
+        yield f"{data.name}: {counted(count, 'annotation')} left out of training: {what}"
     for bad in data.skipped:
         yield f"left out: {bad}"
 

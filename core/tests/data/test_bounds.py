@@ -1,0 +1,179 @@
+"""Values of the right type that no array, image or file can hold, and data sets that have nothing to learn from."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from det_core.data.bad_samples import BadImage, BadSamplesError, check_objects
+from det_core.data.coco_dataset import CocoDataset
+from det_core.data.images import TURNS, image_size, read_image
+from det_core.errors import DataError
+from det_core.reports.dataset_report import data_report
+
+MakeCoco = Callable[..., Path]
+
+
+def opened(root: Path, **more: Any) -> CocoDataset:
+    return CocoDataset(root / "instances_train.json", root / "images", **more)
+
+
+def spoil(key: str, index: int, **values: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda data: data[key][index].update(values)
+
+
+HUGE = 10**400
+RING = [5, 6, 25, 6, 25, 16]
+BAD: list[tuple[Callable[[dict[str, Any]], None], str]] = [
+    (spoil("images", 0, id=2**127), r"images\[0\]: `id` is 1701.*, expected a whole number of at most 64 bits"),
+    (spoil("images", 0, width=10**20), r"images\[0\] id 10: `width` is 1000.*, expected .* pixels from 1 to 1048576"),
+    (spoil("images", 0, file_name="a\0b"), r"images\[0\] id 10: `file_name` has a NUL character"),
+    (spoil("images", 0, file_name="\ud800.png"), r"images\[0\] id 10: `file_name` is not Unicode text"),
+    (spoil("annotations", 0, id=2**64), r"annotations\[0\]: `id` is 18446744073709551616, expected"),
+    (spoil("annotations", 0, image_id=2**127), r"annotations\[0\] id 1: unknown image id 1701"),
+    (spoil("annotations", 0, category_id=2**127), r"unknown category id 1701"),
+    (spoil("annotations", 0, bbox=[0, 0, HUGE, 5]), r"is not four finite numbers"),
+    (spoil("annotations", 0, area=HUGE), r"`area` is 1000.*, expected a finite number"),
+    *(
+        (spoil("annotations", 1, segmentation=[[*RING, *point]]), message)
+        for point, message in [
+            ((1e9, 16), "image id 10 .*: segmentation has a polygon that reaches outside its image of 60x40 pixels"),
+            ((5, 1e300), "reaches outside its image"),
+            ((-2, 16), "reaches outside its image"),
+            ((5, HUGE), "a polygon with a value that is not a finite number"),
+        ]
+    ),
+]
+
+
+@pytest.mark.parametrize(("edit", "message"), BAD, ids=range(len(BAD)))
+def test_what_is_out_of_range_is_a_bad_sample(make_coco: MakeCoco, edit: Any, message: str) -> None:
+    with pytest.raises(BadSamplesError, match=message):
+        opened(make_coco(edit), masks=True)
+
+
+def test_a_category_id_of_more_than_64_bits(make_coco: MakeCoco) -> None:
+    with pytest.raises(DataError, match=r"categories\[0\]: expected a whole `id` of at most 64 bits"):
+        opened(make_coco(spoil("categories", 0, id=2**64)))
+
+
+def test_polygons_may_touch_the_edge_as_boxes_may(make_coco: MakeCoco) -> None:
+    data = opened(make_coco(spoil("annotations", 1, segmentation=[[-1, 6, 61, 6, 61, 41]])), masks=True)
+    assert data.load(0).masks is not None
+
+
+def test_a_file_exists_where_it_is_read(make_coco: MakeCoco) -> None:
+    """An absolute name is itself, also in the root folder; it is not looked for among the images."""
+    root = make_coco(spoil("images", 0, file_name="/10.png"))
+    with pytest.raises(BadSamplesError, match=r"/10\.png: image id 10: the image file does not exist"):
+        opened(root)
+    absolute = str(root / "images" / "10.png")
+    assert opened(make_coco(spoil("images", 0, file_name=absolute))).load(0).file == absolute
+
+
+def test_the_error_for_no_image_names_what_is_bad(make_coco: MakeCoco) -> None:
+    def empty(data: dict[str, Any]) -> None:
+        data["images"] = [{**data["images"][0], "width": 0}]
+
+    with pytest.raises(DataError, match=r"no image is left of .* records: \d+ bad samples.*\n  .*images\[0\] id 10"):
+        opened(make_coco(empty), on_bad_sample="skip")
+
+
+def every(**values: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda data: [record.update(values) for record in data["annotations"]] and None
+
+
+USELESS = [
+    (every(area=0), "none trains (4 without area, 1 crowd regions)"),
+    (every(ignore=1), "none trains (4 marked as ignored, 1 crowd regions)"),
+    (every(bbox=[1, 1, 0.5, 9]), "none trains (4 with a side below 1 pixel, 1 crowd regions)"),
+    (every(iscrowd=1), "none trains (5 crowd regions)"),
+]
+
+
+@pytest.mark.parametrize(("edit", "message"), USELESS, ids=["area", "ignore", "thin", "crowd"])
+def test_a_data_set_without_an_object_to_learn_from(make_coco: MakeCoco, edit: Any, message: str) -> None:
+    data = opened(make_coco(edit))
+    with pytest.raises(DataError) as raised:
+        check_objects(data)
+    assert message in str(raised.value)
+    report = data_report(data)
+    assert report.useless == str(raised.value)
+    assert "No problems found" not in report.render()
+    assert message in report.render()
+
+
+def test_a_data_set_of_which_most_is_unused_is_a_warning(make_coco: MakeCoco, caplog: Any) -> None:
+    def edit(data: dict[str, Any]) -> None:
+        for record in data["annotations"][:2]:
+            record["area"] = 0
+
+    with caplog.at_level(logging.WARNING):
+        check_objects(opened(make_coco(edit)))
+    assert "3 of 5 annotations do not train: 2 without area, 1 crowd regions" in caplog.text
+    caplog.clear()
+    check_objects(opened(make_coco()))
+    assert not caplog.text
+
+
+# Images
+
+
+def with_exif(folder: Path, suffix: str, exif: bytes) -> Path:
+    path = folder / f"image{suffix}"
+    Image.fromarray(np.arange(24 * 16 * 3, dtype=np.uint8).reshape(16, 24, 3)).save(path, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\0\x01"]
+)
+def test_exif_that_cannot_be_read_is_none(tmp_path: Path, suffix: str, exif: bytes) -> None:
+    path = with_exif(tmp_path, suffix, exif)
+    assert tuple(read_image(path).shape) == (3, 16, 24)
+    assert image_size(path) == (16, 24)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tiff"])
+@pytest.mark.parametrize("value", range(10))
+def test_sizes_and_pixels_agree_on_the_orientation(tmp_path: Path, suffix: str, value: int) -> None:
+    """As PIL turns them; values out of range are none."""
+    exif = Image.Exif()
+    exif[0x0112] = value
+    path = with_exif(tmp_path, suffix, exif.tobytes())
+    found = read_image(path)
+    assert image_size(path) == tuple(found.shape[1:])
+    with Image.open(path) as image:
+        expected = image.transpose(TURNS[value]) if value in TURNS else image
+        assert np.array_equal(found.permute(1, 2, 0).numpy(), np.asarray(expected.convert("RGB")))
+
+
+def test_a_format_that_runs_a_program_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n")
+    with pytest.raises(BadImage, match=r"image\.png: not a readable image \(\d+ bytes\); expected JPEG, PNG"):
+        read_image(path)
+
+
+def test_folders_and_pipes_are_no_images(tmp_path: Path) -> None:
+    (tmp_path / "a.png").mkdir()
+    os.mkfifo(tmp_path / "b.png")
+    for name in ("a.png", "b.png"):
+        with pytest.raises(BadImage, match=rf"{name}: .*it is a folder, a device or a pipe, not a file"):
+            read_image(tmp_path / name)
+
+
+def test_json_of_any_depth_and_length_ends_in_an_error(tmp_path: Path) -> None:
+    for text in ["[" * 100_000, json.dumps({"images": []})[:-1], "9" * 5000]:
+        (tmp_path / "instances_train.json").write_text(text)
+        with pytest.raises(DataError, match="the annotation file is not JSON"):
+            opened(tmp_path)
