@@ -70,7 +70,9 @@ class ScheduleConfig:
     )
     precision: Literal["fp32", "bf16", "fp16"] = setting("autocast dtype; fp16 scales the loss", default="fp32")
     compile: bool = setting("torch.compile the backbone and neck", default=False)
-    seed: int = setting("seed of all random choices", default=0)
+    seed: int = setting(
+        "seed of all random choices, which draw from torch; Python's `random` and numpy are not seeded", default=0
+    )
 
 
 @configclass

@@ -12,6 +12,7 @@ from attrs import frozen
 from det_core.cli.choose import choose_recipe
 from det_core.cli.options import OVERRIDES, SPLIT
 from det_core.cli.output import print_json
+from det_core.cli.output_files import check_outputs
 from det_core.errors import DetError
 from det_core.recipe import Recipe
 
@@ -105,9 +106,12 @@ def command(
 def browse(choice: Choice, data: str | None, out: str, count: int, split: str) -> None:
     """Draw images with their annotations, evenly distributed over the data set."""
     chosen, masks = attrs.evolve(choice, data=data or choice.data).resolve()
-    from det_core.reports.dataset_report import draw_dataset
+    from det_core.reports.dataset_report import draw_dataset, picture_name
 
-    paths = draw_dataset(_open(chosen, split, masks), Path(out), count)
+    dataset = _open(chosen, split, masks)
+    names = (Path(out) / picture_name(int(number)) for number in dataset.image_ids)
+    check_outputs("--out", names, (dataset.file(index) for index in range(len(dataset))))
+    paths = draw_dataset(dataset, Path(out), count)
     click.echo(f"{len(paths)} pictures in {out}")
 
 

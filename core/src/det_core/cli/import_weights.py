@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from det_core.cli.output_files import check_outputs
 from det_core.errors import DetError, first_few
 from det_core.load import load_recipe
 from det_core.plugins import plugin_manager
@@ -42,6 +43,7 @@ def command(file: Path, source: str, recipe: str, overrides: tuple[str, ...], ou
     """
     if out.suffix != SUFFIX:
         raise DetError(f"-o {out}: weights are written as {SUFFIX}; use a name with this suffix")
+    check_outputs("-o", [out], [file])
     chosen = load_recipe(recipe, list(overrides))
     read = read_source(file)
     refuse_legacy(source, read.state, chosen.detector, read.version)

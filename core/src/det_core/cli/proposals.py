@@ -9,6 +9,7 @@ import click
 
 from det_core.cli.choose import recipe_of
 from det_core.cli.options import AMP, CHECKPOINT, DATA, DEVICE, ON_BAD_SAMPLE, OVERRIDES, SPLIT
+from det_core.cli.output_files import check_outputs
 from det_core.errors import DetError
 from det_core.slots import ProposalHeadConfig
 
@@ -56,6 +57,7 @@ def command(
     from det_core.reports.loggers import Terminal
 
     file = weights_file(checkpoint)
+    check_outputs("--out", [Path(out)], [file])
     header = read_header(file)
     _check_head(header.recipe, file)
     limit = [] if max_per_image is None else [f"detector.dense_head.test_limits.after_nms={max_per_image}"]

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from typing import TypeVar, get_args, overload
 
 import torch
-from torch import Tensor
 
 from det_core.contracts import Sample, Transform
-from det_core.data.images import read_image
 from det_core.data.loader import LoadedImage, prepare
+from det_core.engine.image_inputs import ALLOWED, Image, Order, is_image, to_sample
 from det_core.engine.test_time_augmentation import Augmentation, merge, unflip
 from det_core.errors import DetError
 from det_core.model.detector import Detector
+from det_core.settings import show
 from det_core.structures import Batch, Detections, Key, Targets
 
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+T = TypeVar("T", bound=Image)
+PRECISIONS = ("fp32", *AMP_TYPES)
 
 
 def to_batch(detector: Detector, images: Sequence[LoadedImage]) -> Batch:
@@ -39,43 +41,95 @@ def to_targets(batch: Batch, images: Sequence[LoadedImage]) -> list[Targets]:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """torch's autocast for `bf16` or `fp16`, and no autocast for `fp32`."""
+    """torch's autocast for `bf16` or `fp16`, and no autocast for `fp32`; DetError for another precision."""
+    _check_choice("precision", precision, PRECISIONS)
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, AMP_TYPES[precision])
 
 
+@overload
 def predict(
     detector: Detector,
-    images: Sequence[str | Path | Tensor | Sample],
+    images: Image,
     *,
     batch_size: int = 1,
     precision: str = "fp32",
     augmentation: Augmentation | None = None,
-) -> list[Detections]:
-    """Detections of each image, best first, in pixels of the original image, on the CPU.
+    order: Order = "rgb",
+) -> Detections: ...
+
+
+@overload
+def predict(
+    detector: Detector,
+    images: list[T] | tuple[T, ...],
+    *,
+    batch_size: int = 1,
+    precision: str = "fp32",
+    augmentation: Augmentation | None = None,
+    order: Order = "rgb",
+) -> list[Detections]: ...
+
+
+def predict(
+    detector: Detector,
+    images: Image | Sequence[Image],
+    *,
+    batch_size: int = 1,
+    precision: str = "fp32",
+    augmentation: Augmentation | None = None,
+    order: Order = "rgb",
+) -> Detections | list[Detections]:
+    """Detections of an image, or of each of several, best first, in pixels of the original image, on the CPU.
 
     Args:
         detector: put into evaluation mode; stays on its device. `for_inference` makes a faster one for many calls.
-        images: files, (3, h, w) uint8 RGB tensors, or samples of a data set. A detector without a proposal head needs
-            samples with proposals.
+        images: one image, which gives one result, or a sequence of them: files, (3, h, w) uint8 tensors, (h, w, 3)
+            uint8 arrays, PIL images, or samples of a data set. A detector without a proposal head needs samples with
+            proposals.
         batch_size: images per batch.
         precision: `fp32`, `bf16` or `fp16`.
         augmentation: views of each image whose detections are merged; by default one view.
+        order: the channels of tensors and arrays: `rgb`, or `bgr` as OpenCV reads them.
 
     Raises:
         DataError: for a file that cannot be read.
-        DetError: for a tensor of another shape or dtype, or if a detector without a proposal head gets no proposals.
+        DetError: for an image of another type, shape or dtype, an option that is not allowed, or if a detector without
+            a proposal head gets no proposals.
     """
-    augmentation = augmentation or Augmentation()
+    if type(batch_size) is not int or batch_size < 1:
+        raise DetError(f"batch_size: found {show(batch_size)}, expected a whole number of at least 1")
+    _check_choice("order", order, get_args(Order))
+    _check_choice("precision", precision, PRECISIONS)
+    if is_image(images):
+        return _predict([images], detector, 1, precision, augmentation or Augmentation(), order)[0]
+    if not isinstance(images, Sequence):
+        raise DetError(f"images: found {show(images)} ({type(images).__name__}), expected {ALLOWED}, or a list of them")
+    return _predict(images, detector, batch_size, precision, augmentation or Augmentation(), order)
+
+
+def _predict(
+    images: Sequence[Image],
+    detector: Detector,
+    batch_size: int,
+    precision: str,
+    augmentation: Augmentation,
+    order: Order,
+) -> list[Detections]:
     views = [([t.build() for t in view], mirror) for view, mirror in augmentation.views(detector.test_transforms)]
     detector.eval()
     found: list[Detections] = []
     for start in range(0, len(images), batch_size):
-        samples = [_sample(image) for image in images[start : start + batch_size]]
+        samples = [to_sample(image, order) for image in images[start : start + batch_size]]
         seen = [_view(detector, samples, *view, precision) for view in views]
         found += seen[0] if len(seen) == 1 else [merge(views, augmentation) for views in zip(*seen, strict=True)]
     return found
+
+
+def _check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise DetError(f"{name}: found {show(value)}, allowed: {', '.join(allowed)}")
 
 
 def _view(
@@ -86,22 +140,3 @@ def _view(
     with autocast(detector.preprocess.mean.device, precision):
         found = [d.to("cpu") for d in detector.predict(to_batch(detector, loaded))]
     return [unflip(d, s.size[1]) for d, s in zip(found, samples, strict=True)] if mirrored else found
-
-
-def _sample(image: str | Path | Tensor | Sample) -> Sample:
-    """An image as a sample without annotations; a sample is returned unchanged."""
-    if isinstance(image, Sample):
-        return image
-    if isinstance(image, Tensor):
-        if image.dim() != 3 or image.shape[0] != 3 or image.dtype != torch.uint8:
-            raise DetError(f"an image is {tuple(image.shape)} {image.dtype}, expected (3, h, w) torch.uint8 in RGB")
-        pixels, file = image.cpu(), ""
-    else:
-        pixels, file = read_image(image), str(image)
-    return Sample(
-        image=pixels,
-        boxes=torch.zeros(0, 4),
-        labels=torch.zeros(0, dtype=torch.int64),
-        ignored=torch.zeros(0, dtype=torch.bool),
-        file=file,
-    )

@@ -369,6 +369,11 @@ def _anchor_lines(fit: AnchorFit) -> str:
     return line
 
 
+def picture_name(image_id: int) -> str:
+    """The file name of the picture of an image."""
+    return f"{image_id:012d}.png"
+
+
 def draw_dataset(dataset: DetectionDataset, out_dir: str | Path, count: int = 16) -> list[Path]:
     """Draw the annotations of `count` images, spread evenly over the data set, as PNGs; the files written.
 
@@ -384,7 +389,7 @@ def draw_dataset(dataset: DetectionDataset, out_dir: str | Path, count: int = 16
                 raise
             dataset.skipped.append(error.sample)
             continue
-        path = Path(out_dir) / f"{sample.image_id:012d}.png"
+        path = Path(out_dir) / picture_name(sample.image_id)
         save_png(draw_targets(sample.image, sample.targets(), dataset.classes), path)
         paths.append(path)
     return paths

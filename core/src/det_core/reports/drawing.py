@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import colorsys
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,9 +89,15 @@ def picture_names(files: Sequence[Path]) -> dict[Path, str]:
 
 
 def save_png(image: Tensor, path: str | Path) -> None:
-    """Write a (3, H, W) uint8 RGB image; its folder is made if it is not there."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(_array(image)).save(path, format="PNG")
+    """Write a (3, H, W) uint8 RGB image to a temporary file and rename it; its folder is made if it is not there."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
+    try:
+        Image.fromarray(_array(image)).save(temporary, format="PNG")
+        temporary.replace(path)  # a link of this name is replaced, not followed
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @frozen(eq=False)
