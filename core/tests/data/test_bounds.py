@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from det_core.data import images
 from det_core.data.bad_samples import BadImage, BadSamplesError, check_objects
 from det_core.data.coco_dataset import CocoDataset
 from det_core.data.images import TURNS, image_size, read_image
-from det_core.errors import DataError
+from det_core.errors import DataError, DetError
 from det_core.reports.dataset_report import data_report
 
 MakeCoco = Callable[..., Path]
@@ -177,3 +178,25 @@ def test_json_of_any_depth_and_length_ends_in_an_error(tmp_path: Path) -> None:
         (tmp_path / "instances_train.json").write_text(text)
         with pytest.raises(DataError, match="the annotation file is not JSON"):
             opened(tmp_path)
+
+
+def test_an_image_of_more_pixels_than_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of a few kilobytes; the limit can be set, and is said."""
+    path = tmp_path / "large.png"
+    Image.new("1", (20_000, 10_000)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    for limit in (None, "1000"):
+        images._max_pixels.cache_clear()
+        if limit:
+            monkeypatch.setenv("DET_MAX_IMAGE_PIXELS", limit)
+        message = f"it has more than {limit or 178956970} pixels; .* set the environment variable DET_MAX_IMAGE_PIXELS"
+        with pytest.raises(BadImage, match=message):
+            image_size(path)
+    images._max_pixels.cache_clear()
+    monkeypatch.setenv("DET_MAX_IMAGE_PIXELS", "200000000")
+    assert image_size(path) == (10_000, 20_000)
+    images._max_pixels.cache_clear()
+    monkeypatch.setenv("DET_MAX_IMAGE_PIXELS", "many")
+    with pytest.raises(DetError, match="DET_MAX_IMAGE_PIXELS: found 'many', expected a number of pixels"):
+        image_size(path)
+    images._max_pixels.cache_clear()

@@ -141,6 +141,8 @@ def test_boxes_in_the_file_are_checked_part_by_part(file: Path, monkeypatch: pyt
 
 DAMAGE: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
     "no array": (lambda a: (a.pop("scores"), a.pop("sizes")), "damaged: no scores, sizes in it"),
+    "a number": (change("boxes", lambda t: t.sum()), "damaged: boxes is a single number, expected an array"),
+    "a number of images": (change("image_ids", lambda t: t.sum()), "damaged: image_ids is a single number"),
     "precision": (change("boxes", Tensor.double), r"damaged: boxes are torch\.float64, expected torch\.float32"),
     "box shape": (change("boxes", lambda t: t[:, :3]), r"damaged: boxes are \(7, 3\), expected \(7, 4\)"),
     "score count": (change("scores", lambda t: t[:5]), r"damaged: scores are \(5,\), expected \(7,\)"),

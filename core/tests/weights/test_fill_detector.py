@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 import torch
 import torchvision
 from hypothesis import given, strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from det_core.errors import DetError, WeightsError
@@ -228,6 +229,14 @@ def test_a_wrong_shape():
     )
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite(value):
+    assert refused(checkpoint(bbox_head__conv_cls__bias=torch.tensor([0.0, value]))) == (
+        "the mmdet weights do not fit this detector: 1 problem\n"
+        "  not finite (NaN or inf): bbox_head.conv_cls.bias (for dense_head.scores.bias)"
+    )
+
+
 def test_a_scalar_where_a_vector_is_wanted_is_a_wrong_shape():
     assert "is (), dense_head.scores.bias is (2,)" in refused(checkpoint(bbox_head__conv_cls__bias=torch.tensor(1.0)))
 
@@ -310,6 +319,16 @@ def test_a_torch_file_with_the_weights_alone_or_under_a_name(tmp_path, content, 
         content = {"state_dict": {"model": STATE}}
     torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
     assert same(read_state_dict(tmp_path / "x.pth"))
+
+
+def test_a_torch_file_with_compressed_entries(tmp_path):
+    """A few kilobytes of zeros, compressed, can take all memory; torch does not compress."""
+    torch.save({"weight": torch.zeros(1000)}, tmp_path / "x.pth")
+    with zipfile.ZipFile(tmp_path / "x.pth") as plain, zipfile.ZipFile(tmp_path / "bomb.pth", "w") as packed:
+        for entry in plain.infolist():
+            packed.writestr(entry.filename, plain.read(entry), zipfile.ZIP_DEFLATED)
+    with pytest.raises(WeightsError, match=r"bomb\.pth: .* are compressed, which torch\.save never does: refused"):
+        read_state_dict(tmp_path / "bomb.pth")
 
 
 def test_a_safetensors_file(tmp_path):
@@ -486,6 +505,14 @@ def test_a_mismatching_depth_is_refused_and_changes_nothing(resnet18_file):
     assert lines[0] == "  missing: layer1.2.conv1.weight"
     assert lines[-1] == "  ... and 60 more"
     assert torch.equal(module.conv1.weight, before)
+
+
+def test_initial_weights_that_are_not_finite(resnet18_file, tmp_path):
+    state = load_file(resnet18_file) if resnet18_file.suffix == ".safetensors" else torch.load(resnet18_file)
+    state["conv1.weight"][0, 0, 0, 0] = float("nan")
+    save_file(state, tmp_path / "x.safetensors")
+    with pytest.raises(WeightsError, match=r"not finite \(NaN or inf\): conv1\.weight"):
+        load_initial(torchvision.models.resnet18(), str(tmp_path / "x.safetensors"))
 
 
 def test_wrong_shapes_are_listed(resnet18_file):

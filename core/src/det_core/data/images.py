@@ -10,6 +10,7 @@ import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ import torch
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from det_core.data.bad_samples import bad_image
+from det_core.errors import DetError
+from det_core.settings import show
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 EIGHT_BIT_MODES = frozenset(
     {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 )
+
+MAX_PIXELS = 178_956_970  # PIL's limit: a small file can hold an image that takes all memory
+MAX_PIXELS_VARIABLE = "DET_MAX_IMAGE_PIXELS"  # of the environment: another limit
 
 # Formats of pixels. PIL has others that start another program (EPS) or hold no pixels, whatever a file is called.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "TGA", "PCX", "SGI", "ICO")
@@ -82,7 +88,24 @@ def open_file(path: str | Path) -> ImageFile.ImageFile:
         raise OSError("it is a folder, a device or a pipe, not a file")
     with warnings.catch_warnings():  # of damaged EXIF, and of images that are only half as large as PIL refuses
         warnings.simplefilter("ignore")
-        return Image.open(path, formats=FORMATS)
+        limit = _max_pixels()
+        try:
+            return Image.open(path, formats=FORMATS)
+        except Image.DecompressionBombError:
+            what = f"it has more than {limit} pixels; to allow it, set the environment variable {MAX_PIXELS_VARIABLE}"
+            raise OSError(what) from None
+
+
+@cache
+def _max_pixels() -> int:
+    """The maximum number of pixels of an image, by the environment; DetError if that is no number."""
+    text = os.environ.get(MAX_PIXELS_VARIABLE)
+    if text is None:
+        return MAX_PIXELS
+    if not text.isdecimal() or not 0 < int(text) < 2**40:
+        raise DetError(f"{MAX_PIXELS_VARIABLE}: found {show(text)}, expected a number of pixels below 2^40")
+    Image.MAX_IMAGE_PIXELS = -(-int(text) // 2)  # PIL warns above this number, and refuses above twice of it
+    return int(text)
 
 
 def size_problem(found: tuple[int, int], annotated: tuple[int, int], source: str | Path) -> str:

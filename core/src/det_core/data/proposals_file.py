@@ -239,6 +239,8 @@ def _check(path: Path, arrays: Mapping[str, Tensor]) -> None:
     for name, dtype in DTYPES.items():
         if arrays[name].dtype != dtype:
             raise DataError(f"{path}: damaged: {name} are {arrays[name].dtype}, expected {dtype}; {MAKE}")
+        if not arrays[name].dim():
+            raise DataError(f"{path}: damaged: {name} is a single number, expected an array; {MAKE}")
     images, boxes = len(arrays["image_ids"]), len(arrays["boxes"])
     names = arrays["names"].reshape(-1)
     if images and len(_lines(names)) != images:

@@ -29,6 +29,7 @@ from det_core.model.memory_layout import to_channels_last
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
 from det_core.structures import Classes
+from det_core.weights.read_files import is_finite
 
 WEIGHTS, RAW_WEIGHTS, TRAINING = "model.safetensors", "raw.safetensors", "training.pt"
 _STEP = re.compile(r"step-\d+")
@@ -311,6 +312,7 @@ def initialise(detector: Detector, checkpoint: str | Path) -> InitReport:
         for k, v in ours.items()
         if k in values and k not in fresh and values[k].shape != v.shape
     ]
+    problems += [f"not finite (NaN or inf): {k}" for k, v in values.items() if not is_finite(v)]
     if problems:
         title = f"{file} does not fit this detector (recipe {header.recipe.name}):"
         raise CheckpointError("\n".join([title, *listing(problems)]))

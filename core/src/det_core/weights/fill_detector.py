@@ -10,6 +10,7 @@ from attrs import frozen
 
 from det_core.errors import WeightsError, first_few
 from det_core.weights.initial_weights import not_pretrained
+from det_core.weights.read_files import is_finite
 from det_core.weights.translate_names import (
     Origin,
     backbone_names,
@@ -139,6 +140,8 @@ class _Filling:
             value = origin.change.apply(raw) if origin.change and raw.dim() else raw
             if value.shape != expected.shape:
                 self.problems.append(_mismatch(key, expected, theirs, raw, origin))
+            elif not is_finite(value):
+                self.problems.append(f"not finite (NaN or inf): {theirs} (for {key})")
             if origin.change:
                 self.changed[key] = origin.change.note
             self.filled[key], self.current_name[key] = theirs, origin.name

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from det_core.errors import WeightsError
-from det_core.weights.read_files import read_state_dict
+from det_core.weights.read_files import is_finite, read_state_dict
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -70,6 +70,7 @@ def load_initial(
         for k, v in state.items()
         if k in ours and v.shape != ours[k].shape
     ]
+    problems += [f"not finite (NaN or inf): {k}" for k, v in state.items() if not is_finite(v)]
     if problems:
         raise WeightsError.listing(f"initial weights {spec!r} do not fit the backbone", problems)
     module.load_state_dict(state, strict=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from attrs import frozen
 
-from det_core.errors import WeightsError
+from det_core.errors import WeightsError, first_few
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +48,11 @@ STAND_INS = (
     "numpy.dtype",
     *(f"numpy.dtypes.{kind}DType" for kind in ("Bool", "Int32", "Int64", "UInt8", "Float32", "Float64")),
 )
+
+
+def is_finite(value: Tensor) -> bool:
+    """Whether a weight (...) has neither NaN nor inf."""
+    return not value.is_floating_point() or bool(value.isfinite().all())
 
 
 class Inert:
@@ -115,10 +121,26 @@ def _content(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        _check_stored(path)
         with torch.serialization.safe_globals(allowed):
             return torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
     except Exception as error:  # a damaged file can fail in any way that a pickle can
         raise WeightsError(f"{path}: not a readable checkpoint ({_reason(error)})") from None
+
+
+def _check_stored(path: Path) -> None:
+    """Raise WeightsError for a torch file with compressed entries, which may expand to any size."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+    if packed:
+        raise WeightsError(
+            f"{path}: {first_few(packed)} in it are compressed, which torch.save never does: refused, since they may "
+            "expand to any size; load the file where you trust it, and save it again"
+        )
 
 
 def _state_dict(path: Path, content: Any) -> dict[str, Any]:
