@@ -69,7 +69,7 @@ def write_maps(root: Path, count: int) -> None:
         Image.fromarray(ids).save(root / "maps" / f"{i}.png")
 
 
-def torchrun(*command: str) -> None:
+def torchrun(*command: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *command],
         env=ENVIRONMENT,
@@ -78,6 +78,7 @@ def torchrun(*command: str) -> None:
         timeout=240,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done
 
 
 def losses(run: Path) -> list[dict[str, float]]:
@@ -153,3 +154,24 @@ def test_evaluation_and_resuming_on_two_ranks(tmp_path, arguments):
     )
     assert mixed.returncode == 1
     assert "trained with 2 images per step, but this run has 1" in mixed.stderr
+
+
+DIFFERING = """
+import os, sys
+from det_core import DetError, load_recipe, train
+name, work_dir, data, *settings = sys.argv[1:]
+more = ["optimizer.lr=0.5"] if os.environ["RANK"] == "1" else []
+try:
+    train(load_recipe(name, [*settings, *more]), work_dir=work_dir, data=data, max_steps=1)
+except DetError as error:
+    print("ended:", error, flush=True)
+"""
+
+
+def test_ranks_that_disagree_all_end_with_the_difference(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(DIFFERING)
+    data = write_data(tmp_path / "data", 4)
+    done = torchrun(str(script), "rpn/r18-fpn-demo", str(tmp_path / "run"), str(data), "data.workers=0")
+    assert done.stdout.count("rank 1 differs from rank 0 (setting optimizer.lr: 0.02 on rank 0, 0.5)") == 2
+    assert not list((tmp_path / "run").glob("checkpoints/*"))
