@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from det_core.cli.main import run
-from det_core.engine.checkpoint import load_detector
+from det_core.engine.checkpoint import load_detector, weights_file
 from det_core.errors import DetError, WeightsError
 from det_core.load import load_recipe
 from det_core.weights.fill_detector import class_count, import_backbone, import_weights
@@ -392,3 +392,12 @@ def test_every_name_in_a_recipe_is_known():
 def test_an_unknown_source():
     with pytest.raises(DetError, match="^unknown source 'yolo'; allowed: mmdet, torchvision, detectron2$"):
         is_detector("yolo", [])
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".pkl"])
+def test_a_torch_file_where_a_checkpoint_is_asked_names_the_import(tmp_path, suffix):
+    path = tmp_path / f"x{suffix}"
+    torch.save({"a": torch.ones(1)}, path)
+    with pytest.raises(DetError) as raised:
+        weights_file(path)
+    assert f"convert it with `det-core import-weights {path} --from PROJECT" in str(raised.value)

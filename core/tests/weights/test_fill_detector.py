@@ -209,6 +209,16 @@ def test_the_head_of_an_rpn_alone_is_called_rpn_head():
     assert report.filled["dense_head.scores.weight"] == "rpn_head.conv_cls.weight"
 
 
+def test_the_moving_average_of_mmcv_is_reported_and_left():
+    state = checkpoint()
+    averages = {f"ema_{key.replace('.', '_')}": value + 1 for key, value in state.items()}
+    detector = CONFIG.build(num_classes=2)
+    report = import_weights({**state, **averages}, source="mmdet", detector=detector)
+    assert set(averages) <= set(report.ignored)
+    assert torch.equal(detector.state_dict()["dense_head.scores.bias"], state["bbox_head.conv_cls.bias"])
+    assert "left over in the source: ema_other" in refused({**state, "ema_other": torch.zeros(1)})
+
+
 def test_a_key_left_over():
     assert refused(checkpoint(backbone__fc__weight=torch.zeros(1))) == (
         "the mmdet weights do not fit this detector: 1 problem\n  left over in the source: backbone.fc.weight"
@@ -318,6 +328,24 @@ def test_a_torch_file_with_the_weights_alone_or_under_a_name(tmp_path, content, 
     if "model" in content and "state_dict" in content["model"]:
         content = {"state_dict": {"model": STATE}}
     torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
+    assert same(read_state_dict(tmp_path / "x.pth"))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_plain_objects_beside_the_weights_do_no_harm(tmp_path, zipped):
+    import argparse
+    import collections
+    import datetime
+
+    counts = collections.defaultdict(int, a=1)
+    extras = {
+        "counts": [counts, collections.defaultdict(list, a=[1]), collections.Counter("abc")],
+        "dates": [datetime.date(2019, 5, 1), datetime.datetime(2019, 5, 1, tzinfo=datetime.UTC)],
+        "epochs": range(12),
+        "args": argparse.Namespace(lr=0.1),
+        "meta": {"when": datetime.timedelta(3)},
+    }
+    torch.save({"state_dict": STATE, **extras}, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
     assert same(read_state_dict(tmp_path / "x.pth"))
 
 

@@ -60,9 +60,17 @@ class Header:
         }
 
 
+FOREIGN_SUFFIXES = (".pth", ".pt", ".pkl", ".bin", ".ckpt")
+
+
 def weights_file(path: str | Path) -> Path:
     """The weights file of a `.safetensors` path, a checkpoint folder, or a run (its best, or else last checkpoint)."""
     path = Path(path)
+    if path.is_file() and path.suffix in FOREIGN_SUFFIXES:
+        raise CheckpointError(
+            f"{path}: found a {path.suffix} file, expected a checkpoint of det; convert it with "
+            f"`det-core import-weights {path} --from PROJECT --recipe RECIPE -o {path.stem}.safetensors`"
+        )
     if path.is_file():
         return path
     if (path / WEIGHTS).is_file():

@@ -35,9 +35,10 @@ CLASSIFIERS = ("fc.", "stem.fc.", "linear.")  # in ImageNet models; detectors do
 class ImportReport:
     """The result of an import.
 
-    filled: det's key to the source's key. ignored: source keys that were not used: counters of batch norm, and parts
-    that the model does not have (a classifier, later stages). changed: det's key to the conversion of its value.
-    derived: det's keys that were computed from others (statistics of a folded norm).
+    filled: det's key to the source's key. ignored: source keys that were not used: counters of batch norm, mmcv's
+    second copy of all weights (`ema_...`), and parts that the model does not have (a classifier, later stages).
+    changed: det's key to the conversion of its value. derived: det's keys that were computed from others (statistics
+    of a folded norm).
     """
 
     filled: Mapping[str, str]
@@ -166,9 +167,11 @@ class _Filling:
 
     def finish(self, title: str, unneeded: Callable[[str], bool]) -> None:
         """Record the source keys that may be ignored, and raise WeightsError if there are problems."""
+        averages = {f"ema_{key.replace('.', '_')}" for key in self.state}  # mmcv's copies of all weights
         left = [name for name in self.names if name not in self.used]
-        self.ignored = [self.names[name] for name in left if unneeded(name)]
-        over = [f"left over in the source: {self.names[name]}" for name in left if not unneeded(name)]
+        ignored = {name for name in left if unneeded(name) or self.names[name] in averages}
+        self.ignored = [self.names[name] for name in left if name in ignored]
+        over = [f"left over in the source: {self.names[name]}" for name in left if name not in ignored]
         if over or self.problems:
             raise WeightsError.listing(title, [*over, *self.problems])
 

@@ -35,8 +35,10 @@ STAND_INS = (
     "pathlib.PosixPath",
     "pathlib.WindowsPath",
     "pathlib.PurePosixPath",
-    "datetime.datetime",
-    "datetime.timedelta",
+    *(f"datetime.{kind}" for kind in ("date", "datetime", "time", "timedelta", "timezone")),
+    *(f"{home}.{kind}" for home in ("builtins", "__builtin__") for kind in ("dict", "float", "int", "list", "str")),
+    "builtins.range",
+    "__builtin__.xrange",
     "builtins.getattr",
     "__builtin__.getattr",
     "_codecs.encode",
@@ -66,6 +68,11 @@ class Inert:
 
     def __setstate__(self, state: object) -> None:
         pass
+
+
+def _plain_dict(*factory: object) -> dict[object, object]:
+    """Replaces `collections.defaultdict`, whose items torch sets only in a dict of its own."""
+    return {}
 
 
 @frozen(eq=False)
@@ -117,7 +124,8 @@ def _content(path: Path) -> Any:
 
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
-    allowed: list[Any] = [(Inert, name) for name in STAND_INS]  # Any, since torch's stubs lack (class, name) pairs
+    # Any, since torch's stubs lack pairs of a class and its name
+    allowed: list[Any] = [(_plain_dict, "collections.defaultdict"), *((Inert, name) for name in STAND_INS)]
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
