@@ -30,6 +30,7 @@ from det_core import Detector, Recipe, Targets, load_recipe
 from det_core.data.data_config import ResizeConfig
 from det_core.engine.detector_cost import class_count
 from det_core.engine.schedule import build_optimizer
+from det_core.load import recipe_from_plain
 from det_core.model.memory_layout import to_channels_last
 from det_core.offers import RecipeEntry
 from det_core.plugins import plugin_manager
@@ -92,7 +93,7 @@ def with_few_regions(recipe: Recipe, limit: int) -> Recipe:
 
     cut(plain["detector"]["dense_head"], ("before_nms", "after_nms"))
     cut(plain["detector"]["roi_head"], ("count",))
-    return Recipe.from_plain(plain)
+    return recipe_from_plain(plain)
 
 
 def inputs_of(recipe: Recipe, size: tuple[int, int], images: int, device: str, limit: int) -> Inputs:
