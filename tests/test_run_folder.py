@@ -19,6 +19,7 @@ from det_core.engine.checkpoint import CheckpointError, load_detector
 from det_core.engine.distributed import World
 from det_core.engine.manifest import MANIFEST
 from det_core.engine.run_lock import LOCK, locked
+from det_core.reports.loggers import MetricsFile
 
 ALONE = World(0, 1, torch.device("cpu"))
 
@@ -288,3 +289,16 @@ def test_a_lock_that_its_holder_removed_is_made_anew(tmp_path: Path) -> None:
         with locked(run, ALONE):
             assert (run / ".lock").read_text().startswith(f"process {os.getpid()} ")
     assert len(taken) == 2
+
+
+def test_damaged_metrics_are_left_out_with_a_warning(run, recipe, caplog):
+    """Also a line that is JSON, but no row: the run goes on, and says which line."""
+    file = run / "metrics.jsonl"
+    whole = file.read_text().splitlines()
+    bad = ['{"stop": 1}', "3", "{", "[" * 100_000, '{"step": "1"}', "\udcff"]
+    file.write_bytes("\n".join([*bad, *whole, '{"step": 2, "lo']).encode("utf8", "surrogatepass"))
+    assert [row["step"] for row in MetricsFile(run).rows()] == [json.loads(line)["step"] for line in whole]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{file}:{number}: not a row of metrics; it is left out" for number in range(1, 7)
+    ]
+    assert resume(run).step == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import sys
 import time
@@ -16,6 +17,8 @@ from det_core.engine.checkpoint import write_text
 
 METRICS = "metrics.jsonl"
 
+log = logging.getLogger(__name__)
+
 
 class MetricsFile:
     """`metrics.jsonl`: one JSON object per logged step or evaluation, appended and flushed at once."""
@@ -24,15 +27,17 @@ class MetricsFile:
         self.path = run / METRICS
 
     def rows(self) -> list[dict[str, Any]]:
-        """All rows; a last line that a kill cut short is left out."""
+        """All rows. A last line that a kill cut short is left out; other damaged lines are too, with a warning."""
         if not self.path.is_file():
             return []
         rows = []
-        for line in self.path.read_text(encoding="utf8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                continue
+        lines = self.path.read_text(encoding="utf8", errors="replace").splitlines()
+        for number, line in enumerate(lines, 1):
+            row = _row(line)
+            if row is not None:
+                rows.append(row)
+            elif number < len(lines):
+                log.warning("%s:%d: not a row of metrics; it is left out", self.path, number)
         return rows
 
     def rewind(self, step: int) -> None:
@@ -45,6 +50,15 @@ class MetricsFile:
         row = {"step": step, **{k: v if math.isfinite(v) else None for k, v in values.items()}}
         with self.path.open("a", encoding="utf8") as file:
             file.write(json.dumps(row) + "\n")
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    """A line as a row; None if it is not an object with a step."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and type(row.get("step")) is int else None
 
 
 class TensorBoard:
