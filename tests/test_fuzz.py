@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
 from fuzz_readers import READERS
 
 SECONDS = float(os.environ.get("DET_FUZZ_SECONDS", "12"))
