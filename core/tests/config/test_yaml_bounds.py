@@ -43,3 +43,10 @@ def test_what_cannot_be_read(text: str, message: str) -> None:
 
 def test_aliases_are_kept() -> None:
     assert parse_yaml("a: &x [1, 2]\nb: *x", "f.yaml") == {"a": [1, 2], "b": [1, 2]}
+
+
+def test_an_empty_type_is_unknown() -> None:
+    from det_core.load import load_recipe
+
+    with pytest.raises(DetError, match=r"detector\.backbone\.type: unknown type ''"):
+        load_recipe("rpn/r18-fpn-demo", ["detector.backbone={type: ''}"])

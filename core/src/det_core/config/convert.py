@@ -61,7 +61,7 @@ def _concrete(cls: type[Component], value: Mapping[str, object]) -> tuple[type, 
         raise fail(f"required key `type` is missing; allowed: {_allowed(cls)}")
     if not isinstance(name, str):
         raise ConfigError.at("type", f"found {show(name)}, expected a name; allowed: {_allowed(cls)}")
-    if own == name:
+    if own and own == name:
         return cls, rest
     try:
         concrete = plugin_manager().component(cls.slot, name)
