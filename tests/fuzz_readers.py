@@ -1,7 +1,8 @@
 """Damages what readers are given, and counts what ends in anything but a result or a DetError.
 
-`python tests/fuzz_readers.py READER SECONDS SEED [TRIES]` prints a line of JSON: {"tries": ..., "failures": [...]}. Each try is
-limited in time, the process in memory. A failure names the seed of its try: the same seed makes the same input.
+`python tests/fuzz_readers.py READER SECONDS SEED [TRIES]` prints a line of JSON: {"tries": ..., "failures": [...]}.
+Each try is limited in time, the process in memory. A failure names the seed of its try: the same seed makes the same
+input.
 """
 
 from __future__ import annotations
