@@ -104,9 +104,8 @@ class CocoDataset(DetectionDataset):
         self.sizes = np.array([(r["height"], r["width"]) for r in kept], np.int64)
         self.image_ids = np.array([r["id"] for r in kept], np.int64)
         self._names = Names.of([r["file_name"] for r in kept])
-        self.table = _table(records, self.image_ids, masks)
+        self.table, self.dropped = _table(records, self.image_ids, masks)
         self.trained = int((self.table.trained & ~self.table.crowd).sum())
-        self.dropped = _dropped(records, self.image_ids)
         self.filtered = len(records.images) - len(kept)
         self.proposals = None if proposals is None else DatasetProposals.open(proposals, self, max_proposals)
 
@@ -186,19 +185,8 @@ def _kept_images(records: CocoRecords, filter_empty: bool, min_size: int) -> lis
     ]
 
 
-def _dropped(records: CocoRecords, image_ids: NDArray[np.int64]) -> dict[str, int]:
-    """Annotations of these images that training does not use, by what they are."""
-    kept = set(image_ids.tolist())
-    rules = (
-        "crowd regions" if a.get("iscrowd", 0) == 1 else dropping_rule(a)
-        for a in records.annotations
-        if a["image_id"] in kept
-    )
-    return dict(Counter(filter(None, rules)))
-
-
-def _table(records: CocoRecords, image_ids: NDArray[np.int64], masks: bool) -> Annotations:
-    """The annotations of these images in flat arrays."""
+def _table(records: CocoRecords, image_ids: NDArray[np.int64], masks: bool) -> tuple[Annotations, dict[str, int]]:
+    """The annotations of these images in flat arrays, and the numbers of those that do not train, by what they are."""
     position = {int(number): i for i, number in enumerate(image_ids)}
     label = {number: i for i, number in enumerate(records.classes.ids)}
     rows = sorted(
@@ -207,16 +195,20 @@ def _table(records: CocoRecords, image_ids: NDArray[np.int64], masks: bool) -> A
     counts = (
         np.bincount([position[a["image_id"]] for a in rows], minlength=len(position)) if rows else [0] * len(position)
     )
-    return Annotations(
+    rules = [dropping_rule(a) for a in rows]
+    crowd = np.array([a.get("iscrowd", 0) == 1 for a in rows], np.bool_)
+    unused = Counter("crowd regions" if c else rule for c, rule in zip(crowd, rules, strict=True) if c or rule)
+    table = Annotations(
         offsets=np.cumsum([0, *counts], dtype=np.int64),
         ids=np.array([a["id"] for a in rows], np.int64),
         boxes=np.array([a["bbox"] for a in rows], np.float64).reshape(-1, 4),
         labels=np.array([label[a["category_id"]] for a in rows], np.int64),
         areas=np.array([area_of(a) for a in rows], np.float64),
-        crowd=np.array([a.get("iscrowd", 0) == 1 for a in rows], np.bool_),
-        trained=np.array([not dropping_rule(a) for a in rows], np.bool_),
+        crowd=crowd,
+        trained=np.array([not rule for rule in rules], np.bool_),
         segmentations=_segmentations(records, rows) if masks else None,
     )
+    return table, dict(unused)
 
 
 def _segmentations(records: CocoRecords, rows: list[Record]) -> Segmentations:
