@@ -203,3 +203,20 @@ def test_other_commands_do_not_overwrite_their_inputs_either(checkpoint, tmp_pat
         done = CliRunner().invoke(cli, words)
         assert "would be overwritten, but is an input" in done.output
     assert copy.read_bytes() == before
+
+
+def test_browse_does_not_overwrite_the_images_of_the_data_set(tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.fromarray(PIXELS).save(images / "000000000007.png")
+    record = {"id": 7, "file_name": "000000000007.png", "width": 80, "height": 60}
+    box = {"id": 1, "image_id": 7, "category_id": 1, "bbox": [1, 1, 9, 9], "area": 81, "iscrowd": 0}
+    content = {"images": [record], "annotations": [box], "categories": [{"id": 1, "name": "a"}]}
+    for split in ("train", "val"):
+        (tmp_path / f"instances_{split}.json").write_text(json.dumps(content))
+    before = (images / "000000000007.png").read_bytes()
+    done = CliRunner().invoke(cli, ["data", "--data", str(tmp_path), "browse", "--out", str(images)])
+    assert "would be overwritten, but is an input" in done.output
+    assert (images / "000000000007.png").read_bytes() == before
+    done = CliRunner().invoke(cli, ["data", "--data", str(tmp_path), "browse", "--out", str(tmp_path / "out")])
+    assert done.output.splitlines()[-1] == f"1 pictures in {tmp_path / 'out'}"

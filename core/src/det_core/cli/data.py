@@ -106,11 +106,12 @@ def command(
 def browse(choice: Choice, data: str | None, out: str, count: int, split: str) -> None:
     """Draw images with their annotations, evenly distributed over the data set."""
     chosen, masks = attrs.evolve(choice, data=data or choice.data).resolve()
-    from det_core.reports.dataset_report import draw_dataset, picture_name
+    from det_core.reports.dataset_report import draw_dataset, picture_name, spread_evenly
 
     dataset = _open(chosen, split, masks)
-    names = (Path(out) / picture_name(int(number)) for number in dataset.image_ids)
-    check_outputs("--out", names, (dataset.file(index) for index in range(len(dataset))))
+    drawn = spread_evenly(len(dataset), count)
+    pictures = [Path(out) / picture_name(int(dataset.image_ids[index])) for index in drawn]
+    check_outputs("--out", pictures, (dataset.file(index) for index in range(len(dataset))))
     paths = draw_dataset(dataset, Path(out), count)
     click.echo(f"{len(paths)} pictures in {out}")
 

@@ -369,6 +369,13 @@ def _anchor_lines(fit: AnchorFit) -> str:
     return line
 
 
+def spread_evenly(images: int, count: int) -> list[int]:
+    """At most `count` of the positions 0..images-1, evenly distributed."""
+    chosen = np.linspace(0, images - 1, min(max(count, 0), images)).round().astype(int)
+    positions: list[int] = np.unique(chosen).tolist()
+    return positions
+
+
 def picture_name(image_id: int) -> str:
     """The file name of the picture of an image."""
     return f"{image_id:012d}.png"
@@ -380,8 +387,7 @@ def draw_dataset(dataset: DetectionDataset, out_dir: str | Path, count: int = 16
     Images that cannot be read raise BadImage, or are passed over where the data set skips bad samples.
     """
     paths = []
-    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(max(count, 0), len(dataset))).round().astype(int))
-    for index in chosen.tolist():
+    for index in spread_evenly(len(dataset), count):
         try:
             sample = dataset.load(index)
         except BadImage as error:
