@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from det_core.errors import DetError, first_few
 from det_core.load import load_recipe
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
+from det_core.safe_write import replacing
 from det_core.weights.fill_detector import ImportReport, class_count, import_backbone, import_weights, refuse_legacy
 from det_core.weights.initial_weights import how_to_set
 from det_core.weights.read_files import SourceFile, read_source
@@ -121,10 +121,5 @@ def _write(out: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> N
     """Write the weights to a temporary file and rename it."""
     from safetensors.torch import save_file
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".writing-{os.getpid()}-{out.name}")
-    try:
+    with replacing(out) as temporary:
         save_file({k: v.detach().clone().contiguous() for k, v in weights.items()}, temporary, metadata=metadata)
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -13,7 +13,6 @@ header contains `format` and, as JSON, `facts`: the source of the boxes.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from torch import Tensor
 
 from det_core.contracts import DetectionDataset
 from det_core.errors import DataError, first_few
+from det_core.safe_write import replacing
 
 FORMAT = "det proposals 1"
 SUFFIX = ".safetensors"
@@ -151,15 +151,8 @@ def write_proposals(path: str | Path, found: Sequence[ImageProposals], facts: Ma
         "scores": torch.cat([torch.zeros(0), *(image.scores.float().cpu() for image in ordered)]),
     }
     _check(path, arrays)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
-    try:
+    with replacing(path) as temporary:
         save_file(arrays, temporary, metadata={"format": FORMAT, "facts": json.dumps(dict(facts))})
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_proposals(path: str | Path) -> Proposals:

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -28,12 +27,12 @@ from det_core.model.detector import Detector
 from det_core.model.memory_layout import to_channels_last
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
+from det_core.safe_write import TEMPORARY, replacing, sync
 from det_core.structures import Classes
 from det_core.weights.read_files import is_finite
 
 WEIGHTS, RAW_WEIGHTS, TRAINING = "model.safetensors", "raw.safetensors", "training.pt"
 _STEP = re.compile(r"step-\d+")
-_TEMPORARY = ".writing-"
 
 
 class CheckpointError(DetError):
@@ -147,11 +146,8 @@ def _is_whole(folder: Path) -> bool:
 
 def write_text(path: Path, text: str) -> None:
     """Write to a temporary file and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
-    temporary.write_text(text, encoding="utf8")
-    _sync(temporary)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf8")
 
 
 def save_checkpoint(
@@ -167,12 +163,12 @@ def save_checkpoint(
     """
     folder = run / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in folder.glob(f"{_TEMPORARY}*"):
+    for stale in folder.glob(f"{TEMPORARY}*"):
         shutil.rmtree(stale, ignore_errors=True)
     target = folder / f"step-{header.step:07d}"
     if (target / WEIGHTS).is_file():
         return target
-    temporary = folder / f"{_TEMPORARY}{target.name}"
+    temporary = folder / f"{TEMPORARY}{target.name}"
     try:
         temporary.mkdir()
         save_file(_plain(weights), temporary / WEIGHTS, metadata=header.to_metadata())
@@ -182,10 +178,10 @@ def save_checkpoint(
             torch.save(training, temporary / TRAINING)
         write_manifest(temporary)
         for file in temporary.iterdir():
-            _sync(file)
-        _sync(temporary)
+            sync(file)
+        sync(temporary)
         temporary.rename(target)
-        _sync(folder)
+        sync(folder)
     except (OSError, SafetensorError, RuntimeError) as error:  # torch raises RuntimeError if the disk is full
         shutil.rmtree(temporary, ignore_errors=True)
         last = last_checkpoint(run)
@@ -215,15 +211,6 @@ def prune(run: Path, keep: int) -> None:
 def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Contiguous copies on the CPU without shared storage, as safetensors requires."""
     return {k: v.detach().to("cpu", copy=True).contiguous() for k, v in state.items()}
-
-
-def _sync(path: Path) -> None:
-    """Flush a file or folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_header(file: Path) -> Header:

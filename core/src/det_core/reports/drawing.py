@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import colorsys
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from torch import Tensor
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from det_core.errors import DetError
+from det_core.safe_write import replacing
 from det_core.structures import Classes, Detections, Targets
 
 if TYPE_CHECKING:
@@ -90,14 +90,8 @@ def picture_names(files: Sequence[Path]) -> dict[Path, str]:
 
 def save_png(image: Tensor, path: str | Path) -> None:
     """Write a (3, H, W) uint8 RGB image to a temporary file and rename it; its folder is made if it is not there."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
-    try:
+    with replacing(Path(path)) as temporary:
         Image.fromarray(_array(image)).save(temporary, format="PNG")
-        temporary.replace(path)  # a link of this name is replaced, not followed
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @frozen(eq=False)
