@@ -131,10 +131,12 @@ def test_a_bad_image_costs_one_result(checkpoint, photos, tmp_path):
     assert done.exit_code == 1
     assert f"{photos / 'b.png'}: not a readable image (the file is empty)" in done.output
     records = {Path(r["file"]).name: r for r in json.loads((out / "predictions.json").read_text())}
-    assert {name for name, record in records.items() if "error" in record} == {"b.png", "c.jpg", "e.png"}
+    assert {name for name, record in records.items() if "error" in record} == {"b.png", "e.png"}
+    assert f"passed over {photos / 'c.jpg'}: it is a folder" in done.output
+    assert "c.jpg" not in records
     assert records["a.png"]["detections"]
     assert sorted(p.name for p in out.iterdir()) == ["a.png", "d.png", "predictions.json"]
-    assert f"error: 3 of 5 images cannot be read; {out}/predictions.json says why" in done.output
+    assert f"error: 2 of 4 images cannot be read; {out}/predictions.json says why" in done.output
 
 
 def test_what_was_found_before_an_error_is_written(checkpoint, photos, tmp_path, monkeypatch):

@@ -11,12 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
+from pycocotools import mask as coco_mask
 
+from det_core.cli.main import cli
 from det_core.data import images
 from det_core.data.bad_samples import BadImage, BadSamplesError, check_objects
 from det_core.data.coco_dataset import CocoDataset
 from det_core.data.images import TURNS, image_size, read_image
+from det_core.data.instance_masks import has_pixels
+from det_core.data.layout import find_voc_sets
+from det_core.data.voc_dataset import VocDataset
 from det_core.errors import DataError, DetError
 from det_core.reports.dataset_report import data_report
 
@@ -75,9 +81,77 @@ def test_a_file_exists_where_it_is_read(make_coco: MakeCoco) -> None:
     """An absolute name is itself, also in the root folder; it is not looked for among the images."""
     root = make_coco(spoil("images", 0, file_name="/10.png"))
     with pytest.raises(BadSamplesError, match=r"/10\.png: image id 10: the image file does not exist"):
-        opened(root)
+        opened(root, allow_outside=True)
     absolute = str(root / "images" / "10.png")
     assert opened(make_coco(spoil("images", 0, file_name=absolute))).load(0).file == absolute
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "/dev/zero", "../other.png", "../images/../other.png", "a/../../b.png"]
+)
+def test_a_name_that_leaves_the_folder_of_images(make_coco: MakeCoco, name: str) -> None:
+    root = make_coco(spoil("images", 0, file_name=name))
+    message = rf"images\[0\] id 10: `file_name` '{name}' is outside the image folder; .*--allow-outside"
+    with pytest.raises(BadSamplesError, match=message):
+        opened(root)
+
+
+def test_images_outside_of_their_folder_where_that_is_allowed(make_coco: MakeCoco) -> None:
+    root = make_coco(spoil("images", 0, file_name="../other.png"))
+    (root / "images" / "10.png").rename(root / "other.png")
+    assert opened(root, allow_outside=True).load(0).image_id == 10
+    make_coco(spoil("images", 0, file_name="../other.png"), split="val")
+    done = CliRunner().invoke(cli, ["data", "--data", str(root)])
+    assert "is outside the image folder" in done.output
+    assert done.exit_code == 1
+    done = CliRunner().invoke(cli, ["data", "--data", str(root), "--allow-outside"])
+    assert "is outside the image folder" not in done.output
+    done = CliRunner().invoke(cli, ["data", "--allow-outside"])
+    assert "--allow-outside: data of type 'sample' have no such setting" in done.output
+
+
+def test_links_in_the_folder_of_images(make_coco: MakeCoco, tmp_path: Path) -> None:
+    """A link is where its folder is; what `..` reaches through it is elsewhere."""
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    root = make_coco(spoil("images", 0, file_name="link/10.png"))
+    (root / "images" / "link").symlink_to(tmp_path / "far" / "away")
+    (root / "images" / "10.png").rename(tmp_path / "far" / "away" / "10.png")
+    assert opened(root).load(0).image_id == 10
+    make_coco(spoil("images", 0, file_name="link/../x.png"))
+    with pytest.raises(BadSamplesError, match=r"'link/\.\./x\.png' is outside the image folder"):
+        opened(root)
+
+
+def test_image_sets_that_leave_the_folder_of_images(make_voc: Callable[..., Path]) -> None:
+    root = make_voc()
+    (root / "ImageSets/Main/trainval.txt").write_text("000005\n../other\n")
+    with pytest.raises(BadSamplesError, match=r"trainval\.txt: line 2: image '\.\./other' is outside the image folder"):
+        VocDataset(find_voc_sets(root, "train"))
+    with pytest.raises(BadSamplesError, match=r"other\.jpg: the image file does not exist"):
+        VocDataset(find_voc_sets(root, "train"), allow_outside=True)
+
+
+def test_extras_of_labelling_tools_do_no_harm(make_coco: MakeCoco, make_voc: Callable[..., Path]) -> None:
+    """Fields that are null, and fields that no reader knows."""
+
+    def extend(data: dict[str, Any]) -> None:
+        data |= {"info": None, "licenses": None, "tags": [{"id": None}]}
+        for record in data["images"]:
+            record.update(license=None, coco_url=None, extra={"user_tags": []}, date_captured=0)
+        for record in data["annotations"]:
+            record.update(area=None, ignore=None, attributes={"occluded": False}, score=None, keypoints=None)
+        data["annotations"][0]["iscrowd"] = None
+
+    plain, extended = opened(make_coco()), opened(make_coco(extend, name="other"))
+    assert extended.dropped == plain.dropped
+    assert extended.trained == plain.trained
+    root = make_voc("voc")
+    path = root / "Annotations" / "000005.xml"
+    more = "<occluded>Unspecified</occluded><difficult>{}</difficult><pose/><polygon><x1>5</x1></polygon>"
+    text = path.read_text()
+    for value, difficult in {"Unspecified": False, "False": False, "true": True}.items():
+        path.write_text(text.replace("<name>dog</name>", f"<name>dog</name>{more.format(value)}"))
+        assert VocDataset(find_voc_sets(root, "train")).load(0).ignored.tolist() == [difficult, True]
 
 
 def test_the_error_for_no_image_names_what_is_bad(make_coco: MakeCoco) -> None:
@@ -98,6 +172,33 @@ USELESS = [
     (every(bbox=[1, 1, 0.5, 9]), "none trains (4 with a side below 1 pixel, 1 crowd regions)"),
     (every(iscrowd=1), "none trains (5 crowd regions)"),
 ]
+
+
+NO_PIXELS = [
+    (every(segmentation=[[5.2, 6.2, 5.3, 6.2, 5.3, 6.3]]), "a polygon of less than a pixel"),
+    (every(segmentation=[[5, 6, 25, 26, 5, 6]]), "a polygon that is a line"),
+    (lambda data: [a.update(segmentation=empty_code(a)) for a in data["annotations"]] and None, "an empty code"),
+]
+
+
+def empty_code(record: dict[str, Any]) -> dict[str, Any]:
+    height, width = {10: (40, 60), 20: (50, 30), 30: (48, 64)}[record["image_id"]]
+    return {"size": [height, width], "counts": [height * width]}
+
+
+@pytest.mark.parametrize(("edit", "what"), NO_PIXELS, ids=[what for _, what in NO_PIXELS])
+def test_masks_without_pixels_do_not_train(make_coco: MakeCoco, edit: Any, what: str) -> None:
+    """They teach that everything is background; where no mask is trained on, they do not matter."""
+    root = make_coco(edit)
+    with pytest.raises(DataError, match=r"none trains \(4 with a mask without pixels, 1 crowd regions\)"):
+        check_objects(opened(root, masks=True))
+    check_objects(opened(root))
+
+
+def test_small_masks_are_drawn_to_know_whether_they_have_pixels() -> None:
+    for ring, expected in [([5, 6, 7, 6, 7, 7, 5, 7], True), ([5.6, 6.6, 5.9, 6.6, 5.9, 6.9], False), (RING, True)]:
+        assert has_pixels([ring], 40, 60) == expected
+        assert bool(coco_mask.decode(coco_mask.frPyObjects([ring], 40, 60)).any()) == expected
 
 
 @pytest.mark.parametrize(("edit", "message"), USELESS, ids=["area", "ignore", "thin", "crowd"])

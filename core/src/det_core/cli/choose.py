@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from det_core.config.overrides import apply_overrides
+from det_core.data.data_config import FolderSettings
 from det_core.errors import DetError
 from det_core.load import load_recipe, recipe_from_plain
 from det_core.model.detection_config import DetectionSettings
@@ -61,13 +62,33 @@ def with_bad_samples(overrides: Sequence[str], on_bad_sample: str | None) -> lis
     return [*overrides, *([f"data.on_bad_sample={on_bad_sample}"] if on_bad_sample else [])]
 
 
+def with_outside(recipe: Recipe) -> Recipe:
+    """The recipe with `--allow-outside`; DetError if its data sets have no such setting."""
+    changed = {
+        split: evolve(config, allow_outside=True)
+        for split, config in (("train", recipe.data.train), ("val", recipe.data.val))
+        if isinstance(config, FolderSettings)
+    }
+    if not changed:
+        raise DetError(f"--allow-outside: data of type {recipe.data.train.type!r} have no such setting; remove it")
+    return evolve(recipe, data=evolve(recipe.data, **changed))
+
+
 def recipe_of(
-    file: Path, recipe: Recipe, *, overrides: Sequence[str], data: str | None, use_amp: bool, on_bad_sample: str | None
+    file: Path,
+    recipe: Recipe,
+    *,
+    overrides: Sequence[str],
+    data: str | None,
+    use_amp: bool,
+    on_bad_sample: str | None,
+    allow_outside: bool,
 ) -> Recipe:
     """The recipe of a checkpoint file, changed by the options of a command."""
     changed = apply_overrides(recipe.to_plain(), with_bad_samples(overrides, on_bad_sample))
     made = recipe_from_plain(changed, str(file))
     made = made if data is None else made.with_data(data)
+    made = with_outside(made) if allow_outside else made
     return amp(made) if use_amp else made
 
 

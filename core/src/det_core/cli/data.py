@@ -9,8 +9,8 @@ import attrs
 import click
 from attrs import frozen
 
-from det_core.cli.choose import choose_recipe
-from det_core.cli.options import OVERRIDES, SPLIT
+from det_core.cli.choose import choose_recipe, with_outside
+from det_core.cli.options import ALLOW_OUTSIDE, OVERRIDES, SPLIT
 from det_core.cli.output import print_json
 from det_core.cli.output_files import check_outputs
 from det_core.errors import DetError
@@ -34,9 +34,14 @@ class Choice:
     config: str | None
     overrides: tuple[str, ...]
     masks: bool
+    allow_outside: bool
 
     def resolve(self) -> tuple[Recipe, bool]:
         """The recipe with the data, and whether masks are checked."""
+        chosen, masks = self._resolve()
+        return (with_outside(chosen) if self.allow_outside else chosen), masks
+
+    def _resolve(self) -> tuple[Recipe, bool]:
         if self.plugin or self.recipe or self.config:
             chosen = choose_recipe(
                 plugin=self.plugin, recipe=self.recipe, config=self.config, data=self.data, overrides=self.overrides
@@ -57,6 +62,7 @@ class Choice:
 @click.option("--config", help="Compare with the recipe in this YAML file.")
 @OVERRIDES
 @click.option("--masks", is_flag=True, help="Also check masks. Default for recipes with masks.")
+@ALLOW_OUTSIDE
 @click.option("--read-images", is_flag=True, help="Decode every image, to find truncated ones.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_context
@@ -68,6 +74,7 @@ def command(
     config: str | None,
     overrides: tuple[str, ...],
     masks: bool,
+    allow_outside: bool,
     read_images: bool,
     as_json: bool,
 ) -> None:
@@ -76,7 +83,15 @@ def command(
     Shows classes and counts, sizes of boxes compared with the recipe's anchors, bad boxes, missing files, and
     categories that differ between the splits. Exit status 1 if there are problems.
     """
-    choice = Choice(data=data, plugin=plugin, recipe=recipe, config=config, overrides=overrides, masks=masks)
+    choice = Choice(
+        data=data,
+        plugin=plugin,
+        recipe=recipe,
+        config=config,
+        overrides=overrides,
+        masks=masks,
+        allow_outside=allow_outside,
+    )
     if ctx.invoked_subcommand is not None:
         ctx.obj = choice
         return

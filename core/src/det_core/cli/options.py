@@ -25,6 +25,9 @@ AMP = click.option("--amp", "use_amp", is_flag=True, help="Mixed precision (bflo
 ON_BAD_SAMPLE = click.option(
     "--on-bad-sample", type=click.Choice(get_args(OnBadSample)), help="Stop at bad data, or skip it."
 )
+ALLOW_OUTSIDE = click.option(
+    "--allow-outside", is_flag=True, help="Take images that the annotations name outside of the image folder."
+)
 SPLIT = click.option(
     "--split",
     type=click.Choice(get_args(Split)),

@@ -109,7 +109,10 @@ def find_images(given: tuple[str, ...]) -> list[Path]:
     for text in given:
         path = Path(text)
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+            named = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+            inside = [p for p in named if not p.is_dir()]
+            for folder in set(named) - set(inside):
+                click.echo(f"passed over {folder}: it is a folder; give it as one to have its images", err=True)
             if not inside:
                 raise DetError(f"{path}: no images in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})")
             files += inside

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from det_core.cli.choose import recipe_of
-from det_core.cli.options import AMP, CHECKPOINT, DATA, DEVICE, ON_BAD_SAMPLE, OVERRIDES, SPLIT
+from det_core.cli.options import ALLOW_OUTSIDE, AMP, CHECKPOINT, DATA, DEVICE, ON_BAD_SAMPLE, OVERRIDES, SPLIT
 from det_core.cli.output_files import check_outputs
 from det_core.errors import DetError
 from det_core.slots import ProposalHeadConfig
@@ -32,6 +32,7 @@ SUFFIX = ".safetensors"
 @DEVICE
 @AMP
 @ON_BAD_SAMPLE
+@ALLOW_OUTSIDE
 def command(
     checkpoint: str,
     data: str | None,
@@ -42,6 +43,7 @@ def command(
     device: str | None,
     use_amp: bool,
     on_bad_sample: str | None,
+    allow_outside: bool,
 ) -> None:
     """Write the proposals of an RPN (alone or in a two-stage detector) for the images of a data set.
 
@@ -62,7 +64,15 @@ def command(
     _check_head(header.recipe, file)
     limit = [] if max_per_image is None else [f"detector.dense_head.test_limits.after_nms={max_per_image}"]
     changes = [*overrides, *limit]
-    recipe = recipe_of(file, header.recipe, overrides=changes, data=data, use_amp=use_amp, on_bad_sample=on_bad_sample)
+    recipe = recipe_of(
+        file,
+        header.recipe,
+        overrides=changes,
+        data=data,
+        use_amp=use_amp,
+        on_bad_sample=on_bad_sample,
+        allow_outside=allow_outside,
+    )
     _check_head(recipe, file)
     part = recipe.data.train if split == "train" else recipe.data.val
     world = join(device)

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from det_core.cli.choose import augmentation, detection_options, recipe_of, with_limits
-from det_core.cli.options import AMP, CHECKPOINT, DATA, DEVICE, ON_BAD_SAMPLE, OVERRIDES
+from det_core.cli.options import ALLOW_OUTSIDE, AMP, CHECKPOINT, DATA, DEVICE, ON_BAD_SAMPLE, OVERRIDES
 
 
 @click.command(name="test")
@@ -20,6 +20,7 @@ from det_core.cli.options import AMP, CHECKPOINT, DATA, DEVICE, ON_BAD_SAMPLE, O
 @DEVICE
 @AMP
 @ON_BAD_SAMPLE
+@ALLOW_OUTSIDE
 @detection_options
 def command(
     checkpoint: str,
@@ -29,6 +30,7 @@ def command(
     device: str | None,
     use_amp: bool,
     on_bad_sample: str | None,
+    allow_outside: bool,
     flip: bool,
     scales: tuple[str, ...],
     score_threshold: float | None,
@@ -43,7 +45,13 @@ def command(
     file = weights_file(checkpoint)
     header = read_header(file)
     recipe = recipe_of(
-        file, header.recipe, overrides=overrides, data=data, use_amp=use_amp, on_bad_sample=on_bad_sample
+        file,
+        header.recipe,
+        overrides=overrides,
+        data=data,
+        use_amp=use_amp,
+        on_bad_sample=on_bad_sample,
+        allow_outside=allow_outside,
     )
     recipe = with_limits(recipe, score_threshold, max_detections)
     world = join(device)

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from det_core.cli.choose import amp, choose_recipe, with_bad_samples
-from det_core.cli.options import AMP, ON_BAD_SAMPLE, OVERRIDES, setting_options
+from det_core.cli.choose import amp, choose_recipe, with_bad_samples, with_outside
+from det_core.cli.options import ALLOW_OUTSIDE, AMP, ON_BAD_SAMPLE, OVERRIDES, setting_options
 from det_core.engine.train_options import TrainOptions
 from det_core.errors import DetError
 from det_core.load import load_recipe
@@ -23,6 +23,7 @@ from det_core.recipe import Recipe
 @OVERRIDES
 @AMP
 @ON_BAD_SAMPLE
+@ALLOW_OUTSIDE
 @setting_options(TrainOptions, leave_out=("quiet",))
 def command(
     plugin: str | None,
@@ -31,6 +32,7 @@ def command(
     overrides: tuple[str, ...],
     use_amp: bool,
     on_bad_sample: str | None,
+    allow_outside: bool,
     **options: Any,
 ) -> None:
     """Train a detector: a recipe, a plugin's own, or yours.
@@ -45,6 +47,8 @@ def command(
         chosen = choose_recipe(
             plugin=plugin, recipe=recipe, config=config, data=data, overrides=overrides, on_bad_sample=on_bad_sample
         )
+    if allow_outside:
+        chosen = with_outside(chosen)
     if use_amp:
         chosen = amp(chosen)
     from det_core.engine.train import train

@@ -21,7 +21,7 @@ from det_core.data.bad_samples import check_on_bad_sample, no_image_left, raise_
 from det_core.data.coco_json import CocoRecords, Record, area_of, dropping_rule, read_coco
 from det_core.data.file_names import Names
 from det_core.data.images import read_image_of
-from det_core.data.instance_masks import SegmentationBuilder, Segmentations, segmentation_problem
+from det_core.data.instance_masks import SegmentationBuilder, Segmentations, has_pixels, segmentation_problem
 from det_core.data.proposals_file import DatasetProposals
 from det_core.data.semantic_maps import SemanticFolder, map_of_masks
 from det_core.specs import OnBadSample
@@ -61,6 +61,7 @@ class CocoDataset(DetectionDataset):
         on_bad_sample: "error" raises BadSamplesError; "skip" skips bad images and annotations.
         filter_empty: exclude images without annotations.
         min_size: exclude images with a shorter side below this.
+        allow_outside: take names of files that are outside the folder, too; by default they are bad samples.
         proposals: a proposals file with all images of this data set.
         max_proposals: maximum proposals per image, best first.
 
@@ -79,6 +80,7 @@ class CocoDataset(DetectionDataset):
         on_bad_sample: OnBadSample = "error",
         filter_empty: bool = False,
         min_size: int = 0,
+        allow_outside: bool = False,
         name: str = "",
         proposals: str | Path | None = None,
         max_proposals: int | None = None,
@@ -91,7 +93,7 @@ class CocoDataset(DetectionDataset):
         self.has_masks = masks
         maps = semantic.folder if isinstance(semantic, SemanticFolder) else None
         masks = masks or semantic == "masks"
-        records = read_coco(self.annotation_file, self.folder, masks, maps)
+        records = read_coco(self.annotation_file, self.folder, masks, maps, allow_outside=allow_outside)
         raise_or_log(self.name, records.bad, on_bad_sample)
         self.classes = records.classes
         if semantic is not None:
@@ -195,7 +197,8 @@ def _table(records: CocoRecords, image_ids: NDArray[np.int64], masks: bool) -> t
     counts = (
         np.bincount([position[a["image_id"]] for a in rows], minlength=len(position)) if rows else [0] * len(position)
     )
-    rules = [dropping_rule(a) for a in rows]
+    sizes = {r["id"]: (r["height"], r["width"]) for r in records.images}
+    rules = [dropping_rule(a) or (_mask_rule(a, *sizes[a["image_id"]]) if masks else "") for a in rows]
     crowd = np.array([a.get("iscrowd", 0) == 1 for a in rows], np.bool_)
     unused = Counter("crowd regions" if c else rule for c, rule in zip(crowd, rules, strict=True) if c or rule)
     table = Annotations(
@@ -206,13 +209,17 @@ def _table(records: CocoRecords, image_ids: NDArray[np.int64], masks: bool) -> t
         areas=np.array([area_of(a) for a in rows], np.float64),
         crowd=crowd,
         trained=np.array([not rule for rule in rules], np.bool_),
-        segmentations=_segmentations(records, rows) if masks else None,
+        segmentations=_segmentations(sizes, rows) if masks else None,
     )
     return table, dict(unused)
 
 
-def _segmentations(records: CocoRecords, rows: list[Record]) -> Segmentations:
-    sizes = {r["id"]: (r["height"], r["width"]) for r in records.images}
+def _mask_rule(row: Record, height: int, width: int) -> str:
+    """The rule by which an annotation's mask excludes it from training, or ""."""
+    return "" if has_pixels(row["segmentation"], height, width) else "with a mask without pixels"
+
+
+def _segmentations(sizes: dict[int, tuple[int, int]], rows: list[Record]) -> Segmentations:
     builder = SegmentationBuilder()
     for row in rows:
         height, width = sizes[row["image_id"]]

@@ -15,7 +15,7 @@ from attrs import field, frozen
 
 from det_core.contracts import BadSample
 from det_core.data.bounds import MAX_SIDE, TOLERANCE, is_finite, is_id, is_side
-from det_core.data.file_names import Folder, name_problem
+from det_core.data.file_names import OUTSIDE, Folder, is_outside, name_problem
 from det_core.data.instance_masks import segmentation_problem
 from det_core.data.semantic_maps import map_name
 from det_core.errors import DataError, first_few
@@ -37,14 +37,17 @@ class CocoRecords:
     bad: list[BadSample] = field(factory=list)
 
 
-def read_coco(path: Path, image_folder: Path, masks: bool, maps: Path | None = None) -> CocoRecords:
+def read_coco(
+    path: Path, image_folder: Path, masks: bool, maps: Path | None = None, *, allow_outside: bool = False
+) -> CocoRecords:
     """The usable records of an annotation file; DataError if the file as a whole cannot be used.
 
     masks: annotations must have a valid segmentation. maps: the folder that must have a semantic map of every image.
+    allow_outside: file names may leave the image folder.
     """
     sections = _sections(path, _read_json(path))
     records = CocoRecords(classes=_classes(path, sections["categories"]))
-    refused = _take_images(path, image_folder, maps, sections["images"], records)
+    refused = _take_images(path, image_folder, maps, sections["images"], records, allow_outside)
     _take_annotations(path, sections["annotations"], records, refused, masks)
     return records
 
@@ -108,7 +111,9 @@ def _classes(path: Path, categories: list[Any]) -> Classes:
     return Classes(names=tuple(names[i] for i in ids), ids=ids)
 
 
-def _take_images(path: Path, folder: Path, maps: Path | None, images: list[Any], records: CocoRecords) -> set[int]:
+def _take_images(
+    path: Path, folder: Path, maps: Path | None, images: list[Any], records: CocoRecords, allow_outside: bool
+) -> set[int]:
     """Add the usable image records to `records`; returns the ids of the others."""
     seen: set[int] = set()
     refused: set[int] = set()
@@ -116,6 +121,8 @@ def _take_images(path: Path, folder: Path, maps: Path | None, images: list[Any],
     map_exists = None if maps is None else Folder(maps)
     for index, record in enumerate(images):
         problem = _image_problem(record)
+        if not problem and not allow_outside and is_outside(folder, record["file_name"]):
+            problem = f"`file_name` {show(record['file_name'])} {OUTSIDE}"
         number = record["id"] if isinstance(record, dict) and is_id(record.get("id")) else None
         if problem:
             records.bad.append(BadSample(f"images[{index}]{_of_id(number)}: {problem}", str(path), number))
@@ -193,7 +200,7 @@ class _AnnotationCheck:
             known = first_few(sorted(self._categories), 8)
             found = show(record["category_id"])
             return f"{self._where(record)}unknown category id {found}; `categories` has {known}"
-        if record.get("iscrowd", 0) not in (0, 1):
+        if record.get("iscrowd") not in (None, 0, 1):
             return f"{self._where(record)}`iscrowd` is {show(record['iscrowd'])}, expected 0 or 1"
         return ""
 
@@ -223,8 +230,8 @@ def _box_problem(record: Record, image: Record) -> str:
 
 
 def _area_problem(record: Record) -> str:
-    area = record.get("area", 0)
-    return "" if is_finite(area) else f"`area` is {show(area)}, expected a finite number"
+    area = record.get("area")
+    return "" if area is None or is_finite(area) else f"`area` is {show(area)}, expected a finite number"
 
 
 def _flat_polygon(record: Record) -> bool:

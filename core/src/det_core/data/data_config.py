@@ -61,6 +61,10 @@ class FolderSettings(ProposalsSettings):
     split: Split = setting("part of the data set")
     filter_empty: bool = setting("exclude images without annotations", default=False)
     min_size: int = setting("exclude images with a shorter side below this", default=0, least=0)
+    allow_outside: bool = setting(
+        "take images whose names in the annotations lead out of the image folder; --allow-outside sets it",
+        default=False,
+    )
 
 
 @configclass
@@ -108,6 +112,7 @@ class CocoConfig(FolderSettings):
             on_bad_sample=on_bad_sample,
             filter_empty=self.filter_empty,
             min_size=self.min_size,
+            allow_outside=self.allow_outside,
             proposals=_proposals(root, self.proposals),
             max_proposals=self.max_proposals,
         )
@@ -183,6 +188,7 @@ class VocConfig(FolderSettings):
             on_bad_sample=on_bad_sample,
             filter_empty=self.filter_empty,
             min_size=self.min_size,
+            allow_outside=self.allow_outside,
             proposals=_proposals(root, self.proposals),
             max_proposals=self.max_proposals,
         )

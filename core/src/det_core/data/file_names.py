@@ -12,6 +12,8 @@ from attrs import frozen
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+OUTSIDE = "is outside the image folder; correct it, or allow it with --allow-outside (`allow_outside: true`)"
+
 
 @frozen(eq=False)
 class Names:
@@ -39,6 +41,21 @@ def name_problem(name: str) -> str:
     except UnicodeEncodeError:  # a surrogate without its other half, as `\ud800` in JSON
         return "is not Unicode text: it has half a surrogate pair"
     return ""
+
+
+def is_outside(folder: Path, name: str) -> bool:
+    """Whether a name, relative to a folder, is of a file outside of it; a symbolic link in the folder is not."""
+    if ".." not in name and not os.path.isabs(name):
+        return False
+    root, path = os.path.abspath(folder), os.path.abspath(os.path.join(folder, name))
+    if not _is_below(root, path):
+        return True
+    # `link/../x` is beside the target of the link, where no text shows it.
+    return ".." in Path(name).parts and not _is_below(os.path.realpath(folder), os.path.realpath(folder / name))
+
+
+def _is_below(root: str, path: str) -> bool:
+    return os.path.commonpath([root, path]) == root
 
 
 class Folder:

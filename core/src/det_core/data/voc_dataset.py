@@ -64,6 +64,7 @@ class VocDataset(DetectionDataset):
         on_bad_sample: "error" raises BadSamplesError; "skip" skips bad images and objects.
         filter_empty: exclude images without objects.
         min_size: exclude images with a shorter side below this.
+        allow_outside: take names of files that are outside their folder, too; by default they are bad samples.
         proposals: a proposals file with all images of this data set.
         max_proposals: maximum proposals per image, best first.
 
@@ -85,6 +86,7 @@ class VocDataset(DetectionDataset):
         on_bad_sample: OnBadSample = "error",
         filter_empty: bool = False,
         min_size: int = 0,
+        allow_outside: bool = False,
         proposals: str | Path | None = None,
         max_proposals: int | None = None,
     ) -> None:
@@ -93,7 +95,7 @@ class VocDataset(DetectionDataset):
         self.name = f"{name} (VOC: {' + '.join(s.name for s in sets)})"
         self.on_bad_sample = on_bad_sample
         self.ignores = difficult == "ignore"
-        records = read_voc(self.sets, classes, corners)
+        records = read_voc(self.sets, classes, corners, allow_outside=allow_outside)
         self.skipped = list(records.bad)
         raise_or_log(self.name, self.skipped, on_bad_sample)
         if not records.classes:

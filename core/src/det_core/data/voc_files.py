@@ -13,7 +13,7 @@ from attrs import field, frozen
 
 from det_core.contracts import BadSample
 from det_core.data.bad_samples import BadImage
-from det_core.data.file_names import Folder
+from det_core.data.file_names import OUTSIDE, Folder, is_outside
 from det_core.data.images import image_size, size_problem
 from det_core.data.layout import VocSet
 from det_core.data.voc_xml import (
@@ -58,12 +58,16 @@ class VocRecords:
     count: int
 
 
-def read_voc(sets: Sequence[VocSet], classes: Sequence[str] | None, corners: Corners) -> VocRecords:
+def read_voc(
+    sets: Sequence[VocSet], classes: Sequence[str] | None, corners: Corners, *, allow_outside: bool = False
+) -> VocRecords:
     """Read all images of the sets, with objects of these classes, or of all classes in the sets' folders.
+
+    allow_outside: names of images may leave the folder of images.
 
     Raises DataError if a set file cannot be used.
     """
-    reading = _Reading(sets, classes, corners)
+    reading = _Reading(sets, classes, corners, allow_outside)
     images = list(reading)
     names = tuple(classes) if classes is not None else tuple(sorted(reading.names | _other_names(reading)))
     return VocRecords(classes=names, images=images, bad=reading.bad, count=reading.count)
@@ -90,6 +94,7 @@ class _Reading:
     sets: Sequence[VocSet]
     classes: Sequence[str] | None
     corners: Corners
+    allow_outside: bool
     bad: list[BadSample] = field(factory=list)
     names: set[str] = field(factory=set)
     listed: set[Path] = field(factory=set)
@@ -125,6 +130,9 @@ class _Reading:
                 if entry.annotation in first:
                     what = f"image {text.value!r} is given twice (first on {first[entry.annotation]})"
                     self._note(part.ids, f"line {text.line}: {what}", number)
+                    continue
+                if not self.allow_outside and is_outside(part.images, text.value):
+                    self._note(part.ids, f"line {text.line}: image {text.value!r} {OUTSIDE}", number)
                     continue
                 first[entry.annotation] = where
                 self.listed.add(entry.annotation)

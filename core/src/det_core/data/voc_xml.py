@@ -19,7 +19,7 @@ from det_core.errors import DataError
 from det_core.settings import show
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-FLAGS = {"": False, "0": False, "1": True}
+FLAGS = {"": False, "0": False, "1": True, "false": False, "true": True, "unspecified": False}  # in any case
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 FLAGGED = re.compile(r"(\S+)\s+(?:-1|0|1)")  # in the set file of a class: whether the image has the class
 
@@ -214,14 +214,14 @@ def _object(part: Part, size: tuple[int, int], corners: Corners) -> VocObject:
     if name is None or not name.value:
         raise XmlError(f"line {(name or part).line}: has no `name` (its class)")
     difficult = part.texts.get("difficult", Text("", part.line))
-    if difficult.value not in FLAGS:
+    if difficult.value.lower() not in FLAGS:
         raise XmlError(f"line {difficult.line}: `difficult` is {show(difficult.value)}, expected 0 or 1")
     truncated = part.texts.get("truncated", Text("", part.line))  # only for reports, so invalid values mean False
     return VocObject(
         name=name.value,
         box=_box(part, size, corners),
-        difficult=FLAGS[difficult.value],
-        truncated=FLAGS.get(truncated.value, False),
+        difficult=FLAGS[difficult.value.lower()],
+        truncated=FLAGS.get(truncated.value.lower(), False),
         line=part.line,
     )
 
