@@ -175,3 +175,54 @@ def test_ranks_that_disagree_all_end_with_the_difference(tmp_path):
     done = torchrun(str(script), "rpn/r18-fpn-demo", str(tmp_path / "run"), str(data), "data.workers=0")
     assert done.stdout.count("rank 1 differs from rank 0 (setting optimizer.lr: 0.02 on rank 0, 0.5)") == 2
     assert not list((tmp_path / "run").glob("checkpoints/*"))
+
+
+# Rank 1 leaves at its third exchange, or sleeps there until rank 0 has waited long enough.
+LEAVING = """
+import logging, os, sys, time
+from det_core import DetError, load_recipe, train
+from det_core.engine import distributed, rank_watch
+logging.basicConfig()
+distributed.RankWatch.__init__.__kwdefaults__.update(patience=1.0, post_every=0.2)
+name, work_dir, data, how, *settings = sys.argv[1:]
+rank, exchange = int(os.environ["RANK"]), rank_watch.RankWatch.exchange
+def leave(self, what):
+    if rank == 1 and what == "the losses of a step":
+        if how == "die":
+            os._exit(0)
+        time.sleep(8)
+        os._exit(0)
+    return exchange(self, what)
+rank_watch.RankWatch.exchange = leave
+began = time.monotonic()
+try:
+    train(load_recipe(name, settings), work_dir=work_dir, data=data, max_steps=2, timeout=4 if how == "sleep" else 60)
+except DetError as error:
+    print("ended:", error, flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["die", "sleep"])
+def test_a_rank_that_leaves_or_hangs_is_named(tmp_path, how):
+    script = tmp_path / "train.py"
+    script.write_text(LEAVING)
+    data = write_data(tmp_path / "data", 4)
+    done = torchrun(str(script), "rpn/r18-fpn-demo", str(tmp_path / "run"), str(data), how, "data.workers=0")
+    line = next(line for line in done.stdout.splitlines() if line.startswith("ended:"))
+    where = "the exchange with the other ranks failed after"
+    assert line.startswith(f"ended: rank 0: the losses of a step: {where}")
+    assert "it waits for rank 1, which was last at the first files of the run" in line
+    if how == "sleep":
+        assert "rank 0 has waited 1 s at the losses of a step: it waits for rank 1, which was last at" in done.stderr
+
+
+def test_a_rank_that_never_starts(tmp_path):
+    """A rank waits for the others for the time that it is told."""
+    world = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    command = [sys.executable, "-m", "det_core", "train", "--recipe", "rpn/r18-fpn-demo", "--work-dir", str(tmp_path)]
+    done = subprocess.run(
+        [*command, "--timeout", "2"], env=ENVIRONMENT | world, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 1
+    assert "error: rank 1 cannot join the 2 ranks at 127.0.0.1:1 (" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -17,6 +17,7 @@ def _as_tuple(values: Iterable[int]) -> tuple[int, ...]:
 
 Split = Literal["train", "val"]
 OnBadSample = Literal["error", "skip"]
+TIMEOUT = 1800  # seconds without news from another rank or a loader process after which a run ends
 
 
 @frozen(kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import subprocess
 import sys
 
@@ -104,3 +105,15 @@ def test_python_m_runs_the_same_and_debug_shows_the_traceback():
     done = subprocess.run([*command[:3], "--debug", *command[3:]], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+def test_warnings_are_printed_but_for_skipped_samples_which_verbs_list(monkeypatch, capsys):
+    @click.command()
+    def command() -> None:
+        logging.getLogger("det_core.somewhere").warning("mind the %s", "gap")
+        logging.getLogger("det_core.skipped").warning("skipped a.png")
+        logging.getLogger("det_core.somewhere").info("a detail")
+
+    monkeypatch.setattr(importlib.import_module("det_core.cli.plugins"), "command", command)
+    assert run(["plugins"]) == 0
+    assert capsys.readouterr().err == "warning: mind the gap\n"

@@ -40,7 +40,7 @@ def with_rate(recipe: Recipe, rate: float) -> Recipe:
 def compared(monkeypatch: pytest.MonkeyPatch, first: tuple[Any, ...], second: tuple[Any, ...]) -> None:
     """Compare two ranks in one process; the other rank's facts are gathered as given."""
     other = agreement._facts(*second)
-    monkeypatch.setattr(agreement, "gather", lambda facts, world: [facts, other])
+    monkeypatch.setattr(agreement, "gather", lambda facts, world, what: [facts, other])
     check_agreement(*first, WORLD)
 
 
@@ -73,13 +73,13 @@ def test_what_differs_is_named(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) 
 def test_versions_differ(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     first = (recipe, (data(), data()), 0)
     other = agreement._facts(*first) | {"version of torch": "1.0"}
-    monkeypatch.setattr(agreement, "gather", lambda facts, world: [facts, other])
+    monkeypatch.setattr(agreement, "gather", lambda facts, world, what: [facts, other])
     with pytest.raises(DetError, match=r"version of torch: 2\..* on rank 0, 1\.0\); start all ranks with the same"):
         check_agreement(*first, WORLD)
 
 
 def test_many_differences_are_counted(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     first = (recipe, (data(), data()), 0)
-    monkeypatch.setattr(agreement, "gather", lambda facts, world: [facts, {}])
+    monkeypatch.setattr(agreement, "gather", lambda facts, world, what: [facts, {}])
     with pytest.raises(DetError, match=r"; and \d+ more\)"):
         check_agreement(*first, WORLD)

@@ -74,14 +74,24 @@ class _Verbs(click.Group):
             raise _Failure(f"{error.filename}: {error.strerror or error}") from error
 
 
+class _Warnings(logging.Handler):
+    """Prints warnings, but for those of skipped samples, which the verbs list."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name != "det_core.skipped":
+            click.echo(f"warning: {record.getMessage()}", err=True)
+
+
+WARNINGS = _Warnings(logging.WARNING)
+
+
 @click.command(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="det-core")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.option("--strict-plugins", is_flag=True, help="Stop if any installed plugin fails (for CI).")
 def cli(debug: bool, strict_plugins: bool) -> None:
     """Object detection in PyTorch, every architecture a plugin."""
-    # Verbs print skipped samples; Python's last-resort handler would print them again.
-    logging.getLogger("det_core").addHandler(logging.NullHandler())
+    logging.getLogger("det_core").addHandler(WARNINGS)
     if strict_plugins:
         plugin_manager().require_all()
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args
 import attrs
 import click
 
+from det_core import specs
 from det_core.settings import fields_of, limits_of
 from det_core.specs import OnBadSample, Split
 
@@ -27,6 +28,13 @@ ON_BAD_SAMPLE = click.option(
 )
 ALLOW_OUTSIDE = click.option(
     "--allow-outside", is_flag=True, help="Take images that the annotations name outside of the image folder."
+)
+TIMEOUT = click.option(
+    "--timeout",
+    type=click.IntRange(min=1),
+    default=specs.TIMEOUT,
+    show_default=True,
+    help="Seconds without news from another rank or a loader process before an error.",
 )
 SPLIT = click.option(
     "--split",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from det_core.cli.choose import recipe_of
-from det_core.cli.options import ALLOW_OUTSIDE, AMP, CHECKPOINT, DATA, DEVICE, ON_BAD_SAMPLE, OVERRIDES, SPLIT
+from det_core.cli.options import ALLOW_OUTSIDE, AMP, CHECKPOINT, DATA, DEVICE, ON_BAD_SAMPLE, OVERRIDES, SPLIT, TIMEOUT
 from det_core.cli.output_files import check_outputs
 from det_core.errors import DetError
 from det_core.slots import ProposalHeadConfig
@@ -33,6 +33,7 @@ SUFFIX = ".safetensors"
 @AMP
 @ON_BAD_SAMPLE
 @ALLOW_OUTSIDE
+@TIMEOUT
 def command(
     checkpoint: str,
     data: str | None,
@@ -44,6 +45,7 @@ def command(
     use_amp: bool,
     on_bad_sample: str | None,
     allow_outside: bool,
+    timeout: int,
 ) -> None:
     """Write the proposals of an RPN (alone or in a two-stage detector) for the images of a data set.
 
@@ -75,7 +77,7 @@ def command(
     )
     _check_head(recipe, file)
     part = recipe.data.train if split == "train" else recipe.data.val
-    world = join(device)
+    world = join(device, timeout)
     try:
         terminal = Terminal(quiet=not world.main)
         dataset = part.build(recipe.data.root, on_bad_sample=recipe.data.on_bad_sample)
@@ -107,7 +109,7 @@ def command(
         terminal.say(f"{_counts(found)} -> {out}")
         terminal.say(f"to use them: --set data.{split}.proposals={Path(out).resolve()}")
     finally:
-        leave()
+        leave(world)
 
 
 def _check_head(recipe: Recipe, file: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from det_core.cli.choose import augmentation, detection_options, recipe_of, with_limits
-from det_core.cli.options import ALLOW_OUTSIDE, AMP, CHECKPOINT, DATA, DEVICE, ON_BAD_SAMPLE, OVERRIDES
+from det_core.cli.options import ALLOW_OUTSIDE, AMP, CHECKPOINT, DATA, DEVICE, ON_BAD_SAMPLE, OVERRIDES, TIMEOUT
 
 
 @click.command(name="test")
@@ -21,6 +21,7 @@ from det_core.cli.options import ALLOW_OUTSIDE, AMP, CHECKPOINT, DATA, DEVICE, O
 @AMP
 @ON_BAD_SAMPLE
 @ALLOW_OUTSIDE
+@TIMEOUT
 @detection_options
 def command(
     checkpoint: str,
@@ -31,6 +32,7 @@ def command(
     use_amp: bool,
     on_bad_sample: str | None,
     allow_outside: bool,
+    timeout: int,
     flip: bool,
     scales: tuple[str, ...],
     score_threshold: float | None,
@@ -54,7 +56,7 @@ def command(
         allow_outside=allow_outside,
     )
     recipe = with_limits(recipe, score_threshold, max_detections)
-    world = join(device)
+    world = join(device, timeout)
     try:
         terminal = Terminal(quiet=not world.main)
         dataset = recipe.open_val()
@@ -79,7 +81,7 @@ def command(
         if json_file is not None and world.main:
             write_text(Path(json_file), json.dumps(_plain(result.metrics, result.per_class), indent=2) + "\n")
     finally:
-        leave()
+        leave(world)
 
 
 def _plain(metrics: dict[str, float], per_class: dict[str, dict[str, float]]) -> dict[str, object]:

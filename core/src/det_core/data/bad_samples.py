@@ -14,6 +14,7 @@ from det_core.specs import OnBadSample
 REMEDY = "fix them, or skip them with `--on-bad-sample skip` (`data.on_bad_sample: skip`)"
 
 log = logging.getLogger(__name__)
+skipped_log = logging.getLogger("det_core.skipped")  # apart, since the command line lists skipped samples itself
 
 
 class BadImage(DataError):
@@ -55,7 +56,7 @@ def raise_or_log(name: str, samples: Sequence[BadSample], on_bad_sample: OnBadSa
     if samples and on_bad_sample == "error":
         raise BadSamplesError(name, samples)
     if samples:
-        log.warning("%s: skipped %s\n%s", name, summary(samples), "\n".join(listing(samples)))
+        skipped_log.warning("%s: skipped %s\n%s", name, summary(samples), "\n".join(listing(samples)))
 
 
 def no_image_left(name: str, records: str, bad: Sequence[BadSample], filter_empty: bool, min_size: int) -> DataError:

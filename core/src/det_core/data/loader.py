@@ -7,7 +7,6 @@ image after its transforms, p proposals.
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import signal
 import sys
@@ -22,16 +21,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from det_core.contracts import BadSample, DetectionDataset, Sample, Transform
-from det_core.data.bad_samples import REMEDY, BadImage
+from det_core.data.bad_samples import REMEDY, BadImage, skipped_log
+from det_core.data.loader_watch import PATIENCE, watched
 from det_core.data.transforms import apply_transforms
 from det_core.errors import DataError
+from det_core.specs import TIMEOUT
 from det_core.structures import ImageInfo, Key, Targets
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-log = logging.getLogger(__name__)
 
 
 @frozen(eq=False, kw_only=True)
@@ -147,18 +146,20 @@ class Loader:
         batches: Sequence[Sequence[Key]],
         workers: int,
         substitute: bool,
+        timeout: float,
     ) -> None:
         self.skipped: list[BadSample] = []
         self._dataset = dataset
         self._batches = batches
         self._source = _Source(dataset, tuple(transforms), substitute)
         self._workers = workers
+        self._timeout = timeout
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[list[LoadedImage]]:
-        for items in _data_loader(self._source, self._batches, self._workers):
+        for items in watched(_data_loader(self._source, self._batches, self._workers, self._timeout), self._timeout):
             for item in items:
                 self._report(item)
             yield [item for item in items if isinstance(item, LoadedImage)]
@@ -174,7 +175,7 @@ class Loader:
                 self.skipped.append(bad)
             if bad not in self._dataset.skipped:
                 self._dataset.skipped.append(bad)
-                log.warning("skipped %s", bad)
+                skipped_log.warning("skipped %s", bad)
 
 
 class TestLoader:
@@ -204,13 +205,16 @@ def train_loader(
     epoch: int,
     start_step: int = 0,
     workers: int = 0,
+    timeout: float = TIMEOUT,
 ) -> Loader:
     """The steps of an epoch on this rank, from `start_step` on; earlier steps are not loaded.
+
+    timeout: seconds without a batch of the loader processes after which DataError is raised.
 
     A bad image raises DataError with its file. If the data set skips bad samples, the next image of the data set
     replaces it.
     """
-    return Loader(dataset, transforms, sampler.batches(epoch)[start_step:], workers, substitute=True)
+    return Loader(dataset, transforms, sampler.batches(epoch)[start_step:], workers, True, timeout)
 
 
 def test_loader(
@@ -219,10 +223,14 @@ def test_loader(
     workers: int = 0,  # noqa: PT028
     rank: int = 0,  # noqa: PT028
     world: int = 1,  # noqa: PT028
+    timeout: float = TIMEOUT,  # noqa: PT028
 ) -> TestLoader:
-    """Images rank, rank + world, ... of a data set, in order. Bad images raise DataError, or are skipped."""
+    """Images rank, rank + world, ... of a data set, in order. Bad images raise DataError, or are skipped.
+
+    timeout: seconds without an image of the loader processes after which DataError is raised.
+    """
     batches = [[Key(index=index)] for index in range(rank, len(dataset), world)]
-    return TestLoader(Loader(dataset, transforms, batches, workers, substitute=False))
+    return TestLoader(Loader(dataset, transforms, batches, workers, False, timeout))
 
 
 test_loader.__test__ = False  # type: ignore[attr-defined]
@@ -262,7 +270,7 @@ class _Source(Dataset[Any]):
         return Failure(tuple(skipped))
 
 
-def _data_loader(source: _Source, batches: Sequence[Sequence[Key]], workers: int) -> DataLoader[Any]:
+def _data_loader(source: _Source, batches: Sequence[Sequence[Key]], workers: int, timeout: float) -> DataLoader[Any]:
     fork = workers > 0 and sys.platform == "linux"  # forked workers share the annotations without copies
     # The default is the global generator, whose state a resumed run restores.
     generator = torch.Generator().manual_seed(0)
@@ -271,6 +279,7 @@ def _data_loader(source: _Source, batches: Sequence[Sequence[Key]], workers: int
         batch_sampler=[list(keys) for keys in batches],
         collate_fn=_identity,
         num_workers=workers,
+        timeout=min(PATIENCE, timeout) if workers else 0,
         worker_init_fn=_start_worker,
         multiprocessing_context=multiprocessing.get_context("fork") if fork else None,
         generator=generator,

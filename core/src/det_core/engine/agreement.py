@@ -31,7 +31,7 @@ def check_agreement(
     """
     if world.size == 1:
         return
-    first, *others = gather(_facts(recipe, datasets, step), world)
+    first, *others = gather(_facts(recipe, datasets, step), world, "the comparison of all ranks")
     for rank, facts in enumerate(others, 1):
         different = [name for name in first | facts if first.get(name) != facts.get(name)]
         if different:

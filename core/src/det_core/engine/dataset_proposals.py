@@ -9,6 +9,7 @@ import torch
 
 from det_core.contracts import DetectionDataset, ProposalHead
 from det_core.data.loader import LoadedImage, test_loader
+from det_core.data.loader_watch import worker_errors
 from det_core.data.proposals_file import ImageProposals
 from det_core.engine.distributed import World, gather
 from det_core.engine.predict import autocast, to_batch
@@ -40,7 +41,8 @@ def propose(
         progress: called with the number of finished images and of all images of this rank.
 
     Raises:
-        DetError: if the detector has no proposal head.
+        DetError: if the detector has no proposal head; if a loader process or another rank has ended, or does not
+            answer within the world's timeout.
     """
     detector = for_inference(detector)
     head = detector.dense_head
@@ -49,12 +51,13 @@ def propose(
         raise DetError(f"the detector has {kind}; use an RPN or a two-stage detector")
     world = world or World(0, 1, detector.preprocess.mean.device)
     steps = [t.build() for t in (detector.test_transforms if transforms is None else transforms)]
-    loader = test_loader(dataset, steps, workers, world.rank, world.size)
+    loader = test_loader(dataset, steps, workers, world.rank, world.size, world.timeout)
     found = []
-    for done, image in enumerate(loader, 1):
-        found.append(_of_image(detector, head, image, precision))
-        progress(done, len(loader))
-    return [image for part in gather(found, world) for image in part]
+    with worker_errors():
+        for done, image in enumerate(loader, 1):
+            found.append(_of_image(detector, head, image, precision))
+            progress(done, len(loader))
+    return [image for part in gather(found, world, "the proposals") for image in part]
 
 
 @torch.no_grad()

@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from attrs import frozen
+from attrs import field, frozen
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
+from det_core.engine.rank_watch import PATIENCE, RankWatch
 from det_core.errors import DetError
+from det_core.specs import TIMEOUT
 from det_core.structures import LossTerm
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
 
 @frozen
 class World:
-    """The rank of this process, the number of ranks, and the device of this rank."""
+    """The rank of this process, the number of ranks, and the device of this rank.
+
+    timeout: seconds that this rank waits for others, and for its loader processes. watch: if there are other ranks.
+    """
 
     rank: int
     size: int
     device: torch.device
+    timeout: float = TIMEOUT
+    watch: RankWatch | None = field(default=None, eq=False, repr=False)
 
     @property
     def main(self) -> bool:
@@ -31,20 +45,44 @@ class World:
         return self.rank == 0
 
 
-def join(device: str | None = None) -> World:
+def join(device: str | None = None, timeout: float = TIMEOUT) -> World:
     """Join the process group of torchrun's environment variables, if set.
 
-    device: `cpu`, `cuda`, `cuda:1`, `mps`; by default the GPU of this rank, or the CPU if there is none.
+    device: `cpu`, `cuda`, `cuda:1`, `mps`; by default the GPU of this rank, or the CPU if there is none. timeout:
+    seconds that a rank waits for the others, and for its loader processes.
 
-    Raises DetError for an unavailable device.
+    Raises DetError for an unavailable device, or if not all ranks join in time.
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     chosen = choose_device(device)
-    if size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    return World(rank, size, chosen)
+    watch = None
+    if size > 1 and not dist.is_initialized():
+        watch = _join_ranks(rank, size, "nccl" if chosen.type == "cuda" else "gloo", timeout)
+    return World(rank, size, chosen, timeout, watch)
+
+
+def _join_ranks(rank: int, size: int, backend: str, timeout: float) -> RankWatch:
+    limit = timedelta(seconds=timeout)
+    slow = threading.Timer(PATIENCE, log.warning, ["rank %d waits for all %d ranks to start", rank, size])
+    slow.daemon = True
+    slow.start()
+    try:
+        store, _, _ = next(rendezvous("env://", rank, size, timeout=limit))
+        watch = RankWatch(rank, size, store)
+        with watch.exchange("the start"):
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
+    except (RuntimeError, ValueError) as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        first = str(error).partition("\n")[0]
+        raise DetError(
+            f"rank {rank} cannot join the {size} ranks at {where} ({first}); start all of them with torchrun, at the "
+            "same time and with the same --master-addr and --master-port"
+        ) from error
+    finally:
+        slow.cancel()
+    return watch
 
 
 def choose_device(device: str | None) -> torch.device:
@@ -69,25 +107,39 @@ def choose_device(device: str | None) -> torch.device:
     return torch.device("cuda", index)
 
 
-def leave() -> None:
+def leave(world: World) -> None:
     """Leave the process group, if any."""
+    if world.watch is not None:
+        world.watch.end()
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def gather(value: T, world: World) -> list[T]:
-    """The values of all ranks, in rank order, on every rank."""
+@contextmanager
+def exchange(what: str, world: World) -> Iterator[None]:
+    """Inside, all ranks exchange something: says for whom this rank waits; DetError if another rank has ended."""
+    if world.watch is None:
+        yield
+    else:
+        with world.watch.exchange(what):
+            yield
+
+
+def gather(value: T, world: World, what: str) -> list[T]:
+    """The values of all ranks, in rank order, on every rank. what: they are, for messages."""
     if world.size == 1:
         return [value]
     values: list[T | None] = [None] * world.size
-    dist.all_gather_object(values, value)
+    with exchange(what, world):
+        dist.all_gather_object(values, value)
     return values  # type: ignore[return-value]
 
 
-def barrier(world: World) -> None:
-    """Wait for all ranks."""
+def barrier(world: World, what: str) -> None:
+    """Wait for all ranks. what: for, for messages."""
     if world.size > 1:
-        dist.barrier()
+        with exchange(what, world):
+            dist.barrier()
 
 
 @frozen(eq=False)
@@ -122,8 +174,11 @@ def reduce_losses(terms: Mapping[str, LossTerm], world: World, *, stop: bool = F
     counts = torch.stack([_like(totals, t.count) for t in terms.values()])
     packed = torch.cat([totals, counts, totals.new_tensor([float(stop)])])
     if world.size > 1:
-        dist.all_reduce(packed)
-    numbers = packed.tolist()
+        with exchange("the losses of a step", world):
+            dist.all_reduce(packed)
+            numbers = packed.tolist()
+    else:
+        numbers = packed.tolist()
     n = len(terms)
     divisors = [max(c, 1.0) for c in numbers[n : 2 * n]]
     backward = torch.stack([t.total * (world.size / d) for t, d in zip(terms.values(), divisors, strict=True)]).sum()

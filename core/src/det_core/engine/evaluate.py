@@ -9,6 +9,7 @@ from attrs import frozen
 
 from det_core.contracts import DetectionDataset, Evaluator
 from det_core.data.loader import TestLoader, test_loader
+from det_core.data.loader_watch import worker_errors
 from det_core.engine.distributed import World, gather
 from det_core.engine.predict import autocast, to_batch
 from det_core.engine.prepare_inference import for_inference
@@ -63,7 +64,8 @@ def evaluate(
         should_stop: called after every image.
 
     Raises:
-        DetError: if the detector was trained on other classes than the data set's.
+        DetError: if the detector was trained on other classes than the data set's; if a loader process or another
+            rank has ended, or does not answer within the world's timeout.
         EvaluationStopped: if `should_stop` returned True on a rank.
     """
     check_classes(detector, dataset)
@@ -75,21 +77,23 @@ def evaluate(
     augmentation = augmentation or Augmentation()
     loaders, mirrored = [], []
     for view, mirror in augmentation.views(detector.test_transforms if transforms is None else transforms):
-        loaders.append(test_loader(dataset, [t.build() for t in view], workers, world.rank, world.size))
+        steps = [t.build() for t in view]
+        loaders.append(test_loader(dataset, steps, workers, world.rank, world.size, world.timeout))
         mirrored.append(mirror)
     records: list[Records] = [[] for _ in built]
     stopped = False
     seen = [_detections(detector, *view, precision) for view in zip(loaders, mirrored, strict=True)]
-    for done, views in enumerate(zip(*seen, strict=True), 1):
-        image_id = views[0][0]
-        detections = views[0][1] if len(views) == 1 else merge([found for _, found in views], augmentation)
-        for evaluator, rows in zip(built, records, strict=True):
-            rows += evaluator.encode(image_id, detections)
-        progress(done, len(loaders[0]))
-        if should_stop():
-            stopped = True
-            break
-    gathered = gather((stopped, records), world)
+    with worker_errors():
+        for done, views in enumerate(zip(*seen, strict=True), 1):
+            image_id = views[0][0]
+            detections = views[0][1] if len(views) == 1 else merge([found for _, found in views], augmentation)
+            for evaluator, rows in zip(built, records, strict=True):
+                rows += evaluator.encode(image_id, detections)
+            progress(done, len(loaders[0]))
+            if should_stop():
+                stopped = True
+                break
+    gathered = gather((stopped, records), world, "the detections of an evaluation")
     if any(s for s, _ in gathered):
         raise EvaluationStopped
     return _compute(built, [[row for _, r in gathered for row in r[i]] for i in range(len(built))])

@@ -25,7 +25,7 @@ def locked(run: Path, world: World) -> Iterator[None]:
     """
     descriptor, problem = _opened(run) if world.main else (None, "")
     try:
-        problem = gather(problem, world)[0]
+        problem = gather(problem, world, "the lock of the run folder")[0]
         if problem:
             raise DetError(problem)
         yield

@@ -35,16 +35,17 @@ def train(recipe: Recipe, options: TrainOptions) -> TrainResult:
     `load_recipe` reads a recipe. In place of the bundled sample, `data` is a folder in COCO's format.
 
     Raises:
-        DetError: for bad data, a folder in use, weights that do not fit, or a loss that is not finite.
+        DetError: for bad data, a folder in use, weights that do not fit, a loss that is not finite, or another rank or
+            a loader process that has ended or does not answer.
     """
     if options.data is not None:
         recipe = recipe.with_data(options.data)
-    world = join(options.device)
+    world = join(options.device, options.timeout)
     try:
         with locked(Path(options.work_dir), world):
             return _train(recipe, options, world)
     finally:
-        leave()
+        leave(world)
 
 
 def _train(recipe: Recipe, options: TrainOptions, world: World) -> TrainResult:
@@ -52,13 +53,13 @@ def _train(recipe: Recipe, options: TrainOptions, world: World) -> TrainResult:
     setup = set_up(recipe, options, world, report.say)
     loop, reason = TrainingLoop(setup, report), "failed"
     report.begin(setup)
-    barrier(world)
+    barrier(world, "the first files of the run")
     try:
         metrics, reason = loop.run()
     finally:
         report.end(loop.step, reason)
     report.leave(loop.step, reason)
-    barrier(world)
+    barrier(world, "the end of the run")
     return TrainResult(
         reason=reason, step=loop.step, metrics=metrics, work_dir=setup.run, detector=setup.trained.judged
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from det_core.settings import configclass, setting
+from det_core.specs import TIMEOUT
 
 
 @configclass
@@ -24,5 +25,10 @@ class TrainOptions:
     log_every: int = setting("Steps between rows of metrics.jsonl.", default=10, least=1)
     save_every: int | None = setting(
         "Steps between checkpoints. A checkpoint is also saved after each epoch.", default=None, least=1
+    )
+    timeout: int = setting(
+        "Seconds without news from another rank or a loader process after which the run ends with an error.",
+        default=TIMEOUT,
+        least=1,
     )
     quiet: bool = setting("Print nothing.", default=False)

@@ -18,9 +18,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from det_core.data.loader import LoadedImage, train_loader
+from det_core.data.loader_watch import worker_errors
 from det_core.engine import training_state
 from det_core.engine.checkpoint import checkpoints, step_of
-from det_core.engine.distributed import GlobalLosses, barrier, gather, reduce_losses
+from det_core.engine.distributed import GlobalLosses, barrier, exchange, gather, reduce_losses
 from det_core.engine.evaluate import EvaluationStopped, evaluate
 from det_core.engine.predict import autocast, to_batch, to_targets
 from det_core.engine.training_setup import TrainingError, TrainingSetup
@@ -38,7 +39,7 @@ class TrainingLoop:
 
     def run(self) -> tuple[dict[str, float], str]:
         """The metrics of the last evaluation (fractions of 1), and why the run ended: `finished` or `stopped`."""
-        with self._stop_on_signals():
+        with self._stop_on_signals(), worker_errors():
             return self._epochs(self.report.history.last_metrics(self.step))
 
     @contextmanager
@@ -79,7 +80,7 @@ class TrainingLoop:
                     return metrics, "finished" if self.step == setup.total_steps else "stopped"
                 self._epoch()
                 # SIGTERM may reach a rank after the step's exchange: all ranks leave together, or none does.
-                if any(gather(self.stop_asked, self.world)):
+                if any(gather(self.stop_asked, self.world, "the end of an epoch")):
                     return metrics, "stopped"
         except EvaluationStopped:
             return metrics, "stopped"
@@ -92,7 +93,8 @@ class TrainingLoop:
         epoch, done = divmod(self.step, setup.steps_per_epoch)
         transforms = [t.build() for t in self.recipe.data.train_transforms]
         start = done * schedule.accumulate
-        loader = train_loader(setup.train_data, transforms, setup.sampler, epoch, start, self.recipe.data.workers)
+        workers, timeout = self.recipe.data.workers, self.world.timeout
+        loader = train_loader(setup.train_data, transforms, setup.sampler, epoch, start, workers, timeout)
         self.report.start_epoch(epoch, done)
         batches = iter(loader)
         known = len(setup.train_data.skipped)
@@ -108,7 +110,11 @@ class TrainingLoop:
                 break
             if setup.options.save_every and self.step % setup.options.save_every == 0:
                 self._save()
-        skipped = [bad for part in gather(setup.train_data.skipped[known:], self.world) for bad in part]
+        skipped = [
+            bad
+            for part in gather(setup.train_data.skipped[known:], self.world, "the bad samples of an epoch")
+            for bad in part
+        ]
         self.report.show_skipped(skipped)
         self._save()
 
@@ -146,12 +152,17 @@ class TrainingLoop:
         losses = reduce_losses(terms, self.world, stop=self.stop_asked)
         if not math.isfinite(losses.total):
             self._raise_not_finite(losses, images, rate)
-        self.trained.scaler.scale(losses.backward / count).backward()
+        with exchange("the gradients of a step", self.world):
+            self.trained.scaler.scale(losses.backward / count).backward()
         return losses
 
     def _raise_not_finite(self, losses: GlobalLosses, images: Sequence[LoadedImage], rate: float) -> None:
         """End the run; all ranks have the same losses, so all of them call this."""
-        ids = [i for part in gather([i.info.image_id for i in images], self.world) for i in part]
+        ids = [
+            i
+            for part in gather([i.info.image_id for i in images], self.world, "a loss that is not finite")
+            for i in part
+        ]
         values = ", ".join(f"{name} {value:.4g}" for name, value in losses.values.items())
         # What was saved after the last step has not been confirmed by a finite loss: it may be ruined already.
         confirmed = [p for p in checkpoints(self.setup.run) if step_of(p) < self.step]
@@ -170,7 +181,7 @@ class TrainingLoop:
         wanted = epoch % self.recipe.evaluation.every_epochs == 0 or epoch == self.recipe.schedule.epochs
         if rest or epoch == 0 or not wanted or not self.recipe.evaluation.evaluators:
             return False
-        return not gather(self.world.main and self.report.history.evaluated(self.step), self.world)[0]
+        return not gather(self.world.main and self.report.history.evaluated(self.step), self.world, "the history")[0]
 
     def _evaluate(self) -> dict[str, float]:
         """Evaluate the state after this step; the main rank records it."""
@@ -187,7 +198,7 @@ class TrainingLoop:
             should_stop=lambda: self.stop_asked,
         )
         self.report.show_evaluation(self.step, result)
-        barrier(self.world)
+        barrier(self.world, "the metrics of an evaluation")
         return result.metrics
 
     def _patience_ends(self) -> bool:
@@ -195,7 +206,7 @@ class TrainingLoop:
         patience = self.recipe.evaluation.patience
         if patience is None:
             return False
-        since = gather(self.report.history.without_gain(self.step), self.world)[0]
+        since = gather(self.report.history.without_gain(self.step), self.world, "the history")[0]
         if since >= patience:
             self.report.say(f"no better {self.recipe.evaluation.best} in {since} evaluations: stopping early")
         return since >= patience

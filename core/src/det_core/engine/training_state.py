@@ -44,7 +44,7 @@ class Trained:
 
 def save(run: Path, recipe: Recipe, trained: Trained, step: int, total_batch: int, world: World) -> None:
     """Save a checkpoint after this step. The main rank writes it, with the random states of all ranks."""
-    states = gather(_random_states(world.device), world)
+    states = gather(_random_states(world.device), world, "a checkpoint")
     if world.main:
         header = Header(recipe=recipe, classes=trained.detector.classes, plugins=plugin_manager().versions(), step=step)
         training = {
@@ -58,7 +58,7 @@ def save(run: Path, recipe: Recipe, trained: Trained, step: int, total_batch: in
         raw = None if trained.average is None else trained.detector.state_dict()
         checkpoints.save_checkpoint(run, header, trained.judged.state_dict(), training, raw)
         checkpoints.prune(run, KEEP)
-    barrier(world)
+    barrier(world, "a checkpoint")
 
 
 def restore(folder: Path, recipe: Recipe, trained: Trained, total_batch: int, world: World) -> int:
