@@ -97,6 +97,10 @@ def maps(
     return values.to(dtype).contiguous(memory_format=layout)
 
 
+def pixels(*shape: int, seed: int = 11) -> Tensor:
+    return torch.randint(0, 256, shape, generator=generator(seed), dtype=torch.uint8)
+
+
 def rois(count: int, images: int = 2, width: float = 30.0, height: float = 22.0, seed: int = 3) -> Tensor:
     """(count, 5) float64, some partly outside; no edge near a whole number, where samples have kinks."""
     rng = generator(seed)
@@ -164,6 +168,7 @@ def arguments(name: str, dtype: torch.dtype = torch.float32, layout: torch.memor
         ),
         "masked_conv2d": lambda: (x, maps(2, 11, 15).relu(), maps(3, 4, 3, 3, dtype=dtype), None, [1, 1]),
         "sigmoid_focal_loss": lambda: (logits, target, factor, 2.0, 0.25, False),
+        "resize_bilinear": lambda: (pixels(2, 11, 15, 3), 22, 7, True, False, True),
         "sigmoid_focal_loss_backward": lambda: (maps(9, 5), logits, target, factor, 1.5, 0.25),
     }[name]()
 

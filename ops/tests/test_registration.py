@@ -17,6 +17,7 @@ from op_samples import (
     maps,
     native,
     offsets,
+    pixels,
     rois,
     scores,
     with_gradients,
@@ -42,6 +43,7 @@ masked_conv2d(Tensor x, Tensor mask, Tensor weight, Tensor? bias, int[] padding)
 max_iou_assign(Tensor boxes, Tensor objects, float positive, float negative, float min_positive, bool low_quality, bool all_ties) -> (Tensor, Tensor)
 nms(Tensor boxes, Tensor scores, float threshold, int offset) -> Tensor
 nms_padded(Tensor boxes, Tensor scores, Tensor groups, float threshold, int max_out) -> (Tensor, Tensor)
+resize_bilinear(Tensor image, int height, int width, bool flip_x, bool flip_y, bool fixed_point) -> Tensor
 roi_align(Tensor[] features, Tensor rois, Tensor levels, int[] size, float[] scales, int sampling, str alignment, str mode) -> Tensor
 roi_align_backward(Tensor grad, Tensor[] features, Tensor rois, Tensor levels, int[] shapes, float[] scales, int sampling, str alignment, str mode, bool channels_last) -> Tensor[]
 roi_pool(Tensor features, Tensor rois, int[] size, float scale) -> (Tensor, Tensor)
@@ -150,6 +152,7 @@ def functions():
         "deform_psroi_pool": (lambda r, f: det_ops.deform_psroi_pool(f, r, None, (2, 3), 0.5, 1, 2), regions, x),
         "deform_conv2d": (lambda o, f, w: det_ops.deform_conv2d(f, o, w, padding=1), shift, x, weight),
         "masked_conv2d": (lambda m, f, w: det_ops.masked_conv2d(f, m, w, padding=1), x[:, 0], x, weight),
+        "resize_bilinear": (lambda image: det_ops.resize_bilinear(image, (9, 14), flip_x=True), pixels(3, 20, 30)),
         "sigmoid_focal_loss": (lambda t, f: det_ops.sigmoid_focal_loss(f, t), torch.arange(9) % 6, maps(9, 5)),
     }
 

@@ -13,6 +13,7 @@ from det_ops.dispatch import OpStatus, status
 from det_ops.masked_conv2d import masked_conv2d
 from det_ops.max_iou_assign import max_iou_assign
 from det_ops.nms import batched_nms, nms, nms_padded
+from det_ops.resize_bilinear import resize_bilinear
 from det_ops.roi_align import multi_level_roi_align, roi_align, roi_levels
 from det_ops.roi_pool import roi_pool
 from det_ops.sigmoid_focal_loss import sigmoid_focal_loss
@@ -30,6 +31,7 @@ __all__ = [
     "multi_level_roi_align",
     "nms",
     "nms_padded",
+    "resize_bilinear",
     "roi_align",
     "roi_levels",
     "roi_pool",

@@ -274,9 +274,9 @@ class FlipConfig(TransformConfig):
     vertical_probability: float = setting("probability of a vertical flip", default=0.0, least=0, most=1)
 
     def build(self) -> Transform:
-        from det_core.data.transforms import flip
+        from det_core.data.transforms import Flip
 
-        return flip(self)
+        return Flip(self)
 
 
 @configclass

@@ -6,19 +6,19 @@ W the size of an image.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from det_core.contracts import Sample, Transform
 from det_core.data.data_config import ColorJitterConfig, FlipConfig, ResizeConfig
-from det_core.data.resize import Arithmetic, resize_image
+from det_core.data.resize import Arithmetic, flip_image, mirror, resize_image
 from det_core.structures import Key
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def apply_transforms(sample: Sample, transforms: Iterable[Transform], key: Key) 
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(key.number("transforms"))
-        for transform in transforms:
+        for transform in joined(transforms):
             sample = transform(sample)
     return drop_empty(clip(sample))
 
@@ -130,15 +130,29 @@ def from_tv_tensors(sample: Sample, parts: dict[str, Any]) -> Sample:
     return attrs.evolve(sample, **plain)
 
 
-class Resize:
-    """Resizes an image and its annotations as `ResizeConfig` describes."""
+def joined(transforms: Iterable[Transform]) -> list[Transform]:
+    """The transforms, with a flip that follows a resize done in the pass over the image that resizes."""
+    result: list[Transform] = []
+    for transform in transforms:
+        if isinstance(transform, Flip) and result and type(result[-1]) is Resize:
+            result[-1] = Resize(result[-1].config, transform)
+        else:
+            result.append(transform)
+    return result
 
-    def __init__(self, config: ResizeConfig) -> None:
-        self.config = config
+
+class Resize:
+    """Resizes an image and its annotations as `ResizeConfig` describes, then flips it if `flip` is given."""
+
+    def __init__(self, config: ResizeConfig, flip: Flip | None = None) -> None:
+        self.config, self.flip = config, flip
 
     def __call__(self, sample: Sample, /) -> Sample:
         size = self.target(sample.size, self.draw())
-        return sample if size == sample.size else resize(sample, size, self.config.arithmetic)
+        flips = (False, False) if self.flip is None else self.flip.draw()
+        if size == sample.size:
+            return flip(sample, *flips)
+        return resize(sample, size, self.config.arithmetic, *flips)
 
     def draw(self) -> tuple[int, int]:
         """Draw one of the scales, or one between the two, from torch's global generator."""
@@ -171,21 +185,28 @@ def _between(a: int, b: int) -> int:
     return int(torch.randint(min(a, b), max(a, b) + 1, ()))
 
 
-def resize(sample: Sample, size: tuple[int, int], arithmetic: Arithmetic = "fixed_point") -> Sample:
+def resize(
+    sample: Sample,
+    size: tuple[int, int],
+    arithmetic: Arithmetic = "fixed_point",
+    flip_x: bool = False,
+    flip_y: bool = False,
+) -> Sample:
     """Resize a sample to (height, width): bilinear without antialiasing; masks and semantic maps by nearest pixel.
 
-    Boxes and proposals are multiplied by new / old size per axis.
+    Boxes and proposals are multiplied by new / old size per axis. Then the sample is mirrored, as by `flip`.
     """
     height, width = sample.size
     factors = torch.tensor([size[1] / width, size[0] / height] * 2, dtype=torch.float32)
-    return attrs.evolve(
+    resized = attrs.evolve(
         sample,
-        image=resize_image(sample.image, size, arithmetic),
+        image=resize_image(sample.image, size, arithmetic, flip_x=flip_x, flip_y=flip_y),
         boxes=sample.boxes * factors,
         masks=_resize_masks(sample.masks, size),
         semantic=_resize_masks(sample.semantic, size),
         proposals=None if sample.proposals is None else sample.proposals * factors,
     )
+    return _flip_annotations(resized, flip_x, flip_y)
 
 
 def _resize_masks(masks: Tensor | None, size: tuple[int, int]) -> Tensor | None:
@@ -198,13 +219,49 @@ def _resize_masks(masks: Tensor | None, size: tuple[int, int]) -> Tensor | None:
     return resized
 
 
-def flip(config: FlipConfig) -> Transform:
+class Flip:
     """Horizontal (x' = W - x) and vertical flips, each with its probability."""
-    parts: Sequence[nn.Module] = [
-        v2.RandomHorizontalFlip(config.probability),
-        v2.RandomVerticalFlip(config.vertical_probability),
-    ]
-    return V2(v2.Compose(parts))
+
+    def __init__(self, config: FlipConfig) -> None:
+        self.config = config
+
+    def __call__(self, sample: Sample, /) -> Sample:
+        return flip(sample, *self.draw())
+
+    def draw(self) -> tuple[bool, bool]:
+        """Whether to mirror left and right, top and bottom; drawn from torch's global generator as torchvision does."""
+        return bool(torch.rand(1) < self.config.probability), bool(torch.rand(1) < self.config.vertical_probability)
+
+    def __repr__(self) -> str:
+        return f"Flip({self.config!r})"
+
+
+def flip(sample: Sample, flip_x: bool, flip_y: bool) -> Sample:
+    """Mirror a sample left and right (x' = W - x), top and bottom."""
+    if not (flip_x or flip_y):
+        return sample
+    return _flip_annotations(attrs.evolve(sample, image=flip_image(sample.image, flip_x, flip_y)), flip_x, flip_y)
+
+
+def _flip_annotations(sample: Sample, flip_x: bool, flip_y: bool) -> Sample:
+    """All but the image mirrored."""
+    if not (flip_x or flip_y):
+        return sample
+    height, width = sample.size
+
+    def mirrored(boxes: Tensor) -> Tensor:
+        x1, y1, x2, y2 = boxes.unbind(1)
+        x1, x2 = (width - x2, width - x1) if flip_x else (x1, x2)
+        y1, y2 = (height - y2, height - y1) if flip_y else (y1, y2)
+        return torch.stack([x1, y1, x2, y2], 1)
+
+    return attrs.evolve(
+        sample,
+        boxes=mirrored(sample.boxes),
+        proposals=None if sample.proposals is None else mirrored(sample.proposals),
+        masks=None if sample.masks is None else mirror(sample.masks, flip_x, flip_y),
+        semantic=None if sample.semantic is None else mirror(sample.semantic, flip_x, flip_y),
+    )
 
 
 def color_jitter(config: ColorJitterConfig) -> Transform:

@@ -5,6 +5,7 @@
 #include "isa_deform.h"
 #include "isa_focal.h"
 #include "isa_pooling.h"
+#include "isa_resize.h"
 
 namespace det {
 
@@ -25,6 +26,10 @@ const Kernels<T>& DET_TABLE() {
       focal_sum<T>,
       focal_loss<T>,
       focal_grad<T>,
+      resize_row,
+      resize_rows,
+      resize_row_float,
+      resize_rows_float,
   };
   return table;
 }

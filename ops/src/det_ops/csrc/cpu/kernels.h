@@ -80,6 +80,17 @@ struct Kernels {
   void (*focal_loss)(const T* logits, int64_t n, T gamma, T factor, T* loss);
   // grad[i] = factor * d/dx (p^gamma * softplus(x)) of n negatives.
   void (*focal_grad)(const T* logits, int64_t n, T gamma, T factor, T* grad);
+
+  // Bilinear resampling of 8-bit pixels: one old row of `bytes` to w new pixels, and two such rows to a new row of n
+  // values. Weights are out of 2048, in `weights` those of the left and, in the upper half, of the right pixel.
+  void (*resize_row)(const uint8_t* row, int64_t bytes, const int32_t* at, const int32_t* weights, int64_t w,
+                     int64_t channels, int16_t* out);
+  void (*resize_rows)(const int16_t* above, const int16_t* below, int32_t upper_weight, int32_t lower_weight, int64_t n,
+                      uint8_t* out);
+  // The same in floating point, with the weights of the right pixel and of the lower row.
+  void (*resize_row_float)(const uint8_t* row, const int32_t* at, const float* weights, int64_t w, int64_t channels,
+                           float* out);
+  void (*resize_rows_float)(const float* above, const float* below, float lower_weight, int64_t n, float* out);
 };
 
 template <class T>

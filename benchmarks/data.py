@@ -1,0 +1,219 @@
+"""Loading and preparing images: decoding, transforms, whole; beside OpenCV's and torchvision's same steps in one run.
+
+    pip install opencv-python-headless
+    python benchmarks/data.py [--rounds 20] [--workers 1 2] [--json FILE]
+
+Times are processor time of one thread, in ms an image; the least of the rounds counts, and the calls take turns. The
+images are four photographs of 640x480 pixels from the tests of det-core, so that resizing weighs as it does on COCO,
+with ten objects drawn by the benchmark. OpenCV and torchvision decode, resize to the same size and mirror the same
+image, without boxes or masks. Bytes are those of a sample as a loader process sends it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torchvision.io import decode_image
+from torchvision.transforms import v2
+
+from det_core import load_recipe
+from det_core.data.coco_dataset import CocoDataset
+from det_core.data.images import read_image
+from det_core.data.loader import LoadedImage, TrainSampler, prepare, train_loader
+from det_core.data.transforms import apply_transforms
+from det_core.engine.predict import to_batch, to_targets
+from det_core.recipe import Recipe
+from det_core.structures import Key
+
+PHOTOS = Path(__file__).resolve().parents[1] / "core" / "tests" / "data" / "bccd" / "JPEGImages"
+RECIPES = ("faster-rcnn/r50-fpn-1x", "mask-rcnn/r50-fpn-1x", "ssd/vgg16-300-coco-120e")
+OBJECTS = 10
+FLIPPED = Key(index=1)
+
+
+def write_data(root: Path, copies: int) -> None:
+    """A COCO data set of the photographs, each with objects that have polygons of 40 points."""
+    rng = np.random.default_rng(0)
+    (root / "images").mkdir(parents=True)
+    images, annotations = [], []
+    for number in range(copies):
+        photo = sorted(PHOTOS.glob("*.jpg"))[number % 4]
+        name = f"{number}.jpg"
+        (root / "images" / name).write_bytes(photo.read_bytes())
+        images.append({"id": number, "file_name": name, "width": 640, "height": 480})
+        for _ in range(OBJECTS):
+            annotations.append({**_object(rng), "id": len(annotations) + 1, "image_id": number})
+    categories = [{"id": k, "name": f"class {k}"} for k in range(1, 81)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (root / "instances_train.json").write_text(json.dumps(content))
+
+
+def _object(rng: np.random.Generator) -> dict[str, Any]:
+    radius = rng.uniform(15, 90)
+    x, y = rng.uniform(radius, 640 - radius), rng.uniform(radius, 480 - radius)
+    angles = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    radii = radius * rng.uniform(0.7, 1, 40)
+    ring = np.stack([x + radii * np.cos(angles), y + radii * np.sin(angles)], 1).reshape(-1)
+    box = [x - radius, y - radius, 2 * radius, 2 * radius]
+    return {
+        "category_id": int(rng.integers(1, 81)),
+        "bbox": box,
+        "area": box[2] * box[3] / 2,
+        "iscrowd": 0,
+        "segmentation": [ring.tolist()],
+    }
+
+
+def processor_ms(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Least processor time of each call in ms, in turns."""
+    best = dict.fromkeys(calls, float("inf"))
+    for _ in range(rounds):
+        for name, call in calls.items():
+            call()
+            started = time.process_time()
+            call()
+            best[name] = min(best[name], 1e3 * (time.process_time() - started))
+    return best
+
+
+def steps(recipe: Recipe, dataset: CocoDataset) -> dict[str, Callable[[], object]]:
+    """The parts of loading an image as this project does them."""
+    transforms = [t.build() for t in recipe.data.train_transforms]
+    sample = dataset.load(0)
+    return {
+        "decode": lambda: read_image(dataset.file(0)),
+        "load": lambda: dataset.load(0),
+        "transforms": lambda: apply_transforms(sample, transforms, FLIPPED),
+        "whole": lambda: prepare(dataset.load(0), transforms, FLIPPED),
+    }
+
+
+def peers(file: str, size: tuple[int, int]) -> dict[str, Callable[[], object]]:
+    """The same steps of OpenCV and torchvision: decode, resize to (height, width), mirror, channels first."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    decoded = cv2.imread(file)
+    resize = v2.Resize(size, antialias=False)
+
+    def opencv() -> object:
+        image = cv2.resize(cv2.imread(file), size[::-1], interpolation=cv2.INTER_LINEAR)
+        return np.ascontiguousarray(cv2.flip(image, 1).transpose(2, 0, 1))
+
+    def torchvision() -> object:
+        return v2.functional.horizontal_flip(resize(decode_image(file)))
+
+    return {
+        "OpenCV decode": lambda: cv2.imread(file),
+        "OpenCV resize": lambda: cv2.resize(decoded, size[::-1], interpolation=cv2.INTER_LINEAR),
+        "OpenCV whole": opencv,
+        "torchvision whole": torchvision,
+    }
+
+
+def sent_bytes(loaded: LoadedImage) -> int:
+    """Of a sample on its way from a loader process: tensors travel as memory, the rest as a pickle."""
+    tensors: list[torch.Tensor] = []
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value: object) -> object:
+            if isinstance(value, torch.Tensor):
+                tensors.append(value)
+                return len(tensors)
+            return None
+
+    import io
+
+    buffer = io.BytesIO()
+    Pickler(buffer).dump(loaded)
+    return len(buffer.getvalue()) + sum(t.numel() * t.element_size() for t in tensors)
+
+
+def images_per_second(recipe: Recipe, dataset: CocoDataset, workers: int) -> float:
+    """Of an epoch of loading alone, without the start of the processes."""
+    transforms = [t.build() for t in recipe.data.train_transforms]
+    sampler = TrainSampler(sizes=dataset.sizes, images_per_rank=2)
+    batches = iter(train_loader(dataset, transforms, sampler, 0, 0, workers))
+    next(batches)
+    started, count = time.perf_counter(), 0
+    for batch in batches:
+        count += len(batch)
+    return count / (time.perf_counter() - started)
+
+
+def waiting_share(recipe: Recipe, dataset: CocoDataset, workers: int, steps: int = 4) -> float:
+    """The share of a training step that passes while it waits for its images."""
+    detector = recipe.detector.build(classes=dataset.classes).train()
+    transforms = [t.build() for t in recipe.data.train_transforms]
+    sampler = TrainSampler(sizes=dataset.sizes, images_per_rank=2)
+    batches = iter(train_loader(dataset, transforms, sampler, 0, 0, workers))
+    waited = whole = 0.0
+    for step in range(steps):
+        started = time.perf_counter()
+        images = next(batches)
+        loaded = time.perf_counter()
+        batch = to_batch(detector, images)
+        losses = detector(batch, to_targets(batch, images))
+        torch.stack([loss.value() for loss in losses.values()]).sum().backward()
+        if step:  # the first waits for the processes to start
+            waited += loaded - started
+            whole += time.perf_counter() - started
+    return waited / whole
+
+
+def measure(name: str, root: Path, options: argparse.Namespace) -> dict[str, float]:
+    """All figures of a recipe."""
+    recipe = load_recipe(name)
+    dataset = CocoDataset(root / "instances_train.json", root / "images", masks=recipe.detector.needs_masks())
+    loaded = prepare(dataset.load(0), [t.build() for t in recipe.data.train_transforms], FLIPPED)
+    calls = steps(recipe, dataset) | peers(dataset.file(0), loaded.info.size)
+    row = processor_ms(calls, options.rounds)
+    row["floor"] = row["decode"] + row["OpenCV resize"]
+    row["whole / floor"] = row["whole"] / row["floor"]
+    row["megabytes"] = sent_bytes(loaded) / 1e6
+    for workers in options.workers:
+        row[f"images/s, {workers} workers"] = images_per_second(recipe, dataset, workers)
+    if not options.no_training:
+        row["waiting %"] = 100 * waiting_share(recipe, dataset, max(options.workers))
+    return row
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--recipes", nargs="+", default=list(RECIPES))
+    parser.add_argument("--images", type=int, default=64, help="of the data set that loader processes read")
+    parser.add_argument("--no-training", action="store_true", help="leave out the share that a step waits")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "data"
+        write_data(root, options.images)
+        rows = {name: measure(name, root, options) for name in options.recipes}
+    table = Table(title="ms of processor time an image, unless said otherwise", title_justify="left")
+    table.add_column("")
+    for name in rows:
+        table.add_column(name, justify="right")
+    for key in next(iter(rows.values())):
+        table.add_row(key, *(f"{row[key]:.2f}" for row in rows.values()))
+    Console(width=140).print(table)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
