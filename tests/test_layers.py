@@ -23,7 +23,7 @@ ROOMS = (
     ("errors", "lazy_names", "safe_write", "torch_internals"),
     ("settings", "config.plain", "config.yaml_text"),
     ("specs",),
-    ("structures",),
+    ("structures", "compressed_masks"),
     ("contracts",),
     ("slots",),
     ("boxes", "data", "model", "evaluation"),

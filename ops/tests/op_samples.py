@@ -101,6 +101,14 @@ def pixels(*shape: int, seed: int = 11) -> Tensor:
     return torch.randint(0, 256, shape, generator=generator(seed), dtype=torch.uint8)
 
 
+def codes() -> tuple[Tensor, Tensor, int, int, Tensor, Tensor]:
+    """Codes of three masks of 4 x 3, their offsets and size, and the rows and columns of an image of 16 x 12."""
+    texts = [b"<", b"0<", b"2402"]  # nothing; everything; runs of 2, 4, 0 and 4 + 2 pixels
+    text = torch.frombuffer(bytearray(b"".join(texts)), dtype=torch.uint8)
+    bounds = torch.tensor([0, *torch.tensor([len(t) for t in texts]).cumsum(0).tolist()])
+    return text, bounds, 4, 3, torch.arange(16) // 4, torch.arange(11, -1, -1) // 4
+
+
 def rois(count: int, images: int = 2, width: float = 30.0, height: float = 22.0, seed: int = 3) -> Tensor:
     """(count, 5) float64, some partly outside; no edge near a whole number, where samples have kinks."""
     rng = generator(seed)
@@ -168,6 +176,7 @@ def arguments(name: str, dtype: torch.dtype = torch.float32, layout: torch.memor
         ),
         "masked_conv2d": lambda: (x, maps(2, 11, 15).relu(), maps(3, 4, 3, 3, dtype=dtype), None, [1, 1]),
         "sigmoid_focal_loss": lambda: (logits, target, factor, 2.0, 0.25, False),
+        "mask_targets": lambda: (*codes(), torch.tensor([0, 2, 2, 1]), boxes(4, side=20.0, dtype=dtype), [4, 3]),
         "resize_bilinear": lambda: (pixels(2, 11, 15, 3), 22, 7, True, False, True),
         "sigmoid_focal_loss_backward": lambda: (maps(9, 5), logits, target, factor, 1.5, 0.25),
     }[name]()

@@ -14,6 +14,7 @@ from op_samples import (
     arguments,
     assert_close,
     boxes,
+    codes,
     maps,
     native,
     offsets,
@@ -39,6 +40,7 @@ deform_psroi_pool(Tensor features, Tensor rois, Tensor? offset, int[] size, floa
 deform_psroi_pool_backward(Tensor grad, Tensor features, Tensor rois, Tensor? offset, float scale, int group, int part, int samples, float gamma) -> (Tensor, Tensor)
 deform_roi_pool(Tensor features, Tensor rois, Tensor? offset, int[] size, float scale, int sampling, float gamma) -> Tensor
 deform_roi_pool_backward(Tensor grad, Tensor features, Tensor rois, Tensor? offset, float scale, int sampling, float gamma) -> (Tensor, Tensor)
+mask_targets(Tensor codes, Tensor offsets, int height, int width, Tensor rows, Tensor columns, Tensor objects, Tensor boxes, int[] size) -> Tensor
 masked_conv2d(Tensor x, Tensor mask, Tensor weight, Tensor? bias, int[] padding) -> Tensor
 max_iou_assign(Tensor boxes, Tensor objects, float positive, float negative, float min_positive, bool low_quality, bool all_ties) -> (Tensor, Tensor)
 nms(Tensor boxes, Tensor scores, float threshold, int offset) -> Tensor
@@ -137,6 +139,7 @@ def functions():
     """By name: a function of tensors that calls one operator, and its tensors."""
     regions = rois(5).float()
     x, weight = maps(2, 4, 11, 15), maps(6, 4, 3, 3, seed=3)
+    text, bounds, _, _, rows, columns = codes()
     crowd, ranks, groups = boxes(50), scores(50), torch.arange(50) % 3
     shift = offsets(2, 18, 11, 15).float()
     return {
@@ -151,6 +154,11 @@ def functions():
         "deform_roi_pool": (lambda r, f: det_ops.deform_roi_pool(f, r, None, (2, 3), 0.5), regions, x),
         "deform_psroi_pool": (lambda r, f: det_ops.deform_psroi_pool(f, r, None, (2, 3), 0.5, 1, 2), regions, x),
         "deform_conv2d": (lambda o, f, w: det_ops.deform_conv2d(f, o, w, padding=1), shift, x, weight),
+        "mask_targets": (
+            lambda o, b: det_ops.mask_targets(text, bounds, (4, 3), rows, columns, o, b, (4, 3)),
+            torch.tensor([0, 2, 2, 1]),
+            boxes(4, side=20.0),
+        ),
         "masked_conv2d": (lambda m, f, w: det_ops.masked_conv2d(f, m, w, padding=1), x[:, 0], x, weight),
         "resize_bilinear": (lambda image: det_ops.resize_bilinear(image, (9, 14), flip_x=True), pixels(3, 20, 30)),
         "sigmoid_focal_loss": (lambda t, f: det_ops.sigmoid_focal_loss(f, t), torch.arange(9) % 6, maps(9, 5)),

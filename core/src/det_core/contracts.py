@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import attrs
 from attrs import frozen
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
+
+    from det_core.compressed_masks import CompressedMasks
 
 Losses = Mapping[str, LossTerm]
 
@@ -306,15 +308,15 @@ class Sample:
     """One image with its annotations.
 
     image: (3, H, W) uint8 RGB. boxes: (n, 4) float32 xyxy. labels: (n,) int64 in 0..K-1. ignored: (n,) bool, crowd
-    regions and difficult objects. masks: (n, H, W) uint8 of 0 and 1, or None. semantic: (H, W) uint8 class ids with
-    255 ignored, or None. proposals: (p, 4) float32 xyxy, best first, or None.
+    regions and difficult objects. masks: compressed, or (n, H, W) uint8 of 0 and 1, or None. semantic: (H, W) uint8
+    class ids with 255 ignored, or None. proposals: (p, 4) float32 xyxy, best first, or None.
     """
 
     image: Tensor
     boxes: Tensor
     labels: Tensor
     ignored: Tensor
-    masks: Tensor | None = None
+    masks: Tensor | CompressedMasks | None = None
     semantic: Tensor | None = None
     proposals: Tensor | None = None
     file: str = ""
@@ -382,10 +384,20 @@ class Transform(Protocol):
 
     Draw random numbers only from torch's global CPU generator, which `apply_transforms` seeds for each sample; other
     generators (`random`, numpy) are not reproducible. Boxes may become empty; they are dropped afterwards, with their
-    labels and masks.
+    labels and masks. Masks are bitmaps (n, H, W) uint8, unless the transform is a `CompressedMasksTransform`.
     """
 
     def __call__(self, sample: Sample, /) -> Sample: ...
+
+
+@runtime_checkable
+class CompressedMasksTransform(Transform, Protocol):
+    """A transform that takes masks as they are: `CompressedMasks` if the data set has them, else bitmaps.
+
+    For transforms that do not look at masks, and for those that only resize by nearest pixel, mirror or crop them.
+    """
+
+    takes_compressed_masks: bool
 
 
 @frozen(kw_only=True)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from det_core.compressed_masks import CompressedMasks
+
 UNLABELLED = 255  # the id of ignored pixels in semantic maps
 
 
@@ -84,14 +86,15 @@ class Batch:
 class Targets:
     """Ground truth of one image, in network pixels.
 
-    boxes (n, 4) float xyxy; labels (n,) int64 in 0..K-1; masks (n, h, w) uint8 or None; ignored (n,) bool: crowd
-    regions and difficult objects, which train neither as objects nor as background; semantic (h, w) class ids of the
-    unpadded image, `UNLABELLED` ignored, or None: uint8 as loaded, int64 after `to`; `semantic_batch` pads it.
+    boxes (n, 4) float xyxy; labels (n,) int64 in 0..K-1; masks: compressed, or bitmaps (n, h, w) uint8, or None;
+    ignored (n,) bool: crowd regions and difficult objects, which train neither as objects nor as background; semantic
+    (h, w) class ids of the unpadded image, `UNLABELLED` ignored, or None: uint8 as loaded, int64 after `to`;
+    `semantic_batch` pads it.
     """
 
     boxes: Tensor
     labels: Tensor
-    masks: Tensor | None = None
+    masks: Tensor | CompressedMasks | None = None
     ignored: Tensor | None = None
     semantic: Tensor | None = None
 
@@ -109,7 +112,7 @@ class Targets:
         return Targets(
             boxes=self.boxes.to(device, dtype or self.boxes.dtype),
             labels=self.labels.to(device),
-            masks=move(self.masks),
+            masks=None if self.masks is None else self.masks.to(device, non_blocking=True),
             ignored=move(self.ignored),
             semantic=None if semantic is None else semantic.long(),
         )

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from det_core.compressed_masks import CompressedMasks, bitmaps_of
 from det_core.data.bad_samples import BadImage, BadSamplesError
 from det_core.data.categories import check_same_categories
 from det_core.data.coco_dataset import CocoDataset
@@ -50,12 +51,11 @@ def test_sample(make_coco: MakeCoco) -> None:
     assert sample.labels.tolist() == [1, 0]
     assert sample.labels.dtype == torch.int64
     assert sample.ignored.tolist() == [False, False]
-    assert sample.masks is not None
-    assert sample.masks.dtype == torch.uint8
+    assert isinstance(sample.masks, CompressedMasks)
     expected = torch.zeros(2, 40, 60, dtype=torch.uint8)
     expected[0, 6:16, 5:25] = 1
     expected[1, 20:40, 30:60] = 1
-    assert torch.equal(sample.masks, expected)
+    assert torch.equal(sample.masks.bitmaps(), expected)
     assert sample.image_id == 10
     assert sample.file.endswith("10.png")
 
@@ -69,8 +69,7 @@ def test_image_pixels_are_rgb(make_coco: MakeCoco) -> None:
 def test_crowd_is_ignored_and_its_runs_are_decoded(make_coco: MakeCoco) -> None:
     sample = opened(make_coco(), masks=True).load(2)
     assert sample.ignored.tolist() == [False, True]
-    assert sample.masks is not None
-    flat = sample.masks[1].T.reshape(-1)  # run-length codes go down the columns
+    flat = bitmaps_of(sample.masks)[1].T.reshape(-1)  # run-length codes go down the columns
     assert flat.nonzero().flatten().tolist() == list(range(490, 520))
 
 
@@ -85,11 +84,10 @@ def test_image_without_objects(make_coco: MakeCoco) -> None:
 def test_several_polygons_are_one_mask(make_coco: MakeCoco) -> None:
     rings = [[5, 6, 9, 6, 9, 10, 5, 10], [20, 12, 25, 12, 25, 16, 20, 16], [1, 1, 2, 2]]
     sample = opened(make_coco(spoil("annotations", 1, segmentation=rings)), masks=True).load(0)
-    assert sample.masks is not None
     expected = torch.zeros(40, 60, dtype=torch.uint8)
     expected[6:10, 5:9] = 1
     expected[12:16, 20:25] = 1
-    assert torch.equal(sample.masks[0], expected)
+    assert torch.equal(bitmaps_of(sample.masks)[0], expected)
 
 
 def test_annotations_are_flat_arrays(make_coco: MakeCoco) -> None:

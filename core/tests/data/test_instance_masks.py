@@ -35,7 +35,7 @@ def test_codes_come_back_as_the_masks(masks: list[np.ndarray], text: bool) -> No
         builder.add(code, *mask.shape)
     segments = builder.build()
     for index, mask in enumerate(masks):
-        assert np.array_equal(segments.decode(np.array([index]), *mask.shape)[0], mask)
+        assert np.array_equal(segments.masks(np.array([index]), *mask.shape).bitmaps()[0], mask)
         plain = segments.plain(index, *mask.shape)
         assert isinstance(plain, dict)
         assert np.array_equal(coco_mask.decode(plain), mask)
@@ -66,12 +66,12 @@ def test_polygons_are_pycocotools_own() -> None:
     builder.add({"size": [30, 32], "counts": [960]}, 30, 32)
     segments = builder.build()
     expected = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(rings, 30, 32)))
-    decoded = segments.decode(np.array([2, 1]), 30, 32)
+    decoded = segments.masks(np.array([2, 1]), 30, 32).bitmaps()
     assert decoded.shape == (2, 30, 32)
     assert not decoded[0].any()
     assert np.array_equal(decoded[1], expected)
     assert segments.plain(1, 30, 32) == rings
-    assert segments.decode(np.array([], np.int64), 30, 32).shape == (0, 30, 32)
+    assert segments.masks(np.array([], np.int64), 30, 32).bitmaps().shape == (0, 30, 32)
 
 
 @pytest.mark.parametrize("value", [None, [], {}])

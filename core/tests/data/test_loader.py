@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+from det_core.compressed_masks import bitmaps_of
 from det_core.contracts import DetectionDataset, Sample
 from det_core.data.coco_dataset import CocoDataset
 from det_core.data.data_config import FlipConfig, ResizeConfig, SampleConfig
@@ -34,9 +35,8 @@ def sampler(dataset: DetectionDataset, **more: Any) -> TrainSampler:
 
 
 def same(a: LoadedImage, b: LoadedImage) -> bool:
-    masks = a.targets.masks is b.targets.masks is None or (
-        a.targets.masks is not None and b.targets.masks is not None and torch.equal(a.targets.masks, b.targets.masks)
-    )
+    ours, theirs = bitmaps_of(a.targets.masks), bitmaps_of(b.targets.masks)
+    masks = ours is theirs is None or (ours is not None and theirs is not None and torch.equal(ours, theirs))
     return (
         torch.equal(a.image, b.image)
         and torch.equal(a.targets.boxes, b.targets.boxes)

@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from det_core.compressed_masks import bitmaps_of
 from det_core.data.categories import check_same_categories
 from det_core.data.data_config import SampleConfig
 from det_core.data.sample_files import sample_folder
@@ -32,8 +33,7 @@ def test_masks_agree_with_boxes(split: str) -> None:
     for index in range(len(data)):
         sample = data.load(index)
         assert sample.size == (256, 256)
-        assert sample.masks is not None
-        for mask, box in zip(sample.masks.numpy(), sample.boxes.tolist(), strict=True):
+        for mask, box in zip(bitmaps_of(sample.masks).numpy(), sample.boxes.tolist(), strict=True):
             rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
             assert box == [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
             found.append(int(mask.sum()))

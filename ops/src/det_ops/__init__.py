@@ -10,6 +10,7 @@ from det_ops.deform_conv2d import deform_conv2d
 from det_ops.deform_psroi_pool import deform_psroi_pool
 from det_ops.deform_roi_pool import deform_roi_pool
 from det_ops.dispatch import OpStatus, status
+from det_ops.mask_targets import mask_targets
 from det_ops.masked_conv2d import masked_conv2d
 from det_ops.max_iou_assign import max_iou_assign
 from det_ops.nms import batched_nms, nms, nms_padded
@@ -26,6 +27,7 @@ __all__ = [
     "deform_conv2d",
     "deform_psroi_pool",
     "deform_roi_pool",
+    "mask_targets",
     "masked_conv2d",
     "max_iou_assign",
     "multi_level_roi_align",

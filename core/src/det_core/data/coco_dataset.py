@@ -16,6 +16,7 @@ from attrs import frozen
 from numpy.typing import NDArray
 from torch import Tensor
 
+from det_core.compressed_masks import CompressedMasks
 from det_core.contracts import DetectionDataset, Sample
 from det_core.data.bad_samples import check_on_bad_sample, no_image_left, raise_or_log
 from det_core.data.coco_json import CocoRecords, Record, area_of, dropping_rule, read_coco
@@ -127,7 +128,7 @@ class CocoDataset(DetectionDataset):
         if isinstance(self.semantic, SemanticFolder):
             semantic = self.semantic.load(self._names[index], (height, width), image_id)
         elif masks is not None and self.semantic == "masks":
-            semantic = map_of_masks(masks, labels, ignored, stuff=len(self.classes))
+            semantic = map_of_masks(masks.bitmaps(), labels, ignored, stuff=len(self.classes))
         return Sample(
             image=image,
             boxes=_corners(self.table.boxes[chosen], height, width),
@@ -140,10 +141,8 @@ class CocoDataset(DetectionDataset):
             image_id=image_id,
         )
 
-    def _masks(self, chosen: NDArray[np.int64], height: int, width: int) -> Tensor | None:
-        if self.table.segmentations is None:
-            return None
-        return torch.from_numpy(self.table.segmentations.decode(chosen, height, width))
+    def _masks(self, chosen: NDArray[np.int64], height: int, width: int) -> CompressedMasks | None:
+        return None if self.table.segmentations is None else self.table.segmentations.masks(chosen, height, width)
 
     def ground_truth(self) -> dict[str, Any]:
         names = zip(self.classes.ids, self.classes.names, strict=True)

@@ -13,6 +13,7 @@ import numpy as np
 from attrs import frozen
 from pycocotools import mask as coco_mask
 
+from det_core.compressed_masks import CompressedMasks
 from det_core.data.bounds import TOLERANCE, is_finite
 
 if TYPE_CHECKING:
@@ -42,15 +43,14 @@ class Segmentations:
         code = self._code(index)
         if code:
             return {"size": [height, width], "counts": code}
-        result: dict[str, Any] = coco_mask.merge(coco_mask.frPyObjects(self._rings(index), height, width))
+        codes = coco_mask.frPyObjects(self._rings(index), height, width)
+        result: dict[str, Any] = codes[0] if len(codes) == 1 else coco_mask.merge(codes)
         return result
 
-    def decode(self, indices: NDArray[np.int64], height: int, width: int) -> NDArray[np.uint8]:
-        """Masks of these annotations: (n, H, W) uint8 of 0 and 1."""
-        if len(indices) == 0:
-            return np.zeros((0, height, width), np.uint8)
-        codes = [self.encoded(int(i), height, width) for i in indices]
-        return np.ascontiguousarray(coco_mask.decode(codes).transpose(2, 0, 1))
+    def masks(self, indices: NDArray[np.int64], height: int, width: int) -> CompressedMasks:
+        """The n masks of these annotations of one image."""
+        codes = [self.encoded(int(i), height, width)["counts"] for i in indices]
+        return CompressedMasks.of_codes(codes, (height, width))
 
     def plain(self, index: int, height: int, width: int) -> list[list[float]] | dict[str, Any]:
         """The mask of an annotation in COCO JSON form: polygons, or {"size": [H, W], "counts": text}."""

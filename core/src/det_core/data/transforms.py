@@ -16,7 +16,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from det_core.contracts import Sample, Transform
+from det_core.compressed_masks import CompressedMasks, bitmaps_of
+from det_core.contracts import CompressedMasksTransform, Sample, Transform
 from det_core.data.data_config import ColorJitterConfig, FlipConfig, ResizeConfig
 from det_core.data.resize import Arithmetic, flip_image, mirror, resize_image
 from det_core.structures import Key
@@ -30,13 +31,20 @@ MIN_SIDE = 1e-3  # pixels; smaller boxes are dropped after the transforms
 def apply_transforms(sample: Sample, transforms: Iterable[Transform], key: Key) -> Sample:
     """Apply transforms to a sample, in order. All randomness depends only on `key`.
 
-    Then boxes are clipped to the image, and empty boxes are dropped, with their labels and masks.
+    Then boxes are clipped to the image, and empty boxes are dropped, with their labels and masks. Compressed masks stay
+    so, but for transforms that need bitmaps.
     """
+    compressed = isinstance(sample.masks, CompressedMasks)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(key.number("transforms"))
         for transform in joined(transforms):
+            if not isinstance(transform, CompressedMasksTransform):
+                sample = attrs.evolve(sample, masks=bitmaps_of(sample.masks))
             sample = transform(sample)
-    return drop_empty(clip(sample))
+    sample = drop_empty(clip(sample))
+    if compressed and isinstance(sample.masks, Tensor):
+        sample = attrs.evolve(sample, masks=CompressedMasks.of_bitmaps(sample.masks))
+    return sample
 
 
 def clip(sample: Sample) -> Sample:
@@ -95,6 +103,22 @@ class V2:
         return f"V2({self.transform!r})"
 
 
+class ImageOnly:
+    """Wraps a v2 transform that changes only the pixels of the image."""
+
+    takes_compressed_masks = True
+
+    def __init__(self, transform: Callable[[Any], Any]) -> None:
+        self.transform = transform
+
+    def __call__(self, sample: Sample, /) -> Sample:
+        image: Tensor = self.transform(tv_tensors.Image(sample.image))
+        return attrs.evolve(sample, image=image.as_subclass(Tensor))
+
+    def __repr__(self) -> str:
+        return f"ImageOnly({self.transform!r})"
+
+
 def to_tv_tensors(sample: Sample) -> dict[str, Any]:
     """The parts of a sample that transforms change, as tv_tensors, without those that are None."""
     parts: dict[str, Any] = {
@@ -103,8 +127,9 @@ def to_tv_tensors(sample: Sample) -> dict[str, Any]:
         "labels": sample.labels,
         "ignored": sample.ignored,
     }
-    if sample.masks is not None:
-        parts["masks"] = tv_tensors.Mask(sample.masks)
+    masks = bitmaps_of(sample.masks)
+    if masks is not None:
+        parts["masks"] = tv_tensors.Mask(masks)
     if sample.semantic is not None:
         parts["semantic"] = tv_tensors.Mask(sample.semantic.to(torch.uint8) + 1)  # uint8 wraps: 255 becomes 0
     if sample.proposals is not None:
@@ -143,6 +168,8 @@ def joined(transforms: Iterable[Transform]) -> list[Transform]:
 
 class Resize:
     """Resizes an image and its annotations as `ResizeConfig` describes, then flips it if `flip` is given."""
+
+    takes_compressed_masks = True
 
     def __init__(self, config: ResizeConfig, flip: Flip | None = None) -> None:
         self.config, self.flip = config, flip
@@ -202,14 +229,14 @@ def resize(
         sample,
         image=resize_image(sample.image, size, arithmetic, flip_x=flip_x, flip_y=flip_y),
         boxes=sample.boxes * factors,
-        masks=_resize_masks(sample.masks, size),
-        semantic=_resize_masks(sample.semantic, size),
+        masks=sample.masks.resized(size) if isinstance(sample.masks, CompressedMasks) else _resize(sample.masks, size),
+        semantic=_resize(sample.semantic, size),
         proposals=None if sample.proposals is None else sample.proposals * factors,
     )
     return _flip_annotations(resized, flip_x, flip_y)
 
 
-def _resize_masks(masks: Tensor | None, size: tuple[int, int]) -> Tensor | None:
+def _resize(masks: Tensor | None, size: tuple[int, int]) -> Tensor | None:
     """Resize maps (..., H, W) by nearest pixel."""
     if masks is None:
         return None
@@ -221,6 +248,8 @@ def _resize_masks(masks: Tensor | None, size: tuple[int, int]) -> Tensor | None:
 
 class Flip:
     """Horizontal (x' = W - x) and vertical flips, each with its probability."""
+
+    takes_compressed_masks = True
 
     def __init__(self, config: FlipConfig) -> None:
         self.config = config
@@ -259,12 +288,18 @@ def _flip_annotations(sample: Sample, flip_x: bool, flip_y: bool) -> Sample:
         sample,
         boxes=mirrored(sample.boxes),
         proposals=None if sample.proposals is None else mirrored(sample.proposals),
-        masks=None if sample.masks is None else mirror(sample.masks, flip_x, flip_y),
-        semantic=None if sample.semantic is None else mirror(sample.semantic, flip_x, flip_y),
+        masks=sample.masks.mirrored(flip_x, flip_y)
+        if isinstance(sample.masks, CompressedMasks)
+        else _mirror(sample.masks, flip_x, flip_y),
+        semantic=_mirror(sample.semantic, flip_x, flip_y),
     )
+
+
+def _mirror(maps: Tensor | None, flip_x: bool, flip_y: bool) -> Tensor | None:
+    return None if maps is None else mirror(maps, flip_x, flip_y)
 
 
 def color_jitter(config: ColorJitterConfig) -> Transform:
     """torchvision's ColorJitter, applied with the configured probability."""
     jitter = v2.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue)
-    return V2(v2.RandomApply([jitter], p=config.probability))
+    return ImageOnly(v2.RandomApply([jitter], p=config.probability))

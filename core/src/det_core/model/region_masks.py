@@ -10,17 +10,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import det_ops
+from det_core.compressed_masks import CompressedMasks
 
 CHUNK = 1 << 25  # maximum mask pixels held as floats at once
 
 
-def mask_targets(masks: Tensor, objects: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def mask_targets(masks: Tensor | CompressedMasks, objects: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """The target of a mask head for each region: its object's mask, cropped to the region and resampled.
 
     Applies RoIAlign with scale 1 and adaptive sampling to the bitmap, then compares with >= 0.5.
 
     Args:
-        masks: (n, h, w) uint8 or bool.
+        masks: compressed, of which only what the regions read is decoded, or bitmaps (n, h, w) uint8 or bool.
         objects: (p,) int64, the object of each region.
         boxes: (p, 4) in pixels of the masks.
         size: (height, width) of the result.
@@ -28,6 +29,9 @@ def mask_targets(masks: Tensor, objects: Tensor, boxes: Tensor, size: tuple[int,
     Returns:
         (p, height, width) of the boxes' dtype, 0 or 1.
     """
+    if isinstance(masks, CompressedMasks):
+        source = (masks.codes, masks.offsets, masks.stored_size, masks.rows, masks.columns)
+        return det_ops.mask_targets(*source, objects, boxes, size)
     result = boxes.new_zeros((len(boxes), *size))
     used, position = torch.unique(objects, return_inverse=True)
     per_chunk = max(1, CHUNK // max(1, masks.shape[1] * masks.shape[2]))

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
+from det_core.compressed_masks import bitmaps_of
 from det_core.errors import DetError
 from det_core.safe_write import replacing
 from det_core.structures import Classes, Detections, Targets
@@ -70,7 +71,8 @@ def draw_targets(image: Tensor, targets: Targets, classes: Classes | None = None
     labels = targets.labels.tolist()
     ignored = [False] * len(labels) if targets.ignored is None else targets.ignored.tolist()
     texts = [_name(classes, label) + (" (ignored)" if off else "") for label, off in zip(labels, ignored, strict=True)]
-    masks = None if targets.masks is None else targets.masks.bool().cpu()
+    bitmaps = bitmaps_of(targets.masks)
+    masks = None if bitmaps is None else bitmaps.bool().cpu()
     return _picture(image, _Marks(targets.boxes.cpu(), labels, texts, masks), zoom)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from det_core.compressed_masks import CompressedMasks
 from det_core.contracts import Loss
 from det_core.model.region_masks import PASTE, mask_targets
 from det_core.model.sample_regions import SampledRegions
@@ -52,7 +53,7 @@ def paste(
     return [into_image(p, f.chosen.boxes, info.original_size, config.mask_threshold) for p, f, info in rows]
 
 
-def _masks_of(target: Targets) -> Tensor:
+def _masks_of(target: Targets) -> Tensor | CompressedMasks:
     if target.masks is None:
         raise ValueError("the mask head requires masks, but the targets have none; load the data set with masks=True")
     return target.masks
