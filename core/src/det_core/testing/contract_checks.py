@@ -338,7 +338,6 @@ def _check_maps(
     run: Callable[[nn.Module], list[Tensor]],
     batch: Batch,
 ) -> None:
-    """Check the spec, the module and the maps that it gives on a batch."""
     module = _built(build)
     _check_spec(config, spec, module.out)
     height, width = batch.padded_size
