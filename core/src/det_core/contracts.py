@@ -69,6 +69,17 @@ class Head(nn.Module):
         return ()
 
 
+def class_dependent(module: nn.Module) -> list[str]:
+    """Names of all parameters and buffers whose shape depends on the number of classes, as the heads declare."""
+    prefixes = tuple(
+        f"{name}.{layer}.".removeprefix(".")
+        for name, head in module.named_modules()
+        if isinstance(head, Head)
+        for layer in head.class_dependent()
+    )
+    return [key for key in module.state_dict() if key.startswith(prefixes)]
+
+
 Outputs = TypeVar("Outputs")
 
 

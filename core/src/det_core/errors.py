@@ -73,9 +73,9 @@ class WeightsError(DetError, ValueError):
         return cls("\n".join([f"{title}: {counted(len(problems), 'problem')}", *listing(problems, limit)]))
 
 
-def counted(count: int, noun: str) -> str:
-    """`1 problem`, `2 problems`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+def counted(count: int, noun: str, ending: str = "s") -> str:
+    """`1 problem`, `2 problems`; ending: of the plural."""
+    return f"{count} {noun}{'' if count == 1 else ending}"
 
 
 def listing(items: Sequence[object], limit: int = 10) -> list[str]:

@@ -1,15 +1,16 @@
 """Every extension point of `det`, one function each.
 
 A plugin is a module (or object) that an entry point of the group `det_core.plugins` names. It implements hooks as
-functions with these names, marked `@hookimpl`. Component hooks are called once, when plugins are first listed. They
-return configuration classes and must not import torch. If two components of a slot have the same `type`, neither is
-used, and the error names both distributions. If a hook raises, the plugin loses only what that hook provides.
+functions with these names, marked `@hookimpl`, or made by `provides` from the parts to return. Component hooks are
+called once, when plugins are first listed. They return configuration classes and must not import torch. If two
+components of a slot have the same `type`, neither is used, and the error names both distributions. If a hook raises,
+the plugin loses only what that hook provides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import pluggy
 
@@ -26,6 +27,13 @@ ENTRY_POINT_GROUP = "det_core.plugins"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+
+T = TypeVar("T")
+
+
+def provides(*parts: T) -> Callable[[], Sequence[T]]:
+    """An implementation of a hook that returns these parts: `det_necks = provides(FPNConfig)`."""
+    return hookimpl(lambda: parts)
 
 
 @hookspec

@@ -35,9 +35,9 @@ class PluginState:
     name: str
     distribution: str
     version: str
+    state: str = "ok"  # ok | partly (a hook failed) | failed (nothing usable) | off (DET_PLUGINS)
     provides: dict[str, list[str]] = attrs.field(factory=dict)
     errors: list[str] = attrs.field(factory=list)
-    state: str = "ok"  # ok | partly (a hook failed) | failed (nothing usable) | off (DET_PLUGINS)
     trace: str = ""
 
     def fail(self, what: str, error: BaseException, *, whole: bool) -> None:

@@ -44,13 +44,6 @@ BOXES = EvaluationConfig(evaluators=(CocoEvaluatorConfig(kinds=("box",)),))
 MASKS = EvaluationConfig(evaluators=(CocoEvaluatorConfig(kinds=("box", "mask")),))
 PROPOSALS = EvaluationConfig(evaluators=(CocoEvaluatorConfig(kinds=("proposal",)),), best="ar1000")
 
-# torchvision's training settings of detectors with a ResNet; it rounds resized sides down.
-TORCHVISION_RESIZE = evolve(RESIZE, rounding="down", arithmetic="float")
-TORCHVISION_COCO = evolve(
-    COCO, train_transforms=(TORCHVISION_RESIZE, FlipConfig()), test_transforms=(TORCHVISION_RESIZE,)
-)
-TORCHVISION_SCHEDULE = ScheduleConfig(epochs=26, milestones=(16, 22))
-
 
 @frozen(kw_only=True)
 class Row:
@@ -154,6 +147,26 @@ def compose(
         schedule=SCHEDULES[row.schedule],
         evaluation=evaluation,
         published=row.published,
+    )
+
+
+def compose_torchvision(
+    name: str, detector: DetectorConfig, *, evaluation: EvaluationConfig = BOXES, lr: float
+) -> Recipe:
+    """A recipe with torchvision's training settings of detectors with a ResNet; it rounds resized sides down.
+
+    The conventions are those of torchvision/models/detection, version 0.29. One difference in training remains: an
+    anchor with the best IoU of several objects is assigned to the last of them; torchvision assigns it to the object
+    that it overlaps most.
+    """
+    resize = evolve(RESIZE, rounding="down", arithmetic="float")
+    return Recipe(
+        name=name,
+        detector=detector,
+        data=evolve(COCO, train_transforms=(resize, FlipConfig()), test_transforms=(resize,)),
+        optimizer=OptimizerConfig(lr=lr, lr_batch=16),
+        schedule=ScheduleConfig(epochs=26, milestones=(16, 22)),
+        evaluation=evaluation,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from det_core.model.detection_config import SoftNMSConfig
+from det_core.model.detection_config import DetectionSettings, SoftNMSConfig
 from det_core.model.postprocess import Chosen, class_wise_nms, to_original
 from det_core.structures import ImageInfo
 
@@ -13,7 +13,9 @@ BOXES = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [50.0, 50.0
 
 def chosen(boxes: torch.Tensor, scores: list[list[float]], limit: int = 100, threshold: float = 0.05) -> Chosen:
     return class_wise_nms(
-        boxes, torch.tensor(scores), score_threshold=threshold, nms_threshold=0.5, max_detections=limit
+        boxes,
+        torch.tensor(scores),
+        DetectionSettings(score_threshold=threshold, nms_threshold=0.5, max_detections=limit),
     )
 
 
@@ -63,7 +65,9 @@ def test_nothing_above_the_threshold_and_nothing_at_all():
         (torch.zeros(0, 4), torch.zeros(0, 2)),
         (torch.zeros(0, 2, 4), torch.zeros(0, 2)),
     ):
-        found = class_wise_nms(boxes, scores, score_threshold=0.05, nms_threshold=0.5, max_detections=9)
+        found = class_wise_nms(
+            boxes, scores, DetectionSettings(score_threshold=0.05, nms_threshold=0.5, max_detections=9)
+        )
         assert found.boxes.shape == (0, 4)
         assert found.scores.shape == found.labels.shape == found.rows.shape == (0,)
         assert found.labels.dtype == found.rows.dtype == torch.int64
@@ -73,10 +77,7 @@ def test_without_classes_a_box_suppresses_all_that_overlap():
     found = class_wise_nms(
         BOXES,
         torch.tensor([[0.9, 0.1], [0.8, 0.7], [0.3, 0.0]]),
-        score_threshold=0.05,
-        nms_threshold=0.5,
-        max_detections=100,
-        class_agnostic=True,
+        DetectionSettings(score_threshold=0.05, nms_threshold=0.5, max_detections=100, class_agnostic_nms=True),
     )
     assert (found.rows.tolist(), found.labels.tolist()) == ([0, 2], [0, 0])
 
@@ -84,11 +85,15 @@ def test_without_classes_a_box_suppresses_all_that_overlap():
 def test_soft_nms_lowers_scores_inside_each_class():
     soft = SoftNMSConfig(min_score=0.05)
     scores = torch.tensor([[0.9, 0.0], [0.8, 0.7], [0.3, 0.0]])
-    found = class_wise_nms(BOXES, scores, score_threshold=0.05, nms_threshold=0.5, max_detections=100, soft=soft)
+    found = class_wise_nms(
+        BOXES, scores, DetectionSettings(score_threshold=0.05, nms_threshold=0.5, max_detections=100, soft_nms=soft)
+    )
     # Row 1 of class 0 overlaps row 0 by 0.9, so 0.1 of its score is left; in class 1 it stands alone.
     assert (found.rows.tolist(), found.labels.tolist()) == ([0, 1, 2, 1], [0, 1, 0, 0])
     torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.7, 0.3, 0.08]))
-    few = class_wise_nms(BOXES, scores, score_threshold=0.05, nms_threshold=0.5, max_detections=2, soft=soft)
+    few = class_wise_nms(
+        BOXES, scores, DetectionSettings(score_threshold=0.05, nms_threshold=0.5, max_detections=2, soft_nms=soft)
+    )
     assert few.rows.tolist() == [0, 1]
 
 
@@ -98,9 +103,13 @@ def test_soft_nms_drops_what_decays_below_its_least_score():
         (SoftNMSConfig(min_score=0.1), [0, 2]),
         (SoftNMSConfig(method="gaussian", min_score=0.1), [0, 2, 1]),
     ):
-        found = class_wise_nms(BOXES, scores, score_threshold=0.05, nms_threshold=0.5, max_detections=100, soft=soft)
+        found = class_wise_nms(
+            BOXES, scores, DetectionSettings(score_threshold=0.05, nms_threshold=0.5, max_detections=100, soft_nms=soft)
+        )
         assert found.rows.tolist() == rows
     nothing = class_wise_nms(
-        BOXES, scores, score_threshold=0.95, nms_threshold=0.5, max_detections=9, soft=SoftNMSConfig()
+        BOXES,
+        scores,
+        DetectionSettings(score_threshold=0.95, nms_threshold=0.5, max_detections=9, soft_nms=SoftNMSConfig()),
     )
     assert len(nothing.rows) == 0

@@ -107,14 +107,14 @@ def test_the_library_needs_no_python(make, cache_folder):
 
 def test_the_environment_of_the_builder(make, monkeypatch, tmp_path):
     toolchain = native.loader.probe.toolchain(False, native.loader.Archs())
-    stage = staging.Stage(tmp_path / "stage")
-    stage.folder.mkdir()
+    stage = tmp_path / "stage"
+    stage.mkdir()
     library = make()
     staging.fill(stage, library, native.loader.snapshot(library), toolchain)
     monkeypatch.setenv("MAX_JOBS", "3")
     environment = staging.environment(stage, toolchain)
     assert environment["MAX_JOBS"] == "3"
-    assert environment["PATH"].split(os.pathsep)[0] == str(stage.folder / "tools")
-    assert os.listdir(stage.folder / "tools") == ["ninja"]  # and no other program moves up the PATH
+    assert environment["PATH"].split(os.pathsep)[0] == str(stage / "tools")
+    assert os.listdir(stage / "tools") == ["ninja"]  # and no other program moves up the PATH
     monkeypatch.delenv("MAX_JOBS")
     assert staging.environment(stage, toolchain)["MAX_JOBS"] == str(staging.jobs())

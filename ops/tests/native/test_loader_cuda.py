@@ -119,8 +119,8 @@ def test_the_environment_of_the_builder(make, toolkit, monkeypatch, tmp_path, to
     home = toolkit()
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0")
     library = make(cuda=True)
-    stage = staging.Stage(tmp_path / "stage")
-    stage.folder.mkdir()
+    stage = tmp_path / "stage"
+    stage.mkdir()
     chain = probe.toolchain(True, archs.required(cuda=True))
     staging.fill(stage, library, native.loader.snapshot(library), chain)
     environment = staging.environment(stage, chain)

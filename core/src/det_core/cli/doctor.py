@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import platform
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -77,7 +77,7 @@ def _versions() -> Iterator[Check]:
     yield Check("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     yield Check("det-core", "ok", __version__)
     yield _importable("torch", _torch_version)
-    yield _importable("torchvision", _torchvision_version)
+    yield _importable("torchvision", lambda: str(importlib.import_module("torchvision").__version__))
 
 
 def _importable(name: str, version: Callable[[], str]) -> Check:
@@ -95,12 +95,6 @@ def _torch_version() -> str:
 
     built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built for CPU"
     return f"{torch.__version__}, {built}, {torch.get_num_threads()} threads"
-
-
-def _torchvision_version() -> str:
-    import torchvision
-
-    return str(torchvision.__version__)
 
 
 def _devices() -> Iterator[Check]:
@@ -122,27 +116,15 @@ def _devices() -> Iterator[Check]:
 
 
 def _compiler() -> Iterator[Check]:
-    named = os.environ.get("CXX")
-    candidates = [named] if named else ["c++", "g++", "clang++"]
-    compiler = next((path for c in candidates if (path := shutil.which(c))), None)
+    from det_ops.native import probe
+    from det_ops.native.outcome import CannotBuild
+
     why = "only needed to build native operators; otherwise those of torchvision or PyTorch are used"
-    if compiler is None:
-        found = f"CXX is {named!r}, which does not exist" if named else "none found"
-        yield Check("C++ compiler", "warn", found, f"install g++ or clang++ ({why})")
-    else:
-        yield Check("C++ compiler", "ok", f"{compiler}: {_first_line([compiler, '--version'])}")
-    if ninja := shutil.which("ninja") or _version("ninja"):
-        yield Check("ninja", "ok", ninja)
-    else:
-        yield Check("ninja", "warn", "not found", f"pip install ninja ({why})")
-
-
-def _first_line(arguments: list[str]) -> str:
-    try:
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
-    except (OSError, subprocess.SubprocessError) as error:
-        return f"does not run ({type(error).__name__})"
-    return (done.stdout.splitlines() or [""])[0]
+    for name, find in (("C++ compiler", probe.describe_compiler), ("ninja", probe.find_ninja)):
+        try:
+            yield Check(name, "ok", str(find()))
+        except CannotBuild as error:
+            yield Check(name, "warn", error.reason, f"{error.remedy} ({why})")
 
 
 def _operators() -> Iterator[Check]:

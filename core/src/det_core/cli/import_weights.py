@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from det_core.cli.output_files import check_outputs
-from det_core.errors import DetError, first_few
+from det_core.errors import DetError, counted, first_few
 from det_core.load import load_recipe
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
@@ -61,7 +61,7 @@ def _import_detector(file: SourceFile, source: str, recipe: Recipe, out: Path) -
     header = Header(recipe=recipe, classes=classes, plugins=plugin_manager().versions())
     _write(out, detector.state_dict(), header.to_metadata())
     names = first_few(classes.names, 4)
-    click.echo(f"{file.path}: a detector of {source}, {_plural(len(classes), 'class', 'es')} ({names})")
+    click.echo(f"{file.path}: a detector of {source}, {counted(len(classes), 'class', 'es')} ({names})")
     _print_report(report)
     click.echo(f"wrote {out} (recipe {recipe.name}): det-core predict --checkpoint {out} IMAGES")
 
@@ -79,16 +79,12 @@ def _classes(file: SourceFile, source: str, count: int | None) -> Classes:
     """The class names in the file, or COCO's for torchvision's models, or numbered classes."""
     from det_core.structures import Classes
 
-    names = file.class_names
+    names = file.class_names or ()
     if count is None:
-        count = len(names) if names else 1
-    if names is not None and len(names) == count:
-        return Classes(names=names, ids=tuple(range(1, count + 1)))
-    if source == "torchvision":
-        coco = _torchvision_names()
-        if len(coco) == count:
-            return Classes(names=coco, ids=tuple(range(1, count + 1)))
-    return Classes.numbered(count)
+        count = len(names) or 1
+    if len(names) != count and source == "torchvision":
+        names = _torchvision_names()
+    return Classes(names=names, ids=tuple(range(1, count + 1))) if len(names) == count else Classes.numbered(count)
 
 
 def _torchvision_names() -> tuple[str, ...]:
@@ -99,26 +95,21 @@ def _torchvision_names() -> tuple[str, ...]:
     return tuple(f"unused {i}" if name == "N/A" else str(name) for i, name in enumerate(found, 1))
 
 
-def _plural(count: int, noun: str, ending: str = "s") -> str:
-    return f"{count} {noun}{'' if count == 1 else ending}"
-
-
 def _print_report(report: ImportReport) -> None:
-    click.echo(f"{_plural(len(report.filled), 'weight')} loaded, none missing")
+    click.echo(f"{counted(len(report.filled), 'weight')} loaded, none missing")
     for note, number in Counter(report.changed.values()).items():
-        click.echo(f"  {note} ({_plural(number, 'weight')})")
+        click.echo(f"  {note} ({counted(number, 'weight')})")
     if report.derived:
-        click.echo(f"  statistics of folded norms set to the identity ({_plural(len(report.derived), 'weight')})")
+        click.echo(f"  statistics of folded norms set to the identity ({counted(len(report.derived), 'weight')})")
     counters = [name for name in report.ignored if name.endswith("num_batches_tracked")]
     others = [name for name in report.ignored if name not in counters]
     if counters:
-        click.echo(f"  ignored, not needed: {_plural(len(counters), 'counter')} of batch norm")
+        click.echo(f"  ignored, not needed: {counted(len(counters), 'counter')} of batch norm")
     for name in others:
         click.echo(f"  ignored, the model has no such part: {name}")
 
 
 def _write(out: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write the weights to a temporary file and rename it."""
     from safetensors.torch import save_file
 
     with replacing(out) as temporary:

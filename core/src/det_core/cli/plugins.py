@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
+import attrs
 import click
 
 from det_core.cli.output import print_json, print_table
@@ -23,20 +24,9 @@ def command(ctx: click.Context, as_json: bool) -> None:
         return
     manager = plugin_manager()
     if as_json:
-        print_json([_plain(p) for p in manager.plugins])
+        print_json([attrs.asdict(p, filter=attrs.filters.exclude("trace")) for p in manager.plugins])
     else:
         _show(manager, debug=bool(ctx.find_root().params.get("debug")))
-
-
-def _plain(plugin: PluginState) -> dict[str, object]:
-    return {
-        "name": plugin.name,
-        "distribution": plugin.distribution,
-        "version": plugin.version,
-        "state": plugin.state,
-        "provides": plugin.provides,
-        "errors": plugin.errors,
-    }
 
 
 def _show(manager: PluginManager, *, debug: bool) -> None:

@@ -123,7 +123,6 @@ def _check_head(recipe: Recipe, file: Path) -> None:
 
 
 def _counts(found: list[ImageProposals]) -> str:
-    """The number of images and proposals, as text."""
     counts = [len(image.boxes) for image in found]
     each = f", {sum(counts) / len(counts):.1f} per image ({min(counts)} to {max(counts)})" if counts else ""
     return f"{len(counts)} images, {sum(counts)} proposals{each}"

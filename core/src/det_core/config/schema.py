@@ -25,7 +25,6 @@ def json_schema(cls: type, title: str, *, partial: bool = False) -> dict[str, An
 
 
 def _bounds(limits: Limits) -> dict[str, float]:
-    """The bounds of a number as JSON Schema keywords."""
     words = {
         "minimum": limits.least,
         "exclusiveMinimum": limits.above,

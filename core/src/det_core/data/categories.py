@@ -10,16 +10,12 @@ def check_same_categories(train: DetectionDataset, val: DetectionDataset) -> Non
     """Raise DataError if two data sets do not have the same classes with the same labels."""
     problems = category_mismatch(train, val)
     if problems:
-        raise DataError(
-            "\n".join(
-                [
-                    f"{train.name} and {val.name} do not have the same categories:",
-                    *listing(problems),
-                    "make `categories` (names and ids) of both annotation files equal; in VOC format give both data "
-                    "sets the same `classes`",
-                ]
-            )
+        remedy = (
+            "make `categories` (names and ids) of both annotation files equal; in VOC format give both data sets the "
+            "same `classes`"
         )
+        title = f"{train.name} and {val.name} do not have the same categories:"
+        raise DataError("\n".join([title, *listing(problems), remedy]))
 
 
 def category_mismatch(train: DetectionDataset, val: DetectionDataset) -> list[str]:

@@ -238,14 +238,15 @@ def _check(path: Path, arrays: Mapping[str, Tensor]) -> None:
     names = arrays["names"].reshape(-1)
     if images and len(_lines(names)) != images:
         raise DataError(f"{path}: damaged: names of {len(_lines(names))} images, expected {images}; {MAKE}")
-    shapes = {
+    shapes: dict[str, tuple[int, ...]] = {
         "image_ids": (images,),
         "names": tuple(names.shape),
         "sizes": (images, 2),
         "offsets": (images + 1,),
         "boxes": (boxes, 4),
+        "scores": (boxes,),
     }
-    for name, shape in {**shapes, "scores": (boxes,)}.items():
+    for name, shape in shapes.items():
         if tuple(arrays[name].shape) != shape:
             raise DataError(f"{path}: damaged: {name} are {tuple(arrays[name].shape)}, expected {shape}; {MAKE}")
     _check_images(path, arrays)

@@ -179,7 +179,6 @@ class VocDataset(DetectionDataset):
 
 
 def _table(images: Sequence[VocImage], classes: Sequence[str]) -> Objects:
-    """The objects of these images in flat arrays."""
     label = {name: i for i, name in enumerate(classes)}
     objects = [found for image in images for found in image.objects]
     return Objects(

@@ -70,7 +70,7 @@ def read_voc(
     reading = _Reading(sets, classes, corners, allow_outside)
     images = list(reading)
     names = tuple(classes) if classes is not None else tuple(sorted(reading.names | _other_names(reading)))
-    return VocRecords(classes=names, images=images, bad=reading.bad, count=reading.count)
+    return VocRecords(classes=names, images=images, bad=reading.bad, count=len(reading.listed))
 
 
 @frozen(eq=False)
@@ -98,11 +98,6 @@ class _Reading:
     bad: list[BadSample] = field(factory=list)
     names: set[str] = field(factory=set)
     listed: set[Path] = field(factory=set)
-
-    @property
-    def count(self) -> int:
-        """Images listed so far."""
-        return len(self.listed)
 
     def __iter__(self) -> Iterator[VocImage]:
         folders = {path: Folder(path) for s in self.sets for path in (s.annotations, s.images)}
@@ -142,7 +137,6 @@ class _Reading:
         self.bad.append(BadSample(what, str(file), number))
 
     def _file(self, entry: _Entry, images: Folder) -> str | None:
-        """The name of an image's file."""
         for suffix in SUFFIXES:
             if f"{entry.id.value}{suffix}" in images:
                 return f"{entry.id.value}{suffix}"

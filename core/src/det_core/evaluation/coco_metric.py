@@ -84,31 +84,31 @@ class CocoEvaluator(Evaluator):
         per_class: dict[str, dict[str, float]] = {name: {} for name in class_names(self.dataset)}
         for kind in self.config.kinds:
             curves = self._curves(kind, results)
+            names = self.config.names_of(kind)
+            metrics |= dict(zip(names, _recalls(curves) if kind == "proposal" else _averages(curves), strict=True))
             if kind == "proposal":
-                metrics |= _proposal_metrics(curves)
                 continue
-            metrics |= _metrics(kind, curves, self._limits(kind))
             for k, values in enumerate(per_class.values()):
                 values[f"{kind}_ap"] = _mean(curves.precision[:, :, k, 0, -1])
                 values[f"{kind}_ap50"] = _mean(curves.precision[0, :, k, 0, -1])
         per_class = {name: values for name, values in per_class.items() if values}
         return EvaluationResult(metrics=metrics, per_class=per_class, table=render(metrics, per_class))
 
-    def _limits(self, kind: str) -> tuple[int, ...]:
-        """Limits on detections per image, ascending."""
-        if kind == "proposal":
-            return PROPOSAL_LIMITS
-        return self.config.limits()
-
     def _curves(self, kind: str, results: list[dict[str, Any]]) -> Curves:
         truth, numbers = _renumbered(self.dataset)
         detected = {**truth, "annotations": _as_annotations(kind, results, numbers)}
-        evaluate = _faster if self.backend == "faster-coco-eval" else _pycocotools
+        limits = PROPOSAL_LIMITS if kind == "proposal" else self.config.limits()
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return evaluate(
-                truth, detected, "segm" if kind == "mask" else "bbox", self._limits(kind), by_class=kind != "proposal"
-            )
+            evaluation = _evaluation(self.backend, truth, detected, "segm" if kind == "mask" else "bbox")
+            evaluation.params.maxDets = list(limits)
+            evaluation.params.useCats = int(kind != "proposal")
+            evaluation.evaluate()
+            evaluation.accumulate()
+        shape = (len(evaluation.params.iouThrs), -1, len(AREAS), len(limits))
+        recall = np.asarray(evaluation.eval["recall"], np.float64).reshape(shape)
+        precision = np.asarray(evaluation.eval["precision"], np.float64)
+        return Curves(precision.reshape(shape[0], -1, recall.shape[1], *shape[2:]), recall)
 
 
 def choose_backend(name: str) -> str:
@@ -184,41 +184,20 @@ def _as_annotations(kind: str, results: Sequence[dict[str, Any]], numbers: _Numb
     return annotations
 
 
-def _pycocotools(
-    truth: dict[str, Any], detected: dict[str, Any], iou_type: str, limits: tuple[int, ...], by_class: bool
-) -> Curves:
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    return _run(COCOeval(_indexed(COCO(), truth), _indexed(COCO(), detected), iou_type), limits, by_class)
-
-
-def _faster(
-    truth: dict[str, Any], detected: dict[str, Any], iou_type: str, limits: tuple[int, ...], by_class: bool
-) -> Curves:
-    from faster_coco_eval import COCO, COCOeval_faster
-
-    if not detected["annotations"]:  # faster-coco-eval fails without detections
-        return _pycocotools(truth, detected, iou_type, limits, by_class)
-    return _run(COCOeval_faster(_indexed(COCO(), truth), _indexed(COCO(), detected), iou_type), limits, by_class)
-
-
-def _indexed(coco: Any, data: dict[str, Any]) -> Any:
-    """Fill a COCO object of either library with data."""
-    coco.dataset = data
-    coco.createIndex()
-    return coco
-
-
-def _run(evaluation: Any, limits: tuple[int, ...], by_class: bool) -> Curves:
-    evaluation.params.maxDets = list(limits)
-    evaluation.params.useCats = int(by_class)
-    evaluation.evaluate()
-    evaluation.accumulate()
-    shape = (len(evaluation.params.iouThrs), -1, len(AREAS), len(limits))
-    recall = np.asarray(evaluation.eval["recall"], np.float64).reshape(shape)
-    precision = np.asarray(evaluation.eval["precision"], np.float64)
-    return Curves(precision.reshape(shape[0], -1, recall.shape[1], *shape[2:]), recall)
+def _evaluation(backend: str, truth: dict[str, Any], detected: dict[str, Any], iou_type: str) -> Any:
+    """The evaluation object of a library. faster-coco-eval fails without detections."""
+    if backend == "faster-coco-eval" and detected["annotations"]:
+        from faster_coco_eval import COCO, COCOeval_faster as COCOeval
+    else:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    sides = []
+    for data in (truth, detected):
+        coco = COCO()
+        coco.dataset = data
+        coco.createIndex()
+        sides.append(coco)
+    return COCOeval(*sides, iou_type)
 
 
 def _mean(values: NDArray[np.float64]) -> float:
@@ -227,26 +206,19 @@ def _mean(values: NDArray[np.float64]) -> float:
     return float(present.mean()) if present.size else float("nan")
 
 
-def _metrics(kind: str, curves: Curves, limits: tuple[int, ...]) -> dict[str, float]:
-    """AP at the largest limit, AR at each limit."""
-    metrics = {
-        f"{kind}_ap": _mean(curves.precision[:, :, :, 0, -1]),
-        f"{kind}_ap50": _mean(curves.precision[0, :, :, 0, -1]),
-        f"{kind}_ap75": _mean(curves.precision[5, :, :, 0, -1]),
-    }
-    metrics |= {f"{kind}_ap{area}": _mean(curves.precision[:, :, :, a, -1]) for a, area in enumerate(AREAS) if area}
-    metrics |= {f"{kind}_ar{limit}": _mean(curves.recall[:, :, 0, m]) for m, limit in enumerate(limits)}
-    metrics |= {f"{kind}_ar{area}": _mean(curves.recall[:, :, a, -1]) for a, area in enumerate(AREAS) if area}
-    return metrics
+def _averages(curves: Curves) -> list[float]:
+    """APs at the largest limit, AR at each limit, and by area, in the order of `CocoEvaluatorConfig.names_of`."""
+    precision = curves.precision
+    values = [precision[:, :, :, 0, -1], precision[0, :, :, 0, -1], precision[5, :, :, 0, -1]]
+    values += [precision[:, :, :, area, -1] for area in range(1, len(AREAS))]
+    return [_mean(value) for value in values] + _recalls(curves)
 
 
-def _proposal_metrics(curves: Curves) -> dict[str, float]:
-    """Class-agnostic AR at each limit, and by area at the largest limit."""
-    metrics = {f"ar{limit}": _mean(curves.recall[:, :, 0, m]) for m, limit in enumerate(PROPOSAL_LIMITS)}
-    metrics |= {
-        f"ar{PROPOSAL_LIMITS[-1]}{area}": _mean(curves.recall[:, :, a, -1]) for a, area in enumerate(AREAS) if area
-    }
-    return metrics
+def _recalls(curves: Curves) -> list[float]:
+    """AR at each limit, and by area at the largest limit."""
+    recall = curves.recall
+    limits, areas = range(recall.shape[3]), range(1, len(AREAS))
+    return [_mean(recall[:, :, 0, m]) for m in limits] + [_mean(recall[:, :, area, -1]) for area in areas]
 
 
 def render(metrics: dict[str, float], per_class: dict[str, dict[str, float]]) -> str:
@@ -263,11 +235,8 @@ def render(metrics: dict[str, float], per_class: dict[str, dict[str, float]]) ->
 
 
 def _ap_table(kinds: Sequence[str], metrics: dict[str, float]) -> Table:
-    counts = [
-        int(name.removeprefix(f"{kinds[0]}_ar"))
-        for name in metrics
-        if name.startswith(f"{kinds[0]}_ar") and name.removeprefix(f"{kinds[0]}_ar").isdigit()
-    ]
+    recalls = [name.removeprefix(f"{kinds[0]}_ar") for name in metrics if name.startswith(f"{kinds[0]}_ar")]
+    limit = max(int(recall) for recall in recalls if recall.isdigit())
     parts = {
         "AP": "ap",
         "AP50": "ap50",
@@ -275,7 +244,7 @@ def _ap_table(kinds: Sequence[str], metrics: dict[str, float]) -> Table:
         "APs": "ap_small",
         "APm": "ap_medium",
         "APl": "ap_large",
-        f"AR@{max(counts)}": f"ar{max(counts)}",
+        f"AR@{limit}": f"ar{limit}",
     }
     table = metric_table("COCO metrics (percent)", "", list(parts))
     for kind in kinds:

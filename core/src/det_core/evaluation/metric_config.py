@@ -34,15 +34,15 @@ class CocoEvaluatorConfig(EvaluatorConfig):
         return "mask" in self.kinds
 
     def metric_names(self) -> tuple[str, ...]:
-        names = [name for kind in self.kinds if kind != "proposal" for name in self._average_names(kind)]
-        if "proposal" in self.kinds:
-            names += [f"ar{limit}" for limit in PROPOSAL_LIMITS]
-            names += [f"ar{PROPOSAL_LIMITS[-1]}{area}" for area in AREAS if area]
-        return tuple(names)
+        return tuple(name for kind in self.kinds for name in self.names_of(kind))
 
-    def _average_names(self, kind: Kind) -> list[str]:
-        names = [f"{kind}_ap{suffix}" for suffix in ("", "50", "75", *(a for a in AREAS if a))]
-        return names + [f"{kind}_ar{suffix}" for suffix in (*self.limits(), *(a for a in AREAS if a))]
+    def names_of(self, kind: Kind) -> list[str]:
+        """The names of the metrics of one kind."""
+        areas = [area for area in AREAS if area]
+        if kind == "proposal":
+            return [f"ar{limit}" for limit in PROPOSAL_LIMITS] + [f"ar{PROPOSAL_LIMITS[-1]}{area}" for area in areas]
+        names = [f"{kind}_ap{suffix}" for suffix in ("", "50", "75", *areas)]
+        return names + [f"{kind}_ar{suffix}" for suffix in (*self.limits(), *areas)]
 
     def limits(self) -> tuple[int, ...]:
         """Maximum detections per image for the recalls, ascending."""
@@ -70,7 +70,6 @@ class VocEvaluatorConfig(EvaluatorConfig):
         return VOC_METRICS
 
     def build(self, dataset: DetectionDataset) -> Evaluator:
-        """The evaluator for a data set."""
         from det_core.evaluation.voc_metric import VocEvaluator
 
         return VocEvaluator(self, dataset)

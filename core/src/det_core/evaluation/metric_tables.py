@@ -29,10 +29,7 @@ def metric_table(title: str, first: str, columns: Sequence[str]) -> Table:
 
 def as_text(tables: Sequence[Table]) -> str:
     """The tables as text, one below the other."""
-    console = Console(
-        file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False, markup=False, emoji=False
-    )
+    text = io.StringIO()
+    console = Console(file=text, width=WIDTH, color_system=None, force_terminal=False, markup=False, emoji=False)
     console.print(*tables, sep="\n")
-    file = console.file
-    assert isinstance(file, io.StringIO)
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())

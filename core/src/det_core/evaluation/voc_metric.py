@@ -57,6 +57,7 @@ class VocEvaluator(Evaluator):
     def __init__(self, config: VocEvaluatorConfig, dataset: DetectionDataset) -> None:
         self.config = config
         self.dataset = dataset
+        self.rows = {int(number): row for row, number in enumerate(dataset.image_ids)}
 
     def encode(self, image_id: int, detections: Detections) -> list[dict[str, Any]]:
         """Records with `image_id`, `label`, `box` (xyxy) and `score`; DataError for a label without a class."""
@@ -82,12 +83,11 @@ class VocEvaluator(Evaluator):
 
     def _truth(self) -> list[dict[int, _Truth]]:
         """The objects by label and by index of the image in the data set."""
-        rows = {int(number): row for row, number in enumerate(self.dataset.image_ids)}
         labels = {number: label for label, number in enumerate(self.dataset.classes.ids)}
         truth: list[dict[int, _Truth]] = [defaultdict(_Truth) for _ in labels]
         for annotation in self.dataset.ground_truth()["annotations"]:
             x, y, width, height = annotation["bbox"]
-            objects = truth[labels[annotation["category_id"]]][rows[annotation["image_id"]]]
+            objects = truth[labels[annotation["category_id"]]][self.rows[annotation["image_id"]]]
             objects.boxes.append([x, y, x + width, y + height])
             objects.ignored.append(bool(annotation["iscrowd"]))
         return truth
@@ -105,9 +105,8 @@ class VocEvaluator(Evaluator):
 
         Equal scores are ordered by image, and within an image by detection.
         """
-        row_of = {int(number): row for row, number in enumerate(self.dataset.image_ids)}
-        records = [r for r in records if r["image_id"] in row_of]
-        images = np.array([row_of[r["image_id"]] for r in records], np.int64)
+        records = [r for r in records if r["image_id"] in self.rows]
+        images = np.array([self.rows[r["image_id"]] for r in records], np.int64)
         boxes = np.array([r["box"] for r in records], np.float64).reshape(-1, 4)
         scores = np.array([r["score"] for r in records], np.float64)
         order = np.lexsort((images, -scores))

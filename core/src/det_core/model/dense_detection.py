@@ -282,14 +282,6 @@ def _best_of_columns(values: Tensor, limit: int, above: float | None) -> tuple[T
 def suppress(best: Candidates, info: ImageInfo, config: DetectionSettings) -> Detections:
     """NMS of one image's candidates, in original or network pixels; detections in original pixels."""
     network = config.nms_in == "network"
-    found = pairs_nms(
-        best.boxes if network else to_original(best.boxes, info),
-        best.scores,
-        best.labels,
-        nms_threshold=config.nms_threshold,
-        max_detections=config.max_detections,
-        soft=config.soft_nms,
-        class_agnostic=config.class_agnostic_nms,
-    )
+    found = pairs_nms(best.boxes if network else to_original(best.boxes, info), best.scores, best.labels, config)
     boxes = to_original(found.boxes, info) if network else found.boxes
     return Detections(boxes=boxes, scores=found.scores, labels=found.labels)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from det_core.contracts import Backbone, DenseHead, Head, Neck, ProposalHead, RoIHead, Trunk
+from det_core.contracts import Backbone, DenseHead, Neck, ProposalHead, RoIHead, Trunk, class_dependent
 from det_core.data.data_config import ResizeConfig
 from det_core.errors import DetError
 from det_core.model.detector_config import DetectorConfig, PreprocessConfig
@@ -147,13 +147,7 @@ class Detector(nn.Module):
 
     def class_dependent(self) -> list[str]:
         """Names of all parameters and buffers whose shape depends on the number of classes, as the heads declare."""
-        prefixes = [
-            f"{name}.{layer}."
-            for name, module in self.named_modules()
-            if isinstance(module, Head)
-            for layer in module.class_dependent()
-        ]
-        return [key for key in self.state_dict() if key.startswith(tuple(prefixes))]
+        return class_dependent(self)
 
 
 def _require_proposals(proposals: Sequence[Tensor] | None) -> Sequence[Tensor]:

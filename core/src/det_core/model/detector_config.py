@@ -84,7 +84,6 @@ class DetectorConfig:
 
 @contextmanager
 def _problems_under(path: str) -> Iterator[None]:
-    """Prefix the paths of a ConfigError's problems."""
     try:
         yield
     except ConfigError as error:

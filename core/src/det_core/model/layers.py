@@ -6,6 +6,7 @@ Letters: N images, C channels, H W size, R RoIs, n boxes of one image.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +73,13 @@ def kaiming_init(module: nn.Module) -> None:
     nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")  # type: ignore[arg-type]
     if isinstance(module.bias, Tensor):
         nn.init.zeros_(module.bias)
+
+
+def init_convs(module: nn.Module, init: Callable[[nn.Module], None]) -> None:
+    """Initialise every `nn.Conv2d` in a module, in place."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            init(part)
 
 
 def to_rois(boxes: list[Tensor]) -> Tensor:

@@ -10,7 +10,7 @@ from attrs import frozen
 from torch import Tensor
 
 import det_ops
-from det_core.model.detection_config import SoftNMSConfig
+from det_core.model.detection_config import DetectionSettings, SoftNMSConfig
 from det_core.structures import ImageInfo
 
 
@@ -30,59 +30,29 @@ class Chosen:
     rows: Tensor
 
 
-def class_wise_nms(
-    boxes: Tensor,
-    scores: Tensor,
-    *,
-    score_threshold: float,
-    nms_threshold: float,
-    max_detections: int,
-    soft: SoftNMSConfig | None = None,
-    class_agnostic: bool = False,
-) -> Chosen:
+def class_wise_nms(boxes: Tensor, scores: Tensor, config: DetectionSettings) -> Chosen:
     """Apply the score threshold to all (region, class) pairs, then NMS per class; keep the best.
 
     Args:
         boxes: (R, K, 4), or (R, 4) if all classes share one box.
         scores: (R, K) probabilities.
-        soft: use soft-NMS; the returned scores are the lowered ones.
-        class_agnostic: also suppress detections of different classes.
+        config: thresholds and limits. With soft-NMS, the returned scores are the lowered ones.
     """
-    rows, labels = (scores > score_threshold).nonzero(as_tuple=True)
+    rows, labels = (scores > config.score_threshold).nonzero(as_tuple=True)
     pair_boxes = boxes[rows, labels] if boxes.dim() == 3 else boxes[rows]
-    kept = pairs_nms(
-        pair_boxes,
-        scores[rows, labels],
-        labels,
-        nms_threshold=nms_threshold,
-        max_detections=max_detections,
-        soft=soft,
-        class_agnostic=class_agnostic,
-    )
+    kept = pairs_nms(pair_boxes, scores[rows, labels], labels, config)
     return Chosen(kept.boxes, kept.scores, kept.labels, rows[kept.rows])
 
 
-def pairs_nms(
-    boxes: Tensor,
-    scores: Tensor,
-    labels: Tensor,
-    *,
-    nms_threshold: float,
-    max_detections: int,
-    soft: SoftNMSConfig | None = None,
-    class_agnostic: bool = False,
-) -> Chosen:
-    """NMS per class of boxes (n, 4) with scores (n,) and labels (n,); keep the best.
-
-    soft, class_agnostic: as in `class_wise_nms`.
-    """
-    groups = torch.zeros_like(labels) if class_agnostic else labels
-    if soft is None:
-        keep = det_ops.batched_nms(boxes, scores, groups, nms_threshold)[:max_detections]
+def pairs_nms(boxes: Tensor, scores: Tensor, labels: Tensor, config: DetectionSettings) -> Chosen:
+    """NMS per class of boxes (n, 4) with scores (n,) and labels (n,); keep the best. Applies no score threshold."""
+    groups = torch.zeros_like(labels) if config.class_agnostic_nms else labels
+    if config.soft_nms is None:
+        keep = det_ops.batched_nms(boxes, scores, groups, config.nms_threshold)[: config.max_detections]
         kept_scores = scores[keep]
     else:
-        keep, kept_scores = _soft_nms(boxes, scores, groups, nms_threshold, soft)
-        keep, kept_scores = keep[:max_detections], kept_scores[:max_detections]
+        keep, kept_scores = _soft_nms(boxes, scores, groups, config.nms_threshold, config.soft_nms)
+        keep, kept_scores = keep[: config.max_detections], kept_scores[: config.max_detections]
     return Chosen(boxes[keep], kept_scores, labels[keep], keep)
 
 

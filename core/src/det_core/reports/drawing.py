@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from attrs import frozen
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
@@ -63,7 +62,7 @@ def draw(
         f"{_name(classes, label)} {score:.2f}"
         for label, score in zip(chosen.labels.tolist(), chosen.scores.tolist(), strict=True)
     ]
-    return _picture(image, _Marks(chosen.boxes, chosen.labels.tolist(), texts, chosen.masks), zoom)
+    return _picture(image, chosen.boxes, chosen.labels.tolist(), texts, chosen.masks, zoom)
 
 
 def draw_targets(image: Tensor, targets: Targets, classes: Classes | None = None, zoom: int | None = None) -> Tensor:
@@ -73,7 +72,7 @@ def draw_targets(image: Tensor, targets: Targets, classes: Classes | None = None
     texts = [_name(classes, label) + (" (ignored)" if off else "") for label, off in zip(labels, ignored, strict=True)]
     bitmaps = bitmaps_of(targets.masks)
     masks = None if bitmaps is None else bitmaps.bool().cpu()
-    return _picture(image, _Marks(targets.boxes.cpu(), labels, texts, masks), zoom)
+    return _picture(image, targets.boxes.cpu(), labels, texts, masks, zoom)
 
 
 def picture_names(files: Sequence[Path]) -> dict[Path, str]:
@@ -96,35 +95,28 @@ def save_png(image: Tensor, path: str | Path) -> None:
         Image.fromarray(_array(image)).save(temporary, format="PNG")
 
 
-@frozen(eq=False)
-class _Marks:
-    """What is drawn: boxes (n, 4), their labels and texts, masks (n, H, W) bool or None."""
-
-    boxes: Tensor
-    labels: list[int]
-    texts: list[str]
-    masks: Tensor | None
-
-
 def _name(classes: Classes | None, label: int) -> str:
     return classes.names[label] if classes is not None and 0 <= label < len(classes) else f"class {label}"
 
 
-def _picture(image: Tensor, marks: _Marks, zoom: int | None) -> Tensor:
+def _picture(
+    image: Tensor, boxes: Tensor, labels: list[int], texts: list[str], masks: Tensor | None, zoom: int | None
+) -> Tensor:
+    """The image with boxes (n, 4), their texts in the colours of their labels, and masks (n, H, W) bool."""
     if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
         raise ValueError(f"expected an image (3, H, W) uint8, found {tuple(image.shape)} {image.dtype}")
     zoom = zoom or max(1, math.ceil(SMALLEST / max(image.shape[-2:])))
     picture = _enlarged(image.cpu(), zoom)
-    if not marks.labels:
+    if not labels:
         return picture
-    if marks.masks is not None and bool(marks.masks.any()):
-        colors = [color(i) for i in range(len(marks.labels))]
-        picture = draw_segmentation_masks(picture, _enlarged(marks.masks.bool(), zoom), MASK_ALPHA, list(colors))
-    boxes = _drawable(marks.boxes * zoom, picture)
-    colors = [color(label) for label in marks.labels]
+    if masks is not None and bool(masks.any()):
+        colors = [color(i) for i in range(len(labels))]
+        picture = draw_segmentation_masks(picture, _enlarged(masks.bool(), zoom), MASK_ALPHA, list(colors))
+    boxes = _drawable(boxes * zoom, picture)
+    colors = [color(label) for label in labels]
     order = list(range(len(colors)))[::-1]  # the best last, on top
     picture = draw_bounding_boxes(picture, boxes[order], colors=[colors[i] for i in order], width=line_width(picture))
-    return _with_texts(picture, boxes, marks.texts, colors)
+    return _with_texts(picture, boxes, texts, colors)
 
 
 def line_width(image: Tensor) -> int:

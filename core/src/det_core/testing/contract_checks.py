@@ -12,7 +12,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from det_core.config.convert import structure
 from det_core.config.plain import unstructure
 from det_core.config.yaml_text import parse_yaml, to_yaml
-from det_core.contracts import BoxOutputs, DenseHead, Head, Losses, ProposalHead, RoIHead
+from det_core.contracts import BoxHead, BoxOutputs, DenseHead, Losses, MaskHead, ProposalHead, RoIHead, class_dependent
 from det_core.model.detector import Detector
 from det_core.model.detector_config import DetectorConfig
 from det_core.offers import RecipeEntry
@@ -62,13 +62,7 @@ def check_backbone(config: BackboneConfig) -> None:
     """Check the spec, gradients, autocast, save and load, configuration and light import of a backbone."""
     check_config(config)
     batch = make_batch()
-
-    def run(module: nn.Module) -> list[Tensor]:
-        return list(module(batch.images))
-
-    module = _built(config.build)
-    _check_maps(config, config.feature_spec(), module, run(module), batch)
-    _check_module(config, config.build, run)
+    _check_maps(config, config.build, config.feature_spec(), lambda m: list(m(batch.images)), batch)
 
 
 def check_neck(config: NeckConfig, inputs: FeatureSpec = STAGES) -> None:
@@ -76,16 +70,7 @@ def check_neck(config: NeckConfig, inputs: FeatureSpec = STAGES) -> None:
     check_config(config)
     batch = make_batch()
     features = make_features(inputs, batch)
-
-    def build() -> nn.Module:
-        return config.build(inputs)
-
-    def run(module: nn.Module) -> list[Tensor]:
-        return list(module(features))
-
-    module = _built(build)
-    _check_maps(config, config.feature_spec(inputs), module, run(module), batch)
-    _check_module(config, build, run)
+    _check_maps(config, partial(config.build, inputs), config.feature_spec(inputs), lambda m: list(m(features)), batch)
 
 
 def check_roi_pool(config: RoIPoolConfig, inputs: FeatureSpec = PYRAMID) -> None:
@@ -94,66 +79,38 @@ def check_roi_pool(config: RoIPoolConfig, inputs: FeatureSpec = PYRAMID) -> None
     batch = make_batch()
     features = make_features(inputs, batch)
     rois = _rois(make_proposals(batch, make_targets(batch, 1)))
-
-    def build() -> nn.Module:
-        return config.build(inputs)
-
-    module = _built(build)
-    spec = config.region_spec(inputs)
-    _check_spec(config, spec, module.out)
-    for count in (len(rois), 0):
-        shape = tuple(module(features, rois[:count]).shape)
-        assert shape == (count, spec.channels, *spec.size), f"{_who(config)}: {count} rois give {shape}, not {spec}"
-    _check_module(config, build, lambda m: m(features, rois))
+    build, spec = partial(config.build, inputs), config.region_spec(inputs)
+    _check_regions(config, build, spec, lambda m, count: m(features, rois[:count]), len(rois))
 
 
 def check_trunk(config: TrunkConfig, inputs: RegionSpec = REGIONS) -> None:
     """Check the spec, empty input, gradients, autocast, save and load of a RoI head's shared stage."""
     check_config(config)
-
-    def build() -> nn.Module:
-        return config.build(inputs)
-
-    module = _built(build)
-    spec = config.region_spec(inputs)
-    _check_spec(config, spec, module.out)
-    for count in (4, 0):
-        shape = tuple(module(_regions(inputs, count)).shape)
-        assert shape == (count, spec.channels, *spec.size), f"{_who(config)}: {count} regions give {shape}, not {spec}"
-    _check_module(config, build, lambda m: m(_regions(inputs)))
+    build, spec = partial(config.build, inputs), config.region_spec(inputs)
+    _check_regions(config, build, spec, lambda m, count: m(_regions(inputs, count)), 4)
 
 
 def check_box_head(config: BoxHeadConfig, inputs: RegionSpec = REGIONS) -> None:
     """Check the shapes (also of empty input), class counts, gradients, autocast, save and load of a box head."""
-    check_config(config)
-    for k in CLASS_COUNTS:
-        module = _built(partial(config.build, inputs, k))
-        _equal(config, "num_classes", module.num_classes, k)
-        for count in (4, 0):
-            out = module(_regions(inputs, count))
-            assert isinstance(out, BoxOutputs), f"{_who(config)}: forward gives {type(out).__name__}, not BoxOutputs"
-            _equal(config, f"scores of {count} regions", tuple(out.scores.shape), (count, k + 1))
-            deltas = 4 if module.class_agnostic else 4 * k
-            _equal(config, f"deltas of {count} regions", tuple(out.deltas.shape), (count, deltas))
-    _check_class_dependent(config, partial(config.build, inputs))
-    _check_module(
-        config, partial(config.build, inputs, 3), lambda m: m(_regions(inputs)), may_be_empty=_regions(inputs, 0)
-    )
+
+    def check(module: BoxHead, k: int, count: int) -> None:
+        out = module(_regions(inputs, count))
+        assert isinstance(out, BoxOutputs), f"{_who(config)}: forward gives {type(out).__name__}, not BoxOutputs"
+        _equal(config, f"scores of {count} regions", tuple(out.scores.shape), (count, k + 1))
+        deltas = 4 if module.class_agnostic else 4 * k
+        _equal(config, f"deltas of {count} regions", tuple(out.deltas.shape), (count, deltas))
+
+    _check_region_head(config, inputs, check)
 
 
 def check_mask_head(config: MaskHeadConfig, inputs: RegionSpec = REGIONS) -> None:
     """Check the shapes (also of empty input), class counts, gradients, autocast, save and load of a mask head."""
-    check_config(config)
-    for k in CLASS_COUNTS:
-        module = _built(partial(config.build, inputs, k))
-        _equal(config, "num_classes", module.num_classes, k)
-        for count in (4, 0):
-            shape = tuple(module(_regions(inputs, count)).shape)
-            _equal(config, f"masks of {count} regions", shape, (count, 1 if module.class_agnostic else k, *module.size))
-    _check_class_dependent(config, partial(config.build, inputs))
-    _check_module(
-        config, partial(config.build, inputs, 3), lambda m: m(_regions(inputs)), may_be_empty=_regions(inputs, 0)
-    )
+
+    def check(module: MaskHead, k: int, count: int) -> None:
+        shape = tuple(module(_regions(inputs, count)).shape)
+        _equal(config, f"masks of {count} regions", shape, (count, 1 if module.class_agnostic else k, *module.size))
+
+    _check_region_head(config, inputs, check)
 
 
 def check_dense_head(config: DenseHeadConfig, inputs: FeatureSpec = PYRAMID) -> None:
@@ -162,19 +119,15 @@ def check_dense_head(config: DenseHeadConfig, inputs: FeatureSpec = PYRAMID) -> 
     config.check(inputs)
     batch = make_batch()
     features = make_features(inputs, batch)
-    for k in CLASS_COUNTS:
-        head: DenseHead[Any] = _built(partial(config.build, inputs, k))
 
-        def losses(empty: bool, head: DenseHead[Any] = head, k: int = k) -> Losses:
-            return head.losses(head(features), make_targets(batch, k, empty=empty), batch)
-
-        _check_losses(config, head, losses)
+    def check(head: DenseHead[Any], k: int) -> None:
+        _check_losses(config, head, lambda e: head.losses(head(features), make_targets(batch, k, empty=e), batch))
         with torch.no_grad():
             _check_detections(config, head.predict(head(features), batch), batch, k)
             if isinstance(head, ProposalHead):
                 _check_proposals(config, head, head(features), batch)
-    _check_class_dependent(config, partial(config.build, inputs))
-    _check_saving(config, partial(config.build, inputs, 3), lambda m: m(features))
+
+    _check_with_classes(config, partial(config.build, inputs), check, lambda m: m(features))
 
 
 def check_roi_head(config: RoIHeadConfig, inputs: FeatureSpec = PYRAMID) -> None:
@@ -183,27 +136,25 @@ def check_roi_head(config: RoIHeadConfig, inputs: FeatureSpec = PYRAMID) -> None
     config.check(inputs)
     batch = make_batch()
     features = make_features(inputs, batch)
-    for k in CLASS_COUNTS:
-        head: RoIHead = _built(partial(config.build, inputs, k))
+    nothing = [torch.zeros(0, 4)] * len(batch)
+
+    def check(head: RoIHead, k: int) -> None:
         _equal(config, "needs_masks", head.needs_masks, config.needs_masks())
         _equal(config, "needs_semantic", head.needs_semantic, config.needs_semantic())
 
-        def losses(empty: bool, head: RoIHead = head, k: int = k) -> Losses:
+        def losses(empty: bool) -> Losses:
             targets = make_targets(batch, k, empty=empty)
             return head.losses(features, make_proposals(batch, targets), targets, batch)
 
         _check_losses(config, head, losses)
-        nothing = [torch.zeros(0, 4)] * len(batch)
         terms = head.losses(features, nothing, make_targets(batch, k, empty=True), batch)
         _check_terms(config, head, terms, "a batch without objects and proposals")
-        for empty in (False, True):
-            proposals = make_proposals(batch, make_targets(batch, k))
-            proposals = [p[:0] for p in proposals] if empty else proposals
+        for proposals in (make_proposals(batch, make_targets(batch, k)), nothing):
             with torch.no_grad():
                 _check_detections(config, head.predict(features, proposals, batch), batch, k)
-    _check_class_dependent(config, partial(config.build, inputs))
+
     proposals = make_proposals(batch, make_targets(batch, 3))
-    _check_saving(config, partial(config.build, inputs, 3), lambda m: m.predict(features, proposals, batch))
+    _check_with_classes(config, partial(config.build, inputs), check, lambda m: m.predict(features, proposals, batch))
 
 
 def check_detector(config: DetectorConfig) -> None:
@@ -213,18 +164,14 @@ def check_detector(config: DetectorConfig) -> None:
     if config.dense_head is None:  # the data provide the proposals
         proposals = make_proposals(batch, make_targets(batch, 3))
         batch = attrs.evolve(batch, proposals=tuple(proposals))
-    for k in CLASS_COUNTS:
-        detector: Detector = _built(partial(config.build, num_classes=k))
+
+    def check(detector: Detector, k: int) -> None:
         _equal(config, "features", tuple(f.shape[1] for f in detector.features(batch)), config.feature_spec().channels)
-
-        def losses(empty: bool, detector: Detector = detector, k: int = k) -> Losses:
-            return detector.losses(batch, make_targets(batch, k, empty=empty))
-
-        _check_losses(config, detector, losses)
+        _check_losses(config, detector, lambda e: detector.losses(batch, make_targets(batch, k, empty=e)))
         has_classes = config.roi_head is not None or not isinstance(detector.dense_head, ProposalHead)
         _check_detections(config, detector.eval().predict(batch), batch, k if has_classes else 1)
-    _check_class_dependent(config, lambda k: config.build(num_classes=k))
-    _check_saving(config, partial(config.build, num_classes=3), lambda m: m.predict(batch))
+
+    _check_with_classes(config, lambda k: config.build(num_classes=k), check, lambda m: m.predict(batch))
 
 
 def check_backward(module: nn.Module, losses: Losses) -> dict[str, float]:
@@ -384,14 +331,63 @@ def _check_spec(config: object, stated: object, built: object) -> None:
     assert built == stated, f"{_who(config)}: the configuration gives {stated}, but the module's `out` is {built}"
 
 
-def _check_maps(config: Component, spec: FeatureSpec, module: Any, maps: list[Tensor], batch: Batch) -> None:
+def _check_maps(
+    config: Component,
+    build: Callable[[], nn.Module],
+    spec: FeatureSpec,
+    run: Callable[[nn.Module], list[Tensor]],
+    batch: Batch,
+) -> None:
+    module = _built(build)
     _check_spec(config, spec, module.out)
     height, width = batch.padded_size
     expected = [
         (len(batch), c, -(-height // s), -(-width // s)) for c, s in zip(spec.channels, spec.strides, strict=True)
     ]
-    _equal(config, "feature shapes", [tuple(m.shape) for m in maps], expected)
+    _equal(config, "feature shapes", [tuple(m.shape) for m in run(module)], expected)
     assert list(spec.strides) == sorted(spec.strides), f"{_who(config)}: strides {spec.strides} are not finest first"
+    _check_module(config, build, run)
+
+
+def _check_regions(
+    config: Component, build: Callable[[], nn.Module], spec: RegionSpec, run: Callable[[Any, int], Tensor], count: int
+) -> None:
+    """Check the spec, the module and the regions that it gives for `count` regions and for none."""
+    module = _built(build)
+    _check_spec(config, spec, module.out)
+    for n in (count, 0):
+        shape = tuple(run(module, n).shape)
+        assert shape == (n, spec.channels, *spec.size), f"{_who(config)}: {n} regions give {shape}, not {spec}"
+    _check_module(config, build, lambda m: run(m, count))
+
+
+def _check_region_head(
+    config: BoxHeadConfig | MaskHeadConfig, inputs: RegionSpec, check: Callable[[Any, int, int], None]
+) -> None:
+    """Check a head on pooled regions; `check` takes the module, its class count, and a number of regions."""
+    check_config(config)
+    for k in CLASS_COUNTS:
+        module = _built(partial(config.build, inputs, k))
+        _equal(config, "num_classes", module.num_classes, k)
+        for count in (4, 0):
+            check(module, k, count)
+    _check_class_dependent(config, partial(config.build, inputs))
+    _check_module(
+        config, partial(config.build, inputs, 3), lambda m: m(_regions(inputs)), may_be_empty=_regions(inputs, 0)
+    )
+
+
+def _check_with_classes(
+    config: object,
+    build: Callable[[int], nn.Module],
+    check: Callable[[Any, int], None],
+    run: Callable[[Any], object],
+) -> None:
+    """Check modules of two class counts, which weights depend on the count, save and load."""
+    for k in CLASS_COUNTS:
+        check(_built(partial(build, k)), k)
+    _check_class_dependent(config, build)
+    _check_saving(config, partial(build, CLASS_COUNTS[0]), run)
 
 
 def _check_module(
@@ -485,22 +481,12 @@ def _check_class_dependent(config: object, build: Callable[[int], nn.Module]) ->
     few, many = (_built(partial(build, k)).state_dict() for k in CLASS_COUNTS)
     assert few.keys() == many.keys(), f"{_who(config)}: the names of the weights depend on the class count"
     differing = {name for name in few if few[name].shape != many[name].shape}
-    declared = set(_declared(_built(partial(build, CLASS_COUNTS[0]))))
+    declared = set(class_dependent(_built(partial(build, CLASS_COUNTS[0]))))
     missed, extra = sorted(differing - declared), sorted(declared - differing)
     assert not missed, f"{_who(config)}: class_dependent() lacks {', '.join(missed)}"
     assert not extra, (
         f"{_who(config)}: class_dependent() names {', '.join(extra)}, which do not depend on the class count"
     )
-
-
-def _declared(module: nn.Module) -> Iterator[str]:
-    prefixes = tuple(
-        f"{name}.{layer}.".removeprefix(".")
-        for name, head in module.named_modules()
-        if isinstance(head, Head)
-        for layer in head.class_dependent()
-    )
-    return (key for key in module.state_dict() if prefixes and key.startswith(prefixes))
 
 
 def _check_saving(config: object, build: Callable[[], nn.Module], run: Callable[[Any], object]) -> None:

@@ -9,20 +9,20 @@ import attrs
 from attrs import frozen
 
 from det_core.errors import WeightsError, first_few
+from det_core.offers import Names
 from det_core.weights.initial_weights import not_pretrained
 from det_core.weights.read_files import is_finite
 from det_core.weights.translate_names import (
     Origin,
     backbone_names,
     backbone_parts,
-    check_source,
     current_names,
     detector_names,
     locate,
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from det_core.model.detector import Detector
     from det_core.model.detector_config import DetectorConfig
@@ -59,17 +59,10 @@ def import_weights(state_dict: Mapping[str, Any], *, source: str, detector: Dete
         WeightsError: lists all missing keys, unexpected keys and shapes that differ; also for weights of mmdet 1.x. The
             detector is then unchanged.
     """
-    if detector.config is None:
-        raise WeightsError("the detector was not built from a configuration, so its parts' weight maps are unknown")
-    check_source(source)
-    names = current_names(source, state_dict)
-    refuse_legacy(source, names, detector.config)
-    parts = detector_names(source, detector.config, names)
-    filling = _Filling(source, state_dict, names)
-    values = filling.values(detector, detector.state_dict(), lambda key: locate(source, parts, key))
-    filling.finish(f"the {source} weights do not fit this detector", lambda key: key.endswith(COUNTER))
-    detector.load_state_dict(values, strict=False)
-    return filling.report()
+    filling = _Filling(source, state_dict, detector)
+    refuse_legacy(source, filling.names, filling.config)
+    filling.fill(detector.state_dict(), detector_names(source, filling.config, filling.names))
+    return filling.finish(f"the {source} weights do not fit this detector", lambda key: key.endswith(COUNTER))
 
 
 def import_backbone(
@@ -85,71 +78,59 @@ def import_backbone(
     Raises:
         WeightsError: as `import_weights`. Whole stages that the detector does not have are ignored and reported.
     """
-    if detector.config is None:
-        raise WeightsError("the detector was not built from a configuration, so its parts' weight maps are unknown")
-    check_source(source)
-    names = current_names(source, state_dict)
-    parts = backbone_names(detector.config)
-    paths = [f"{path}." for path in backbone_parts(detector.config)]
+    filling = _Filling(source, state_dict, detector)
+    paths = [f"{path}." for path in backbone_parts(filling.config)]
     fresh = not_pretrained(detector)
     ours = {k: v for k, v in detector.state_dict().items() if k.startswith(tuple(paths)) and not k.startswith(fresh)}
-    filling = _Filling(source, state_dict, names)
-    values = filling.values(detector, ours, lambda key: locate(source, parts, key))
-    used = {filling.current_name[k].partition(".")[0] for k in filling.filled}
+    filling.fill(ours, backbone_names(filling.config))
+    used = {name.partition(".")[0] for name in filling.used & filling.names.keys()}
 
     def unneeded(key: str) -> bool:
         return key.endswith(COUNTER) or key.startswith(CLASSIFIERS) or key.partition(".")[0] not in used
 
-    filling.finish(f"the {source} weights do not fit this backbone", unneeded)
-    detector.load_state_dict(values, strict=False)
-    local = {key[len(path) :]: v for key, v in values.items() for path in paths if key.startswith(path)}
-    return local, filling.report()
+    report = filling.finish(f"the {source} weights do not fit this backbone", unneeded)
+    return {k[len(path) :]: v for k, v in filling.values.items() for path in paths if k.startswith(path)}, report
 
 
 class _Filling:
     """The state of an import: the values found, and the problems."""
 
-    def __init__(self, source: str, state: Mapping[str, Any], names: Mapping[str, str]) -> None:
-        self.source, self.state, self.names = source, state, names
+    def __init__(self, source: str, state: Mapping[str, Any], detector: Detector) -> None:
+        if detector.config is None:
+            raise WeightsError("the detector was not built from a configuration, so its parts' weight maps are unknown")
+        self.source, self.state, self.detector, self.config = source, state, detector, detector.config
+        self.names = current_names(source, state)
+        self.values: dict[str, Tensor] = {}
         self.filled: dict[str, str] = {}  # det's key to the file's
-        self.current_name: dict[str, str] = {}
         self.changed: dict[str, str] = {}
         self.derived: list[str] = []
-        self.ignored: list[str] = []
         self.problems: list[str] = []
         self.used: set[str] = set()
 
-    def values(
-        self, detector: nn.Module, ours: Mapping[str, Tensor], find: Callable[[str], Origin]
-    ) -> dict[str, Tensor]:
-        """The values of det's keys `ours`; `finish` raises the problems."""
-        import torch
-
-        values: dict[str, Tensor] = {}
+    def fill(self, ours: Mapping[str, Tensor], parts: Names) -> None:
+        """Find the values of det's keys `ours`; `finish` raises the problems."""
         for key, expected in ours.items():
-            origin = find(key)
+            origin = locate(self.source, parts, key)
             self.used.add(origin.name)
             if origin.name not in self.names:
-                made = self._derive(detector, key, origin.name, expected)
+                made = self._derive(key, origin.name, expected)
                 if made is not None:
-                    values[key] = made
+                    self.values[key] = made
                 elif not key.endswith(COUNTER):
                     self.problems.append(f"not in the source: {origin.name} (for {key})")
                 continue
             theirs = self.names[origin.name]
-            raw = torch.as_tensor(self.state[theirs])
-            value = origin.change.apply(raw) if origin.change and raw.dim() else raw
+            raw = self.state[theirs]
+            value = _imported(raw, origin)
             if value.shape != expected.shape:
                 self.problems.append(_mismatch(key, expected, theirs, raw, origin))
             elif not is_finite(value):
                 self.problems.append(f"not finite (NaN or inf): {theirs} (for {key})")
             if origin.change:
                 self.changed[key] = origin.change.note
-            self.filled[key], self.current_name[key] = theirs, origin.name
-            values[key] = value
-        return values
+            self.filled[key], self.values[key] = theirs, value
 
-    def _derive(self, detector: nn.Module, key: str, theirs: str, expected: Tensor) -> Tensor | None:
+    def _derive(self, key: str, theirs: str, expected: Tensor) -> Tensor | None:
         """Statistics of a norm that is folded into its affine part: mean 0 and variance 1 - eps."""
         import torch
 
@@ -161,25 +142,32 @@ class _Filling:
         self.derived.append(key)
         if kind == "running_mean":
             return torch.zeros_like(expected)
-        norm = detector.get_submodule(module)
+        norm = self.detector.get_submodule(module)
         assert isinstance(norm, torch.nn.BatchNorm2d)  # no other norm has running statistics
         return torch.ones_like(expected) - norm.eps
 
-    def finish(self, title: str, unneeded: Callable[[str], bool]) -> None:
-        """Record the source keys that may be ignored, and raise WeightsError if there are problems."""
+    def finish(self, title: str, unneeded: Callable[[str], bool]) -> ImportReport:
+        """Load the values and report; WeightsError if there are problems. unneeded: keys that may be left over."""
         averages = {f"ema_{key.replace('.', '_')}" for key in self.state}  # mmcv's copies of all weights
         left = [name for name in self.names if name not in self.used]
         ignored = {name for name in left if unneeded(name) or self.names[name] in averages}
-        self.ignored = [self.names[name] for name in left if name in ignored]
         over = [f"left over in the source: {self.names[name]}" for name in left if name not in ignored]
         if over or self.problems:
             raise WeightsError.listing(title, [*over, *self.problems])
+        self.detector.load_state_dict(self.values, strict=False)
+        unused = tuple(self.names[name] for name in left)
+        return ImportReport(self.filled, unused, self.changed, tuple(self.derived))
 
-    def report(self) -> ImportReport:
-        return ImportReport(self.filled, tuple(self.ignored), self.changed, tuple(self.derived))
+
+def _imported(raw: Any, origin: Origin) -> Tensor:
+    """The value of a parameter, from its value in the source."""
+    import torch
+
+    value = torch.as_tensor(raw)
+    return origin.change.apply(value) if origin.change and value.dim() else value
 
 
-def _mismatch(key: str, expected: Tensor, theirs: str, raw: Tensor, origin: Origin) -> str:
+def _mismatch(key: str, expected: Tensor, theirs: str, raw: Any, origin: Origin) -> str:
     note = f" ({origin.change.note})" if origin.change else ""
     return f"shapes differ: {theirs} is {tuple(raw.shape)}{note}, {key} is {tuple(expected.shape)}"
 
@@ -203,8 +191,7 @@ def class_count(state_dict: Mapping[str, Any], *, source: str, config: DetectorC
         origin = locate(source, parts, key)
         asked.append(origin.name)
         if origin.name in names:
-            raw = torch.as_tensor(state_dict[names[origin.name]])
-            value = origin.change.apply(raw) if origin.change and raw.dim() else raw
+            value = _imported(state_dict[names[origin.name]], origin)
             count = _solve(one.state_dict()[key].shape, shapes[key], value.shape)
             if count is not None:
                 found.setdefault(count, names[origin.name])

@@ -77,7 +77,6 @@ def load_initial(
 
 
 def _read(spec: str) -> dict[str, Tensor]:
-    """The weights of a name or path."""
     if spec.startswith("torchvision:"):
         return _torchvision_weights(spec.removeprefix("torchvision:"))
     if spec in FOREIGN_MODELS or spec.startswith(("detectron2:", "mmdet:")):
@@ -92,7 +91,6 @@ def _read(spec: str) -> dict[str, Tensor]:
 
 
 def _foreign_model_message(spec: str) -> str:
-    """How to get and convert the weights of another project."""
     source = spec.partition(":")[0]
     if spec not in FOREIGN_MODELS:
         known = ", ".join(FOREIGN_MODELS)

@@ -86,38 +86,32 @@ def is_detector(source: str, keys: Iterable[str]) -> bool:
 
 def detector_names(source: str, config: DetectorConfig, keys: Iterable[str]) -> Names:
     """The parts of a whole detector, with the source's top-level names."""
-    check_source(source)
     if source == "detectron2":
         raise WeightsError(
             "only backbones can be imported from detectron2, but these are the weights of a whole detector; use a file "
             "of its ImageNet models such as MSRA/R-50.pkl"
         )
     parts: dict[str, Part] = {}
-    for ours, (theirs, part) in _parts(source, config, list(keys)).items():
-        if part is not None:
+    for ours, theirs in _prefixes(source, config, list(keys)).items():
+        if (part := getattr(config, ours)) is not None:
             parts[ours] = Part(part, theirs)
     return Names(parts=parts)
 
 
-def _parts(source: str, config: DetectorConfig, keys: list[str]) -> dict[str, tuple[str, Component | None]]:
-    """Maps det's part to the source's prefix and the part's configuration."""
+def _prefixes(source: str, config: DetectorConfig, keys: list[str]) -> dict[str, str]:
+    """Maps det's part to the source's prefix."""
     if source == "torchvision":
-        head = "rpn.head" if isinstance(config.dense_head, ProposalHeadConfig) else "head"
         # FPN models separate backbone and pyramid; SSD's backbone contains everything before the head.
         apart = config.neck is not None and any(key.startswith("backbone.body.") for key in keys)
         return {
-            "backbone": ("backbone.body" if apart else "backbone", config.backbone),
-            "neck": ("backbone.fpn" if apart else "backbone", config.neck),
-            "dense_head": (head, config.dense_head),
-            "roi_head": ("roi_heads", config.roi_head),
+            "backbone": "backbone.body" if apart else "backbone",
+            "neck": "backbone.fpn" if apart else "backbone",
+            "dense_head": "rpn.head" if isinstance(config.dense_head, ProposalHeadConfig) else "head",
+            "roi_head": "roi_heads",
         }
-    alone = "bbox_head" if any(k.startswith("bbox_head.") for k in keys) else "rpn_head"
-    return {
-        "backbone": ("backbone", config.backbone),
-        "neck": ("neck", config.neck),
-        "dense_head": (alone if config.roi_head is None else "rpn_head", config.dense_head),
-        "roi_head": ("roi_head", config.roi_head),
-    }
+    alone = config.roi_head is None and any(key.startswith("bbox_head.") for key in keys)
+    dense_head = "bbox_head" if alone else "rpn_head"
+    return {"backbone": "backbone", "neck": "neck", "dense_head": dense_head, "roi_head": "roi_head"}
 
 
 def backbone_names(config: DetectorConfig) -> Names:
@@ -137,7 +131,11 @@ def backbone_parts(config: DetectorConfig) -> dict[str, Component]:
 
 
 def current_names(source: str, keys: Iterable[str]) -> dict[str, str]:
-    """Maps the names in weight maps to those in the file, which may be older or have DDP's prefix `module.`."""
+    """Maps the names in weight maps to those in the file, which may be older or have DDP's prefix `module.`.
+
+    Raises WeightsError for an unknown source.
+    """
+    check_source(source)
     keys = list(keys)
     wrapped = bool(keys) and all(key.startswith("module.") for key in keys)
     found: dict[str, str] = {}

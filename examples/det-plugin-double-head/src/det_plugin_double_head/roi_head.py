@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import torch
 from det_core.contracts import Losses, RoIHead, RoIPool
+from det_core.model.detection_config import DetectionSettings
 from det_core.model.layers import to_rois
 from det_core.model.losses import box_loss
 from det_core.model.postprocess import class_wise_nms, to_original
@@ -38,6 +39,11 @@ class DoubleHead(RoIHead):
         self.assigner, self.sampler = config.assigner.build(), config.sampler.build()
         self.coder = config.coder.build()
         self.cls_loss, self.box_loss = config.cls_loss.build(), config.box_loss.build()
+        self.limits = DetectionSettings(
+            score_threshold=config.score_threshold,
+            nms_threshold=config.nms_threshold,
+            max_detections=config.max_detections,
+        )
 
     def class_dependent(self) -> tuple[str, ...]:
         return ("class_branch.scores", "box_branch.deltas")
@@ -91,11 +97,5 @@ class DoubleHead(RoIHead):
     def _detections(self, proposals: Tensor, scores: Tensor, deltas: Tensor, info: ImageInfo) -> Detections:
         """One image's detections from proposals (r, 4), probabilities (r, K) and deltas (r, K, 4)."""
         boxes = self.coder.decode(proposals, deltas, info.size)
-        chosen = class_wise_nms(
-            to_original(boxes, info),
-            scores,
-            score_threshold=self.config.score_threshold,
-            nms_threshold=self.config.nms_threshold,
-            max_detections=self.config.max_detections,
-        )
+        chosen = class_wise_nms(to_original(boxes, info), scores, self.limits)
         return Detections(boxes=chosen.boxes, scores=chosen.scores, labels=chosen.labels)

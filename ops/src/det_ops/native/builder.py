@@ -90,27 +90,30 @@ def _build_in(
     try:
         with staging.opened(real) as stage:
             arguments = staging.fill(stage, library, snapshot, toolchain)
-            (stage.folder / "spec.json").write_text(json.dumps(arguments), encoding="utf-8")
+            (stage / "spec.json").write_text(json.dumps(arguments), encoding="utf-8")
             environment = staging.environment(stage, toolchain)
             code = _run_child(stage, library.name, environment, settings.build_timeout)
             log = _log(stage, snapshot, toolchain)
         if settings.verbose:
             sys.stderr.write(log)
         if code != 0:
-            _fail(root, name, library.name, code, log)
+            failed = _failure(root, name, library.name, code, log)
+            if failed.lasting:
+                cache.write_failure(root, name, failed.reason, log)
+            raise failed
         entry = _publish(root, name, real, library, snapshot, toolchain, log)
     finally:
         shutil.rmtree(real, ignore_errors=True)
     return entry, time.monotonic() - start
 
 
-def _run_child(stage: staging.Stage, name: str, environment: dict[str, str], timeout: float) -> int:
+def _run_child(stage: Path, name: str, environment: dict[str, str], timeout: float) -> int:
     # -P keeps the folder of child.py off sys.path, where its files would shadow modules of other packages
-    command = [sys.executable, "-P", str(CHILD), str(stage.folder / "spec.json")]
-    with open(stage.folder / "log", "wb") as log:
+    command = [sys.executable, "-P", str(CHILD), str(stage / "spec.json")]
+    with open(stage / "log", "wb") as log:
         child = subprocess.Popen(  # noqa: S603
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment,
-            cwd=stage.folder, start_new_session=True,
+            cwd=stage, start_new_session=True,
         )  # fmt: skip
         try:
             try:
@@ -139,20 +142,13 @@ def _end(child: subprocess.Popen[bytes]) -> None:
             return
 
 
-def _text(stage: staging.Stage) -> str:
-    return (stage.folder / "log").read_text(encoding="utf-8", errors="replace")
+def _text(stage: Path) -> str:
+    return (stage / "log").read_text(encoding="utf-8", errors="replace")
 
 
-def _log(stage: staging.Stage, snapshot: Snapshot, toolchain: Toolchain) -> str:
+def _log(stage: Path, snapshot: Snapshot, toolchain: Toolchain) -> str:
     """The log, with the user's paths of the sources."""
-    return f"{toolchain}\n{_text(stage).replace(str(stage.sources), str(snapshot.base))}"
-
-
-def _fail(root: Path, name: str, library: str, code: int, log: str) -> None:
-    failed = _failure(root, name, library, code, log)
-    if failed.lasting:
-        cache.write_failure(root, name, failed.reason, log)
-    raise failed
+    return f"{toolchain}\n" + _text(stage).replace(str(stage / "sources"), str(snapshot.base))
 
 
 def _failure(root: Path, name: str, library: str, code: int, log: str) -> CompileFailed:

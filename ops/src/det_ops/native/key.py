@@ -75,25 +75,20 @@ def snapshot(library: NativeLibrary) -> Snapshot:
         files = tuple((os.path.relpath(p, base), Path(p).read_bytes()) for p in sorted(set(paths)))
     except OSError as error:
         raise CannotBuild(f"source {error.filename} cannot be read ({error.strerror})", remedy) from None
-    content = {name: hashlib.sha256(data).hexdigest() for name, data in files}
-    digest = _sha({"files": content, **_description(library, Path(base)), **_platform(library)})
-    return Snapshot(Path(base), files, digest)
-
-
-def _description(library: NativeLibrary, base: Path) -> dict[str, object]:
-    sources = [os.path.relpath(os.path.abspath(p), base) for p in library.sources]
-    flags = {"flags": library.flags, "cuda_flags": library.cuda_flags}
-    return {"name": library.name, "cuda": library.cuda, "sources": sources, **flags}
-
-
-def _platform(library: NativeLibrary) -> dict[str, object]:
-    return {
+    content = {
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files},
+        "sources": [os.path.relpath(p, base) for p in paths[: len(library.sources)]],
+        "name": library.name,
+        "flags": library.flags,
+        "cuda": library.cuda,
+        "cuda_flags": library.cuda_flags,
         "format": FORMAT,
         "torch": [str(torch.__version__), torch.version.git_version],
         "torch_cuda": torch.version.cuda if library.cuda else None,
         "cxx11_abi": torch.compiled_with_cxx11_abi(),
         "system": [sys.platform, platform.machine()],
     }
+    return Snapshot(Path(base), files, _sha(content))
 
 
 def libc() -> str:

@@ -60,14 +60,11 @@ def toolchain(cuda: bool, archs: Archs) -> Toolchain:
     if sys.platform == "win32":
         raise CannotBuild("building on Windows is not supported", "use Linux, WSL or macOS")
     if not sys.executable:
-        raise CannotBuild(
-            "sys.executable is empty",
-            "start Python by its command, `python`",
-        )
+        raise CannotBuild("sys.executable is empty", "start Python by its command, `python`")
     cxx = _cxx()
     version = _version(cxx)
     _try(cxx)
-    ninja = _ninja()
+    ninja = find_ninja()
     nvcc = probe_cuda.nvcc() if cuda else None
     nvcc_version = probe_cuda.version(nvcc) if nvcc else ""
     tools = Tools(_identity(cxx, version), nvcc_version, libc(), archs.to_build() if cuda else "")
@@ -83,6 +80,16 @@ def identify(cuda: bool) -> tuple[str, str]:
     cxx = _cxx()
     nvcc = probe_cuda.version(probe_cuda.nvcc()) if cuda else ""
     return _identity(cxx, _version(cxx)), nvcc
+
+
+def describe_compiler() -> str:
+    """The command of the C++ compiler, and the version that it reports.
+
+    Raises:
+        CannotBuild: if it is missing or does not run.
+    """
+    cxx = _cxx()
+    return f"{shlex.join(cxx)}: {_version(cxx)}"
 
 
 def fingerprint(cuda: bool) -> str:
@@ -147,8 +154,12 @@ def _try(cxx: tuple[str, ...]) -> None:
         raise CannotBuild(f"there is no usable temporary folder ({error})", "set TMPDIR to a folder") from None
 
 
-def _ninja() -> Path:
-    """ninja on PATH, else that of the Python package, which is not on PATH if the environment is not activated."""
+def find_ninja() -> Path:
+    """ninja on PATH, else that of the Python package, which is not on PATH if the environment is not activated.
+
+    Raises:
+        CannotBuild: if there is none, or it does not run.
+    """
     found = shutil.which("ninja")
     candidates = [Path(found)] if found else []
     try:

@@ -9,7 +9,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,42 +18,30 @@ from det_ops.native.library import NativeLibrary
 from det_ops.native.probe import Toolchain
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A folder whose path has no character that ninja, a shell or torch's unquoted flags would misinterpret."""
-
-    folder: Path
-
-    @property
-    def objects(self) -> Path:
-        return self.folder / "objects"
-
-    @property
-    def sources(self) -> Path:
-        return self.folder / "sources"
-
-
 @contextmanager
-def opened(real: Path) -> Iterator[Stage]:
-    """The stage in a folder, through a link in the temporary folder if the path has special characters."""
+def opened(real: Path) -> Iterator[Path]:
+    """A path of the folder without characters that ninja, a shell or torch's unquoted flags would misinterpret.
+
+    If its own path has such characters, this is a link in the temporary folder.
+    """
     if _is_plain(real):
-        yield Stage(real)
+        yield real
         return
     with tempfile.TemporaryDirectory(prefix="det-ops-link-") as links:
         link = Path(links, "stage")
         link.symlink_to(real, target_is_directory=True)
-        yield Stage(link)
+        yield link
 
 
-def fill(stage: Stage, library: NativeLibrary, snapshot: Snapshot, toolchain: Toolchain) -> dict[str, object]:
+def fill(stage: Path, library: NativeLibrary, snapshot: Snapshot, toolchain: Toolchain) -> dict[str, object]:
     """Writes the hashed contents of the files, and returns the arguments for cpp_extension."""
     for name, data in snapshot.files:
-        path = stage.sources / name
+        path = stage / "sources" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    stage.objects.mkdir()
+    (stage / "objects").mkdir()
     _put_tools(stage, toolchain)
-    places = [stage.sources / snapshot.place(p) for p in (*library.sources, *library.headers)]
+    places = [stage / "sources" / snapshot.place(p) for p in (*library.sources, *library.headers)]
     return {
         "name": library.name,
         "sources": [str(p) for p in places[: len(library.sources)]],
@@ -64,13 +51,13 @@ def fill(stage: Stage, library: NativeLibrary, snapshot: Snapshot, toolchain: To
         # torch also links its Python library, which these libraries do not use and must not depend on
         "extra_ldflags": ["-Wl,--as-needed"] if sys.platform.startswith("linux") else [],
         "with_cuda": library.cuda,
-        "build_directory": str(stage.objects),
+        "build_directory": str(stage / "objects"),
     }
 
 
-def _put_tools(stage: Stage, toolchain: Toolchain) -> None:
+def _put_tools(stage: Path, toolchain: Toolchain) -> None:
     """Links ninja into an empty folder, since its own folder may contain another compiler; makes CXX one plain path."""
-    tools = stage.folder / "tools"
+    tools = stage / "tools"
     tools.mkdir()
     (tools / "ninja").symlink_to(toolchain.ninja)
     if len(toolchain.cxx) > 1 or not _is_plain(Path(toolchain.cxx[0])):
@@ -85,9 +72,9 @@ def _put_tools(stage: Stage, toolchain: Toolchain) -> None:
         (tools / "python" / "torch").symlink_to(torch_folder)
 
 
-def environment(stage: Stage, toolchain: Toolchain) -> dict[str, str]:
+def environment(stage: Path, toolchain: Toolchain) -> dict[str, str]:
     """The environment for the builder: the user's, with the variables that are determined here."""
-    tools = stage.folder / "tools"
+    tools = stage / "tools"
     wrapper, cuda, python = tools / "cxx", tools / "cuda", tools / "python"
     cxx = str(wrapper) if wrapper.exists() else toolchain.cxx[0]
     settled = {

@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from det_core.hookspecs import hookimpl
-from det_core.offers import WeightMap
-from det_core.slots import NeckConfig
+from det_core.hookspecs import provides
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_fpn.weights import WEIGHT_MAPS
 
-
-@hookimpl
-def det_necks() -> Sequence[type[NeckConfig]]:
-    return [FPNConfig]
-
-
-@hookimpl
-def det_weight_maps() -> Sequence[WeightMap]:
-    return WEIGHT_MAPS
+det_necks = provides(FPNConfig)
+det_weight_maps = provides(*WEIGHT_MAPS)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from det_core.contracts import Neck
-from det_core.model.layers import ConvNorm, xavier_init
+from det_core.model.layers import ConvNorm, init_convs, xavier_init
 from det_core.specs import FeatureSpec
 from det_plugin_fpn.config import FPNConfig
 
@@ -38,9 +38,7 @@ class FPN(Neck):
                 channels, width, 3, stride=2, padding=1, conv=config.conv, norm=config.norm
             )
             channels = width
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                xavier_init(module)
+        init_convs(self, xavier_init)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Input maps to `levels` maps (N, channels, H, W), finest first."""

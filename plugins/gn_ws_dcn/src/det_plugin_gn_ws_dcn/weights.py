@@ -5,9 +5,4 @@ from __future__ import annotations
 from det_core.offers import Names, WeightMap
 from det_plugin_gn_ws_dcn.config import DeformRoIPoolConfig
 
-
-def _roi_pool(config: DeformRoIPoolConfig) -> Names:
-    return Names(rules=((r"pools\.", "roi_layers."),))
-
-
-WEIGHT_MAPS = (WeightMap("mmdet", DeformRoIPoolConfig, _roi_pool),)
+WEIGHT_MAPS = (WeightMap("mmdet", DeformRoIPoolConfig, lambda config: Names(rules=((r"pools\.", "roi_layers."),))),)

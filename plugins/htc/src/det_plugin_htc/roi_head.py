@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from det_core.contracts import BoxHead, BoxOutputs, HiddenMaskHead, Losses, RoIHead, RoIPool
 from det_core.errors import ConfigError
 from det_core.model.layer_config import Conv2dConfig
-from det_core.model.layers import ConvNorm, kaiming_init, to_rois
+from det_core.model.layers import ConvNorm, init_convs, kaiming_init, to_rois
 from det_core.specs import FeatureSpec
 from det_core.structures import Batch, Detections, LossTerm, Targets
 from det_plugin_cascade.chain import Chain, mean_probabilities
@@ -51,9 +51,7 @@ class HTCHead(RoIHead):
         self.needs_masks, self.needs_semantic = True, semantic is not None
         self.chain = Chain(config, box_heads)
         self.mask_loss = config.mask_loss.build()
-        for flow in self.flows.modules():
-            if isinstance(flow, nn.Conv2d):
-                kaiming_init(flow)
+        init_convs(self.flows, kaiming_init)
 
     def box_outputs(
         self, number: int, features: Sequence[Tensor], semantic: SemanticOutputs | None, boxes: Sequence[Tensor]

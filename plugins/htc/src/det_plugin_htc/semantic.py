@@ -12,7 +12,7 @@ from attrs import frozen
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from det_core.model.layers import ConvNorm, kaiming_init, to_rois, tower
+from det_core.model.layers import ConvNorm, init_convs, kaiming_init, to_rois, tower
 from det_core.specs import FeatureSpec
 from det_core.structures import UNLABELLED, LossTerm, Targets, full_precision, semantic_batch
 from det_plugin_htc.config import SemanticBranchConfig
@@ -42,9 +42,7 @@ class SemanticBranch(nn.Module):
         self.convs = tower(width, width, config.num_convs, conv=config.conv, norm=config.norm)
         self.embedding = layer(width)
         self.logits = nn.Conv2d(width, config.classes, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                kaiming_init(module)
+        init_convs(self, kaiming_init)
         self.roi_pool = config.roi_pool.build(config.map_spec(features))
 
     def forward(self, features: Sequence[Tensor]) -> SemanticOutputs:

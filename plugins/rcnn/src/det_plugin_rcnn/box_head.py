@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from det_core.contracts import BoxHead, BoxOutputs
-from det_core.model.layers import kaiming_init, normal_init, tower, xavier_init
+from det_core.model.layers import init_convs, kaiming_init, normal_init, tower, xavier_init
 from det_core.specs import RegionSpec
 from det_plugin_rcnn.config import FCBoxHeadConfig
 
@@ -34,9 +34,7 @@ class FCBoxHead(BoxHead):
         self._initialise()
 
     def _initialise(self) -> None:
-        for module in self.convs.modules():
-            if isinstance(module, nn.Conv2d):
-                kaiming_init(module)
+        init_convs(self.convs, kaiming_init)
         for layer in self.fcs:
             xavier_init(layer)
         normal_init(self.scores, 0.01)

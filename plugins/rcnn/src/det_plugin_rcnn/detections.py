@@ -41,15 +41,7 @@ def choose_detections(boxes: Tensor, scores: Tensor, info: ImageInfo, config: Re
     if config.min_size:
         large = ((boxes[..., 2:] - boxes[..., :2]) >= config.min_size).all(-1)  # (r,) or (r, K)
         scores = scores.where(large[:, None] if shared else large, scores.new_tensor(-1.0))
-    chosen = class_wise_nms(
-        boxes if config.nms_in == "network" else to_original(boxes, info),
-        scores,
-        score_threshold=config.score_threshold,
-        nms_threshold=config.nms_threshold,
-        max_detections=config.max_detections,
-        soft=config.soft_nms,
-        class_agnostic=config.class_agnostic_nms,
-    )
+    chosen = class_wise_nms(boxes if config.nms_in == "network" else to_original(boxes, info), scores, config)
     if config.nms_in == "network":
         return Found(chosen.boxes, evolve(chosen, boxes=to_original(chosen.boxes, info)))
     return Found(boxes[chosen.rows] if shared else boxes[chosen.rows, chosen.labels], chosen)

@@ -84,7 +84,6 @@ class RegionProposalHead(ProposalHead[Outputs]):
         ]
 
     def proposals(self, outputs: Outputs, batch: Batch, limits: ProposalLimits) -> list[Tensor]:
-        """Per image (n, 4) detached boxes, best first; may be empty."""
         return [found.boxes for found in self.scored_proposals(outputs, batch, limits)]
 
     def predict(self, outputs: Outputs, batch: Batch) -> list[Detections]:

@@ -21,10 +21,9 @@ from det_core.zoo import (
     COCO_TRAIN,
     MASKS,
     PROPOSALS,
-    TORCHVISION_COCO,
-    TORCHVISION_SCHEDULE,
     Row,
     compose,
+    compose_torchvision,
     published_rows,
     sample_recipe,
     zoo_entries,
@@ -114,18 +113,13 @@ def second_stage_of(row: Row) -> RCNNHeadConfig | None:
 
 
 def torchvision_recipe(model: str) -> Recipe:
-    """The model with all conventions in which torchvision differs from the published baselines.
-
-    The conventions are those of torchvision/models/detection, version 0.29. One difference in training remains: an
-    anchor with the best IoU of several objects is assigned to the last of them; torchvision assigns it to the object
-    that it overlaps most.
-    """
+    """The model with all conventions in which torchvision differs from the published baselines."""
     box_loss = SmoothL1Config(beta=1 / 9)
     roi_pool = RoIAlignConfig(size=7, sampling=2, alignment="unaligned", level_rule="torchvision")
     masks = model == "mask-rcnn"
-    return Recipe(
-        name=f"{model}/torchvision-r50-fpn",
-        detector=DetectorConfig(
+    return compose_torchvision(
+        f"{model}/torchvision-r50-fpn",
+        DetectorConfig(
             backbone=TORCHVISION_R50,
             neck=FPNConfig(),
             dense_head=RPNConfig(
@@ -148,10 +142,8 @@ def torchvision_recipe(model: str) -> Recipe:
                 mask_paste="resized",
             ),
         ),
-        data=TORCHVISION_COCO,
-        optimizer=OptimizerConfig(lr=0.02, lr_batch=16),
-        schedule=TORCHVISION_SCHEDULE,
         evaluation=EVALUATIONS[model],
+        lr=0.02,
     )
 
 

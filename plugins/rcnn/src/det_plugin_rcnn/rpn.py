@@ -49,5 +49,4 @@ class RPN(RegionProposalHead[DenseOutputs]):
         return self.sampled_losses(outputs.scores, outputs.deltas, matches, targets, batch)
 
     def candidates(self, outputs: DenseOutputs, row: int, info: ImageInfo, limit: int) -> Candidates:
-        """The best anchors of each level of image `row`, decoded and clipped."""
         return best_candidates(outputs, row, info, self.coder, limit=limit)

@@ -4,10 +4,6 @@ from det_core.offers import Names, WeightMap
 from det_plugin_resnet.config import ResNetConfig, ResNetStageConfig
 
 
-def _same_names(config: ResNetConfig | ResNetStageConfig) -> Names:
-    return Names()
-
-
 def _mmdet(config: ResNetConfig | ResNetStageConfig) -> Names:
     """mmdet names group norms gn1, gn2, ... and batch norms bn1, bn2, ..."""
     if config.norm.type != "group_norm":
@@ -32,8 +28,8 @@ def _detectron2(config: ResNetConfig | ResNetStageConfig) -> Names:
 WEIGHT_MAPS = (
     WeightMap("mmdet", ResNetConfig, _mmdet),
     WeightMap("mmdet", ResNetStageConfig, _mmdet),
-    WeightMap("torchvision", ResNetConfig, _same_names),
-    WeightMap("torchvision", ResNetStageConfig, _same_names),
+    WeightMap("torchvision", ResNetConfig, lambda config: Names()),
+    WeightMap("torchvision", ResNetStageConfig, lambda config: Names()),
     WeightMap("detectron2", ResNetConfig, _detectron2),
     WeightMap("detectron2", ResNetStageConfig, _detectron2),
 )

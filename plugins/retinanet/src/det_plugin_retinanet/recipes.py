@@ -7,18 +7,9 @@ from pathlib import Path
 from det_core.boxes.box_config import DeltaCoderConfig, GridAnchorsConfig
 from det_core.model.detector_config import DetectorConfig
 from det_core.offers import RecipeEntry
-from det_core.recipe import OptimizerConfig, Recipe
+from det_core.recipe import Recipe
 from det_core.settings import evolve
-from det_core.zoo import (
-    BOXES,
-    TORCHVISION_COCO,
-    TORCHVISION_SCHEDULE,
-    Row,
-    compose,
-    published_rows,
-    sample_recipe,
-    zoo_entries,
-)
+from det_core.zoo import BOXES, Row, compose, compose_torchvision, published_rows, sample_recipe, zoo_entries
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_resnet.backbones import DEMO_R18, TORCHVISION_R50, backbone_of, preprocess_of
 from det_plugin_retinanet.config import OCTAVE, RetinaNetHeadConfig
@@ -44,13 +35,11 @@ def baseline(row: Row) -> Recipe:
 def torchvision_recipe() -> Recipe:
     """torchvision's `retinanet_resnet50_fpn`, for its `COCO_V1` weights, whose norms have eps 0.
 
-    All conventions in which it differs from the published baselines are set here, as of torchvision/models/detection,
-    version 0.29. One difference in training remains: an anchor with the best IoU of several objects is assigned to the
-    last of them; torchvision assigns it to the object that it overlaps most.
+    All conventions in which it differs from the published baselines are set here and in `compose_torchvision`.
     """
-    return Recipe(
-        name="retinanet/torchvision-r50-fpn",
-        detector=DetectorConfig(
+    return compose_torchvision(
+        "retinanet/torchvision-r50-fpn",
+        DetectorConfig(
             backbone=TORCHVISION_R50,
             neck=FPNConfig(start=1, levels=5, extra="conv_output", extra_relu=True),  # P6 from P5
             dense_head=RetinaNetHeadConfig(
@@ -61,10 +50,7 @@ def torchvision_recipe() -> Recipe:
                 nms_in="network",
             ),
         ),
-        data=TORCHVISION_COCO,
-        optimizer=OptimizerConfig(lr=0.01, lr_batch=16),
-        schedule=TORCHVISION_SCHEDULE,
-        evaluation=BOXES,
+        lr=0.01,
     )
 
 

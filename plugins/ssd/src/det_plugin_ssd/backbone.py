@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from det_core.contracts import Backbone
 from det_core.model.fold_batch_norm import conv_norm
-from det_core.model.layers import kaiming_init
+from det_core.model.layers import init_convs, kaiming_init
 from det_core.weights.initial_weights import load_initial
 from det_plugin_ssd.config import VGGConfig
 
@@ -38,9 +38,7 @@ class VGG(Backbone):
         layers += self._layer(nn.Conv2d(2 * channels, 2 * channels, 1))
         self.features = nn.Sequential(*layers)
         self.steps = _steps(layers)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                kaiming_init(module)
+        init_convs(self, kaiming_init)
 
     def _layer(self, conv: nn.Conv2d) -> list[nn.Module]:
         """A convolution with optional norm, and a ReLU. The two entries keep torchvision's numbering."""

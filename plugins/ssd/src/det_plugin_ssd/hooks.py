@@ -2,47 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from det_core.hookspecs import hookimpl
-from det_core.offers import RecipeEntry, WeightMap
-from det_core.settings import Component
+from det_core.hookspecs import provides
 from det_plugin_ssd.augment_config import IoUCropConfig, PhotometricDistortConfig, ZoomOutConfig
 from det_plugin_ssd.config import SSDAnchorsConfig, SSDHeadConfig, SSDNeckConfig, VGGConfig
 from det_plugin_ssd.recipes import ENTRIES
 from det_plugin_ssd.weights import WEIGHT_MAPS
 
-
-@hookimpl
-def det_backbones() -> Sequence[type[Component]]:
-    return [VGGConfig]
-
-
-@hookimpl
-def det_necks() -> Sequence[type[Component]]:
-    return [SSDNeckConfig]
-
-
-@hookimpl
-def det_heads() -> Sequence[type[Component]]:
-    return [SSDHeadConfig]
-
-
-@hookimpl
-def det_targets() -> Sequence[type[Component]]:
-    return [SSDAnchorsConfig]
-
-
-@hookimpl
-def det_transforms() -> Sequence[type[Component]]:
-    return [PhotometricDistortConfig, ZoomOutConfig, IoUCropConfig]
-
-
-@hookimpl
-def det_recipes() -> Sequence[RecipeEntry]:
-    return ENTRIES
-
-
-@hookimpl
-def det_weight_maps() -> Sequence[WeightMap]:
-    return WEIGHT_MAPS
+det_backbones = provides(VGGConfig)
+det_necks = provides(SSDNeckConfig)
+det_heads = provides(SSDHeadConfig)
+det_targets = provides(SSDAnchorsConfig)
+det_transforms = provides(PhotometricDistortConfig, ZoomOutConfig, IoUCropConfig)
+det_recipes = provides(*ENTRIES)
+det_weight_maps = provides(*WEIGHT_MAPS)

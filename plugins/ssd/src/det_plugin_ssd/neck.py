@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from det_core.contracts import Neck
 from det_core.errors import DetError
-from det_core.model.layers import ConvNorm, xavier_init
+from det_core.model.layers import ConvNorm, init_convs, xavier_init
 from det_core.specs import FeatureSpec
 from det_plugin_ssd.config import SSDNeckConfig
 
@@ -56,9 +56,7 @@ class SSDNeck(Neck):
             )
             self.extra.append(nn.Sequential(narrow, wide))
             channels = level.channels
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                xavier_init(module)
+        init_convs(self, xavier_init)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """L_in maps to these, the first one normalised, and the extra levels; DetError if the input is too small."""

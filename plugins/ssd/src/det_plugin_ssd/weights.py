@@ -11,14 +11,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _same_names(config: VGGConfig) -> Names:
-    return Names()
-
-
-def _mmdet_neck(config: SSDNeckConfig) -> Names:
-    return Names(rules=((r"extra\.", "extra_layers."),))
-
-
 def _mmdet_head(config: SSDHeadConfig) -> Names:
     return Names(rules=((r"scores\.(\d+)\.", r"cls_convs.\1.0."), (r"deltas\.(\d+)\.", r"reg_convs.\1.0.")))
 
@@ -63,8 +55,8 @@ def _background_last(per_cell: int) -> Change:
 
 
 WEIGHT_MAPS = (
-    WeightMap("mmdet", VGGConfig, _same_names),
-    WeightMap("mmdet", SSDNeckConfig, _mmdet_neck),
+    WeightMap("mmdet", VGGConfig, lambda config: Names()),
+    WeightMap("mmdet", SSDNeckConfig, lambda config: Names(rules=((r"extra\.", "extra_layers."),))),
     WeightMap("mmdet", SSDHeadConfig, _mmdet_head),
     WeightMap("torchvision", VGGConfig, _torchvision_backbone),
     WeightMap("torchvision", SSDNeckConfig, _torchvision_neck),

@@ -24,8 +24,8 @@ struct Region {
   int64_t row;  // of rois and output
   int32_t level, image;
   int64_t bins;            // the first of its h + w bins
-  int32_t y1, y2, x1, x2;  // the pixels it touches
   double count;            // samples per bin
+  int32_t y1, y2, x1, x2;  // the pixels it touches
 };
 
 template <class T>
@@ -39,10 +39,10 @@ struct Plan {
 
 struct Call {
   int64_t levels, images, channels, h, w, sampling;
-  std::vector<double> scales;
-  std::vector<int64_t> heights, widths;
   Alignment alignment;
   bool maximum;
+  std::vector<double> scales;
+  std::vector<int64_t> heights, widths;
 };
 
 inline Alignment alignment_of(const std::string& name) {
@@ -89,15 +89,9 @@ Plan<T> make_plan(const Call& call, const Tensor& rois, const Tensor& levels) {
     const Span<T> y = span_of(r[2], r[4], scale, call.alignment), x = span_of(r[1], r[3], scale, call.alignment);
     const int64_t grid_y = grid_of(y.size, call.h, call.sampling), grid_x = grid_of(x.size, call.w, call.sampling);
     const int32_t height = static_cast<int32_t>(call.heights[level]), width = static_cast<int32_t>(call.widths[level]);
-    Region region{k,
-                  static_cast<int32_t>(level),
-                  static_cast<int32_t>(r[0]),
-                  static_cast<int64_t>(plan.bins.size()),
-                  0,
-                  0,
-                  0,
-                  0,
-                  static_cast<double>(grid_y) * static_cast<double>(grid_x)};
+    const double count = static_cast<double>(grid_y) * static_cast<double>(grid_x);
+    Region region{k, static_cast<int32_t>(level), static_cast<int32_t>(r[0]), static_cast<int64_t>(plan.bins.size()),
+                  count};
     plan.bins.resize(plan.bins.size() + call.h + call.w, Bin{0, 0, 0});
     Bin* bins = plan.bins.data() + region.bins;
     if (grid_y > 0 && grid_x > 0) {

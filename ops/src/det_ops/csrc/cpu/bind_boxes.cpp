@@ -34,15 +34,10 @@ class Columns {
   Scratch<T> values_;
 };
 
-// A threshold in the precision of the computation, so that an overlap equal to it never suppresses.
+// Kept flags of boxes in the order given, group by group. The threshold has the precision of the computation, so that
+// an overlap equal to it never suppresses.
 template <class T>
-T rounded(double threshold) {
-  return static_cast<T>(threshold);
-}
-
-// Kept flags of boxes in the order given, group by group.
-template <class T>
-std::vector<uint8_t> sweep(const Columns<T>& columns, const std::vector<int64_t>& starts, double threshold, T offset) {
+std::vector<uint8_t> sweep(const Columns<T>& columns, const std::vector<int64_t>& starts, T threshold, T offset) {
   const int64_t n = starts.back(), groups = static_cast<int64_t>(starts.size()) - 1;
   std::vector<uint8_t> keep(n);
   double work = 0;
@@ -55,7 +50,7 @@ std::vector<uint8_t> sweep(const Columns<T>& columns, const std::vector<int64_t>
     for (int64_t g = begin; g < end; ++g) {
       const int64_t first = starts[g], count = starts[g + 1] - first;
       Scratch<T> kept(5 * (count + 64));
-      table.suppress(columns.from(first), count, rounded<T>(threshold), offset, keep.data() + first, kept.get());
+      table.suppress(columns.from(first), count, threshold, offset, keep.data() + first, kept.get());
     }
   });
   return keep;
@@ -79,7 +74,7 @@ std::vector<int32_t> kept_boxes(const Tensor& boxes, const Tensor& scores, const
   const std::vector<uint8_t> keep = with_real(real, [&](auto zero) {
     using T = decltype(zero);
     const T shift = static_cast<T>(offset);
-    return sweep<T>(Columns<T>(b, order.data(), shift), starts, threshold, shift);
+    return sweep<T>(Columns<T>(b, order.data(), shift), starts, static_cast<T>(threshold), shift);
   });
   std::vector<uint8_t> stays(n);
   for (int64_t i = 0; i < n; ++i) stays[order[i]] = keep[i];
@@ -188,7 +183,6 @@ Tensor box_overlaps(const Tensor& boxes, const Tensor& others, const std::string
         table.overlaps(left.from(i), right.from(i), 0, 1, 1, shift, number, result + i);
       }
     });
-    return 0;
   });
   return out;
 }
@@ -244,7 +238,6 @@ std::tuple<Tensor, Tensor> max_iou_assign(const Tensor& boxes, const Tensor& obj
     using T = decltype(zero);
     assign_of<T>(b, o, positive, negative, min_positive, low_quality, all_ties, mutable_data<int64_t>(assigned),
                  mutable_data<T>(best));
-    return 0;
   });
   return {assigned, best};
 }

@@ -103,7 +103,7 @@ void fill_columns(const Shape& s, const T* x, const T* offset, const T* mask, in
           const Place<T> place = place_tap(s, offset, mask, g, tap, first + row);
           each_run(s, g, rows, row, tap, [&](int64_t c, int64_t count, int64_t column) {
             if (place.inside) {
-              table.sample(x + c, s.channels, &place.tap, 1, count, columns + column, 0);
+              table.sample(x + c, s.channels, place.tap, count, columns + column);
             } else {
               std::fill_n(columns + column, count, T(0));
             }
@@ -132,16 +132,16 @@ Tensor reordered(const Tensor& weight, const Shape& s, ScalarType real) {
       transpose(data<T>(w) + o * s.depth(), s.taps(), mutable_data<T>(out) + o * s.depth(), s.per_group(), s.taps(),
                 s.per_group());
     }
-    return 0;
   });
   return out;
 }
 
-Shape shape_of(const Tensor& x, const Tensor& offset, const Tensor& weight, const std::vector<int64_t>& stride,
+// `places`: (..., h, w) for the output pixels.
+Shape shape_of(const Tensor& x, const Tensor& places, const Tensor& weight, const std::vector<int64_t>& stride,
                const std::vector<int64_t>& padding, const std::vector<int64_t>& dilation, int64_t groups,
                int64_t offset_groups) {
-  return {x.size(0),      x.size(1),      x.size(2), x.size(3), weight.size(0), weight.size(2), weight.size(3),
-          offset.size(2), offset.size(3), stride,    padding,   dilation,       groups,         offset_groups};
+  return {x.size(0),       x.size(1),       x.size(2), x.size(3), weight.size(0), weight.size(2), weight.size(3),
+          places.size(-2), places.size(-1), stride,    padding,   dilation,       groups,         offset_groups};
 }
 
 template <class T>
@@ -176,17 +176,13 @@ Tensor deform_conv2d(const Tensor& x, const Tensor& offset, const Tensor& weight
   const ScalarType dtype = x.scalar_type(), real = real_type(dtype);
   const Shape s = shape_of(x, offset, weight, stride, padding, dilation, groups, offset_groups);
   const Tensor maps = channels_last(x, real), o = cast_contiguous(offset, real), w = reordered(weight, s, real);
-  const Tensor m = mask.has_value() ? cast_contiguous(*mask, real) : o;
-  const Tensor b = bias.has_value() ? cast_contiguous(*bias, real) : o;
+  const auto m = cast_contiguous(mask, real), b = cast_contiguous(bias, real);
   Tensor out = empty({s.images, s.outputs, s.h, s.w}, real);
   with_real(real, [&](auto zero) {
     using T = decltype(zero);
-    forward<T>(s, data<T>(maps), data<T>(o), mask.has_value() ? data<T>(m) : nullptr, w,
-               bias.has_value() ? data<T>(b) : nullptr, mutable_data<T>(out));
-    return 0;
+    forward<T>(s, data<T>(maps), data<T>(o), data<T>(m), w, data<T>(b), mutable_data<T>(out));
   });
-  out = cast(out, dtype);
-  return is_channels_last(x) ? torch::stable::contiguous(out, MemoryFormat::ChannelsLast) : out;
+  return in_layout_of(cast(out, dtype), x);
 }
 
 template <class T>
@@ -211,7 +207,7 @@ void offset_gradients(const Shape& s, const T* x, const T* offset, const T* mask
               Tap<T> corners{};
               std::copy_n(place.at, 4, corners.at);
               T part[4];
-              table.sample_dots(x + c, s.channels, &corners, 1, count, column_grads + column, 0, part);
+              table.sample_dots(x + c, s.channels, corners, count, column_grads + column, part);
               for (int k = 0; k < 4; ++k) dots[k] += part[k];
             });
           }
@@ -248,8 +244,7 @@ void spread_columns(const Shape& s, const T* offset, const T* mask, int64_t firs
           each_run(s, g, rows, row, tap, [&](int64_t c, int64_t count, int64_t column) {
             const int64_t from = std::max(c, low), to = std::min(c + count, high);
             if (from >= to) return;
-            table.sample_backward(x_grad + from, s.channels, &place.tap, 1, to - from,
-                                  column_grads + column + (from - c), 0);
+            table.sample_backward(x_grad + from, s.channels, place.tap, to - from, column_grads + column + (from - c));
           });
         }
       }
@@ -298,7 +293,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
   const ScalarType real = real_type(x.scalar_type());
   const Shape s = shape_of(x, offset, weight, stride, padding, dilation, groups, offset_groups);
   const Tensor g = cast_contiguous(grad, real), maps = channels_last(x, real), o = cast_contiguous(offset, real);
-  const Tensor w = reordered(weight, s, real), m = mask.has_value() ? cast_contiguous(*mask, real) : o;
+  const Tensor w = reordered(weight, s, real);
+  const auto m = cast_contiguous(mask, real);
   Tensor x_grad = zeros({s.images, s.channels, s.height, s.width}, real, true);
   Tensor offset_grad = empty({s.images, s.offset_groups * s.taps() * 2, s.h, s.w}, real);
   Tensor mask_grad =
@@ -309,16 +305,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
     using T = decltype(zero);
     const Gradients<T> grads{mutable_data<T>(x_grad), mutable_data<T>(offset_grad), mutable_data<T>(ordered),
                              mask.has_value() ? mutable_data<T>(mask_grad) : nullptr};
-    backward<T>(s, data<T>(g), data<T>(maps), data<T>(o), mask.has_value() ? data<T>(m) : nullptr, w, grads);
+    backward<T>(s, data<T>(g), data<T>(maps), data<T>(o), data<T>(m), w, grads);
     for (int64_t k = 0; k < s.outputs; ++k) {
       transpose(data<T>(ordered) + k * s.depth(), s.per_group(), mutable_data<T>(weight_grad) + k * s.depth(), s.taps(),
                 s.per_group(), s.taps());
     }
-    return 0;
   });
-  Tensor x_result = cast(x_grad, x.scalar_type());
-  if (!is_channels_last(x)) x_result = torch::stable::contiguous(x_result);
-  return {x_result, cast(offset_grad, offset.scalar_type()), cast(weight_grad, weight.scalar_type()),
+  return {in_layout_of(cast(x_grad, x.scalar_type()), x), cast(offset_grad, offset.scalar_type()),
+          cast(weight_grad, weight.scalar_type()),
           cast(mask_grad, mask.has_value() ? mask->scalar_type() : x.scalar_type())};
 }
 
@@ -362,20 +356,7 @@ void masked(const Shape& s, const T* x, const std::vector<int64_t>& wanted, cons
 Tensor masked_conv2d(const Tensor& x, const Tensor& mask, const Tensor& weight, const std::optional<Tensor>& bias,
                      const std::vector<int64_t>& padding) {
   const ScalarType dtype = x.scalar_type(), real = real_type(dtype);
-  const Shape s{x.size(0),
-                x.size(1),
-                x.size(2),
-                x.size(3),
-                weight.size(0),
-                weight.size(2),
-                weight.size(3),
-                mask.size(1),
-                mask.size(2),
-                {1, 1},
-                padding,
-                {1, 1},
-                1,
-                1};
+  const Shape s = shape_of(x, mask, weight, {1, 1}, padding, {1, 1}, 1, 1);
   const Tensor positive = cast_contiguous(mask, real_type(mask.scalar_type()));
   std::vector<int64_t> wanted;
   with_real(positive.scalar_type(), [&](auto zero) {
@@ -383,18 +364,15 @@ Tensor masked_conv2d(const Tensor& x, const Tensor& mask, const Tensor& weight, 
     for (int64_t i = 0; i < positive.numel(); ++i) {
       if (p[i] > 0) wanted.push_back(i);
     }
-    return 0;
   });
   const Tensor maps = channels_last(x, real), w = reordered(weight, s, real);
-  const Tensor b = bias.has_value() ? cast_contiguous(*bias, real) : w;
+  const auto b = cast_contiguous(bias, real);
   Tensor out = zeros({s.images, s.outputs, s.h, s.w}, real);
   with_real(real, [&](auto zero) {
     using T = decltype(zero);
-    masked<T>(s, data<T>(maps), wanted, w, bias.has_value() ? data<T>(b) : nullptr, mutable_data<T>(out));
-    return 0;
+    masked<T>(s, data<T>(maps), wanted, w, data<T>(b), mutable_data<T>(out));
   });
-  out = cast(out, dtype);
-  return is_channels_last(x) ? torch::stable::contiguous(out, MemoryFormat::ChannelsLast) : out;
+  return in_layout_of(cast(out, dtype), x);
 }
 
 }  // namespace

@@ -15,6 +15,24 @@ struct Sensitive {
   double scale, gamma;
 };
 
+Sensitive sensitive_of(const Tensor& features, const std::optional<Tensor>& offset, int64_t h, int64_t w,
+                       int64_t channels, int64_t group, int64_t part, int64_t samples, double scale, double gamma) {
+  const int64_t classes = offset.has_value() ? offset->size(1) / 2 : 1;
+  return {features.size(0),
+          features.size(1),
+          features.size(2),
+          features.size(3),
+          h,
+          w,
+          channels,
+          group,
+          part,
+          samples,
+          classes,
+          scale,
+          gamma};
+}
+
 template <class T>
 struct Point {  // one sample inside the map
   int64_t at[4];
@@ -92,26 +110,14 @@ Tensor deform_psroi_pool(const Tensor& features, const Tensor& rois, const std::
                          int64_t samples, double gamma) {
   const ScalarType dtype = features.scalar_type(), real = real_type(dtype);
   const Tensor maps = cast_contiguous(features, real), r = cast_contiguous(rois, real);
-  const Tensor o = offset.has_value() ? cast_contiguous(*offset, real) : r;
-  const Sensitive s{features.size(0),
-                    features.size(1),
-                    features.size(2),
-                    features.size(3),
-                    size[0],
-                    size[1],
-                    channels,
-                    group,
-                    part,
-                    samples,
-                    offset.has_value() ? offset->size(1) / 2 : 1,
-                    scale,
-                    gamma};
+  const auto o = cast_contiguous(offset, real);
+  const Sensitive s = sensitive_of(features, offset, size[0], size[1], channels, group, part, samples, scale, gamma);
   Tensor out = empty({rois.size(0), channels, s.h, s.w}, real);
   with_real(real, [&](auto zero) {
     using T = decltype(zero);
     check_images<T>(r, s.images);
     T* to = mutable_data<T>(out);
-    const T* shifts = offset.has_value() ? data<T>(o) : nullptr;
+    const T* shifts = data<T>(o);
     const double work = static_cast<double>(channels * s.h * s.w * samples * samples) * 5;
     parallel(rois.size(0), work, [&](int64_t begin, int64_t end) {
       for (int64_t k = begin; k < end; ++k) {
@@ -124,7 +130,6 @@ Tensor deform_psroi_pool(const Tensor& features, const Tensor& rois, const std::
         });
       }
     });
-    return 0;
   });
   return in_layout_of(cast(out, dtype), features);
 }
@@ -162,28 +167,16 @@ std::tuple<Tensor, Tensor> deform_psroi_pool_backward(const Tensor& grad, const 
                                                       int64_t part, int64_t samples, double gamma) {
   const ScalarType dtype = features.scalar_type(), real = real_type(dtype);
   const Tensor maps = cast_contiguous(features, real), r = cast_contiguous(rois, real), g = cast_contiguous(grad, real);
-  const Tensor o = offset.has_value() ? cast_contiguous(*offset, real) : r;
-  const Sensitive s{features.size(0),
-                    features.size(1),
-                    features.size(2),
-                    features.size(3),
-                    grad.size(2),
-                    grad.size(3),
-                    grad.size(1),
-                    group,
-                    part,
-                    samples,
-                    offset.has_value() ? offset->size(1) / 2 : 1,
-                    scale,
-                    gamma};
+  const auto o = cast_contiguous(offset, real);
+  const Sensitive s =
+      sensitive_of(features, offset, grad.size(2), grad.size(3), grad.size(1), group, part, samples, scale, gamma);
   Tensor map_grad = zeros({s.images, s.maps, s.height, s.width}, real);
   Tensor offset_grad = offset.has_value() ? zeros({rois.size(0), 2 * s.classes, part, part}, real) : empty({0}, dtype);
   with_real(real, [&](auto zero) {
     using T = decltype(zero);
     check_images<T>(r, s.images);
-    spread_sensitive<T>(s, maps, r, offset.has_value() ? data<T>(o) : nullptr, data<T>(g), mutable_data<T>(map_grad),
+    spread_sensitive<T>(s, maps, r, data<T>(o), data<T>(g), mutable_data<T>(map_grad),
                         offset.has_value() ? mutable_data<T>(offset_grad) : nullptr);
-    return 0;
   });
   const ScalarType offset_type = offset.has_value() ? offset->scalar_type() : dtype;
   return {in_layout_of(cast(map_grad, dtype), features), cast(offset_grad, offset_type)};

@@ -47,6 +47,10 @@ struct Deform {
   double scale, gamma;
 };
 
+Deform deform_of(const Tensor& x, int64_t h, int64_t w, int64_t sampling, double scale, double gamma) {
+  return {x.size(0), x.size(1), x.size(2), x.size(3), h, w, sampling, scale, gamma};
+}
+
 // Calls body(bin number, image, rows, columns, 1 / samples, size) for every bin of region k that has samples.
 template <class T, class F>
 void each_bin(const Deform& d, const T* roi, const T* offset, int64_t k, const F& body) {
@@ -84,16 +88,15 @@ Tensor deform_roi_pool(const Tensor& features, const Tensor& rois, const std::op
                        const std::vector<int64_t>& size, double scale, int64_t sampling, double gamma) {
   const ScalarType dtype = features.scalar_type(), real = real_type(dtype);
   const Tensor maps = padded(features, real), r = cast_contiguous(rois, real);
-  const Tensor o = offset.has_value() ? cast_contiguous(*offset, real) : r;
-  const Deform d{
-      features.size(0), features.size(1), features.size(2), features.size(3), size[0], size[1], sampling, scale, gamma};
+  const auto o = cast_contiguous(offset, real);
+  const Deform d = deform_of(features, size[0], size[1], sampling, scale, gamma);
   const int64_t channels = maps.size(1);
   Tensor out = zeros({rois.size(0), d.channels, d.h, d.w}, real);
   with_real(real, [&](auto zero) {
     using T = decltype(zero);
     check_images<T>(r, d.images);
     T* to = mutable_data<T>(out);
-    const T* shifts = offset.has_value() ? data<T>(o) : nullptr;
+    const T* shifts = data<T>(o);
     parallel(rois.size(0), static_cast<double>(channels * d.h * d.w) * 2, [&](int64_t begin, int64_t end) {
       Scratch<T> pooled(channels);
       for (int64_t k = begin; k < end; ++k) {
@@ -107,7 +110,6 @@ Tensor deform_roi_pool(const Tensor& features, const Tensor& rois, const std::op
                  });
       }
     });
-    return 0;
   });
   return in_layout_of(cast(out, dtype), features);
 }
@@ -124,7 +126,7 @@ T weighted_dots(const T* map, int64_t channels, int64_t width, const Shifted<T>&
       for (int k = 0; k < 4; ++k) {
         pixels.at[k] = j + k < x.bin.count ? int64_t(y.bin.first + i) * width + x.bin.first + j + k : -1;
       }
-      kernels<T>().sample_dots(map, channels, &pixels, 1, channels, grad, 0, dots);
+      kernels<T>().sample_dots(map, channels, pixels, channels, grad, dots);
       for (int k = 0; k < 4 && j + k < x.bin.count; ++k) total += row[i] * column[j + k] * dots[k];
     }
   }
@@ -136,16 +138,8 @@ std::tuple<Tensor, Tensor> deform_roi_pool_backward(const Tensor& grad, const Te
                                                     double gamma) {
   const ScalarType dtype = features.scalar_type(), real = real_type(dtype);
   const Tensor maps = padded(features, real), r = cast_contiguous(rois, real), g = cast_contiguous(grad, real);
-  const Tensor o = offset.has_value() ? cast_contiguous(*offset, real) : r;
-  const Deform d{features.size(0),
-                 features.size(1),
-                 features.size(2),
-                 features.size(3),
-                 grad.size(2),
-                 grad.size(3),
-                 sampling,
-                 scale,
-                 gamma};
+  const auto o = cast_contiguous(offset, real);
+  const Deform d = deform_of(features, grad.size(2), grad.size(3), sampling, scale, gamma);
   const int64_t channels = maps.size(1), bins = d.h * d.w;
   Tensor map_grad = zeros({d.images, channels, d.height, d.width}, real, true);
   Tensor offset_grad = offset.has_value() ? zeros({rois.size(0), 2, d.h, d.w}, real) : empty({0}, dtype);
@@ -157,7 +151,7 @@ std::tuple<Tensor, Tensor> deform_roi_pool_backward(const Tensor& grad, const Te
     std::fill_n(spread.get(), channels, T(0));
     for (int64_t k = 0; k < rois.size(0); ++k) {
       each_bin(
-          d, data<T>(r) + 5 * k, offset.has_value() ? data<T>(o) : nullptr, k,
+          d, data<T>(r) + 5 * k, data<T>(o), k,
           [&](int64_t b, int64_t image, const Shifted<T>& y, const Shifted<T>& x, T share, T size_y, T size_x) {
             for (int64_t c = 0; c < d.channels; ++c) spread[c] = data<T>(g)[(k * d.channels + c) * bins + b];
             const int64_t base = image * channels * d.height * d.width;
@@ -172,7 +166,6 @@ std::tuple<Tensor, Tensor> deform_roi_pool_backward(const Tensor& grad, const Te
             to[bins] = factor * size_y * weighted_dots(map, channels, d.width, y, x, y.slopes, x.weights, spread.get());
           });
     }
-    return 0;
   });
   const Tensor map_result = torch::stable::narrow(map_grad, 1, 0, d.channels);
   const ScalarType offset_type = offset.has_value() ? offset->scalar_type() : dtype;

@@ -131,10 +131,7 @@ template <class F>
 void with_source(ScalarType dtype, const F& body) {
   if (dtype == ScalarType::Half) return body(static_cast<const torch::headeronly::Half*>(nullptr));
   if (dtype == ScalarType::BFloat16) return body(static_cast<const torch::headeronly::BFloat16*>(nullptr));
-  with_real(dtype, [&](auto zero) {
-    body(static_cast<const decltype(zero)*>(nullptr));
-    return 0;
-  });
+  with_real(dtype, [&](auto zero) { body(static_cast<const decltype(zero)*>(nullptr)); });
 }
 
 template <class Source>
@@ -149,13 +146,8 @@ struct Inputs {
 Inputs prepare(const Tensor& logits, const Tensor& target, const std::optional<Tensor>& weight, double gamma,
                double alpha) {
   Inputs in{torch::stable::contiguous(logits), cast_contiguous(target, ScalarType::Long), std::nullopt, {}};
-  if (weight.has_value() && weight->numel() > 0) in.weight = cast_contiguous(*weight, ScalarType::Double);
-  in.loss = {logits.size(0),
-             logits.size(1),
-             data<int64_t>(in.target),
-             in.weight.has_value() ? data<double>(*in.weight) : nullptr,
-             gamma,
-             alpha};
+  if (weight.has_value() && weight->numel() > 0) in.weight = cast_contiguous(weight, ScalarType::Double);
+  in.loss = {logits.size(0), logits.size(1), data<int64_t>(in.target), data<double>(in.weight), gamma, alpha};
   for (int64_t row = 0; row < in.loss.rows; ++row) {
     expect(in.loss.target[row] <= in.loss.classes, "target has ", in.loss.target[row], " in row ", row,
            ", expected at most ", in.loss.classes, " (background), or a negative one to ignore the row");

@@ -145,7 +145,7 @@ Tensor mask_targets(const Tensor& codes, const Tensor& offsets, int64_t height, 
   const Tensor j = torch::stable::contiguous(objects), b = cast_contiguous(boxes, real);
   const Masks masks = masks_of(c, o, height, width, r, k, j);
   const int64_t p = boxes.size(0);
-  const Call call{1, 1, 1, size[0], size[1], 0, {1.0}, {rows.size(0)}, {columns.size(0)}, Alignment::aligned, false};
+  const Call call{1, 1, 1, size[0], size[1], 0, Alignment::aligned, false, {1.0}, {rows.size(0)}, {columns.size(0)}};
   Tensor out = empty({p, size[0], size[1]}, real), rois = zeros({p, 5}, real);
   const Tensor levels = zeros({p}, ScalarType::Long);
   with_real(real, [&](auto zero) {

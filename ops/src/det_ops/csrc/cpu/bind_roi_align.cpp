@@ -286,17 +286,8 @@ void backward(const Call& call, const Plan<T>& plan, const std::vector<View<cons
 
 Call make_call(const std::vector<int64_t>& shapes, int64_t h, int64_t w, const std::vector<double>& scales,
                int64_t sampling, const std::string& alignment, const std::string& mode) {
-  Call call{static_cast<int64_t>(scales.size()),
-            shapes[0],
-            shapes[1],
-            h,
-            w,
-            sampling,
-            scales,
-            {},
-            {},
-            alignment_of(alignment),
-            mode == "max"};
+  const int64_t levels = static_cast<int64_t>(scales.size());
+  Call call{levels, shapes[0], shapes[1], h, w, sampling, alignment_of(alignment), mode == "max", scales};
   for (size_t i = 0; i < shapes.size(); i += 4) {
     call.heights.push_back(shapes[i + 2]);
     call.widths.push_back(shapes[i + 3]);
@@ -345,7 +336,6 @@ Tensor roi_align(const std::vector<Tensor>& features, const Tensor& rois, const 
     const std::vector<View<const T>> views = views_of<T>(maps);
     const auto run = direct(call, views) ? forward_direct<T> : forward<T>;
     run(call, make_plan<T>(call, r, l), views, last, mutable_data<T>(out));
-    return 0;
   });
   return cast(out, dtype);
 }
@@ -368,7 +358,6 @@ std::vector<Tensor> roi_align_backward(const Tensor& grad, const std::vector<Ten
     std::vector<View<T>> results;
     for (Tensor& x : grads) results.push_back({mutable_data<T>(x), last, x.size(1), x.size(2), x.size(3)});
     backward<T>(call, make_plan<T>(call, r, l), views_of<T>(maps), data<T>(g), results);
-    return 0;
   });
   for (Tensor& x : grads) x = cast(x, dtype);
   return grads;

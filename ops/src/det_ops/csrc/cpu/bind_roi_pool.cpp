@@ -64,7 +64,6 @@ std::tuple<Tensor, Tensor> roi_pool(const Tensor& features, const Tensor& rois, 
   with_real(real, [&](auto zero) {
     using T = decltype(zero);
     pool<T>(maps, r, features.size(1), size[0], size[1], scale, mutable_data<T>(out), mutable_data<int64_t>(positions));
-    return 0;
   });
   return {in_layout_of(cast(out, dtype), features), in_layout_of(positions, features)};
 }
@@ -92,7 +91,6 @@ Tensor roi_pool_backward(const Tensor& grad, const Tensor& positions, const Tens
         }
       }
     });
-    return 0;
   });
   out = cast(out, grad.scalar_type());
   return last ? torch::stable::contiguous(out, MemoryFormat::ChannelsLast) : out;

@@ -8,39 +8,32 @@ namespace det {
 namespace {
 
 template <class T>
-void sample(const T* x, int64_t pixel_stride, const Tap<T>* taps, int64_t count, int64_t channels, T* out,
-            int64_t out_stride) {
+void sample(const T* x, int64_t pixel_stride, const Tap<T>& tap, int64_t channels, T* out) {
   constexpr int64_t W = lanes<T>;
-  for (int64_t i = 0; i < count; ++i, out += out_stride) {
-    const Tap<T>& tap = taps[i];
-    const T *a = x + tap.at[0] * pixel_stride, *b = x + tap.at[1] * pixel_stride;
-    const T *d = x + tap.at[2] * pixel_stride, *e = x + tap.at[3] * pixel_stride;
-    const Vec<T> wa = splat(tap.weight[0]), wb = splat(tap.weight[1]);
-    const Vec<T> wd = splat(tap.weight[2]), we = splat(tap.weight[3]);
-    int64_t c = 0;
-    for (; c + W <= channels; c += W) {
-      const Vec<T> upper_row = fma(wb, load(b + c), wa * load(a + c));
-      store(out + c, fma(we, load(e + c), fma(wd, load(d + c), upper_row)));
-    }
-    for (; c < channels; ++c) {
-      out[c] = tap.weight[0] * a[c] + tap.weight[1] * b[c] + tap.weight[2] * d[c] + tap.weight[3] * e[c];
-    }
+  const T *a = x + tap.at[0] * pixel_stride, *b = x + tap.at[1] * pixel_stride;
+  const T *d = x + tap.at[2] * pixel_stride, *e = x + tap.at[3] * pixel_stride;
+  const Vec<T> wa = splat(tap.weight[0]), wb = splat(tap.weight[1]);
+  const Vec<T> wd = splat(tap.weight[2]), we = splat(tap.weight[3]);
+  int64_t c = 0;
+  for (; c + W <= channels; c += W) {
+    const Vec<T> upper_row = fma(wb, load(b + c), wa * load(a + c));
+    store(out + c, fma(we, load(e + c), fma(wd, load(d + c), upper_row)));
+  }
+  for (; c < channels; ++c) {
+    out[c] = tap.weight[0] * a[c] + tap.weight[1] * b[c] + tap.weight[2] * d[c] + tap.weight[3] * e[c];
   }
 }
 
 template <class T>
-void sample_backward(T* x, int64_t pixel_stride, const Tap<T>* taps, int64_t count, int64_t channels, const T* grad,
-                     int64_t grad_stride) {
+void sample_backward(T* x, int64_t pixel_stride, const Tap<T>& tap, int64_t channels, const T* grad) {
   constexpr int64_t W = lanes<T>;
-  for (int64_t i = 0; i < count; ++i, grad += grad_stride) {
-    for (int k = 0; k < 4; ++k) {
-      const T weight = taps[i].weight[k];
-      if (weight == 0) continue;
-      T* pixel = x + taps[i].at[k] * pixel_stride;
-      int64_t c = 0;
-      for (; c + W <= channels; c += W) store(pixel + c, fma(splat(weight), load(grad + c), load(pixel + c)));
-      for (; c < channels; ++c) pixel[c] += weight * grad[c];
-    }
+  for (int k = 0; k < 4; ++k) {
+    const T weight = tap.weight[k];
+    if (weight == 0) continue;
+    T* pixel = x + tap.at[k] * pixel_stride;
+    int64_t c = 0;
+    for (; c + W <= channels; c += W) store(pixel + c, fma(splat(weight), load(grad + c), load(pixel + c)));
+    for (; c < channels; ++c) pixel[c] += weight * grad[c];
   }
 }
 
@@ -52,24 +45,17 @@ DET_INLINE T sum_lanes(Vec<T> v) {
 }
 
 template <class T>
-void sample_dots(const T* x, int64_t pixel_stride, const Tap<T>* taps, int64_t count, int64_t channels, const T* grad,
-                 int64_t grad_stride, T* dots) {
+void sample_dots(const T* x, int64_t pixel_stride, const Tap<T>& tap, int64_t channels, const T* grad, T* dots) {
   constexpr int64_t W = lanes<T>;
-  for (int64_t i = 0; i < count; ++i, grad += grad_stride, dots += 4) {
-    const T* p[4];
-    for (int k = 0; k < 4; ++k) p[k] = taps[i].at[k] < 0 ? nullptr : x + taps[i].at[k] * pixel_stride;
-    for (int k = 0; k < 4; ++k) {
-      if (p[k] == nullptr) {
-        dots[k] = 0;
-        continue;
-      }
-      Vec<T> sum{};
-      int64_t c = 0;
-      for (; c + W <= channels; c += W) sum = fma(load(p[k] + c), load(grad + c), sum);
-      T total = sum_lanes<T>(sum);
-      for (; c < channels; ++c) total += p[k][c] * grad[c];
-      dots[k] = total;
-    }
+  for (int k = 0; k < 4; ++k) {
+    dots[k] = 0;
+    if (tap.at[k] < 0) continue;
+    const T* pixel = x + tap.at[k] * pixel_stride;
+    Vec<T> sum{};
+    int64_t c = 0;
+    for (; c + W <= channels; c += W) sum = fma(load(pixel + c), load(grad + c), sum);
+    dots[k] = sum_lanes<T>(sum);
+    for (; c < channels; ++c) dots[k] += pixel[c] * grad[c];
   }
 }
 

@@ -65,15 +65,12 @@ struct Kernels {
   void (*pool_maximum)(const T* map, int64_t pixel_stride, int64_t width, int64_t y1, int64_t y2, int64_t x1,
                        int64_t x2, int64_t channels, T* best, T* at);
 
-  // columns[c] = sum of four weighted pixels x[at][c], for c in [0, channels).
-  void (*sample)(const T* x, int64_t pixel_stride, const Tap<T>* taps, int64_t count, int64_t channels, T* out,
-                 int64_t out_stride);
+  // out[c] = sum of four weighted pixels x[at][c], for c in [0, channels).
+  void (*sample)(const T* x, int64_t pixel_stride, const Tap<T>& tap, int64_t channels, T* out);
   // x[at][c] += weight * grad[c], the transpose of `sample`.
-  void (*sample_backward)(T* x, int64_t pixel_stride, const Tap<T>* taps, int64_t count, int64_t channels,
-                          const T* grad, int64_t grad_stride);
-  // dots[i][k] = sum over c of x[at_k][c] * grad[c] for the four corners k of each tap; 0 where a corner is absent.
-  void (*sample_dots)(const T* x, int64_t pixel_stride, const Tap<T>* taps, int64_t count, int64_t channels,
-                      const T* grad, int64_t grad_stride, T* dots);
+  void (*sample_backward)(T* x, int64_t pixel_stride, const Tap<T>& tap, int64_t channels, const T* grad);
+  // dots[k] = sum over c of x[at_k][c] * grad[c] for the four corners k of the tap; 0 where a corner is absent.
+  void (*sample_dots)(const T* x, int64_t pixel_stride, const Tap<T>& tap, int64_t channels, const T* grad, T* dots);
 
   // Sum over n logits, all negatives, of p^gamma * softplus(x); a few thousand at a time, for the sake of rounding.
   double (*focal_sum)(const T* logits, int64_t n, T gamma);

@@ -40,6 +40,10 @@ inline Tensor cast(const Tensor& x, ScalarType dtype) {
 
 inline Tensor cast_contiguous(const Tensor& x, ScalarType dtype) { return torch::stable::contiguous(cast(x, dtype)); }
 
+inline std::optional<Tensor> cast_contiguous(const std::optional<Tensor>& x, ScalarType dtype) {
+  return x.has_value() ? std::optional(cast_contiguous(*x, dtype)) : std::nullopt;
+}
+
 inline Tensor channels_last(const Tensor& x, ScalarType dtype) {
   return torch::stable::contiguous(cast(x, dtype), MemoryFormat::ChannelsLast);
 }
@@ -75,6 +79,10 @@ constexpr ScalarType dtype_of = std::is_same_v<T, double>    ? ScalarType::Doubl
 template <class T>
 const T* data(const Tensor& x) {
   return static_cast<const T*>(x.const_data_ptr());
+}
+template <class T>
+const T* data(const std::optional<Tensor>& x) {
+  return x.has_value() ? data<T>(*x) : nullptr;
 }
 template <class T>
 T* mutable_data(Tensor& x) {

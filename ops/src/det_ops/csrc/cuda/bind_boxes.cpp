@@ -116,8 +116,8 @@ std::tuple<Tensor, Tensor> soft_nms_op(Tensor boxes, Tensor scores, double thres
   const Tensor all = full_boxes(boxes);
   // The kernel writes here, so never the caller's own scores.
   const Tensor left = torch::stable::clone(plain(scores, real(scores)));
-  const Tensor picked = empty({count}, ScalarType::Long, boxes);
-  const Tensor decayed = empty({count}, left.scalar_type(), boxes);
+  Tensor picked = empty({count}, ScalarType::Long, boxes);
+  Tensor decayed = empty({count}, left.scalar_type(), boxes);
   const Tensor number = empty({1}, ScalarType::Long, boxes);
   SoftNmsArguments a{};
   a.boxes = data(all);
@@ -134,10 +134,8 @@ std::tuple<Tensor, Tensor> soft_nms_op(Tensor boxes, Tensor scores, double thres
   // How many there are decides the shape: this waits for the device.
   const Tensor known = torch::stable::to(number, torch::stable::Device(torch::headeronly::DeviceType::CPU));
   const int64_t kept = *data<int64_t>(known);
-  Tensor indices = picked, values = decayed;
-  indices = torch::stable::clone(torch::stable::narrow(indices, 0, 0, kept));
-  values = torch::stable::clone(torch::stable::narrow(values, 0, 0, kept));
-  return {indices, to(values, scores.scalar_type())};
+  decayed = torch::stable::clone(torch::stable::narrow(decayed, 0, 0, kept));
+  return {torch::stable::clone(torch::stable::narrow(picked, 0, 0, kept)), to(decayed, scores.scalar_type())};
 }
 
 Tensor box_overlaps_op(Tensor boxes, Tensor others, std::string mode, bool aligned, int64_t offset) {

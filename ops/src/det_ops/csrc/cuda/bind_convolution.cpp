@@ -10,7 +10,7 @@ void set_pair(int (&to)[2], const std::vector<int64_t>& pair) {
   for (int i = 0; i < 2; ++i) to[i] = static_cast<int>(pair[i]);
 }
 
-ConvShape shape_of(const Tensor& x, const Tensor& weight, int64_t height, int64_t width) {
+ConvShape conv_shape(const Tensor& x, const Tensor& weight, int64_t height, int64_t width) {
   ConvShape s{};
   s.images = x.size(0);
   s.channels = static_cast<int>(x.size(1));
@@ -38,15 +38,9 @@ struct DeformConv {
       : x(channels_last(x_)), offset(plain(offset_, real(x_))), weight(channels_last(to(weight_, x_.scalar_type()))) {
     place.check(offset, "offset");
     place.check(weight, "weight");
-    if (mask_) {
-      place.check(*mask_, "mask");
-      mask = plain(*mask_, real(x));
-    }
-    if (bias_) {
-      place.check(*bias_, "bias");
-      bias = plain(*bias_, real(x));
-    }
-    arguments.shape = shape_of(x, weight, offset.size(2), offset.size(3));
+    mask = plain(place, mask_, "mask", real(x));
+    bias = plain(place, bias_, "bias", real(x));
+    arguments.shape = conv_shape(x, weight, offset.size(2), offset.size(3));
     set_pair(arguments.shape.stride, stride);
     set_pair(arguments.shape.padding, padding);
     set_pair(arguments.shape.dilation, dilation);
@@ -89,11 +83,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv_backward_op(Tensor grad, 
   const ConvShape& s = call.arguments.shape;
   const ScalarType dtype = real(x);
   const Tensor out = channels_last(to(grad, x.scalar_type()));
-  const Tensor x_grad = zero_maps({s.images, s.channels, s.height, s.width}, dtype, x);
-  const Shape offset_shape{offset.size(0), offset.size(1), offset.size(2), offset.size(3)};
-  const Tensor offset_grad = empty(offset_shape, dtype, x);
-  const Shape mask_shape{offset_shape[0], offset_shape[1] / 2, offset_shape[2], offset_shape[3]};
-  const Tensor mask_grad = empty(mask ? mask_shape : Shape{0}, dtype, x);
+  const Tensor x_grad = zero_maps(shape_of(x), dtype, x), offset_grad = empty(shape_of(offset), dtype, x);
+  const Tensor mask_grad = empty(mask ? shape_of(*mask) : Shape{0}, dtype, x);
   const Tensor parts =
       empty({deform_conv_parts(s), s.out_channels, s.kernel_height, s.kernel_width, weight.size(1)}, dtype, x);
   call.arguments.out = data(out);
@@ -114,12 +105,11 @@ Tensor masked_conv_op(Tensor x, Tensor mask, Tensor weight, Optional bias, std::
   const Place place(x);
   place.check(mask, "mask");
   place.check(weight, "weight");
-  if (bias) place.check(*bias, "bias");
   const Tensor maps = channels_last(x), filters = channels_last(to(weight, x.scalar_type()));
   const Tensor wanted = plain(mask, ScalarType::Double);  // holds every other number, and so its sign
-  const Optional added = bias ? Optional(plain(*bias, real(x))) : std::nullopt;
+  const Optional added = plain(place, bias, "bias", real(x));
   MaskedConvArguments a{};
-  a.shape = shape_of(maps, filters, mask.size(1), mask.size(2));
+  a.shape = conv_shape(maps, filters, mask.size(1), mask.size(2));
   set_pair(a.shape.padding, padding);
   const ConvShape& s = a.shape;
   const Tensor places = empty({mask.numel()}, ScalarType::Long, x), number = zeros({1}, ScalarType::Long, x);

@@ -14,10 +14,7 @@ struct DeformPooling {
                 int64_t width, double scale, double gamma)
       : maps(channels_last(features)), regions(plain(rois, real(features))) {
     place.check(regions, "rois");
-    if (offset) {
-      place.check(*offset, "offset");
-      shifts = plain(*offset, real(features));
-    }
+    shifts = plain(place, offset, "offset", real(features));
     arguments.features = data(maps);
     arguments.rois = data(regions);
     arguments.offset = data(shifts);
@@ -62,12 +59,8 @@ struct Gradients {
   Tensor maps, offset;
 
   Gradients(const DeformPooling& call)
-      : maps(zero_maps({call.maps.size(0), call.maps.size(1), call.maps.size(2), call.maps.size(3)}, real(call.maps),
-                       call.maps)),
-        offset(zeros(call.shifts
-                         ? Shape{call.shifts->size(0), call.shifts->size(1), call.shifts->size(2), call.shifts->size(3)}
-                         : Shape{0},
-                     real(call.maps), call.maps)) {}
+      : maps(zero_maps(shape_of(call.maps), real(call.maps), call.maps)),
+        offset(zeros(call.shifts ? shape_of(*call.shifts) : Shape{0}, real(call.maps), call.maps)) {}
 
   void set(DeformRoiPoolArguments& a, const DeformPooling& call, const Tensor& pooled) const {
     a.pooled = data(pooled);

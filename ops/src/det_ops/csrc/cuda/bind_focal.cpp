@@ -14,10 +14,7 @@ struct Focal {
         double alpha)
       : logits(plain(given)), target(plain(classes, ScalarType::Long)) {
     place.check(target, "target");
-    if (factors && factors->numel() > 0) {
-      place.check(*factors, "weight");
-      weight = plain(*factors, real(logits));
-    }
+    if (factors && factors->numel() > 0) weight = plain(place, factors, "weight", real(logits));
     arguments.logits = data(logits);
     arguments.target = data<int64_t>(target);
     arguments.weight = data(weight);

@@ -87,8 +87,18 @@ inline Tensor to(const Tensor& tensor, ScalarType dtype) {
 
 inline Tensor plain(const Tensor& tensor) { return torch::stable::contiguous(tensor); }
 inline Tensor plain(const Tensor& tensor, ScalarType dtype) { return plain(to(tensor, dtype)); }
+// An argument that may be missing, on the device of the first tensor.
+inline Optional plain(const Place& place, const Optional& tensor, const char* name, ScalarType dtype) {
+  if (!tensor) return std::nullopt;
+  place.check(*tensor, name);
+  return plain(*tensor, dtype);
+}
 inline Tensor channels_last(const Tensor& maps) { return torch::stable::contiguous(maps, MemoryFormat::ChannelsLast); }
 
+inline Shape shape_of(const Tensor& tensor) {
+  const auto sizes = tensor.sizes();
+  return Shape(sizes.begin(), sizes.end());
+}
 inline Tensor empty(const Shape& shape, ScalarType dtype, const Tensor& like) {
   return torch::stable::empty(shape, dtype, std::nullopt, like.device());
 }
@@ -121,11 +131,8 @@ inline Tensor formatted(const Tensor& maps, bool last) {
   if (last) return maps;
   if (maps.numel() > 0) return plain(maps);
   // Without numbers any strides count as contiguous, so these would stay as they are.
-  const auto sizes = maps.sizes();
-  return empty(Shape(sizes.begin(), sizes.end()), maps.scalar_type(), maps);
+  return empty(shape_of(maps), maps.scalar_type(), maps);
 }
-
-inline Tensor shaped(const Tensor& tensor, const Shape& shape) { return torch::stable::view(tensor, shape); }
 
 template <class T>
 T* data(const Tensor& tensor) {
