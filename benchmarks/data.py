@@ -29,8 +29,9 @@ from torchvision.transforms import v2
 
 from det_core import load_recipe
 from det_core.data.coco_dataset import CocoDataset
+from det_core.data.epoch_order import TrainSampler
 from det_core.data.images import read_image
-from det_core.data.loader import LoadedImage, TrainSampler, prepare, train_loader
+from det_core.data.loader import LoadedImage, prepare, train_loader
 from det_core.data.transforms import apply_transforms
 from det_core.engine.predict import to_batch, to_targets
 from det_core.recipe import Recipe

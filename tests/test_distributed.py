@@ -16,7 +16,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 WORKER = """
 import sys
 from det_core import load_recipe, train
-from det_core.data.loader import TrainSampler
+from det_core.data.epoch_order import TrainSampler
 from det_core.structures import Key
 
 def batches(self, epoch):  # rank 0 gets the images with objects (even), rank 1 those without

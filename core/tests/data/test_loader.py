@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +19,8 @@ from det_core.compressed_masks import bitmaps_of
 from det_core.contracts import DetectionDataset, Sample
 from det_core.data.coco_dataset import CocoDataset
 from det_core.data.data_config import FlipConfig, ResizeConfig, SampleConfig
-from det_core.data.loader import LoadedImage, TrainSampler, test_loader, train_loader
+from det_core.data.epoch_order import EpochBatches, TrainSampler
+from det_core.data.loader import LoadedImage, test_loader, train_loader
 from det_core.errors import DataError
 from det_core.structures import Key
 
@@ -75,7 +78,7 @@ def test_batches(wide: int, tall: int, per_rank: int, world: int, repeat: int, g
         )
         for r in range(world)
     ]
-    whole = ranks[0].global_batches(epoch)
+    whole = list(ranks[0].global_batches(epoch))
     assert len(whole) == ranks[0].steps_per_epoch
     assert all(len(batch) == per_rank * world for batch in whole)
     parts = [r.batches(epoch) for r in ranks]
@@ -95,12 +98,12 @@ def test_batches(wide: int, tall: int, per_rank: int, world: int, repeat: int, g
 def test_one_rank_with_twice_the_images_sees_what_two_see() -> None:
     one = TrainSampler(sizes=sizes(13, 8), images_per_rank=4, seed=3).batches(2)
     two = [TrainSampler(sizes=sizes(13, 8), images_per_rank=2, seed=3, rank=r, world=2).batches(2) for r in (0, 1)]
-    assert one == [a + b for a, b in zip(*two, strict=True)]
+    assert list(one) == [a + b for a, b in zip(*two, strict=True)]
 
 
 def test_order_changes_with_seed_and_epoch_only() -> None:
     make = [TrainSampler(sizes=sizes(20, 20), images_per_rank=4, seed=s) for s in (0, 0, 1)]
-    assert make[0].batches(0) == make[1].batches(0)
+    assert list(make[0].batches(0)) == list(make[1].batches(0))
     indices = [[k.index for b in s.batches(e) for k in b] for s, e in ((make[0], 0), (make[0], 1), (make[2], 0))]
     assert indices[0] != indices[1]
     assert indices[0] != indices[2]
@@ -264,3 +267,39 @@ def test_the_sample_loads_in_workers() -> None:
         assert image.image.shape == (3, 128, 128)
         assert image.targets.masks is not None
         assert image.targets.masks.shape == (len(image.targets), 128, 128)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_one_stream_of_several_epochs_is_the_epochs_one_after_the_other(make_coco: MakeCoco, workers: int) -> None:
+    """The processes stay the same, and load the next epoch before the one before ends."""
+    root = make_coco()
+    data = CocoDataset(root / "instances_train.json", root / "images")
+    plan = sampler(data, repeat=2)
+    apart = [batch for epoch in (1, 2, 3) for batch in train_loader(data, TRANSFORMS, plan, epoch)]
+    stream = iter(train_loader(data, TRANSFORMS, plan, 1, workers=workers, epochs=3))
+    first = next(stream)
+    before = {child.pid for child in multiprocessing.active_children()}
+    rest = list(itertools.islice(stream, len(apart) - 2))
+    assert {child.pid for child in multiprocessing.active_children()} == before
+    assert len(before) == workers
+    assert all_same([first, *rest, *stream], apart)
+
+
+def test_a_stream_begins_within_its_first_epoch_only(make_coco: MakeCoco) -> None:
+    root = make_coco()
+    data = CocoDataset(root / "instances_train.json", root / "images")
+    plan = sampler(data, repeat=2)
+    loader = train_loader(data, [], plan, 0, start_step=3, epochs=2)
+    keys = [[image.info.key for image in batch] for batch in loader]
+    assert keys == [*plan.batches(0)[3:], *plan.batches(1)]
+    assert len(keys) == len(loader)
+
+
+def test_the_order_of_a_large_epoch_is_held_in_arrays() -> None:
+    count = 1_000_000
+    shapes = np.zeros((count, 2), np.int64)
+    shapes[::3, 0] = 1
+    batches = TrainSampler(sizes=shapes, images_per_rank=16).batches(0)
+    assert isinstance(batches, EpochBatches)
+    assert batches.items.nbytes + batches.shuffled.nbytes < 5 * count
+    assert np.array_equal(np.sort(batches.items.reshape(-1)), np.arange(count))

@@ -16,7 +16,8 @@ from torch import Tensor
 from det_core.contracts import DetectionDataset
 from det_core.data import proposals_file as module
 from det_core.data.data_config import CocoConfig, FlipConfig, ResizeConfig, SampleConfig
-from det_core.data.loader import TrainSampler, train_loader
+from det_core.data.epoch_order import TrainSampler
+from det_core.data.loader import train_loader
 from det_core.data.proposals_file import (
     FORMAT,
     ImageProposals,

@@ -18,8 +18,9 @@ from PIL import Image
 from det_core.data.bad_samples import BadImage, BadSamplesError
 from det_core.data.categories import check_same_categories
 from det_core.data.data_config import VOC_CLASSES, FlipConfig, VocConfig
+from det_core.data.epoch_order import TrainSampler
 from det_core.data.images import image_size, read_image
-from det_core.data.loader import TrainSampler, train_loader
+from det_core.data.loader import train_loader
 from det_core.data.proposals_file import ImageProposals, write_proposals
 from det_core.data.voc_dataset import VocDataset
 from det_core.errors import DataError

@@ -10,7 +10,8 @@ from attrs import evolve
 from torch import Tensor
 
 from det_core.contracts import Sample
-from det_core.data.loader import LoadedImage, TrainSampler, prepare, train_loader
+from det_core.data.epoch_order import TrainSampler
+from det_core.data.loader import LoadedImage, prepare, train_loader
 from det_core.data.transforms import apply_transforms
 from det_core.errors import ConfigError, DataError
 from det_core.load import load_recipe

@@ -1,8 +1,6 @@
-"""Sampling of the images of each step, and loading and transforming them in worker processes.
+"""Loading and transforming images in worker processes.
 
-The images of a step depend only on the seed, the epoch and the step, not on the number of loader processes or the
-distribution of a global batch over ranks. Letters: N images, B images of a global batch (all ranks), h w the size of an
-image after its transforms, p proposals.
+Letters: h w the size of an image after its transforms, p proposals.
 """
 
 from __future__ import annotations
@@ -11,26 +9,22 @@ import multiprocessing
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import attrs
 import torch
-from attrs import field, frozen, validators
+from attrs import frozen
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from det_core.contracts import BadSample, DetectionDataset, Sample, Transform
 from det_core.data.bad_samples import REMEDY, BadImage, skipped_log
+from det_core.data.epoch_order import TrainSampler
 from det_core.data.loader_watch import PATIENCE, watched
 from det_core.data.transforms import apply_transforms
 from det_core.errors import DataError
 from det_core.specs import TIMEOUT
 from det_core.structures import ImageInfo, Key, Targets
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 @frozen(eq=False, kw_only=True)
@@ -55,82 +49,41 @@ class Failure:
     skipped: tuple[BadSample, ...]
 
 
-@frozen(eq=False, kw_only=True)
-class TrainSampler:
-    """Selects the images of each step of an epoch; a pure function of seed and epoch.
+class Batches(Protocol):
+    """The images of each batch; they are made one after the other, as loader processes need them."""
 
-    An epoch contains the data `repeat` times, in one random order. With `group_by_aspect` a global batch has only wide
-    images (w > h) or only others. The remainders of both groups are mixed in the last batches, and the last batch is
-    filled from the start of the epoch's order. Then the batches are shuffled. Each rank takes a contiguous part of
-    every global batch, so that one rank with twice the images trains on the same as two ranks.
-    """
-
-    sizes: NDArray[np.int64] = field(repr=False)
-    images_per_rank: int = field(validator=validators.ge(1))
-    seed: int = 0
-    rank: int = 0
-    world: int = field(default=1, validator=validators.ge(1))
-    repeat: int = field(default=1, validator=validators.ge(1))
-    group_by_aspect: bool = True
-
-    def __attrs_post_init__(self) -> None:
-        if not 0 <= self.rank < self.world:
-            raise ValueError(f"rank {self.rank} of {self.world} processes")
-        if len(self.sizes) == 0:
-            raise DataError("the data set has no images to train on")
-
-    @property
-    def global_batch(self) -> int:
-        """B: images per step on all ranks."""
-        return self.images_per_rank * self.world
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps per epoch, equal on all ranks."""
-        return -(-len(self.sizes) * self.repeat // self.global_batch)
-
-    def batches(self, epoch: int) -> list[list[Key]]:
-        """The images of each step of an epoch on this rank."""
-        start = self.rank * self.images_per_rank
-        return [batch[start : start + self.images_per_rank] for batch in self.global_batches(epoch)]
-
-    def global_batches(self, epoch: int) -> list[list[Key]]:
-        """The images of each step of an epoch on all ranks."""
-        generator = Key(seed=self.seed, epoch=epoch).generator("order")
-        count = len(self.sizes)
-        order: list[int] = torch.randperm(count * self.repeat, generator=generator).tolist()
-        batches = self._cut(order)
-        shuffled = torch.randperm(len(batches), generator=generator).tolist()
-        return [[Key(self.seed, epoch, *divmod(item, count)) for item in batches[b]] for b in shuffled]
-
-    def _cut(self, order: list[int]) -> list[list[int]]:
-        """Split an order of items (repeat * N + index) into full batches, by group."""
-        size, full, rest = self.global_batch, [], []
-        for group in self._groups(order):
-            whole = len(group) - len(group) % size
-            full += [group[i : i + size] for i in range(0, whole, size)]
-            rest += group[whole:]
-        full += [rest[i : i + size] for i in range(0, len(rest), size)]
-        fill = iter(_fillers(order, full[-1], size))
-        full[-1] = [*full[-1], *(next(fill) for _ in range(size - len(full[-1])))]
-        return full
-
-    def _groups(self, order: list[int]) -> list[list[int]]:
-        if not self.group_by_aspect:
-            return [order]
-        wide = self._wide
-        return [[i for i in order if wide[i % len(wide)] == side] for side in (True, False)]
-
-    @cached_property
-    def _wide(self) -> list[bool]:
-        wide: list[bool] = (self.sizes[:, 1] > self.sizes[:, 0]).tolist()
-        return wide
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[list[Key]]: ...
 
 
-def _fillers(order: list[int], batch: list[int], size: int) -> list[int]:
-    """Items to fill a batch with: from the start of the order, first those that are not in the batch, then all."""
-    taken = set(batch)
-    return [item for item in order if item not in taken] + order * (size // len(order) + 1)
+@frozen
+class _Epochs:
+    """The batches of `count` epochs, without the first `start` of the first one."""
+
+    sampler: TrainSampler
+    first: int
+    start: int
+    count: int
+
+    def __len__(self) -> int:
+        return self.count * self.sampler.steps_per_epoch - self.start
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for epoch in range(self.first, self.first + self.count):
+            yield from self.sampler.batches(epoch)[self.start if epoch == self.first else 0 :]
+
+
+@frozen
+class _Single:
+    """Batches of one image each."""
+
+    indices: range
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return ([Key(index=index)] for index in self.indices)
 
 
 class Loader:
@@ -143,7 +96,7 @@ class Loader:
         self,
         dataset: DetectionDataset,
         transforms: Sequence[Transform],
-        batches: Sequence[Sequence[Key]],
+        batches: Batches,
         workers: int,
         substitute: bool,
         timeout: float,
@@ -206,15 +159,17 @@ def train_loader(
     start_step: int = 0,
     workers: int = 0,
     timeout: float = TIMEOUT,
+    epochs: int = 1,
 ) -> Loader:
-    """The steps of an epoch on this rank, from `start_step` on; earlier steps are not loaded.
+    """The steps of some epochs on this rank, from `start_step` of `epoch` on; earlier steps are not loaded.
 
-    timeout: seconds without a batch of the loader processes after which DataError is raised.
+    The loader processes live as long as the iteration, so that the first batches of an epoch are ready when the one
+    before ends. timeout: seconds without a batch of the loader processes after which DataError is raised.
 
     A bad image raises DataError with its file. If the data set skips bad samples, the next image of the data set
     replaces it.
     """
-    return Loader(dataset, transforms, sampler.batches(epoch)[start_step:], workers, True, timeout)
+    return Loader(dataset, transforms, _Epochs(sampler, epoch, start_step, epochs), workers, True, timeout)
 
 
 def test_loader(
@@ -229,7 +184,7 @@ def test_loader(
 
     timeout: seconds without an image of the loader processes after which DataError is raised.
     """
-    batches = [[Key(index=index)] for index in range(rank, len(dataset), world)]
+    batches = _Single(range(rank, len(dataset), world))
     return TestLoader(Loader(dataset, transforms, batches, workers, False, timeout))
 
 
@@ -270,13 +225,13 @@ class _Source(Dataset[Any]):
         return Failure(tuple(skipped))
 
 
-def _data_loader(source: _Source, batches: Sequence[Sequence[Key]], workers: int, timeout: float) -> DataLoader[Any]:
+def _data_loader(source: _Source, batches: Batches, workers: int, timeout: float) -> DataLoader[Any]:
     fork = workers > 0 and sys.platform == "linux"  # forked workers share the annotations without copies
     # The default is the global generator, whose state a resumed run restores.
     generator = torch.Generator().manual_seed(0)
     return DataLoader(
         source,
-        batch_sampler=[list(keys) for keys in batches],
+        batch_sampler=batches,
         collate_fn=_identity,
         num_workers=workers,
         timeout=min(PATIENCE, timeout) if workers else 0,

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from itertools import islice
 from types import FrameType
 
@@ -36,10 +36,11 @@ class TrainingLoop:
         self.recipe, self.world, self.trained = setup.recipe, setup.world, setup.trained
         self.step = setup.step
         self.stop_asked = False
+        self.batches = self._load()
 
     def run(self) -> tuple[dict[str, float], str]:
         """The metrics of the last evaluation (fractions of 1), and why the run ended: `finished` or `stopped`."""
-        with self._stop_on_signals(), worker_errors():
+        with self._stop_on_signals(), worker_errors(), closing(self.batches):
             return self._epochs(self.report.history.last_metrics(self.step))
 
     @contextmanager
@@ -89,18 +90,13 @@ class TrainingLoop:
 
     def _epoch(self) -> None:
         """The rest of the current epoch, then a checkpoint; ends early if asked to stop."""
-        setup, schedule = self.setup, self.recipe.schedule
+        setup = self.setup
         epoch, done = divmod(self.step, setup.steps_per_epoch)
-        transforms = [t.build() for t in self.recipe.data.train_transforms]
-        start = done * schedule.accumulate
-        workers, timeout = self.recipe.data.workers, self.world.timeout
-        loader = train_loader(setup.train_data, transforms, setup.sampler, epoch, start, workers, timeout)
         self.report.start_epoch(epoch, done)
-        batches = iter(loader)
         known = len(setup.train_data.skipped)
         while self.step < min((epoch + 1) * setup.steps_per_epoch, setup.last_step):
             started = time.perf_counter()
-            micro = list(islice(batches, schedule.accumulate))
+            micro = list(islice(self.batches, self._micro_batches()))
             loaded = time.perf_counter()
             losses = self._train_step(micro)
             self.step += 1
@@ -117,6 +113,22 @@ class TrainingLoop:
         ]
         self.report.show_skipped(skipped)
         self._save()
+
+    def _micro_batches(self) -> int:
+        """The micro-batches of the next step: the last step of an epoch may have fewer."""
+        accumulate, done = self.recipe.schedule.accumulate, self.step % self.setup.steps_per_epoch
+        return min(accumulate, self.setup.sampler.steps_per_epoch - done * accumulate)
+
+    def _load(self) -> Generator[list[LoadedImage], None, None]:
+        """The batches of all steps that are left, loaded ahead by processes that live as long as the run."""
+        setup, recipe = self.setup, self.recipe
+        epoch, done = divmod(self.step, setup.steps_per_epoch)
+        transforms = [t.build() for t in recipe.data.train_transforms]
+        start, workers = done * recipe.schedule.accumulate, recipe.data.workers
+        left = recipe.schedule.epochs - epoch
+        yield from train_loader(
+            setup.train_data, transforms, setup.sampler, epoch, start, workers, self.world.timeout, epochs=left
+        )
 
     def _save(self) -> None:
         setup = self.setup

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from det_core.contracts import DetectionDataset
 from det_core.data.bad_samples import check_objects
 from det_core.data.categories import check_same_categories
-from det_core.data.loader import TrainSampler
+from det_core.data.epoch_order import TrainSampler
 from det_core.engine import training_state
 from det_core.engine.agreement import check_agreement
 from det_core.engine.checkpoint import initialise, last_checkpoint
