@@ -8,16 +8,18 @@ import pytest
 import torch
 from attrs import evolve
 from torch import Tensor
+from torchvision.transforms import v2
 
 from det_core.contracts import Sample
 from det_core.data.epoch_order import TrainSampler
 from det_core.data.loader import LoadedImage, prepare, train_loader
-from det_core.data.transforms import apply_transforms
+from det_core.data.transforms import V2, apply_transforms
 from det_core.errors import ConfigError, DataError
 from det_core.load import load_recipe
 from det_core.slots import TransformConfig
 from det_core.structures import UNLABELLED, Key
 from det_core.testing import contract_checks
+from det_plugin_ssd.augment import IoUCrop
 from det_plugin_ssd.augment_config import IoUCropConfig, PhotometricDistortConfig, ZoomOutConfig
 
 BOXES = ((10.0, 8.0, 30.0, 20.0), (40.0, 30.0, 56.0, 44.0), (2.0, 36.0, 8.0, 46.0))
@@ -296,3 +298,36 @@ def test_settings_out_of_range_are_refused(
 def test_a_mistake_is_placed() -> None:
     with pytest.raises(ConfigError, match=r"data\.train_transforms\[0\].*1 or more, which keeps the image whole"):
         load_recipe("ssd/vgg16-demo", ["data.train_transforms=[{type: iou_crop, overlaps: [0.9]}]"])
+
+
+def test_crops_are_those_of_torchvision_draw_by_draw():
+    """Also the state of the generator afterwards, on which the next transforms depend."""
+    config = IoUCropConfig(tries=50)
+    theirs = v2.RandomIoUCrop(
+        min_scale=config.sides[0],
+        max_scale=config.sides[1],
+        min_aspect_ratio=config.aspects[0],
+        max_aspect_ratio=config.aspects[1],
+        sampler_options=list(config.overlaps),
+        trials=config.tries,
+    )
+    rng = torch.Generator().manual_seed(0)
+    for seed in range(60):
+        height, width = (int(torch.randint(9, 300, (), generator=rng)) for _ in range(2))
+        count = int(torch.randint(1, 9, (), generator=rng))
+        low = torch.rand(count, 2, generator=rng) * torch.tensor([width, height])
+        boxes = torch.cat([low, low + torch.rand(count, 2, generator=rng) * (torch.tensor([width, height]) - low)], 1)
+        given = Sample(
+            image=torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=rng),
+            boxes=boxes,
+            labels=torch.arange(count),
+            ignored=torch.zeros(count, dtype=torch.bool),
+            masks=torch.randint(0, 2, (count, height, width), dtype=torch.uint8, generator=rng),
+        )
+        torch.manual_seed(seed)
+        expected, state = V2(theirs)(given), torch.get_rng_state()
+        torch.manual_seed(seed)
+        found = IoUCrop(config)(given)
+        assert torch.equal(torch.get_rng_state(), state)
+        for name in ("image", "boxes", "labels", "masks"):
+            assert torch.equal(getattr(found, name), getattr(expected, name)), name
