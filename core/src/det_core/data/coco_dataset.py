@@ -19,7 +19,8 @@ from torch import Tensor
 from det_core.compressed_masks import CompressedMasks
 from det_core.contracts import DetectionDataset, Sample
 from det_core.data.bad_samples import check_on_bad_sample, no_image_left, raise_or_log
-from det_core.data.coco_json import CocoRecords, Record, area_of, dropping_rule, read_coco
+from det_core.data.coco_columns import RULES, Record
+from det_core.data.coco_json import CocoRecords, read_coco
 from det_core.data.file_names import Names
 from det_core.data.images import read_image_of
 from det_core.data.instance_masks import SegmentationBuilder, Segmentations, has_pixels, segmentation_problem
@@ -107,7 +108,7 @@ class CocoDataset(DetectionDataset):
         self.sizes = np.array([(r["height"], r["width"]) for r in kept], np.int64)
         self.image_ids = np.array([r["id"] for r in kept], np.int64)
         self._names = Names.of([r["file_name"] for r in kept])
-        self.table, self.dropped = _table(records, self.image_ids, masks)
+        self.table, self.dropped = _table(records, self.image_ids)
         self.trained = int((self.table.trained & ~self.table.crowd).sum())
         self.filtered = len(records.images) - len(kept)
         self.proposals = None if proposals is None else DatasetProposals.open(proposals, self, max_proposals)
@@ -178,7 +179,7 @@ class CocoDataset(DetectionDataset):
 
 def _kept_images(records: CocoRecords, filter_empty: bool, min_size: int) -> list[Record]:
     """The image records that the settings do not exclude, in the file's order."""
-    annotated = {a["image_id"] for a in records.annotations} if filter_empty else set()
+    annotated = set(np.unique(records.columns.images).tolist()) if filter_empty else set()
     return [
         r
         for r in records.images
@@ -186,52 +187,45 @@ def _kept_images(records: CocoRecords, filter_empty: bool, min_size: int) -> lis
     ]
 
 
-def _table(records: CocoRecords, image_ids: NDArray[np.int64], masks: bool) -> tuple[Annotations, dict[str, int]]:
+def _table(records: CocoRecords, image_ids: NDArray[np.int64]) -> tuple[Annotations, dict[str, int]]:
     """The annotations of these images in flat arrays, and the numbers of those that do not train, by what they are."""
-    position = {int(number): i for i, number in enumerate(image_ids)}
-    label = {number: i for i, number in enumerate(records.classes.ids)}
-    rows = sorted(
-        (a for a in records.annotations if a["image_id"] in position), key=lambda a: position[a["image_id"]]
-    )  # the sort is stable, so an image's annotations keep the file's order
-    counts = (
-        np.bincount([position[a["image_id"]] for a in rows], minlength=len(position)) if rows else [0] * len(position)
-    )
-    sizes = {r["id"]: (r["height"], r["width"]) for r in records.images}
-    rules = [dropping_rule(a) or (_mask_rule(a, *sizes[a["image_id"]]) if masks else "") for a in rows]
-    crowd = np.array([a.get("iscrowd", 0) == 1 for a in rows], np.bool_)
-    unused = Counter("crowd regions" if c else rule for c, rule in zip(crowd, rules, strict=True) if c or rule)
+    order = np.argsort(image_ids)
+    place = np.minimum(np.searchsorted(image_ids[order], records.columns.images), len(order) - 1)
+    position = order[place]
+    (rows,) = np.nonzero(image_ids[position] == records.columns.images)
+    rows = rows[np.argsort(position[rows], kind="stable")]  # so that an image's annotations keep the file's order
+    columns, rules = records.columns.take(rows), records.columns.rules[rows]
+    segmentations = None
+    if records.segmentations is not None:
+        segmentations = _segmentations(records, rows, rules)
+    unused = Counter(RULES[rule] for rule in rules[(rules > 0) & ~columns.crowd].tolist())
+    if columns.crowd.any():
+        unused["crowd regions"] = int(columns.crowd.sum())
     table = Annotations(
-        offsets=np.cumsum([0, *counts], dtype=np.int64),
-        ids=np.array([a["id"] for a in rows], np.int64),
-        boxes=np.array([a["bbox"] for a in rows], np.float64).reshape(-1, 4),
-        labels=np.array([label[a["category_id"]] for a in rows], np.int64),
-        areas=np.array([area_of(a) for a in rows], np.float64),
-        crowd=crowd,
-        trained=np.array([not rule for rule in rules], np.bool_),
-        segmentations=_segmentations(sizes, rows) if masks else None,
+        offsets=np.concatenate([[0], np.bincount(position[rows], minlength=len(image_ids)).cumsum()]).astype(np.int64),
+        ids=columns.ids,
+        boxes=columns.boxes,
+        labels=np.searchsorted(np.array(records.classes.ids, np.int64), columns.categories),
+        areas=columns.areas,
+        crowd=columns.crowd,
+        trained=rules == 0,
+        segmentations=segmentations,
     )
     return table, dict(unused)
 
 
-def _mask_rule(row: Record, height: int, width: int) -> str:
-    """The rule by which an annotation's mask excludes it from training, or ""."""
-    return "" if has_pixels(row["segmentation"], height, width) else "with a mask without pixels"
-
-
-def _segmentations(sizes: dict[int, tuple[int, int]], rows: list[Record]) -> Segmentations:
-    builder = SegmentationBuilder()
-    for row in rows:
-        height, width = sizes[row["image_id"]]
-        builder.add(_usable_segmentation(row, height, width), height, width)
+def _segmentations(records: CocoRecords, rows: NDArray[np.int64], rules: NDArray[np.uint8]) -> Segmentations:
+    """The masks of these annotations; sets the rule of those that have no pixels."""
+    assert records.segmentations is not None
+    sizes, builder = records.sizes(), SegmentationBuilder()
+    for index, (row, image) in enumerate(zip(rows.tolist(), records.columns.images[rows].tolist(), strict=True)):
+        size, value = sizes[image], records.segmentations[row]
+        if rules[index] and segmentation_problem(value, *size):
+            value = {"size": list(size), "counts": [size[0] * size[1]]}  # it does not train, so none was required
+        elif not rules[index] and not has_pixels(value, *size):
+            rules[index] = RULES.index("with a mask without pixels")
+        builder.add(value, *size)
     return builder.build()
-
-
-def _usable_segmentation(row: Record, height: int, width: int) -> Any:
-    """The row's segmentation; an empty mask if it has none and is excluded from training."""
-    value = row.get("segmentation")
-    if dropping_rule(row) and segmentation_problem(value, height, width):
-        return {"size": [height, width], "counts": [height * width]}
-    return value
 
 
 def _corners(boxes: NDArray[np.float64], height: int, width: int) -> Tensor:

@@ -6,15 +6,19 @@ annotation becomes a BadSample: the record is skipped, and the caller decides wh
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
+import numpy as np
+from attrs import define, field, frozen
 
 from det_core.contracts import BadSample
 from det_core.data.bounds import MAX_SIDE, TOLERANCE, is_finite, is_id, is_side
+from det_core.data.coco_columns import AnnotationColumns, Record, columns_of, suspects
 from det_core.data.file_names import OUTSIDE, Folder, is_outside, name_problem
 from det_core.data.instance_masks import segmentation_problem
 from det_core.data.semantic_maps import map_name
@@ -24,17 +28,23 @@ from det_core.structures import Classes
 
 SECTIONS = ("images", "annotations", "categories")
 
-Record = dict[str, Any]
-
 
 @frozen(eq=False, kw_only=True)
 class CocoRecords:
-    """The usable records of an annotation file; `bad` lists the others."""
+    """The usable records of an annotation file; `bad` lists the others.
+
+    columns: the annotations as arrays. segmentations: what they have as such, or None if masks were not asked for.
+    """
 
     classes: Classes
-    images: list[Record] = field(factory=list)
-    annotations: list[Record] = field(factory=list)
-    bad: list[BadSample] = field(factory=list)
+    images: list[Record]
+    columns: AnnotationColumns
+    segmentations: list[Any] | None
+    bad: list[BadSample]
+
+    def sizes(self) -> dict[int, tuple[int, int]]:
+        """(height, width) of the images by id."""
+        return {record["id"]: (record["height"], record["width"]) for record in self.images}
 
 
 def read_coco(
@@ -45,11 +55,34 @@ def read_coco(
     masks: annotations must have a valid segmentation. maps: the folder that must have a semantic map of every image.
     allow_outside: file names may leave the image folder.
     """
-    sections = _sections(path, _read_json(path))
-    records = CocoRecords(classes=_classes(path, sections["categories"]))
-    refused = _take_images(path, image_folder, maps, sections["images"], records, allow_outside)
-    _take_annotations(path, sections["annotations"], records, refused, masks)
-    return records
+    with _without_collecting():
+        sections = _sections(path, _read_json(path))
+        classes = _classes(path, sections["categories"])
+        images = _Images(path, image_folder, maps, allow_outside)
+        images.take(sections["images"])
+        annotations = _Annotations(path, images, classes, masks)
+        good = annotations.take(sections["annotations"])
+    columns = columns_of(good) if annotations.columns is None else annotations.columns
+    assert columns is not None  # every record was checked
+    return CocoRecords(
+        classes=classes,
+        images=images.good,
+        columns=columns,
+        segmentations=[record.get("segmentation") for record in good] if masks else None,
+        bad=images.bad + annotations.bad,
+    )
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Inside, the garbage collector does not look at the millions of new objects again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _read_json(path: Path) -> object:
@@ -111,38 +144,57 @@ def _classes(path: Path, categories: list[Any]) -> Classes:
     return Classes(names=tuple(names[i] for i in ids), ids=ids)
 
 
-def _take_images(
-    path: Path, folder: Path, maps: Path | None, images: list[Any], records: CocoRecords, allow_outside: bool
-) -> set[int]:
-    """Add the usable image records to `records`; returns the ids of the others."""
-    seen: set[int] = set()
-    refused: set[int] = set()
-    exists = Folder(folder)
-    map_exists = None if maps is None else Folder(maps)
-    for index, record in enumerate(images):
-        problem = _image_problem(record)
-        if not problem and not allow_outside and is_outside(folder, record["file_name"]):
-            problem = f"`file_name` {show(record['file_name'])} {OUTSIDE}"
-        number = record["id"] if isinstance(record, dict) and is_id(record.get("id")) else None
-        if problem:
-            records.bad.append(BadSample(f"images[{index}]{_of_id(number)}: {problem}", str(path), number))
-        elif number in seen:
-            records.bad.append(BadSample(f"images[{index}]: image id {number} is given twice", str(path), number))
-            continue
-        elif record["file_name"] not in exists:
-            file = str(folder / record["file_name"])
-            records.bad.append(BadSample(f"image id {number}: the image file does not exist", file, number))
-            problem = "missing"
-        elif map_exists is not None and map_name(record["file_name"]) not in map_exists:
-            file = str(map_exists.root / map_name(record["file_name"]))
-            what = f"the semantic map does not exist; expected a PNG named like the image ({record['file_name']})"
-            records.bad.append(BadSample(f"image id {number}: {what}", file, number))
-            problem = "missing"
-        else:
-            records.images.append(record)
-        if number is not None:
-            (refused if problem else seen).add(number)
-    return refused - seen
+@frozen(eq=False)
+class _Images:
+    """The image records of a file: `good` ones, `bad` samples, and the ids of `refused` images."""
+
+    path: Path
+    folder: Path
+    maps: Path | None
+    allow_outside: bool
+    good: list[Record] = field(factory=list)
+    bad: list[BadSample] = field(factory=list)
+    refused: set[int] = field(factory=set)
+
+    def take(self, records: list[Any]) -> None:
+        """Add records."""
+        seen: set[int] = set()
+        files = Folder(self.folder)
+        maps = None if self.maps is None else Folder(self.maps)
+        for index, record in enumerate(records):
+            problem = _image_problem(record)
+            number = record["id"] if isinstance(record, dict) and is_id(record.get("id")) else None
+            if not problem and number in seen:
+                self._note(f"images[{index}]: image id {number} is given twice", str(self.path), number)
+                continue
+            if problem or (problem := self._name_problem(record["file_name"])):
+                self._note(f"images[{index}]{_of_id(number)}: {problem}", str(self.path), number)
+            elif not self._has_files(record, files, maps):
+                problem = "missing"
+            else:
+                self.good.append(record)
+            if number is not None:
+                (self.refused if problem else seen).add(number)
+        self.refused.difference_update(seen)
+
+    def _note(self, what: str, file: str, number: int | None) -> None:
+        self.bad.append(BadSample(what, file, number))
+
+    def _name_problem(self, name: str) -> str:
+        outside = not self.allow_outside and is_outside(self.folder, name)
+        return f"`file_name` {show(name)} {OUTSIDE}" if outside else ""
+
+    def _has_files(self, record: Record, files: Folder, maps: Folder | None) -> bool:
+        """Whether the image and its semantic map exist; notes what is missing."""
+        name, number = record["file_name"], record["id"]
+        if name not in files:
+            self._note(f"image id {number}: the image file does not exist", str(self.folder / name), number)
+            return False
+        if maps is not None and map_name(name) not in maps:
+            what = f"the semantic map does not exist; expected a PNG named like the image ({name})"
+            self._note(f"image id {number}: {what}", str(maps.root / map_name(name)), number)
+            return False
+        return True
 
 
 def _image_problem(record: Any) -> str:
@@ -161,27 +213,63 @@ def _image_problem(record: Any) -> str:
     return ""
 
 
-def _take_annotations(path: Path, annotations: list[Any], records: CocoRecords, refused: set[int], masks: bool) -> None:
-    """Add the usable annotations to `records`; those of refused images are skipped."""
-    check = _AnnotationCheck(records, masks)
-    for index, record in enumerate(annotations):
-        if isinstance(record, dict) and is_id(record.get("image_id")) and record["image_id"] in refused:
-            continue
+@define(eq=False)
+class _Annotations:
+    """The annotations of a file: `bad` samples, and the good ones as `columns` where arrays hold all of them."""
+
+    path: Path
+    images: _Images
+    classes: Classes
+    masks: bool
+    bad: list[BadSample] = field(factory=list)
+    columns: AnnotationColumns | None = field(init=False, default=None)
+
+    def take(self, records: list[Any]) -> list[Record]:
+        """The usable records; those of refused images are left out without a word."""
+        check = _AnnotationCheck(self.images.good, self.classes, self.masks)
+        columns = columns_of(records)
+        good = np.ones(len(records), np.bool_)
+        for index in self._to_check(records, columns, check):
+            good[index] = self._is_good(index, records[index], check)
+        if columns is not None:
+            self.columns = columns if good.all() else columns.take(good)
+        return records if good.all() else [records[i] for i in np.flatnonzero(good)]
+
+    def _to_check(
+        self, records: list[Any], columns: AnnotationColumns | None, check: _AnnotationCheck
+    ) -> Iterable[int]:
+        """Positions of the records that need a closer look: all, unless arrays tell which."""
+        if columns is None:
+            return range(len(records))
+        sizes = {record["id"]: (record["height"], record["width"]) for record in self.images.good}
+        strange = suspects(columns, sizes, self.classes.ids)
+        if self.masks:
+            for index in np.flatnonzero(~strange & (columns.rules == 0)):
+                record = records[index]
+                strange[index] = bool(segmentation_problem(record.get("segmentation"), *sizes[record["image_id"]]))
+        positions: list[int] = np.flatnonzero(strange).tolist()
+        twice = {records[index]["id"] for index in positions}
+        first = np.flatnonzero(~strange & np.isin(columns.ids, np.fromiter(twice, np.int64, len(twice))))
+        check.seen.update(columns.ids[first].tolist())
+        return positions
+
+    def _is_good(self, index: int, record: Any, check: _AnnotationCheck) -> bool:
+        if isinstance(record, dict) and is_id(record.get("image_id")) and record["image_id"] in self.images.refused:
+            return False
         problem = check(record)
         if problem:
             number = record["id"] if isinstance(record, dict) and is_id(record.get("id")) else None
-            records.bad.append(BadSample(f"annotations[{index}]{_of_id(number)}: {problem}", str(path), number))
-        else:
-            records.annotations.append(record)
+            self.bad.append(BadSample(f"annotations[{index}]{_of_id(number)}: {problem}", str(self.path), number))
+        return not problem
 
 
 class _AnnotationCheck:
     """Returns the problem of an annotation, or "". Remembers ids to find annotations that are given twice."""
 
-    def __init__(self, records: CocoRecords, masks: bool) -> None:
-        self._images = {record["id"]: record for record in records.images}
-        self._categories = frozenset(records.classes.ids)
-        self._seen: set[int] = set()
+    def __init__(self, images: list[Record], classes: Classes, masks: bool) -> None:
+        self._images = {record["id"]: record for record in images}
+        self._categories = frozenset(classes.ids)
+        self.seen: set[int] = set()
         self._masks = masks
 
     def __call__(self, record: Any) -> str:
@@ -191,9 +279,9 @@ class _AnnotationCheck:
     def _reference_problem(self, record: Record) -> str:
         if not is_id(record["id"]):
             return f"`id` is {show(record['id'])}, expected a whole number of at most 64 bits"
-        if record["id"] in self._seen:
+        if record["id"] in self.seen:
             return f"annotation id {record['id']} is given twice"
-        self._seen.add(record["id"])
+        self.seen.add(record["id"])
         if not is_id(record["image_id"]) or record["image_id"] not in self._images:
             return f"unknown image id {show(record['image_id'])}"
         if not is_id(record["category_id"]) or record["category_id"] not in self._categories:
@@ -207,7 +295,7 @@ class _AnnotationCheck:
     def _content_problem(self, record: Record) -> str:
         image = self._images[record["image_id"]]
         problem = _box_problem(record, image) or _area_problem(record)
-        if not problem and self._masks and not dropping_rule(record):
+        if not problem and self._masks and not is_excluded(record):
             problem = segmentation_problem(record.get("segmentation"), image["height"], image["width"])
         return self._where(record) + problem if problem else ""
 
@@ -245,20 +333,11 @@ def _flat_polygon(record: Record) -> bool:
     )
 
 
-def dropping_rule(record: Record) -> str:
-    """The rule by which the reference excludes this valid annotation from training, or ""."""
+def is_excluded(record: Record) -> bool:
+    """Whether the reference excludes this valid annotation from training; see `RULES`."""
     _, _, w, h = record["bbox"]
-    if record.get("ignore", False):
-        return "marked as ignored"
-    if area_of(record) <= 0:
-        return "without area"
-    return "with a side below 1 pixel" if w < 1 or h < 1 else ""
-
-
-def area_of(record: Record) -> float:
-    """The area of a record, or of its box if the record has none."""
     area = record.get("area")
-    return float(record["bbox"][2] * record["bbox"][3] if area is None else area)
+    return bool(record.get("ignore")) or (w * h if area is None else area) <= 0 or w < 1 or h < 1
 
 
 def _missing(record: Any, keys: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ runs, starting with zeros; "compressed" is COCO's text form.
 
 from __future__ import annotations
 
+import math
 from array import array
 from typing import TYPE_CHECKING, Any
 
@@ -135,13 +136,21 @@ def _polygon_problem(rings: list[Any], height: int, width: int) -> str:
             return f"segmentation holds {type(ring).__name__}, expected polygons [x, y, x, y, ...]"
         if len(ring) % 2:
             return f"segmentation has a polygon of {len(ring)} numbers, expected pairs x, y"
-        if not all(is_finite(x) for x in ring):
+        if not _all_finite(ring):
             return "segmentation has a polygon with a value that is not a finite number"
         if ring and not _within(ring, height, width):
             return f"segmentation has a polygon that reaches outside its image of {width}x{height} pixels"
     if not any(len(ring) >= MIN_RING for ring in rings):
         return "segmentation has no polygon of three points or more"
     return ""
+
+
+def _all_finite(ring: list[Any]) -> bool:
+    """Whether all values are finite numbers; the sum of finite ones is, unless they are huge."""
+    try:
+        return set(map(type, ring)) <= {int, float} and (math.isfinite(sum(ring)) or all(map(is_finite, ring)))
+    except OverflowError:  # an int of hundreds of digits
+        return all(map(is_finite, ring))
 
 
 def _within(ring: list[float], height: int, width: int) -> bool:
