@@ -105,6 +105,66 @@ def test_by_hand(native_library, call, rule):
     assert found[0].int().tolist() == expected
 
 
+def by_centre(box, size):
+    """(h, w) bool: the pixels whose centre lies inside the box, its edge included."""
+    x1, y1, x2, y2 = box
+    x, y = torch.arange(size[1]) + 0.5, torch.arange(size[0]) + 0.5
+    return ((y >= y1) & (y <= y2))[:, None] & ((x >= x1) & (x <= x2))
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (2.0, 3.0, 9.0, 7.0),
+        (2.4, 3.6, 9.6, 7.4),
+        (-3.0, -2.0, 5.0, 4.0),
+        (10.0, 5.0, 25.0, 14.0),
+        (-5.0, -4.0, 30.0, 20.0),
+        (3.2, 4.2, 3.9, 4.9),  # inside one pixel
+    ],
+)
+def test_a_full_mask_fills_the_pixels_whose_centre_is_in_the_box(box):
+    size = (10, 17)
+    found = det_ops.paste_masks(torch.ones(1, 28, 28), torch.tensor([box]), size)
+    assert found.shape == (1, *size)
+    assert found.dtype == torch.bool
+    assert torch.equal(found[0], by_centre(box, size))
+
+
+def test_a_mask_of_the_boxs_size_comes_back_as_it_is():
+    generator = torch.Generator().manual_seed(3)
+    mask = torch.rand(8, 8, generator=generator)
+    found = det_ops.paste_masks(mask[None], torch.tensor([[5.0, 2.0, 13.0, 10.0]]), (12, 20))[0]
+    assert torch.equal(found[2:10, 5:13], mask >= 0.5)
+    assert found.sum() == (mask >= 0.5).sum()
+
+
+def test_rows_of_a_mask_go_down_and_columns_go_right():
+    mask = torch.zeros(1, 2, 2)
+    mask[0, 0, 1] = 1.0  # top right
+    found = det_ops.paste_masks(mask, torch.tensor([[0.0, 0.0, 8.0, 4.0]]), (4, 8))[0].nonzero()
+    assert (found[:, 0] < 2).all()
+    assert (found[:, 1] >= 4).all()
+    assert len(found) > 0
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.75])
+def test_a_pixel_at_the_threshold_belongs_to_the_object(threshold):
+    box = torch.tensor([[1.0, 1.0, 3.0, 3.0]])
+    at = torch.full((1, 2, 2), threshold)
+    assert det_ops.paste_masks(at, box, (4, 4), threshold).sum() == 4
+    assert det_ops.paste_masks(at - 1e-3, box, (4, 4), threshold).sum() == 0
+
+
+@pytest.mark.parametrize(
+    "box",
+    [(3.0, 3.0, 3.0, 6.0), (3.0, 3.0, 6.0, 3.0), (6.0, 6.0, 3.0, 3.0), (40.0, 3.0, 50.0, 6.0), (3.0, -9.0, 6.0, -4.0)],
+)
+def test_a_box_without_area_or_outside_the_image_has_no_pixels(box):
+    found = det_ops.paste_masks(torch.ones(2, 28, 28), torch.tensor([box, (0.0, 0.0, 2.0, 2.0)]), (10, 17))
+    assert found.flatten(1).sum(1).tolist() == [0, 4]
+
+
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("side", [1, 2, 7, 28])
