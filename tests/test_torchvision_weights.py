@@ -28,7 +28,6 @@ from det_core.engine.predict import predict, to_batch
 from det_core.errors import WeightsError
 from det_core.load import load_recipe
 from det_core.model.detector import Detector
-from det_core.model.region_masks import paste_resized_masks
 from det_core.recipe import Recipe
 from det_core.structures import Detections, Key
 from det_core.weights.fill_detector import class_count, import_weights
@@ -203,9 +202,9 @@ def test_the_same_pasted_masks():
     boxes = torch.tensor(corners)
     masks = torch.rand(len(boxes), 28, 28, generator=torch.Generator().manual_seed(0))
     wanted = paste_masks_in_image(masks[:, None], boxes, (37, 49))[:, 0] > 0.5
-    assert torch.equal(paste_resized_masks(masks, boxes, (37, 49)), wanted)
-    assert not paste_resized_masks(masks[:1], torch.tensor([[-40.0, -40.0, -30.0, -30.0]]), (37, 49)).any()
-    assert paste_resized_masks(masks[:0], boxes[:0], (37, 49)).shape == (0, 37, 49)
+    assert torch.equal(det_ops.paste_masks(masks, boxes, (37, 49), 0.5, "resized"), wanted)
+    outside = torch.tensor([[-40.0, -40.0, -30.0, -30.0]])
+    assert not det_ops.paste_masks(masks[:1], outside, (37, 49), 0.5, "resized").any()
 
 
 def older(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -109,6 +109,13 @@ def codes() -> tuple[Tensor, Tensor, int, int, Tensor, Tensor]:
     return text, bounds, 4, 3, torch.arange(16) // 4, torch.arange(11, -1, -1) // 4
 
 
+def pasted(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    """Masks (5, 7, 7), their boxes, one without area and some partly outside 30 x 40 pixels, and which are mirrored."""
+    regions = boxes(5, side=40.0)
+    regions[3, 2] = regions[3, 0]
+    return maps(5, 7, 7, dtype=dtype).sigmoid(), regions.to(dtype), torch.arange(5) % 2 == 1
+
+
 def rois(count: int, images: int = 2, width: float = 30.0, height: float = 22.0, seed: int = 3) -> Tensor:
     """(count, 5) float64, some partly outside; no edge near a whole number, where samples have kinks."""
     rng = generator(seed)
@@ -177,6 +184,8 @@ def arguments(name: str, dtype: torch.dtype = torch.float32, layout: torch.memor
         "masked_conv2d": lambda: (x, maps(2, 11, 15).relu(), maps(3, 4, 3, 3, dtype=dtype), None, [1, 1]),
         "sigmoid_focal_loss": lambda: (logits, target, factor, 2.0, 0.25, False),
         "mask_targets": lambda: (*codes(), torch.tensor([0, 2, 2, 1]), boxes(4, side=20.0, dtype=dtype), [4, 3]),
+        "paste_masks": lambda: (*pasted(dtype), 30, 40, 0.5, "sampled"),
+        "paste_mask_codes": lambda: (*pasted(dtype), 30, 40, 0.5, "resized"),
         "resize_bilinear": lambda: (pixels(2, 11, 15, 3), 22, 7, True, False, True),
         "sigmoid_focal_loss_backward": lambda: (maps(9, 5), logits, target, factor, 1.5, 0.25),
     }[name]()

@@ -18,6 +18,7 @@ from op_samples import (
     maps,
     native,
     offsets,
+    pasted,
     pixels,
     rois,
     scores,
@@ -45,6 +46,8 @@ masked_conv2d(Tensor x, Tensor mask, Tensor weight, Tensor? bias, int[] padding)
 max_iou_assign(Tensor boxes, Tensor objects, float positive, float negative, float min_positive, bool low_quality, bool all_ties) -> (Tensor, Tensor)
 nms(Tensor boxes, Tensor scores, float threshold, int offset) -> Tensor
 nms_padded(Tensor boxes, Tensor scores, Tensor groups, float threshold, int max_out) -> (Tensor, Tensor)
+paste_mask_codes(Tensor masks, Tensor boxes, Tensor? mirrored, int height, int width, float threshold, str rule) -> (Tensor, Tensor)
+paste_masks(Tensor masks, Tensor boxes, Tensor? mirrored, int height, int width, float threshold, str rule) -> Tensor
 resize_bilinear(Tensor image, int height, int width, bool flip_x, bool flip_y, bool fixed_point) -> Tensor
 roi_align(Tensor[] features, Tensor rois, Tensor levels, int[] size, float[] scales, int sampling, str alignment, str mode) -> Tensor
 roi_align_backward(Tensor grad, Tensor[] features, Tensor rois, Tensor levels, int[] shapes, float[] scales, int sampling, str alignment, str mode, bool channels_last) -> Tensor[]
@@ -142,6 +145,7 @@ def functions():
     text, bounds, _, _, rows, columns = codes()
     crowd, ranks, groups = boxes(50), scores(50), torch.arange(50) % 3
     shift = offsets(2, 18, 11, 15).float()
+    masks, edges, flips = pasted()
     return {
         "nms": (lambda b, s: det_ops.nms(b, s, 0.4), crowd, ranks),
         "batched_nms": (lambda b, s, g: det_ops.batched_nms(b, s, g, 0.4), crowd, ranks, groups),
@@ -160,6 +164,13 @@ def functions():
             boxes(4, side=20.0),
         ),
         "masked_conv2d": (lambda m, f, w: det_ops.masked_conv2d(f, m, w, padding=1), x[:, 0], x, weight),
+        "paste_masks": (
+            lambda f, m, b: det_ops.paste_masks(m, b, (30, 40), mirrored=f),
+            flips,
+            masks,
+            edges,
+        ),
+        "paste_mask_codes": (lambda m, b: det_ops.paste_mask_codes(m, b, (30, 40)), masks, edges),
         "resize_bilinear": (lambda image: det_ops.resize_bilinear(image, (9, 14), flip_x=True), pixels(3, 20, 30)),
         "sigmoid_focal_loss": (lambda t, f: det_ops.sigmoid_focal_loss(f, t), torch.arange(9) % 6, maps(9, 5)),
     }

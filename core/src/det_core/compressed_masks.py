@@ -1,6 +1,7 @@
-"""Instance masks that stay compressed from the file to the loss.
+"""Instance masks that are no bitmaps: those of objects from the file to the loss, those of detections until their use.
 
-Letters: n masks, c bytes of code, H W size of the masks as they are stored, h w size of the image.
+Letters: n masks, c bytes of code, H W size of the masks as they are stored, h w size of the image, S side of a mask
+head's mask.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from attrs import frozen
 from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.nn import functional as F
+
+import det_ops
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,13 +99,83 @@ class CompressedMasks:
         """(n, h, w) uint8 of 0 and 1, on the device of the codes."""
         if len(self) == 0:
             return torch.zeros(self.shape, dtype=torch.uint8, device=self.device)
-        text, bounds = self.codes.cpu().numpy().tobytes(), self.offsets.tolist()
         codes: list[dict[str, Any]] = [
-            {"size": list(self.stored_size), "counts": text[start:end]} for start, end in itertools.pairwise(bounds)
+            {"size": list(self.stored_size), "counts": text} for text in _texts(self.codes, self.offsets)
         ]
         stored = coco_mask.decode(codes).transpose(2, 0, 1)
         shown = stored[:, self.rows.cpu().numpy()][:, :, self.columns.cpu().numpy()]
         return torch.from_numpy(np.ascontiguousarray(shown)).to(self.device)
+
+
+@frozen(eq=False, kw_only=True)
+class RegionMasks:
+    """n masks (h, w) as a mask head predicts them, each for its region: pasted into the image only where that is asked.
+
+    probabilities: (n, S, S). boxes: (n, 4) xyxy in pixels of the image. size: (h, w). rule and threshold: as in
+    `det_ops.paste_masks`. flipped: (n,) bool, probabilities and boxes that are of the mirrored image, or None.
+    """
+
+    probabilities: Tensor
+    boxes: Tensor
+    size: tuple[int, int]
+    rule: det_ops.PasteRule = "sampled"
+    threshold: float = 0.5
+    flipped: Tensor | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[RegionMasks]) -> RegionMasks:
+        """All masks of at least one part; the parts are of one image and have the same rule and threshold."""
+        first = parts[0]
+        alike = {(part.size, part.rule, part.threshold) for part in parts}
+        assert len(alike) == 1, f"masks of different images or rules: {alike}"
+        flipped = None
+        if any(part.flipped is not None for part in parts):
+            flipped = torch.cat([part._flags() for part in parts])
+        probabilities = torch.cat([part.probabilities for part in parts])
+        return attrs.evolve(
+            first, probabilities=probabilities, boxes=torch.cat([part.boxes for part in parts]), flipped=flipped
+        )
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+    def __getitem__(self, chosen: Tensor | slice) -> RegionMasks:
+        """The masks chosen by (n,) bool, int64 indices or a slice, in their order."""
+        flipped = None if self.flipped is None else self.flipped[chosen]
+        return attrs.evolve(self, probabilities=self.probabilities[chosen], boxes=self.boxes[chosen], flipped=flipped)
+
+    def to(self, device: torch.device | str) -> RegionMasks:
+        """The masks on another device."""
+        flipped = None if self.flipped is None else self.flipped.to(device)
+        return attrs.evolve(
+            self, probabilities=self.probabilities.to(device), boxes=self.boxes.to(device), flipped=flipped
+        )
+
+    def mirrored(self) -> RegionMasks:
+        """Mirrored left and right."""
+        return attrs.evolve(self, flipped=~self._flags())
+
+    def bitmaps(self) -> Tensor:
+        """(n, h, w) bool, pasted."""
+        return det_ops.paste_masks(*self._arguments(), mirrored=self.flipped)
+
+    def codes(self) -> list[bytes]:
+        """COCO's compressed run-length codes of the bitmaps, which are not made for it."""
+        here = self.to("cpu")
+        return _texts(*det_ops.paste_mask_codes(*here._arguments(), mirrored=here.flipped))
+
+    def _arguments(self) -> tuple[Tensor, Tensor, tuple[int, int], float, det_ops.PasteRule]:
+        return self.probabilities, self.boxes, self.size, self.threshold, self.rule
+
+    def _flags(self) -> Tensor:
+        """(n,) bool: `flipped`, if it is not None."""
+        return torch.zeros_like(self.boxes[:, 0], dtype=torch.bool) if self.flipped is None else self.flipped
+
+
+def _texts(codes: Tensor, offsets: Tensor) -> list[bytes]:
+    """The codes (c,) of masks one by one, of which mask i is codes[offsets[i]:offsets[i + 1]]."""
+    text = codes.cpu().numpy().tobytes()
+    return [text[start:end] for start, end in itertools.pairwise(offsets.tolist())]
 
 
 def _nearest(indices: Tensor, count: int) -> Tensor:

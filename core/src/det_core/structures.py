@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import attrs
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from det_core.compressed_masks import CompressedMasks
+    from det_core.compressed_masks import CompressedMasks, RegionMasks
 
 UNLABELLED = 255  # the id of ignored pixels in semantic maps
 
@@ -152,24 +153,39 @@ class Detections:
     """The detections of one image, best first, in pixels of the original image.
 
     boxes (n, 4) float xyxy; scores (n,) float; labels (n,) int64 in 0..K-1 (all 0 for proposals);
-    masks (n, height, width) bool of the original image, or None.
+    masks (n, height, width) bool of the original image, or None. A detector may give masks as `RegionMasks`, which are
+    pasted into the image when `masks` is first used, and which `region_masks` returns.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
-    masks: Tensor | None = None
+    _masks: Tensor | RegionMasks | None = None
+
+    @cached_property
+    def masks(self) -> Tensor | None:
+        """(n, height, width) bool, or None."""
+        from det_core.compressed_masks import RegionMasks
+
+        return self._masks.bitmaps() if isinstance(self._masks, RegionMasks) else self._masks
+
+    @property
+    def region_masks(self) -> RegionMasks | None:
+        """The masks as the detector gave them, of kilobytes; None if it gave bitmaps, or none."""
+        from det_core.compressed_masks import RegionMasks
+
+        return self._masks if isinstance(self._masks, RegionMasks) else None
 
     def __len__(self) -> int:
         return int(self.boxes.shape[0])
 
     def __getitem__(self, index: Tensor | slice) -> Detections:
-        masks = None if self.masks is None else self.masks[index]
+        masks = None if self._masks is None else self._masks[index]
         return Detections(boxes=self.boxes[index], scores=self.scores[index], labels=self.labels[index], masks=masks)
 
     def to(self, device: torch.device | str) -> Detections:
         """The detections on another device."""
-        masks = None if self.masks is None else self.masks.to(device)
+        masks = None if self._masks is None else self._masks.to(device)
         return Detections(
             boxes=self.boxes.to(device), scores=self.scores.to(device), labels=self.labels.to(device), masks=masks
         )

@@ -17,6 +17,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torchvision.ops import box_iou
 
+from det_core.compressed_masks import bitmaps_of
 from det_core.contracts import DetectionDataset, Sample
 from det_core.data.data_config import SampleConfig
 from det_core.errors import DataError, DetError
@@ -305,7 +306,7 @@ def noisy(data: DetectionDataset, seed: int) -> dict[int, Detections]:
         boxes = sample.boxes[order] + torch.randn(len(order), 4, generator=random) * 1.5
         boxes[:, 2:] = torch.maximum(boxes[:, 2:], boxes[:, :2] + 1)
         wrong = boxes[:3] + 40
-        masks = torch.roll(sample.masks[order], 1, 2).bool()
+        masks = torch.roll(bitmaps_of(sample.masks)[order], 1, 2).bool()
         detections[sample.image_id] = Detections(
             boxes=torch.cat([boxes, wrong]),
             scores=torch.rand(len(boxes) + len(wrong), generator=random),

@@ -14,6 +14,7 @@ from det_ops.mask_targets import mask_targets
 from det_ops.masked_conv2d import masked_conv2d
 from det_ops.max_iou_assign import max_iou_assign
 from det_ops.nms import batched_nms, nms, nms_padded
+from det_ops.paste_masks import PasteRule, paste_mask_codes, paste_masks
 from det_ops.resize_bilinear import resize_bilinear
 from det_ops.roi_align import multi_level_roi_align, roi_align, roi_levels
 from det_ops.roi_pool import roi_pool
@@ -22,6 +23,7 @@ from det_ops.soft_nms import soft_nms
 
 __all__ = [
     "OpStatus",
+    "PasteRule",
     "batched_nms",
     "box_overlaps",
     "deform_conv2d",
@@ -33,6 +35,8 @@ __all__ = [
     "multi_level_roi_align",
     "nms",
     "nms_padded",
+    "paste_mask_codes",
+    "paste_masks",
     "resize_bilinear",
     "roi_align",
     "roi_levels",

@@ -13,8 +13,8 @@ from attrs import evolve
 from torch import Tensor
 from torch.nn import functional as F
 
+import det_ops
 from det_core.boxes.box_config import RandomSamplerConfig
-from det_core.model.region_masks import paste_masks
 from det_core.structures import Batch, Targets
 from det_core.testing.box_formulas import box_stds, decode, encode, pairwise_iou
 
@@ -139,4 +139,4 @@ def test_detections(setting):
             regions = head.trunk(head.roi_pool([f[image : image + 1] for f in features], rois_of([final])))
             own = torch.arange(len(rows)), ours.labels
             mean = sum(m(regions)[own].sigmoid() for m in head.mask_heads) / 3
-            assert torch.equal(ours.masks, paste_masks(mean, original, info.original_size))
+            assert torch.equal(ours.masks, det_ops.paste_masks(mean, original, info.original_size))

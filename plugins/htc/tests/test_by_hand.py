@@ -15,8 +15,8 @@ from attrs import evolve, frozen
 from torch import Tensor
 from torch.nn import functional as F
 
+import det_ops
 from det_core.boxes.box_config import RandomSamplerConfig
-from det_core.model.region_masks import paste_masks
 from det_core.structures import Batch, Targets
 from det_core.testing.box_formulas import box_stds, decode, encode, pairwise_iou
 from det_plugin_htc.roi_head import HTCHead
@@ -256,5 +256,5 @@ def test_detections(setting: Setting) -> None:
             shown = (0, 1, 2) if head.config.masks_of == "all" else (2,)
             mean = sum(mask_logits(head, regions, n)[own].sigmoid() for n in shown) / len(shown)
             assert ours.masks is not None
-            assert torch.equal(ours.masks, paste_masks(mean, original, info.original_size))
+            assert torch.equal(ours.masks, det_ops.paste_masks(mean, original, info.original_size))
             assert 0 < ours.masks.sum() < ours.masks.numel()

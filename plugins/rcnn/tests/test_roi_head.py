@@ -10,10 +10,12 @@ import pytest
 import torch
 from attrs import evolve
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from det_core.boxes.box_config import MaxIoUAssignerConfig, RandomSamplerConfig
 from det_core.contracts import BoxHead, BoxOutputs, MaskHead, Trunk
 from det_core.errors import ConfigError, WeightsError
+from det_core.evaluation.coco_metric import mask_codes
 from det_core.model.layer_config import GroupNormConfig, RoIAlignConfig
 from det_core.model.loss_config import GIoUConfig
 from det_core.slots import TrunkConfig
@@ -145,6 +147,32 @@ def test_detections_keep_to_their_number_and_to_the_original_image(tiny):
             rows, columns = mask.nonzero(as_tuple=True)
             assert ((rows + 0.5 >= y1) & (rows + 0.5 <= y2)).all()
             assert ((columns + 0.5 >= x1) & (columns + 0.5 <= x2)).all()
+
+
+class Calls(TorchDispatchMode):
+    """Counts the operators of torch that are called in this context."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_many_detections_take_no_more_calls_than_few(tiny):
+    """From the image to the codes of an evaluation."""
+    counted = []
+    for limit in (2, 90):
+        config = evolve(tiny.mask, max_detections=limit, score_threshold=0.0, nms_threshold=1.0)
+        detector = tiny.build(tiny.config("mask", roi_head=config)).eval()
+        with torch.no_grad(), Calls() as calls:
+            found = [d.to("cpu") for d in detector.predict(tiny.batch())]
+            codes = [mask_codes(f) for f in found]
+        assert [len(f) for f in found] == [len(c) for c in codes] == [limit] * len(found)
+        counted.append(calls.count)
+    assert counted[0] == counted[1]
 
 
 def test_a_score_threshold_of_1_leaves_nothing(tiny):

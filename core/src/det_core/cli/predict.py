@@ -140,9 +140,10 @@ def _read(files: Sequence[Path]) -> tuple[dict[Path, Tensor], list[dict[str, Any
 
 def _plain(found: Detections, classes: Classes) -> list[dict[str, Any]]:
     """Detections as plain data for JSON."""
-    from det_core.evaluation.coco_metric import encode_masks
+    from det_core.evaluation.coco_metric import mask_codes
 
-    masks = [None] * len(found) if found.masks is None else encode_masks(found.masks)
+    codes = mask_codes(found)
+    masks = [None] * len(found) if codes is None else codes
     rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), masks)
     return [
         {"box": box, "score": score, "label": label, "class": classes.names[label]}

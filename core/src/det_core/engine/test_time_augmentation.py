@@ -9,9 +9,11 @@ from collections.abc import Sequence
 
 import torch
 from attrs import evolve, field, frozen, validators
+from torch import Tensor
 
 import det_ops
 from det_core import settings
+from det_core.compressed_masks import RegionMasks
 from det_core.data.data_config import FlipConfig, ResizeConfig
 from det_core.errors import DetError
 from det_core.slots import TransformConfig
@@ -57,17 +59,27 @@ def unflip(found: Detections, width: int) -> Detections:
     """Convert detections of the mirrored image, `width` pixels wide, to the image."""
     boxes = found.boxes[:, [2, 1, 0, 3]]
     boxes = torch.stack([width - boxes[:, 0], boxes[:, 1], width - boxes[:, 2], boxes[:, 3]], 1)
+    if found.region_masks is not None:
+        return evolve(found, boxes=boxes, masks=found.region_masks.mirrored())
     return evolve(found, boxes=boxes, masks=None if found.masks is None else found.masks.flip(-1))
 
 
 def merge(views: Sequence[Detections], augmentation: Augmentation) -> Detections:
     """Merge the detections of an image's views with NMS per class."""
-    masks = [v.masks for v in views]
     together = Detections(
         boxes=torch.cat([v.boxes for v in views]),
         scores=torch.cat([v.scores for v in views]),
         labels=torch.cat([v.labels for v in views]),
-        masks=None if any(m is None for m in masks) else torch.cat([m for m in masks if m is not None]),
+        masks=_joined_masks(views),
     )
     kept = det_ops.batched_nms(together.boxes, together.scores, together.labels, augmentation.nms_threshold)
     return together[kept[: augmentation.max_detections]]
+
+
+def _joined_masks(views: Sequence[Detections]) -> Tensor | RegionMasks | None:
+    """The masks of all views, None unless each has some; bitmaps if a view has them."""
+    regions = [v.region_masks for v in views if v.region_masks is not None]
+    if len(regions) == len(views):
+        return RegionMasks.joined(regions)
+    bitmaps = [v.masks for v in views if v.masks is not None]
+    return torch.cat(bitmaps) if len(bitmaps) == len(views) else None

@@ -67,16 +67,17 @@ class CocoEvaluator(Evaluator):
             for box, score, label in zip(extents, scores, labels, strict=True)
         ]
         if "mask" in self.config.kinds:
-            self._add_masks(records, detections.masks)
+            self._add_masks(records, detections)
         return records
 
-    def _add_masks(self, records: list[dict[str, Any]], masks: Tensor | None) -> None:
-        if masks is None:
+    def _add_masks(self, records: list[dict[str, Any]], detections: Detections) -> None:
+        codes = mask_codes(detections)
+        if codes is None:
             raise DetError(
                 "the evaluator needs masks, but the detector gives none; use `kinds: [box]`, or a detector with a mask "
                 "head"
             )
-        for record, code in zip(records, encode_masks(masks), strict=True):
+        for record, code in zip(records, codes, strict=True):
             record["segmentation"] = code
 
     def compute(self, results: list[dict[str, Any]]) -> EvaluationResult:
@@ -119,6 +120,14 @@ def choose_backend(name: str) -> str:
             "backend: faster-coco-eval is not installed; `pip install faster-coco-eval`, or use `backend: auto`"
         )
     return ("faster-coco-eval" if installed else "pycocotools") if name == "auto" else name
+
+
+def mask_codes(detections: Detections) -> list[dict[str, Any]] | None:
+    """The masks of detections as `encode_masks` returns them, or None. Those of regions never become bitmaps."""
+    regions = detections.region_masks
+    if regions is None:
+        return None if detections.masks is None else encode_masks(detections.masks)
+    return [{"size": list(regions.size), "counts": code.decode("ascii")} for code in regions.codes()]
 
 
 def encode_masks(masks: Tensor) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from det_ops.reference import pooling
 from det_ops.reference.precision import full
@@ -38,6 +39,22 @@ def run_lengths(code: Tensor) -> Tensor:
     runs[1::2] = runs[1::2].cumsum(0)
     runs[2::2] = runs[2::2].cumsum(0)
     return runs
+
+
+def encode(bitmap: Tensor) -> Tensor:
+    """The code (c,) uint8 of a bitmap (h, w) bool; the opposite of `run_lengths`."""
+    pixels = F.pad(bitmap.T.flatten().to(torch.int8), (1, 0))  # background first, even where there is none
+    changes = (pixels.diff() != 0).nonzero().flatten()
+    ends = torch.cat([changes.new_zeros(1), changes, changes.new_tensor([pixels.numel() - 1])])
+    runs = ends.diff()
+    stored = runs.clone()
+    stored[3:] -= runs[1:-2]
+    # The characters that a run may need, low bits first; the last is the first after which only its sign is left.
+    bits = 5 * torch.arange(MAX_SYMBOLS, device=bitmap.device)
+    symbols, rest = (stored[:, None] >> bits) & 31, stored[:, None] >> (bits + 5)
+    last = torch.where(symbols & 16 != 0, rest == -1, rest == 0)
+    used = torch.arange(MAX_SYMBOLS, device=bitmap.device) <= last.int().argmax(1, keepdim=True)
+    return (torch.where(last, symbols, symbols | 32) + 48)[used].to(torch.uint8)
 
 
 def decode(codes: Tensor, offsets: Tensor, height: int, width: int, rows: Tensor, columns: Tensor) -> Tensor:

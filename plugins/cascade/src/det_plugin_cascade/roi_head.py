@@ -16,7 +16,7 @@ from det_core.structures import Batch, Detections, LossTerm, Targets
 from det_plugin_cascade.chain import Chain, mean_probabilities
 from det_plugin_cascade.config import CascadeHeadConfig
 from det_plugin_rcnn.detections import found_labels, to_detections
-from det_plugin_rcnn.mask_branch import mask_term, paste
+from det_plugin_rcnn.mask_branch import mask_term, region_masks
 from det_plugin_rcnn.pooling import mask_regions, pool_regions, positive_regions
 
 
@@ -77,7 +77,7 @@ class CascadeHead(RoIHead):
         boxes = [f.boxes for f in found]
         regions = mask_regions(features, boxes, self.roi_pool, self.trunk, self.mask_roi_pool)
         probabilities = mean_probabilities([head(regions) for head in self.mask_heads], found_labels(found))
-        return to_detections(found, paste(probabilities, found, batch.infos, self.config))
+        return to_detections(found, region_masks(probabilities, found, batch.infos, self.config))
 
 
 def build_cascade_head(config: CascadeHeadConfig, features: FeatureSpec, num_classes: int) -> CascadeHead:

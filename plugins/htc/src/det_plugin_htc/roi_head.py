@@ -25,7 +25,7 @@ from det_plugin_cascade.chain import Chain, mean_probabilities
 from det_plugin_htc.config import HTCHeadConfig
 from det_plugin_htc.semantic import SemanticBranch, SemanticOutputs
 from det_plugin_rcnn.detections import found_labels, to_detections
-from det_plugin_rcnn.mask_branch import mask_term, paste
+from det_plugin_rcnn.mask_branch import mask_term, region_masks
 
 
 class HTCHead(RoIHead):
@@ -126,7 +126,7 @@ class HTCHead(RoIHead):
         count = len(self.mask_heads)
         logits = self.mask_logits(regions, range(0 if self.config.masks_of == "all" else count - 1, count))
         probabilities = mean_probabilities(logits, found_labels(found))
-        return to_detections(found, paste(probabilities, found, batch.infos, self.config))
+        return to_detections(found, region_masks(probabilities, found, batch.infos, self.config))
 
 
 def build_htc_head(config: HTCHeadConfig, features: FeatureSpec, num_classes: int) -> HTCHead:

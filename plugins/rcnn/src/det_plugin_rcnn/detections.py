@@ -12,6 +12,7 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor
 
+from det_core.compressed_masks import RegionMasks
 from det_core.model.postprocess import Chosen, class_wise_nms, to_original
 from det_core.structures import Detections, ImageInfo
 from det_plugin_rcnn.config import RegionHeadConfig
@@ -52,9 +53,9 @@ def found_labels(found: Sequence[Found]) -> Tensor:
     return torch.cat([f.chosen.labels for f in found])
 
 
-def to_detections(found: Sequence[Found], masks: Sequence[Tensor] | None = None) -> list[Detections]:
-    """Detections in original pixels, with each image's masks (n, height, width) bool if given."""
-    given: Sequence[Tensor | None] = [None] * len(found) if masks is None else masks
+def to_detections(found: Sequence[Found], masks: Sequence[RegionMasks] | None = None) -> list[Detections]:
+    """Detections in original pixels, with each image's masks if given."""
+    given: Sequence[RegionMasks | None] = [None] * len(found) if masks is None else masks
     return [
         Detections(boxes=f.chosen.boxes, scores=f.chosen.scores, labels=f.chosen.labels, masks=m)
         for f, m in zip(found, given, strict=True)

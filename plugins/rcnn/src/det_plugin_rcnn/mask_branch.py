@@ -1,4 +1,4 @@
-"""The mask loss, and pasting masks into the image (He et al., Mask R-CNN, 2017, section 3).
+"""The mask loss, and the masks of detections (He et al., Mask R-CNN, 2017, section 3).
 
 Letters: R regions, p positives, n detections of one image, K foreground classes, S side of a mask.
 Boxes are xyxy in pixels of the padded network input.
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from det_core.compressed_masks import CompressedMasks
+from det_core.compressed_masks import CompressedMasks, RegionMasks
 from det_core.contracts import Loss
-from det_core.model.region_masks import PASTE, mask_targets
+from det_core.model.region_masks import mask_targets
 from det_core.model.sample_regions import SampledRegions
 from det_core.structures import ImageInfo, LossTerm, Targets
 from det_plugin_rcnn.config import RegionHeadConfig
@@ -44,13 +44,20 @@ def of_class(masks: Tensor, labels: Tensor) -> Tensor:
     return masks[torch.arange(len(labels), device=masks.device), labels]
 
 
-def paste(
+def region_masks(
     probabilities: Tensor, found: Sequence[Found], infos: Sequence[ImageInfo], config: RegionHeadConfig
-) -> list[Tensor]:
-    """Per image (n, height, width) bool masks in the original image, from (R, S, S) of all detections in order."""
-    into_image = PASTE[config.mask_paste]
-    rows = zip(probabilities.split([len(f) for f in found]), found, infos, strict=True)
-    return [into_image(p, f.chosen.boxes, info.original_size, config.mask_threshold) for p, f, info in rows]
+) -> list[RegionMasks]:
+    """Per image the masks of its n detections, from (R, S, S) of all detections in order."""
+    return [
+        RegionMasks(
+            probabilities=p,
+            boxes=f.chosen.boxes.clone(),  # whoever changes the detections' boxes in place leaves the masks alone
+            size=info.original_size,
+            rule=config.mask_paste,
+            threshold=config.mask_threshold,
+        )
+        for p, f, info in zip(probabilities.split([len(f) for f in found]), found, infos, strict=True)
+    ]
 
 
 def _masks_of(target: Targets) -> Tensor | CompressedMasks:

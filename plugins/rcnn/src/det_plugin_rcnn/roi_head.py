@@ -16,7 +16,7 @@ from det_core.structures import Batch, Detections, Targets, full_precision
 from det_plugin_rcnn.box_stage import BoxStage
 from det_plugin_rcnn.config import RCNNHeadConfig
 from det_plugin_rcnn.detections import choose_detections, found_labels, to_detections
-from det_plugin_rcnn.mask_branch import mask_term, of_class, paste
+from det_plugin_rcnn.mask_branch import mask_term, of_class, region_masks
 from det_plugin_rcnn.pooling import mask_regions, pool_regions, positive_regions
 
 
@@ -65,7 +65,7 @@ class RCNNHead(RoIHead):
         kept = [f.boxes for f in found]
         logits = self.mask_head(mask_regions(features, kept, self.roi_pool, self.trunk, self.mask_roi_pool))
         probabilities = full_precision(of_class(logits, found_labels(found))).sigmoid()
-        return to_detections(found, paste(probabilities, found, batch.infos, self.config))
+        return to_detections(found, region_masks(probabilities, found, batch.infos, self.config))
 
 
 def build_rcnn_head(config: RCNNHeadConfig, features: FeatureSpec, num_classes: int) -> RCNNHead:

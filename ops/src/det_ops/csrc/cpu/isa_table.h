@@ -4,6 +4,7 @@
 #include "isa_boxes.h"
 #include "isa_deform.h"
 #include "isa_focal.h"
+#include "isa_paste.h"
 #include "isa_pooling.h"
 #include "isa_resize.h"
 
@@ -30,6 +31,7 @@ const Kernels<T>& DET_TABLE() {
       resize_rows,
       resize_row_float,
       resize_rows_float,
+      paste_pixels<T>,
   };
   return table;
 }

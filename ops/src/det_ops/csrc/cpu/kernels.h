@@ -34,6 +34,15 @@ struct Tap {
   T weight[4];    // bilinear weight times mask
 };
 
+// What the pixels of a line, a row or column of the image, read of a mask that is pasted: each two values along the
+// line, at two places across it. values[0] are low and low, [1] high along the line, [2] high across it, [3] both.
+template <class T>
+struct PasteLine {
+  const T* values[4];
+  const T *low, *high;  // weights along the line
+  T across_low, across_high;
+};
+
 template <class T>
 struct Kernels {
   // Greedy suppression of N boxes in their order: keep[i] is set to 1 or 0. `kept` is scratch of 5 * (N + 64) values.
@@ -88,6 +97,10 @@ struct Kernels {
   void (*resize_row_float)(const uint8_t* row, const int32_t* at, const float* weights, int64_t w, int64_t channels,
                            float* out);
   void (*resize_rows_float)(const float* above, const float* below, float lower_weight, int64_t n, float* out);
+
+  // Whether the interpolated values of n pixels are at least the threshold; without `sampled`, above it. A line goes
+  // along a row, or `down` a column; the values are the same bit by bit.
+  void (*paste_pixels)(const PasteLine<T>& line, bool sampled, bool down, T threshold, int64_t n, uint8_t* out);
 };
 
 template <class T>

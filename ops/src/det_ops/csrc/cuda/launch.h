@@ -201,4 +201,18 @@ struct MaskedConvArguments {
 
 const char* masked_conv(Dtype dtype, const MaskedConvArguments& arguments, void* stream);
 
+// Masks -----------------------------------------------------------------------------------------------------------
+
+struct PasteArguments {
+  const void* masks;        // (N, side, side) float or double
+  const void* boxes;        // (N, 4) of the same type
+  const uint8_t* mirrored;  // (N,) or nullptr
+  int64_t count, side, height, width;
+  double threshold;
+  bool sampled;
+  uint8_t* out;  // (N, height, width), zeros before
+};
+
+const char* paste_masks(Dtype dtype, const PasteArguments& arguments, void* stream);
+
 }  // namespace det::cuda
