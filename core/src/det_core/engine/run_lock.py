@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from det_core.engine.distributed import World, gather
 from det_core.errors import DetError
 
 LOCK = ".lock"
+TRIES_TO_READ = 40  # in the twentieth of a second each, who holds a lock
 
 
 @contextmanager
@@ -74,6 +76,10 @@ def _take(descriptor: int) -> bool:
 
 
 def _holder(descriptor: int) -> str:
+    """What the holder wrote; waits for one that has locked the file just now and is about to write."""
     with suppress(OSError):
-        return os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
+        for _ in range(TRIES_TO_READ):
+            time.sleep(0.05)
+            if name := os.pread(descriptor, 200, 0).decode(errors="replace"):
+                return name
     return "another process"
