@@ -175,6 +175,18 @@ def test_the_holder_is_named_also_before_it_has_signed(tmp_path, monkeypatch):
     os.close(holder)
 
 
+def test_what_a_killed_process_was_writing_is_removed(run):
+    left = [run / ".writing-1-run.json", run / "pictures/.writing-1-a.png", run / "checkpoints/.writing-1-best.json"]
+    for file in left:
+        file.write_text("half")
+    (run / "checkpoints/.writing-step-0000003").mkdir()
+    others = run / "predictions/.writing-2-a.png"  # predicting needs no lock, and may still run
+    others.parent.mkdir()
+    others.write_text("half")
+    resume(run)
+    assert list(run.rglob(".writing-*")) == [others]
+
+
 def test_the_lock_follows_no_link(tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("precious")
