@@ -33,7 +33,7 @@ TRAINING = {
     "metrics line": ("det_core.reports.loggers:MetricsFile.write", 1),
     "metrics, rewound": ("det_core.reports.loggers:MetricsFile.rewind", 1),
     "recipe.yaml": ("det_core.reports.training_report:TrainingReport._announce", 1),
-    "TensorBoard": ("det_core.reports.loggers:TensorBoard.write", 1),
+    "TensorBoard": ("det_core.reports.loggers:TensorBoard.__init__", 1),
     "curves": ("det_core.reports.run_pictures:draw_curves", 1),
     "pictures": ("det_core.reports.run_pictures:save_png", 1),
     "anywhere in training": ("", 0),
