@@ -30,8 +30,10 @@ def kill(sizes: Sizes) -> Iterator[Found]:
             return
         expected = outcome(whole)
         for number in range(sizes.count):
-            shutil.rmtree(run, ignore_errors=True)
-            where = _kill(run, random.Random(sizes.seed + number), took)
+            rng = random.Random(sizes.seed + number)
+            where = _kill(run, rng, took)
+            while not where:  # it had ended before
+                where = _kill(run, rng, took)
             places[where] += 1
             problem = to_end(run) or difference(run, expected) or leftovers(run)
             if problem:
@@ -41,7 +43,8 @@ def kill(sizes: Sizes) -> Iterator[Found]:
 
 
 def _kill(run: Path, rng: random.Random, took: float) -> str:
-    """Start a run and kill it; returns where it was."""
+    """Start a run and kill it; returns where it was, or an empty text if it had ended."""
+    shutil.rmtree(run, ignore_errors=True)
     child = Child(train(run), run.with_name("killed.out"))
     with ended(child):
         if rng.random() < IN_A_SAVE:
@@ -52,5 +55,5 @@ def _kill(run: Path, rng: random.Random, took: float) -> str:
         else:
             child.process.join(rng.uniform(0, took))
     if child.process.exitcode == 0:
-        return "after its end"
+        return ""
     return "in a save" if leftovers(run) else "elsewhere"

@@ -16,7 +16,7 @@ from fault_kinds.runs import to_end, train
 
 WARM_UP = 0.25  # the share of a run before which it may still grow
 SLOPE = 4.0  # MB that memory may grow in 1,000 steps after that; what the C library holds back differs by less
-SLOPE_STEPS = 1000  # the fewest steps after the warm-up whose slope says something
+JUDGED_STEPS = 1000  # fewer steps after the warm-up say nothing: what is held differs from moment to moment
 SAMPLES = 200
 
 
@@ -91,25 +91,30 @@ def _watched(what: str, call: Callable[[], int], output: Path, progress: Path, s
 
 
 def _judge(warm: list[Sample], third: int) -> list[str]:
-    """What is not flat."""
-    failures = []
-    if warm[-1].step - warm[0].step >= SLOPE_STEPS and _slope(warm) > SLOPE:
+    """What is not flat, if there are enough steps."""
+    failures: list[str] = []
+    if warm[-1].step - warm[0].step < JUDGED_STEPS:
+        return failures
+    if _slope(warm) > SLOPE:
         failures.append(f"memory grows by {_slope(warm):.1f} MB in 1,000, allowed: {SLOPE:g}")
     for name in ("descriptors", "threads"):
-        before, after = (max(getattr(s, name) for s in part) for part in (warm[:third], warm[-third:]))
+        before, after = (_median(part, name) for part in (warm[:third], warm[-third:]))
         if after > before:
             failures.append(f"{name} grow from {before} to {after}")
     return failures
 
 
 def _shown(first: list[Sample], last: list[Sample], warm: list[Sample]) -> str:
-    """What is held after the warm-up and at the end: medians of memory, the most descriptors and threads."""
-    memory = " to ".join(f"{statistics.median(s.memory for s in part):.0f}" for part in (first, last))
-    counts = [
-        f"{name} {' to '.join(str(max(getattr(s, name) for s in part)) for part in (first, last))}"
-        for name in ("descriptors", "threads")
-    ]
-    return f"memory {memory} MB, slope {_slope(warm):+.2f} MB in 1,000; {', '.join(counts)}"
+    """What is held after the warm-up and at the end, as medians."""
+    memory, descriptors, threads = (
+        f"{_median(first, name):.0f} to {_median(last, name):.0f}" for name in ("memory", "descriptors", "threads")
+    )
+    slope = f"slope {_slope(warm):+.2f} MB in 1,000"
+    return f"memory {memory} MB, {slope}; descriptors {descriptors}, threads {threads}"
+
+
+def _median(samples: list[Sample], name: str) -> float:
+    return statistics.median_high(getattr(sample, name) for sample in samples)
 
 
 def _slope(samples: list[Sample]) -> float:
