@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from det_core import DetError, load_recipe, train
+from det_core.cli.main import run as main
 from det_core.engine import checkpoint as checkpoints, run_lock, training_loop
 from det_core.engine.checkpoint import CheckpointError, load_detector
 from det_core.engine.distributed import World
@@ -162,6 +164,29 @@ def test_a_folder_that_a_process_holds_is_refused_with_its_holder(run):
     assert resume(run).step == 2  # the lock of a killed process is gone
 
 
+def test_the_holder_is_named_also_before_it_has_signed(tmp_path, monkeypatch):
+    """Two processes that start at the same moment: one has the lock, and writes its name a little later."""
+    (tmp_path / LOCK).touch()
+    holder = os.open(tmp_path / LOCK, os.O_RDWR)
+    run_lock._take(holder)
+    monkeypatch.setattr(run_lock.time, "sleep", lambda seconds: os.pwrite(holder, b"process 7 on here", 0))
+    with pytest.raises(DetError, match="is in use by process 7 on here; wait"), locked(tmp_path, ALONE):
+        pass
+    os.close(holder)
+
+
+def test_what_a_killed_process_was_writing_is_removed(run):
+    left = [run / ".writing-1-run.json", run / "pictures/.writing-1-a.png", run / "checkpoints/.writing-1-best.json"]
+    for file in left:
+        file.write_text("half")
+    (run / "checkpoints/.writing-step-0000003").mkdir()
+    others = run / "predictions/.writing-2-a.png"  # predicting needs no lock, and may still run
+    others.parent.mkdir()
+    others.write_text("half")
+    resume(run)
+    assert list(run.rglob(".writing-*")) == [others]
+
+
 def test_the_lock_follows_no_link(tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("precious")
@@ -202,6 +227,59 @@ def test_a_save_that_fails_says_what_is_kept_and_leaves_nothing(run, monkeypatch
         f"{run}/checkpoints/step-0000003: cannot be saved (No space left on device); the last checkpoint is {kept}"
     )
     assert sorted(p.name for p in (run / "checkpoints").iterdir() if p.is_dir()) == ["step-0000001", "step-0000002"]
+
+
+class FullFile(io.FileIO):
+    """A file on a disk that is full."""
+
+    def write(self, content: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A function: files whose names begin so that are opened from now on are on a disk that is full."""
+
+    def fill(name: str) -> None:
+        real = Path.open
+
+        def opened(self, mode="r", *args, **kwargs):
+            if not self.name.startswith(name) or "r" in mode:
+                return real(self, mode, *args, **kwargs)
+            file = io.BufferedWriter(FullFile(self, mode.replace("b", "")))
+            return file if "b" in mode else io.TextIOWrapper(file)
+
+        monkeypatch.setattr(Path, "open", opened)
+
+    return fill
+
+
+def test_the_reason_of_a_training_state_that_cannot_be_saved_is_the_systems(run, full_disk):
+    full_disk("training.pt")
+    with pytest.raises(CheckpointError) as caught:
+        train(load_recipe(run / "recipe.yaml"), work_dir=run, resume=True, max_steps=3, quiet=True)
+    kept = run / "checkpoints/step-0000002"
+    assert str(caught.value) == (
+        f"{run}/checkpoints/step-0000003: cannot be saved (No space left on device); the last checkpoint is {kept}"
+    )
+
+
+def test_a_metrics_line_that_cannot_be_written_says_what_is_kept(run, full_disk, capsys):
+    full_disk("metrics.jsonl")
+    assert main(["train", "--work-dir", str(run), "--resume", "--max-steps", "3", "--log-every", "1"]) == 1
+    kept = run / "checkpoints/step-0000002"
+    assert capsys.readouterr().err == (
+        f"error: {run}/metrics.jsonl: cannot be written (No space left on device); the last checkpoint is {kept}\n"
+    )
+    assert not list(run.rglob(".writing-*"))
+
+
+def test_training_goes_on_without_tensorboard_events(run, full_disk, capsys):
+    full_disk("events.out.tfevents")
+    recipe = load_recipe(run / "recipe.yaml")
+    assert train(recipe, work_dir=run, resume=True, max_steps=3, log_every=1).step == 3
+    said = f"no more TensorBoard events: {run}/tensorboard cannot be written (No space left on device)"
+    assert capsys.readouterr().out.count(said) == 1
 
 
 # Good checkpoints

@@ -4,10 +4,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from safetensors import SafetensorError
+
+from det_core.errors import DetError
+
 TEMPORARY = ".writing-"
+
+
+class WriteError(DetError):
+    """A file cannot be written: the disk is full, the folder is not writable."""
+
+    @classmethod
+    def of(cls, path: Path, error: Exception, kept: str) -> WriteError:
+        """The error for a path, with what the system says and what is kept."""
+        return cls(f"{path}: cannot be written ({cause(error)}); {kept}")
+
+
+def cause(error: BaseException) -> str:
+    """What the system said, if it said something: others raise errors of their own while they clean up after it."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError):
+            return str(found.strerror or found)
+        found = found.__context__
+    return str(error).partition("\n")[0]
 
 
 @contextmanager
@@ -15,15 +38,21 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, which takes its place at the end, on the disk; removed if there is an error.
 
     The folder is made if necessary. A link of this name is replaced, not followed.
+
+    Raises:
+        WriteError: in place of an error of the system, also one that safetensors reports.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         sync(temporary)
         temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise WriteError.of(path, error, "the earlier file is kept" if path.exists() else "no file is left") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

@@ -27,7 +27,7 @@ from det_core.model.detector import Detector
 from det_core.model.memory_layout import to_channels_last
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
-from det_core.safe_write import TEMPORARY, replacing, sync
+from det_core.safe_write import TEMPORARY, cause, replacing, sync
 from det_core.structures import Classes
 from det_core.weights.read_files import is_finite
 
@@ -145,7 +145,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write to a temporary file and rename it."""
+    """Write to a temporary file and rename it; WriteError if it cannot be written."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf8")
 
@@ -162,7 +162,6 @@ def save_checkpoint(
     A run is deterministic, so a complete checkpoint of the same step is not written again.
     """
     folder = run / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob(f"{TEMPORARY}*"):
         shutil.rmtree(stale, ignore_errors=True)
     target = folder / f"step-{header.step:07d}"
@@ -170,12 +169,13 @@ def save_checkpoint(
         return target
     temporary = folder / f"{TEMPORARY}{target.name}"
     try:
-        temporary.mkdir()
+        temporary.mkdir(parents=True)
         save_file(_plain(weights), temporary / WEIGHTS, metadata=header.to_metadata())
         if raw_weights is not None:
             save_file(_plain(raw_weights), temporary / RAW_WEIGHTS)
         if training is not None:
-            torch.save(training, temporary / TRAINING)
+            with (temporary / TRAINING).open("wb") as opened:  # of a path, torch would not say why it failed
+                torch.save(training, opened)
         write_manifest(temporary)
         for file in temporary.iterdir():
             sync(file)
@@ -184,14 +184,14 @@ def save_checkpoint(
         sync(folder)
     except (OSError, SafetensorError, RuntimeError) as error:  # torch raises RuntimeError if the disk is full
         shutil.rmtree(temporary, ignore_errors=True)
-        last = last_checkpoint(run)
-        kept = f"the last checkpoint is {last}" if last else "there is no earlier checkpoint"
-        raise CheckpointError(f"{target}: cannot be saved ({_cause(error)}); {kept}") from error
+        raise CheckpointError(f"{target}: cannot be saved ({cause(error)}); {kept_of(run)}") from error
     return target
 
 
-def _cause(error: Exception) -> str:
-    return str(error.strerror or error) if isinstance(error, OSError) else str(error).partition("\n")[0]
+def kept_of(run: Path) -> str:
+    """What is kept of a run that cannot go on, for its message."""
+    last = last_checkpoint(run)
+    return f"the last checkpoint is {last}" if last else "there is no earlier checkpoint"
 
 
 def mark_best(run: Path, checkpoint: Path, metric: str, value: float) -> None:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from det_core.engine.distributed import World, gather
 from det_core.errors import DetError
+from det_core.safe_write import TEMPORARY
 
 LOCK = ".lock"
+TRIES_TO_READ = 40  # in the twentieth of a second each, who holds a lock
 
 
 @contextmanager
 def locked(run: Path, world: World) -> Iterator[None]:
     """Lock a run folder, which is created if necessary. The system releases the lock when the main rank ends.
 
-    A folder in which nothing was written besides the lock is removed again.
+    What a killed process was writing is removed. So is, at the end, a folder with nothing but the lock.
 
     Raises:
         DetError: on every rank, if another process holds the lock (with its id and host) or it cannot be written.
@@ -55,7 +59,16 @@ def _opened(run: Path) -> tuple[int | None, str]:
     with suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode(), 0)
+    _sweep(run)
     return descriptor, ""
+
+
+def _sweep(run: Path) -> None:
+    """Remove what killed processes were writing in a run's own folders: the lock says that none still does."""
+    for folder in (run, run / "checkpoints", run / "pictures"):
+        for left in folder.glob(f"{TEMPORARY}*"):
+            with suppress(OSError):
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
 
 
 def _take(descriptor: int) -> bool:
@@ -74,6 +87,10 @@ def _take(descriptor: int) -> bool:
 
 
 def _holder(descriptor: int) -> str:
+    """What the holder wrote; waits for one that has locked the file just now and is about to write."""
     with suppress(OSError):
-        return os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
+        for _ in range(TRIES_TO_READ):
+            time.sleep(0.05)
+            if name := os.pread(descriptor, 200, 0).decode(errors="replace"):
+                return name
     return "another process"

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
+import platform
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from det_core.engine.checkpoint import write_text
+from det_core.engine.checkpoint import kept_of, write_text
+from det_core.safe_write import WriteError, cause
 
 METRICS = "metrics.jsonl"
 
@@ -46,10 +51,13 @@ class MetricsFile:
         write_text(self.path, "".join(f"{line}\n" for line in kept))
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Append one row; numbers that JSON has no word for become null."""
+        """Append one row; numbers that JSON has no word for become null. WriteError if it cannot be written."""
         row = {"step": step, **{k: v if math.isfinite(v) else None for k, v in values.items()}}
-        with self.path.open("a", encoding="utf8") as file:
-            file.write(json.dumps(row) + "\n")
+        try:
+            with self.path.open("a", encoding="utf8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise WriteError.of(self.path, error, kept_of(self.path.parent)) from error
 
 
 def _row(line: str) -> dict[str, Any] | None:
@@ -62,24 +70,56 @@ def _row(line: str) -> dict[str, Any] | None:
 
 
 class TensorBoard:
-    """TensorBoard events, where the package is installed; else nothing."""
+    """TensorBoard events, where the package is installed; else nothing.
 
-    def __init__(self, run: Path) -> None:
-        self.writer = None
+    They repeat `metrics.jsonl`: if they cannot be written, training goes on without them. The package's own writer has
+    a thread, whose error would be a traceback.
+    """
+
+    def __init__(self, run: Path, say: Callable[[str], None]) -> None:
+        self.folder, self.say = run / "tensorboard", say
+        self.file: BinaryIO | None = None
         try:
-            from torch.utils.tensorboard import SummaryWriter
+            from tensorboard.compat.proto.event_pb2 import Event
+            from tensorboard.summary.writer.record_writer import RecordWriter
+            from torch.utils.tensorboard import summary
         except ImportError:
+            say("no TensorBoard events: the package is not installed (pip install tensorboard)")
             return
-        self.writer = SummaryWriter(str(run / "tensorboard"))
+        self._event, self._records, self._summary = Event, RecordWriter, summary
+        name = f"events.out.tfevents.{int(time.time()):010d}.{platform.node()}.{os.getpid()}.0"
+        with self._going_on_without():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.file = (self.folder / name).open("wb")
+            self._add(file_version="brain.Event:2")
+            self.file.flush()
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        if self.writer is not None:
-            for name, value in values.items():
-                self.writer.add_scalar(name, value, step)
+        """Append values to the events, and flush."""
+        if self.file is not None:
+            with self._going_on_without():
+                for name, value in values.items():
+                    self._add(step=step, summary=self._summary.scalar(name, value))
+                self.file.flush()
+
+    def _add(self, **content: Any) -> None:
+        self._records(self.file).write(self._event(wall_time=time.time(), **content).SerializeToString())
+
+    @contextmanager
+    def _going_on_without(self) -> Iterator[None]:
+        """Inside, an error of the system ends the events, with a line that says so."""
+        try:
+            yield
+        except OSError as error:
+            self.close()
+            self.say(f"no more TensorBoard events: {self.folder} cannot be written ({cause(error)})")
 
     def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
+        """Close the file; what could not be written is left out."""
+        if self.file is not None:
+            with suppress(OSError):
+                self.file.close()
+            self.file = None
 
 
 class Terminal:

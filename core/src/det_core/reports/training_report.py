@@ -45,9 +45,7 @@ class TrainingReport:
             return
         metrics.rewind(setup.step)  # rows after the checkpoint, or of a run killed before its first, are written again
         self._announce()
-        self.tensorboard = TensorBoard(setup.run)
-        if self.tensorboard.writer is None:
-            self.say("no TensorBoard events: the package is not installed (pip install tensorboard)")
+        self.tensorboard = TensorBoard(setup.run, self.say)
         self._notify("det_run_started", recipe=setup.recipe, work_dir=setup.run)
 
     def _announce(self) -> None:
