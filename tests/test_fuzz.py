@@ -1,6 +1,6 @@
 """Every reader ends in a result or a DetError, whatever it is given: see `fuzz_readers.py`.
 
-Each reader runs in a process of its own, so that a crash is seen. DET_FUZZ_SECONDS=600 looks longer.
+Each reader runs for a minute in a process of its own, so that a crash is seen. DET_FUZZ_SECONDS=600 looks longer.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from fuzz_readers import READERS
 
-SECONDS = float(os.environ.get("DET_FUZZ_SECONDS", "12"))
-TRIES = "inf" if "DET_FUZZ_SECONDS" in os.environ else "300"  # the same on a fast machine as on a slow one
+SECONDS = float(os.environ.get("DET_FUZZ_SECONDS", "60"))
 SEED = int(os.environ.get("DET_FUZZ_SEED", "0"))
 
 
@@ -25,7 +24,7 @@ SEED = int(os.environ.get("DET_FUZZ_SEED", "0"))
 def test_a_reader_ends_in_a_result_or_a_det_error(reader: str) -> None:
     script = Path(__file__).with_name("fuzz_readers.py")
     done = subprocess.run(
-        [sys.executable, str(script), reader, str(SECONDS), str(SEED), TRIES],
+        [sys.executable, str(script), reader, str(SECONDS), str(SEED)],
         capture_output=True,
         text=True,
         timeout=SECONDS + 300,

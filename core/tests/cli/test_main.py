@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
+import os
 import subprocess
 import sys
 
@@ -117,3 +119,13 @@ def test_warnings_are_printed_but_for_skipped_samples_which_verbs_list(monkeypat
     monkeypatch.setattr(importlib.import_module("det_core.cli.plugins"), "command", command)
     assert run(["plugins"]) == 0
     assert capsys.readouterr().err == "warning: mind the gap\n"
+
+
+def test_an_error_of_the_system_without_a_path_is_one_line(monkeypatch, capsys):
+    @click.command()
+    def command() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(importlib.import_module("det_core.cli.plugins"), "command", command)
+    assert run(["plugins"]) == 1
+    assert capsys.readouterr().err == "error: No space left on device\n"

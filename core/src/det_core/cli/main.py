@@ -69,9 +69,10 @@ class _Verbs(click.Group):
                 raise
             raise _Failure(str(error)) from error
         except OSError as error:  # a full disk, a folder without write permission, a deleted file
-            if ctx.params.get("debug") or error.filename is None:
+            if ctx.params.get("debug"):
                 raise
-            raise _Failure(f"{error.filename}: {error.strerror or error}") from error
+            where = "" if error.filename is None else f"{error.filename}: "
+            raise _Failure(f"{where}{error.strerror or error}") from error
 
 
 class _Warnings(logging.Handler):

@@ -14,6 +14,7 @@ from attrs import frozen
 from det_core import __version__
 from det_core.errors import DetError
 from det_core.plugins import plugin_manager
+from det_core.safe_write import replacing
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
 _SUFFIX = ".template"
@@ -48,9 +49,8 @@ def write_plugin(name: str, out: Path) -> Package:
     files = []
     for path, text in _templates(resources.files("det_core.cli") / "templates"):
         target = Template(path.removesuffix(_SUFFIX).replace("MODULE", "$module")).substitute(values)
-        file = folder / target
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(Template(text).substitute(values), encoding="utf8")
+        with replacing(folder / target) as file:
+            file.write_text(Template(text).substitute(values), encoding="utf8")
         files.append(target)
     return Package(folder, plugin, tuple(sorted(files)))
 
