@@ -17,6 +17,7 @@ from det_core.cli.options import ALLOW_OUTSIDE, AMP, CHECKPOINT, DATA, DEVICE, O
 @DATA
 @OVERRIDES
 @click.option("--json", "json_file", help="Also write the metrics to this JSON file.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Images at once.")
 @DEVICE
 @AMP
 @ON_BAD_SAMPLE
@@ -28,6 +29,7 @@ def command(
     data: str | None,
     overrides: tuple[str, ...],
     json_file: str | None,
+    batch_size: int,
     device: str | None,
     use_amp: bool,
     on_bad_sample: str | None,
@@ -69,6 +71,7 @@ def command(
             evaluators=recipe.evaluation.evaluators,
             transforms=recipe.data.test_transforms,
             workers=recipe.data.workers,
+            batch_size=batch_size,
             precision=recipe.schedule.precision,
             augmentation=augmentation(recipe, scales, flip),
             world=world,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from attrs import frozen
@@ -13,6 +14,7 @@ from det_core.data.loader_watch import worker_errors
 from det_core.engine.distributed import World, gather
 from det_core.engine.predict import autocast, to_batch
 from det_core.engine.prepare_inference import for_inference
+from det_core.engine.same_size import same_size_batches
 from det_core.engine.test_time_augmentation import Augmentation, merge, unflip
 from det_core.errors import DetError, first_few
 from det_core.evaluation.metric_config import CocoEvaluatorConfig
@@ -21,6 +23,7 @@ from det_core.slots import EvaluatorConfig, TransformConfig
 from det_core.structures import Detections
 
 Records = list[dict[str, Any]]
+Found = list[tuple[int, Detections]]  # by image id
 
 
 @frozen
@@ -43,6 +46,7 @@ def evaluate(
     evaluators: Sequence[EvaluatorConfig] | None = None,
     transforms: Sequence[TransformConfig] | None = None,
     workers: int = 0,
+    batch_size: int = 1,
     precision: str = "fp32",
     augmentation: Augmentation | None = None,
     world: World | None = None,
@@ -57,11 +61,13 @@ def evaluate(
         evaluators: by default COCO's metrics of boxes, and of masks if the detector has a mask head.
         transforms: of the images; by default the detector's test transforms.
         workers: loader processes of this rank.
+        batch_size: images of one padded size that are detected at once, with the results of one at a time; with several
+            views of an image always 1.
         precision: `fp32`, `bf16` or `fp16`.
         augmentation: views of each image whose detections are merged; by default one view.
         world: the ranks that share the work; by default only this process.
         progress: called with the number of finished images and of all images of this rank.
-        should_stop: called after every image.
+        should_stop: called after every batch.
 
     Raises:
         DetError: if the detector was trained on other classes than the data set's; if a loader process or another
@@ -80,19 +86,18 @@ def evaluate(
         steps = [t.build() for t in view]
         loaders.append(test_loader(dataset, steps, workers, world.rank, world.size, world.timeout))
         mirrored.append(mirror)
-    records: list[Records] = [[] for _ in built]
-    stopped = False
-    seen = [_detections(detector, *view, precision) for view in zip(loaders, mirrored, strict=True)]
-    with worker_errors():
-        for done, views in enumerate(zip(*seen, strict=True), 1):
-            image_id = views[0][0]
-            detections = views[0][1] if len(views) == 1 else merge([found for _, found in views], augmentation)
-            for evaluator, rows in zip(built, records, strict=True):
-                rows += evaluator.encode(image_id, detections)
+    stopped, done = False, 0
+    size = batch_size if len(loaders) == 1 else 1
+    seen = [_detections(detector, *view, precision, size) for view in zip(loaders, mirrored, strict=True)]
+    with worker_errors(), _Encoder(built) as encoder:
+        for views in zip(*seen, strict=True):
+            encoder.add(views[0] if len(views) == 1 else _merged(views, augmentation))
+            done += len(views[0])
             progress(done, len(loaders[0]))
             if should_stop():
                 stopped = True
                 break
+        records = encoder.records()
     gathered = gather((stopped, records), world, "the detections of an evaluation")
     if any(s for s, _ in gathered):
         raise EvaluationStopped
@@ -100,13 +105,55 @@ def evaluate(
 
 
 def _detections(
-    detector: Detector, loader: TestLoader, mirrored: bool, precision: str
-) -> Iterator[tuple[int, Detections]]:
-    """Image id and detections, in pixels of the original image, of each image of this rank."""
-    for image in loader:
+    detector: Detector, loader: TestLoader, mirrored: bool, precision: str, batch_size: int
+) -> Iterator[Found]:
+    """Image ids and detections, in pixels of the original image, of each batch of this rank."""
+    for images in same_size_batches(loader, batch_size, detector.preprocess.config.pad_divisor):
         with autocast(detector.preprocess.mean.device, precision):
-            found = detector.predict(to_batch(detector, [image]))[0].to("cpu")
-        yield image.info.image_id, unflip(found, image.info.original_size[1]) if mirrored else found
+            found = [f.to("cpu") for f in detector.predict(to_batch(detector, images))]
+        if mirrored:
+            found = [unflip(f, image.info.original_size[1]) for f, image in zip(found, images, strict=True)]
+        yield [(image.info.image_id, f) for image, f in zip(images, found, strict=True)]
+
+
+def _merged(views: Sequence[Found], augmentation: Augmentation) -> Found:
+    """The detections of an image from its views."""
+    return [(views[0][0][0], merge([view[0][1] for view in views], augmentation))]
+
+
+class _Encoder:
+    """Encodes detections for the evaluators in a thread, while the next batch is detected."""
+
+    def __init__(self, evaluators: Sequence[Evaluator]) -> None:
+        self._evaluators = evaluators
+        self._records: list[Records] = [[] for _ in evaluators]
+        self._thread = ThreadPoolExecutor(1, "det encoder")
+        self._last: Future[None] | None = None
+
+    def __enter__(self) -> _Encoder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def add(self, found: Found) -> None:
+        """Encode the detections of a batch; waits for the batch before, and raises its error."""
+        self._wait()
+        self._last = self._thread.submit(self._encode, found)
+
+    def records(self) -> list[Records]:
+        """The records of all images so far, per evaluator."""
+        self._wait()
+        return self._records
+
+    def _wait(self) -> None:
+        if self._last is not None:
+            self._last.result()
+
+    def _encode(self, found: Found) -> None:
+        for evaluator, rows in zip(self._evaluators, self._records, strict=True):
+            for image_id, detections in found:
+                rows += evaluator.encode(image_id, detections)
 
 
 def _compute(evaluators: Sequence[Evaluator], records: Sequence[Records]) -> Evaluation:

@@ -14,6 +14,7 @@ import torch
 from det_core.contracts import Sample, Transform
 from det_core.data.loader import LoadedImage, prepare
 from det_core.engine.image_inputs import ALLOWED, Image, Order, is_image, to_sample
+from det_core.engine.same_size import same_size_groups
 from det_core.engine.test_time_augmentation import Augmentation, merge, unflip
 from det_core.errors import DetError
 from det_core.model.detector import Detector
@@ -88,7 +89,8 @@ def predict(
         images: one image, which gives one result, or a sequence of them: files, (3, h, w) uint8 tensors, (h, w, 3)
             uint8 arrays, PIL images, or samples of a data set. A detector without a proposal head needs samples with
             proposals.
-        batch_size: images per batch.
+        batch_size: images that are detected at once, if they are padded to one size; the results are those of one image
+            at a time.
         precision: `fp32`, `bf16` or `fp16`.
         augmentation: views of each image whose detections are merged; by default one view.
         order: the channels of tensors and arrays: `rgb`, or `bgr` as OpenCV reads them.
@@ -137,6 +139,10 @@ def _view(
 ) -> list[Detections]:
     """The detections of one view of each image, in pixels of the original image, on the CPU."""
     loaded = [prepare(sample, transforms, Key()) for sample in samples]
-    with autocast(detector.preprocess.mean.device, precision):
-        found = [d.to("cpu") for d in detector.predict(to_batch(detector, loaded))]
-    return [unflip(d, s.size[1]) for d, s in zip(found, samples, strict=True)] if mirrored else found
+    found: dict[int, Detections] = {}
+    for group in same_size_groups(loaded, detector.preprocess.config.pad_divisor):
+        with autocast(detector.preprocess.mean.device, precision):
+            detections = detector.predict(to_batch(detector, [loaded[at] for at in group]))
+        found |= {at: d.to("cpu") for at, d in zip(group, detections, strict=True)}
+    ordered = [found[at] for at in range(len(loaded))]
+    return [unflip(d, s.size[1]) for d, s in zip(ordered, samples, strict=True)] if mirrored else ordered
