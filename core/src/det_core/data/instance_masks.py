@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,13 +45,15 @@ class Segmentations:
         code = self._code(index)
         if code:
             return {"size": [height, width], "counts": code}
-        codes = coco_mask.frPyObjects(self._rings(index), height, width)
-        result: dict[str, Any] = codes[0] if len(codes) == 1 else coco_mask.merge(codes)
-        return result
+        drawn = coco_mask.frPyObjects(self._rings(index), height, width)
+        return {"size": [height, width], "counts": _joined(drawn)}
 
     def masks(self, indices: NDArray[np.int64], height: int, width: int) -> CompressedMasks:
         """The n masks of these annotations of one image."""
-        codes = [self.encoded(int(i), height, width)["counts"] for i in indices]
+        given = [self._code(i) for i in indices.tolist()]
+        rings = [[] if code else self._rings(i) for code, i in zip(given, indices.tolist(), strict=True)]
+        drawn = iter(coco_mask.frPyObjects(list(chain.from_iterable(rings)), height, width) if any(rings) else [])
+        codes = [code or _joined(list(islice(drawn, len(own)))) for code, own in zip(given, rings, strict=True)]
         return CompressedMasks.of_codes(codes, (height, width))
 
     def plain(self, index: int, height: int, width: int) -> list[list[float]] | dict[str, Any]:
@@ -64,6 +67,12 @@ class Segmentations:
     def _rings(self, index: int) -> list[list[float]]:
         rings = range(int(self.rings[index]), int(self.rings[index + 1]))
         return [self.coordinates[self.points[r] : self.points[r + 1]].tolist() for r in rings]
+
+
+def _joined(codes: list[dict[str, Any]]) -> bytes:
+    """The code of the union of the masks of these codes."""
+    code: bytes = (codes[0] if len(codes) == 1 else coco_mask.merge(codes))["counts"]
+    return code
 
 
 class SegmentationBuilder:
