@@ -38,13 +38,21 @@ class Preprocess(nn.Module):
         divisor = self.config.pad_divisor
         height = -(-max(i.shape[1] for i in images) // divisor) * divisor
         width = -(-max(i.shape[2] for i in images) // divisor) * divisor
-        out = self.mean.new_zeros((len(images), 3, height, width))
+        # Pixel by pixel, as images are loaded, and as the convolutions of a trained or loaded detector take them.
+        out = self.mean.new_zeros((len(images), height, width * 3))
         for row, image in zip(out, images, strict=True):
-            pixels = image.to(out.device, non_blocking=True).to(out.dtype)
-            pixels = pixels.flip(0) if self.config.order == "bgr" else pixels
-            row[:, : image.shape[1], : image.shape[2]] = (pixels - self.mean) / self.std
+            self._normalise(image.to(out.device, non_blocking=True), row)
+        maps = out.view(len(images), height, width, 3).permute(0, 3, 1, 2)
         given = None if proposals is None else tuple(p.to(out.device, out.dtype) for p in proposals)
-        return Batch(images=out, infos=tuple(infos), proposals=given)
+        return Batch(images=maps, infos=tuple(infos), proposals=given)
+
+    def _normalise(self, image: Tensor, out: Tensor) -> None:
+        """An image (3, h, w) into the corner of (H, W * 3), in which whole rows are computed at once."""
+        pixels = (image.flip(0) if self.config.order == "bgr" else image).permute(1, 2, 0)
+        height, width = pixels.shape[:2]
+        mean, std = (x.flatten().repeat(width) for x in (self.mean, self.std))
+        corner = out[:height, : width * 3]
+        torch.sub(pixels.reshape(height, width * 3), mean, out=corner).div_(std)
 
 
 class Detector(nn.Module):
