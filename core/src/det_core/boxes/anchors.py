@@ -60,7 +60,7 @@ class GridAnchors(AnchorGenerator):
 class KeptAnchors:
     """The anchors of the latest feature sizes, so that they are not made anew in every step; nobody writes to them."""
 
-    LIMIT = 8  # sets of sizes; one is about 20 MB at 800 x 1333 pixels with 9 anchors per cell
+    LIMIT = 8  # sets of sizes; one is 6 MB at 800 x 1333 pixels with 9 anchors per cell
 
     def __init__(self) -> None:
         self._made: dict[object, list[LevelAnchors]] = {}
