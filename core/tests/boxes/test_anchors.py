@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from det_core.boxes.anchors import tile
+from det_core.boxes.anchors import KeptAnchors, tile
 from det_core.boxes.box_config import GridAnchorsConfig
 from det_core.contracts import LevelAnchors
 from det_core.slots import AnchorConfig
@@ -162,3 +162,18 @@ def test_anchors_are_alike_on_every_level_unless_told():
         TypeError, match=r"abstract class AnchorConfig with abstract methods '?anchors_per_cell'?, '?build"
     ):
         AnchorConfig()
+
+
+def test_anchors_of_the_latest_sizes_are_kept_and_are_those_that_would_be_made():
+    config = GridAnchorsConfig(scales=(8.0,))
+    anchors = config.build((4, 8))
+    with torch.inference_mode():  # such a tensor could not be used in training
+        first = anchors([(3, 4), (2, 2)], CPU)
+    second = anchors([(3, 4), (2, 2)], CPU)
+    assert [a.boxes is b.boxes for a, b in zip(first, second, strict=True)] == [True, True]
+    assert not second[0].boxes.is_inference()
+    other = anchors([(4, 3), (2, 2)], CPU)
+    assert torch.equal(other[0].boxes, config.build((4,))([(4, 3)], CPU)[0].boxes)
+    for side in range(1, KeptAnchors.LIMIT + 1):
+        anchors([(side, 9), (2, 2)], CPU)
+    assert anchors([(3, 4), (2, 2)], CPU)[0].boxes is not first[0].boxes

@@ -126,3 +126,13 @@ def test_shrinking_may_go_unclipped():
     assert (both[0, 2] - both[0, 0]).item() == pytest.approx(16.0, rel=1e-4)
     assert (grown[0, 2] - grown[0, 0]).item() == pytest.approx(1000 * math.exp(-10), abs=1e-3)
     assert (grown[0, 3] - grown[0, 1]).item() == pytest.approx(62500.0, rel=1e-4)
+
+
+def test_kept_constants_follow_the_dtype_and_can_be_used_in_training():
+    coder = DeltaCoderConfig(means=(0.1, 0.2, 0.3, 0.4), stds=STDS).build()
+    with torch.inference_mode():
+        coder.decode(ANCHOR, torch.zeros(1, 4))
+    deltas = torch.zeros(1, 4, requires_grad=True)
+    coder.decode(ANCHOR, deltas).sum().backward()
+    assert deltas.grad is not None
+    assert coder.decode(ANCHOR.double(), deltas.double()).dtype == torch.float64

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from det_core.model.fold_batch_norm import BatchNorm, conv_norm
+from det_core.model.fold_batch_norm import BatchNorm, NormAffines, conv_norm
 from det_core.model.layer_config import BatchNormConfig, FrozenBatchNormConfig, GroupNormConfig
 
 
@@ -112,3 +112,69 @@ def test_autocast() -> None:
         out = conv_norm(conv, norm, x)
     assert out.dtype == torch.bfloat16
     torch.testing.assert_close(out.float(), norm(conv(x)), atol=0.1, rtol=0.05)
+
+
+def many_norms() -> nn.ModuleList:
+    """Three that train, two that do not, one that follows the batch, of different sizes."""
+    torch.manual_seed(0)
+    norms = nn.ModuleList(BatchNorm(c, eps=e, frozen_statistics=True) for c, e in ((3, 1e-5), (5, 1e-3), (4, 1e-5)))
+    norms.extend(FrozenBatchNormConfig().build(c) for c in (2, 3))
+    norms.append(BatchNorm(3))
+    for norm in norms:
+        for values in (norm.weight, norm.running_var):
+            nn.init.uniform_(values, 0.5, 2.0)  # type: ignore[arg-type]
+        for values in (norm.bias, norm.running_mean):
+            nn.init.normal_(values)  # type: ignore[arg-type]
+    return norms
+
+
+def affines(norms: nn.ModuleList) -> list[Tensor]:
+    """All scales and shifts, then the gradients that their squares leave at the parameters."""
+    found = [x for norm in norms for x in norm.fixed_affine() or ()]  # type: ignore[operator]
+    trained = [p for norm in norms[:3] for p in norm.parameters()]
+    return [*found, *torch.autograd.grad(sum(x.square().sum() for x in found), trained)]
+
+
+def test_computed_together_scales_shifts_and_gradients_are_the_same_bits() -> None:
+    norms, together = many_norms(), NormAffines()
+    for _ in range(2):  # the second time, statistics are kept
+        expected = affines(norms)
+        with together.computed(norms):
+            found = affines(norms)
+        assert len(found) == 2 * 5 + 2 * 3
+        assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+        with torch.no_grad():
+            norms[0].weight.mul_(2)
+    assert all(norm.computed is None for norm in norms)
+
+
+@pytest.mark.parametrize("name", ["weight", "bias", "running_mean", "running_var"])
+@pytest.mark.parametrize("row", [0, 3])
+def test_what_is_kept_follows_a_change_of_the_tensors(name: str, row: int) -> None:
+    norms, together = many_norms(), NormAffines()
+    for _ in range(2):
+        with together.computed(norms):
+            found = affines(norms)
+        assert all(torch.equal(one, other) for one, other in zip(found, affines(norms), strict=True))
+        with torch.no_grad():
+            getattr(norms[row], name).mul_(1.5)
+
+
+def test_computed_together_no_norm_keeps_them_after_an_error() -> None:
+    norms = many_norms()
+
+    def fail() -> None:
+        with NormAffines().computed(norms):
+            assert norms[0].computed is not None
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert norms[0].computed is None
+
+
+def test_a_compiled_part_computes_them_itself() -> None:
+    norms = many_norms()
+    norms[0].compile()
+    with NormAffines().computed(norms):
+        assert norms[0].computed is None

@@ -5,7 +5,7 @@ Letters: L levels, A anchors per cell, h w feature size. Boxes are xyxy float32 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ class GridAnchors(AnchorGenerator):
         self.strides = strides
         self.spacing_from_image = config.spacing == "image"
         self.base = [self._base(config, stride) for stride in strides]
+        self._kept = KeptAnchors()
 
     @staticmethod
     def _base(config: GridAnchorsConfig, stride: int) -> Tensor:
@@ -40,6 +41,9 @@ class GridAnchors(AnchorGenerator):
         return base.round() if config.rounded else base
 
     def __call__(self, sizes: Sequence[tuple[int, int]], device: torch.device) -> list[LevelAnchors]:
+        return self._kept.get(sizes, device, self._make)
+
+    def _make(self, sizes: Sequence[tuple[int, int]], device: torch.device) -> list[LevelAnchors]:
         return [
             tile(base.to(device), spacing, size)
             for base, spacing, size in zip(self.base, self._spacing(sizes), sizes, strict=True)
@@ -51,6 +55,33 @@ class GridAnchors(AnchorGenerator):
             return [(stride, stride) for stride in self.strides]
         height, width = (side * self.strides[0] for side in sizes[0])
         return [(height // rows, width // columns) for rows, columns in sizes]
+
+
+class KeptAnchors:
+    """The anchors of the latest feature sizes, so that they are not made anew in every step; nobody writes to them."""
+
+    LIMIT = 8  # sets of sizes; one is 6 MB at 800 x 1333 pixels with 9 anchors per cell
+
+    def __init__(self) -> None:
+        self._made: dict[object, list[LevelAnchors]] = {}
+
+    def get(
+        self,
+        sizes: Sequence[tuple[int, int]],
+        device: torch.device,
+        make: Callable[[Sequence[tuple[int, int]], torch.device], list[LevelAnchors]],
+    ) -> list[LevelAnchors]:
+        """Those for feature sizes (h, w), one per level; `make` makes them if they are not among the latest."""
+        key = tuple(sizes), device
+        if key in self._made:
+            found = self._made.pop(key)
+        else:
+            with torch.inference_mode(False):  # what is made in inference mode cannot be used in training
+                found = make(sizes, device)
+        self._made[key] = found  # the latest is the last
+        if len(self._made) > self.LIMIT:
+            del self._made[next(iter(self._made))]
+        return list(found)
 
 
 def tile(base: Tensor, spacing: tuple[float, float], size: tuple[int, int], offset: float = 0.0) -> LevelAnchors:

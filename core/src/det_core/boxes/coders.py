@@ -19,38 +19,50 @@ class DeltaCoder(BoxCoder):
 
     def __init__(self, config: DeltaCoderConfig) -> None:
         self.means, self.stds = config.means, config.stds
+        self.normalises = (self.means, self.stds) != ((0.0,) * 4, (1.0,) * 4)
         self.limit = abs(math.log(config.max_ratio))
         self.least = -self.limit if config.clip_shrinking else None
+        self._constants: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def encode(self, anchors: Tensor, boxes: Tensor) -> Tensor:
-        anchors = anchors.to(boxes.dtype)
-        px, py, pw, ph = _centre_form(anchors)
-        gx, gy, gw, gh = _centre_form(boxes)
-        deltas = torch.stack([(gx - px) / pw, (gy - py) / ph, torch.log(gw / pw), torch.log(gh / ph)], -1)
-        return (deltas - deltas.new_tensor(self.means)) / deltas.new_tensor(self.stds)
+        centre, side = _centre_form(anchors.to(boxes.dtype))
+        box_centre, box_side = _centre_form(boxes)
+        deltas = torch.cat([(box_centre - centre) / side, (box_side / side).log()], -1)
+        if not self.normalises:
+            return deltas
+        means, stds = self._means_and_stds(deltas)
+        return (deltas - means) / stds
 
     def decode(self, anchors: Tensor, deltas: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         if deltas.dtype in (torch.float16, torch.bfloat16):
             deltas = deltas.float()  # half precision would be off by whole pixels
-        deltas = deltas * deltas.new_tensor(self.stds) + deltas.new_tensor(self.means)
+        if self.normalises:
+            means, stds = self._means_and_stds(deltas)
+            deltas = deltas * stds + means
         while anchors.dim() < deltas.dim():
             anchors = anchors.unsqueeze(-2)
-        px, py, pw, ph = _centre_form(anchors)
-        dx, dy, dw, dh = deltas.unbind(-1)
-        x, y = px + pw * dx, py + ph * dy
-        w = pw * dw.clamp(self.least, self.limit).exp()
-        h = ph * dh.clamp(self.least, self.limit).exp()
-        boxes = torch.stack([x - w * 0.5, y - h * 0.5, x + w * 0.5, y + h * 0.5], -1)
+        centre, side = _centre_form(anchors)
+        moved = centre + side * deltas[..., :2]
+        half = side * deltas[..., 2:].clamp(self.least, self.limit).exp() * 0.5
+        boxes = torch.cat([moved - half, moved + half], -1)
         return boxes if size is None else clip(boxes, size)
 
+    def _means_and_stds(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """(4,) each, of the device and dtype of a tensor, and kept: a copy to a GPU waits for it."""
+        key = like.device, like.dtype
+        if key not in self._constants:
+            with torch.inference_mode(False):
+                self._constants[key] = like.new_tensor(self.means), like.new_tensor(self.stds)
+        return self._constants[key]
 
-def _centre_form(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    x1, y1, x2, y2 = boxes.unbind(-1)
-    return (x1 + x2) * 0.5, (y1 + y2) * 0.5, x2 - x1, y2 - y1
+
+def _centre_form(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Centres (..., 2) and sides (..., 2) of boxes (..., 4), x first."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return (low + high) * 0.5, high - low
 
 
 def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """Clip boxes (..., 4) to x in [0, w], y in [0, h] of an image of `size` (h, w)."""
     height, width = size
-    x1, y1, x2, y2 = boxes.unbind(-1)
-    return torch.stack([x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)], -1)
+    return torch.stack([boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)], -1).flatten(-2)

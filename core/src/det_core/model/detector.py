@@ -15,6 +15,7 @@ from det_core.contracts import Backbone, DenseHead, Neck, ProposalHead, RoIHead,
 from det_core.data.data_config import ResizeConfig
 from det_core.errors import DetError
 from det_core.model.detector_config import DetectorConfig, PreprocessConfig
+from det_core.model.fold_batch_norm import NormAffines
 from det_core.slots import TransformConfig
 from det_core.structures import Batch, Classes, Detections, ImageInfo, LossTerm, Targets
 
@@ -89,6 +90,7 @@ class Detector(nn.Module):
         self.classes = classes
         self.config = config
         self.test_transforms = test_transforms
+        self.norm_affines = NormAffines()
 
     @property
     def needs_masks(self) -> bool:
@@ -116,6 +118,10 @@ class Detector(nn.Module):
     def losses(self, batch: Batch, targets: Sequence[Targets]) -> dict[str, LossTerm]:
         """Loss terms by name, finite even if no image has objects. Ignored targets are dropped here."""
         objects = [t.objects() for t in targets]
+        with self.norm_affines.computed(self):
+            return self._losses(batch, objects)
+
+    def _losses(self, batch: Batch, objects: Sequence[Targets]) -> dict[str, LossTerm]:
         features = self.features(batch)
         terms: dict[str, LossTerm] = {}
         proposals = batch.proposals

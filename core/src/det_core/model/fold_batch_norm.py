@@ -1,19 +1,33 @@
 """Fusion of a convolution with the norm, sum and ReLU after it: folded in training, packed for inference.
 
-Letters: N images, C channels, H W size.
+Letters: N images, C channels, S channels of several norms, H W size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+
 import torch
+from attrs import define, field, frozen
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from det_core.torch_internals import convolve_packed, has_hooks, pack_weight, packing_available, state_of
+from det_core.torch_internals import (
+    convolve_packed,
+    has_hooks,
+    is_compiled,
+    pack_weight,
+    packing_available,
+    state_of,
+)
 
 
 class BatchNorm(nn.BatchNorm2d):
     """torch's batch norm. With `frozen_statistics` it uses its running statistics also in training."""
+
+    computed: tuple[Tensor, Tensor] | None = None  # what `fixed_affine` returns, inside `NormAffines.computed`
 
     def __init__(self, channels: int, *, eps: float = 1e-5, frozen_statistics: bool = False) -> None:
         super().__init__(channels, eps=eps)
@@ -26,10 +40,108 @@ class BatchNorm(nn.BatchNorm2d):
 
     def fixed_affine(self) -> tuple[Tensor, Tensor] | None:
         """The norm as (C,) scale and (C,) shift; None if it uses the statistics of the batch."""
-        if self.training or self.running_var is None or self.running_mean is None or self.weight.dtype.itemsize < 4:
+        if not self.is_fixed():
             return None
+        if self.computed is not None:
+            return self.computed
+        assert self.running_var is not None
+        assert self.running_mean is not None
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         return scale, self.bias - self.running_mean * scale
+
+    def is_fixed(self) -> bool:
+        """Whether the norm is a scale and a shift that do not depend on the batch."""
+        return not self.training and self.running_var is not None and self.weight.dtype.itemsize >= 4
+
+
+@frozen(eq=False)
+class FixedStatistics:
+    """Of several norms in a row: means (S,), factors (S,) 1 / sqrt(variance + eps), and the state of their tensors."""
+
+    state: object
+    means: Tensor
+    factors: Tensor
+
+
+@define(eq=False)
+class NormAffines:
+    """The scales and shifts of all fixed norms of a module, computed together.
+
+    One by one, the 53 norms of a ResNet-50 take some 260 operator calls in a step, and as many backwards. What depends
+    on the statistics alone is kept between steps, and of norms that do not train, the scales and shifts too.
+    """
+
+    _statistics: dict[object, FixedStatistics] = field(factory=dict)
+    _affines: dict[object, tuple[object, list[tuple[Tensor, Tensor]]]] = field(factory=dict)
+
+    @contextmanager
+    def computed(self, module: nn.Module) -> Iterator[None]:
+        """Inside, the fixed norms of `module` have their scales and shifts, with gradients. Compiled parts compute them
+        themselves.
+        """
+        parts = list(module.modules())
+        norms = [part for part in parts if isinstance(part, BatchNorm) and part.is_fixed()]
+        if any(is_compiled(part) for part in parts):
+            norms = []
+        try:
+            for kind, group in groupby(sorted(norms, key=_kind), _kind):
+                members = list(group)
+                for norm, affine in zip(members, self._affines_of(kind, members), strict=True):
+                    norm.computed = affine
+            yield
+        finally:
+            for norm in norms:
+                norm.computed = None
+
+    def _affines_of(self, kind: tuple[object, ...], norms: Sequence[BatchNorm]) -> Sequence[tuple[Tensor, Tensor]]:
+        if _trains(norms[0]):
+            return _affines(norms, self._statistics_of(kind, norms))
+        state = _states(norms, "weight", "bias", "running_mean", "running_var")
+        if kind not in self._affines or self._affines[kind][0] != state:
+            with torch.inference_mode(False):
+                self._affines[kind] = state, _affines(norms, _fixed_statistics(norms))
+        return self._affines[kind][1]
+
+    def _statistics_of(self, kind: object, norms: Sequence[BatchNorm]) -> FixedStatistics:
+        if kind not in self._statistics or self._statistics[kind].state != _states(
+            norms, "running_mean", "running_var"
+        ):
+            with torch.inference_mode(False):
+                self._statistics[kind] = _fixed_statistics(norms)
+        return self._statistics[kind]
+
+
+def _trains(norm: BatchNorm) -> bool:
+    return norm.weight.requires_grad or norm.bias.requires_grad
+
+
+def _kind(norm: BatchNorm) -> tuple[str, ...]:
+    """Norms of equal kind are computed together."""
+    assert norm.running_var is not None
+    return (*(str(x) for x in (norm.weight.device, norm.weight.dtype, norm.running_var.dtype, _trains(norm))),)
+
+
+def _states(norms: Sequence[BatchNorm], *names: str) -> object:
+    return tuple((norm.eps, *(state_of(getattr(norm, name)) for name in names)) for norm in norms)
+
+
+@torch.no_grad()
+def _fixed_statistics(norms: Sequence[BatchNorm]) -> FixedStatistics:
+    means, factors = [], []
+    for norm in norms:
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        means.append(norm.running_mean)
+        factors.append((norm.running_var + norm.eps).rsqrt())
+    return FixedStatistics(_states(norms, "running_mean", "running_var"), torch.cat(means), torch.cat(factors))
+
+
+def _affines(norms: Sequence[BatchNorm], statistics: FixedStatistics) -> list[tuple[Tensor, Tensor]]:
+    """Per norm (C,) scale and (C,) shift."""
+    sizes = [norm.num_features for norm in norms]
+    scale = torch.cat([norm.weight for norm in norms]) * statistics.factors
+    shift = torch.cat([norm.bias for norm in norms]) - statistics.means * scale
+    return list(zip(scale.split(sizes), shift.split(sizes), strict=True))
 
 
 def conv_norm(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from det_core.boxes.anchors import tile
+from det_core.boxes.anchors import KeptAnchors, tile
 from det_core.contracts import AnchorGenerator, LevelAnchors
 from det_plugin_ssd.config import SSDAnchorsConfig
 
@@ -22,6 +22,7 @@ class SSDAnchors(AnchorGenerator):
     def __init__(self, config: SSDAnchorsConfig, strides: tuple[int, ...]) -> None:
         self.strides = strides
         config.anchors_per_level(len(strides))
+        self._kept = KeptAnchors()
         self.base = [
             self._base(size, after, ratios, config.longest)
             for size, after, ratios in zip(config.sizes[:-1], config.sizes[1:], config.ratios, strict=True)
@@ -38,6 +39,9 @@ class SSDAnchors(AnchorGenerator):
         return torch.cat([-half, half], 1)
 
     def __call__(self, sizes: Sequence[tuple[int, int]], device: torch.device) -> list[LevelAnchors]:
+        return self._kept.get(sizes, device, self._make)
+
+    def _make(self, sizes: Sequence[tuple[int, int]], device: torch.device) -> list[LevelAnchors]:
         return [
             tile(base.to(device), (stride, stride), size, offset=0.5)
             for base, stride, size in zip(self.base, self.strides, sizes, strict=True)
