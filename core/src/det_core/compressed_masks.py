@@ -130,7 +130,7 @@ class RegionMasks:
         assert len(alike) == 1, f"masks of different images or rules: {alike}"
         flipped = None
         if any(part.flipped is not None for part in parts):
-            flipped = torch.cat([part._flags() for part in parts])
+            flipped = torch.cat([part.flags() for part in parts])
         probabilities = torch.cat([part.probabilities for part in parts])
         return attrs.evolve(
             first, probabilities=probabilities, boxes=torch.cat([part.boxes for part in parts]), flipped=flipped
@@ -153,21 +153,22 @@ class RegionMasks:
 
     def mirrored(self) -> RegionMasks:
         """Mirrored left and right."""
-        return attrs.evolve(self, flipped=~self._flags())
+        return attrs.evolve(self, flipped=~self.flags())
 
     def bitmaps(self) -> Tensor:
         """(n, h, w) bool, pasted."""
-        return det_ops.paste_masks(*self._arguments(), mirrored=self.flipped)
+        return det_ops.paste_masks(*self.arguments(), mirrored=self.flipped)
 
     def codes(self) -> list[bytes]:
         """COCO's compressed run-length codes of the bitmaps, which are not made for it."""
         here = self.to("cpu")
-        return _texts(*det_ops.paste_mask_codes(*here._arguments(), mirrored=here.flipped))
+        return _texts(*det_ops.paste_mask_codes(*here.arguments(), mirrored=here.flipped))
 
-    def _arguments(self) -> tuple[Tensor, Tensor, tuple[int, int], float, det_ops.PasteRule]:
+    def arguments(self) -> tuple[Tensor, Tensor, tuple[int, int], float, det_ops.PasteRule]:
+        """(n, S, S) probabilities, (n, 4) boxes, and the other arguments of `det_ops.paste_masks`."""
         return self.probabilities, self.boxes, self.size, self.threshold, self.rule
 
-    def _flags(self) -> Tensor:
+    def flags(self) -> Tensor:
         """(n,) bool: `flipped`, if it is not None."""
         return torch.zeros_like(self.boxes[:, 0], dtype=torch.bool) if self.flipped is None else self.flipped
 
