@@ -272,12 +272,28 @@ class Sampled:
     objects: Tensor
 
 
+@frozen(eq=False)
+class SampledOnHost:
+    """`Sampled` as arrays in host memory."""
+
+    positive: NDArray[np.int64]
+    negative: NDArray[np.int64]
+    objects: NDArray[np.int64]
+
+
 class Sampler(ABC):
     """Selects the assigned candidates that a loss uses."""
 
     @abstractmethod
     def __call__(self, assignment: Assignment, key: Key, consumer: str) -> Sampled:
         """The sample of one image. It is random only in the image's key and the consumer's name."""
+
+    def sample_images(
+        self, assignments: Sequence[Assignment], keys: Sequence[Key], consumer: str
+    ) -> list[SampledOnHost]:
+        """The samples of several images: those of `__call__`. Override it if one wait for the device suffices."""
+        found = [self(assignment, key, consumer) for assignment, key in zip(assignments, keys, strict=True)]
+        return [SampledOnHost(*(x.numpy(force=True) for x in (s.positive, s.negative, s.objects))) for s in found]
 
 
 class Loss(nn.Module, ABC):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from det_core.boxes.box_config import RandomSamplerConfig
-from det_core.contracts import BACKGROUND, IGNORED, Assignment, Sampled
+from det_core.contracts import BACKGROUND, IGNORED, Assignment, Sampled, Sampler
 from det_core.structures import Key
 
 
@@ -101,6 +101,24 @@ def test_every_candidate_is_drawn_about_as_often():
         drawn[sample(given, Key(index=index), count=5).negative] += 1
     assert drawn.sum() == 2000
     assert ((drawn > 60) & (drawn < 140)).all()  # 100 each, with a deviation of 8.7
+
+
+class FirstPositive(Sampler):
+    """A sampler that knows of one image at a time."""
+
+    def __call__(self, assignment: Assignment, key: Key, consumer: str) -> Sampled:
+        positive = assignment.positive()[:1]
+        return Sampled(positive, assignment.negative(), assignment.objects[positive])
+
+
+@pytest.mark.parametrize("sampler", [RandomSamplerConfig(count=20).build(), FirstPositive()])
+def test_the_samples_of_several_images_are_those_of_each(sampler: Sampler):
+    given = [assignment(40, 60, 3), assignment(0, 5), assignment(2, 0), assignment(0, 0)]
+    keys = [Key(index=index) for index in range(4)]
+    for one, key, together in zip(given, keys, sampler.sample_images(given, keys, "test"), strict=True):
+        alone = sampler(one, key, "test")
+        for name in ("positive", "negative", "objects"):
+            assert getattr(together, name).tolist() == getattr(alone, name).tolist()
 
 
 @pytest.mark.parametrize(

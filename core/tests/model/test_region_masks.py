@@ -66,7 +66,7 @@ def test_chunks_of_objects_change_nothing(monkeypatch, chunk):
     assert 0.2 < whole.mean() < 0.8
 
 
-def test_only_objects_that_have_regions_become_floats(monkeypatch):
+def test_of_many_objects_only_those_that_have_regions_become_floats(monkeypatch):
     sizes = []
     pooled = module.det_ops.roi_align
 
@@ -77,7 +77,9 @@ def test_only_objects_that_have_regions_become_floats(monkeypatch):
     monkeypatch.setattr(module.det_ops, "roi_align", recorded)
     masks, _, boxes = random_scene()
     mask_targets(masks, torch.tensor([6, 1, 6, 6]), boxes[:4], (4, 4))
-    assert sizes == [2]
+    monkeypatch.setattr(module, "CHUNK", masks.numel() - 1)
+    mask_targets(masks, torch.tensor([6, 1, 6, 6]), boxes[:4], (4, 4))
+    assert sizes == [7, 2]
 
 
 def test_bool_masks_and_float64_boxes():

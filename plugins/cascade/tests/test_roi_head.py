@@ -12,10 +12,10 @@ from attrs import evolve
 from torch import Tensor
 
 from det_core.boxes.box_config import MaxIoUAssignerConfig, RandomSamplerConfig
-from det_core.contracts import BoxHead, BoxOutputs, MaskHead
+from det_core.contracts import Assignment, BoxHead, BoxOutputs, MaskHead, Sampled, Sampler
 from det_core.model.loss_config import GIoUConfig, SmoothL1Config
 from det_core.specs import FeatureSpec
-from det_core.structures import Batch, ImageInfo, Targets
+from det_core.structures import Batch, ImageInfo, Key, Targets
 from det_core.testing import contract_checks
 from det_core.testing.echo_pool import EchoPool
 from det_plugin_cascade.config import THREE_STAGES, CascadeHeadConfig, CascadeStageConfig
@@ -106,12 +106,13 @@ def test_stages_draw_different_samples(tiny, monkeypatch):
     assert consumers == ["stage1", "stage2", "stage3"]
 
 
-def _spy(sampler: Any, consumers: list[str]) -> Any:
-    def sample(assignment: Any, key: Any, consumer: str) -> Any:
-        consumers.append(consumer)
-        return sampler(assignment, key, consumer)
+def _spy(sampler: Sampler, consumers: list[str]) -> Sampler:
+    class Spy(Sampler):
+        def __call__(self, assignment: Assignment, key: Key, consumer: str) -> Sampled:
+            consumers.append(consumer)
+            return sampler(assignment, key, consumer)
 
-    return sample
+    return Spy()
 
 
 @pytest.mark.parametrize("kind", ["box", "mask"])

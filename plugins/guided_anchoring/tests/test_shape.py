@@ -111,7 +111,7 @@ def test_the_shape_loss_by_hand() -> None:
     target = Targets(boxes=torch.tensor([[-4.0, 0.0, 20.0, 16.0]]), labels=torch.tensor([0]))
     shapes = torch.zeros(1, 2, 2, requires_grad=True)
     loss = ShapeLoss(evolve(CONFIG, shape_assigner=RULE), guided.coder)
-    everywhere = [torch.ones(2, dtype=torch.bool)]
+    everywhere = [torch.arange(2)]
     term = loss(shapes, squares, squares[:, None], everywhere, [target], blank_batch(32, 128))
     assert term.count == 2.0
     assert term.total.item() == pytest.approx(1 - 16 / 24.001 - 0.1, rel=1e-3)
@@ -119,7 +119,7 @@ def test_the_shape_loss_by_hand() -> None:
     assert shapes.grad is not None
     assert shapes.grad[0, 0, 0] < 0  # wider
     assert shapes.grad[0, 1].tolist() == [0.0, 0.0]
-    nowhere = loss(shapes, squares, squares[:, None], [~everywhere[0]], [target], blank_batch(32, 128))
+    nowhere = loss(shapes, squares, squares[:, None], [everywhere[0][:0]], [target], blank_batch(32, 128))
     assert (nowhere.total.item(), nowhere.count) == (0.0, 0.0)
 
 
@@ -128,7 +128,7 @@ def test_half_of_the_sampled_cells_at_most_are_positive() -> None:
     squares = guided.squares([(20, 20)], torch.device("cpu"))[0].boxes
     target = Targets(boxes=squares[:300].clone(), labels=torch.zeros(300, dtype=torch.int64))
     loss = ShapeLoss(CONFIG, guided.coder)
-    usable = [torch.ones(400, dtype=torch.bool)]
+    usable = [torch.arange(400)]
     term = loss(torch.zeros(1, 400, 2), squares, squares[:, None], usable, [target], blank_batch(160, 160))
     assert 128 < term.count < 256  # 128 positives, and the few negatives that there are
 

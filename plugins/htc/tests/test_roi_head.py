@@ -12,8 +12,8 @@ from attrs import evolve
 from torch import Tensor, nn
 
 from det_core.boxes.box_config import RandomSamplerConfig
-from det_core.contracts import BoxHead, BoxOutputs, HiddenMaskHead
-from det_core.structures import Batch, ImageInfo, Targets
+from det_core.contracts import Assignment, BoxHead, BoxOutputs, HiddenMaskHead, Sampled, Sampler
+from det_core.structures import Batch, ImageInfo, Key, Targets
 from det_core.testing import contract_checks
 from det_core.testing.echo_pool import EchoPool
 from det_plugin_cascade.config import THREE_STAGES, CascadeHeadConfig
@@ -127,12 +127,13 @@ def test_stages_and_their_masks_draw_different_samples(tiny, monkeypatch):
         assert consumers == expected
 
 
-def _spy(sampler: Any, consumers: list[str]) -> Any:
-    def sample(assignment: Any, key: Any, consumer: str) -> Any:
-        consumers.append(consumer)
-        return sampler(assignment, key, consumer)
+def _spy(sampler: Sampler, consumers: list[str]) -> Sampler:
+    class Spy(Sampler):
+        def __call__(self, assignment: Assignment, key: Key, consumer: str) -> Sampled:
+            consumers.append(consumer)
+            return sampler(assignment, key, consumer)
 
-    return sample
+    return Spy()
 
 
 def test_without_all_three_it_is_cascade_mask_rcnn(tiny):

@@ -8,12 +8,16 @@ of the padded network input.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import torch
 from attrs import frozen
 from torch import Tensor
 
+from det_core.boxes.device_copies import rows_of
+from det_core.boxes.samplers import all_of_images, to_device
 from det_core.contracts import (
+    BACKGROUND,
     IGNORED,
     AnchorGenerator,
     Assigner,
@@ -25,10 +29,11 @@ from det_core.contracts import (
     Sampled,
 )
 from det_core.model.detection_config import DetectionSettings
-from det_core.model.losses import box_loss
+from det_core.model.losses import box_loss as regression
 from det_core.model.postprocess import pairs_nms, to_original
 from det_core.structures import Batch, Detections, ImageInfo, LossTerm, Targets, full_precision
 
+FEW = 1 << 20  # maximum elements of masks that are copied to the host
 IGNORED_LABEL = -1  # label of anchors that are neither object nor background; the focal loss ignores it
 
 
@@ -81,13 +86,9 @@ def match_anchors(
     """
     anchors = torch.cat([level.boxes for level in levels])
     valid = torch.cat([level.valid(batch.padded_size, stride) for level, stride in zip(levels, strides, strict=True)])
-    return AnchorMatches(
-        [anchors] * len(batch),
-        [
-            assign_usable(assigner, anchors, target.boxes, valid & within_border(anchors, info, allowed_border))
-            for target, info in zip(targets, batch.infos, strict=True)
-        ],
-    )
+    usable = [valid & within_border(anchors, info, allowed_border) for info in batch.infos]
+    everywhere = [anchors] * len(batch)
+    return AnchorMatches(everywhere, assign_images(assigner, everywhere, targets, rows_of(usable)))
 
 
 def within_border(anchors: Tensor, info: ImageInfo, allowed: int) -> Tensor:
@@ -110,18 +111,38 @@ def assign_usable(
         boxes: (M, 4), the image's objects.
         usable: (T,) bool.
     """
-    rows = usable.nonzero().flatten()
-    if len(rows) == len(usable):
+    return _assign_rows(assign, anchors, boxes, rows_of([usable])[0])
+
+
+def assign_images(
+    assign: Callable[[Tensor, Tensor], Assignment],
+    anchors: Sequence[Tensor],
+    targets: Sequence[Targets],
+    usable: Sequence[Tensor],
+) -> list[Assignment]:
+    """As `assign_usable`, for anchors (T, ...) of each image; `usable` are the rows (u,) of the usable ones."""
+    rows = zip(anchors, targets, usable, strict=True)
+    return [_assign_rows(assign, a, target.boxes, at) for a, target, at in rows]
+
+
+def _assign_rows(
+    assign: Callable[[Tensor, Tensor], Assignment], anchors: Tensor, boxes: Tensor, rows: Tensor
+) -> Assignment:
+    if len(rows) == len(anchors):
         return assign(anchors, boxes)
-    objects = torch.full((len(usable),), IGNORED, dtype=torch.int64, device=usable.device)
+    objects = torch.full((len(anchors),), IGNORED, dtype=torch.int64, device=anchors.device)
     objects[rows] = assign(anchors[rows], boxes).objects
     return Assignment(objects)
 
 
 def sample_all(assignment: Assignment) -> Sampled:
     """All positive and negative anchors, for losses that need no sampling."""
-    positive = assignment.positive()
-    return Sampled(positive, assignment.negative(), assignment.objects[positive])
+    return sample_all_images([assignment])[0]
+
+
+def sample_all_images(assignments: Sequence[Assignment]) -> list[Sampled]:
+    """`sample_all` of each image. A device is waited for once."""
+    return to_device(all_of_images(assignments), assignments[0].objects.device)
 
 
 def anchor_labels(chosen: Sequence[Sampled], targets: Sequence[Targets], anchors: int, background: int) -> Tensor:
@@ -155,7 +176,7 @@ def dense_box_loss(
     predicted = torch.cat([row[s.positive] for row, s in zip(deltas, chosen, strict=True)])
     at = torch.cat([a[s.positive] for a, s in zip(anchors, chosen, strict=True)])
     boxes = torch.cat([t.boxes[s.objects] for t, s in zip(targets, chosen, strict=True)])
-    return box_loss(loss, coder, at, predicted, boxes, count)
+    return regression(loss, coder, at, predicted, boxes, count)
 
 
 def dense_losses(
@@ -180,14 +201,25 @@ def dense_losses(
         cls_loss: takes logits and labels; the label `num_classes` is background, IGNORED_LABEL is ignored.
         box_loss, coder: of the head.
     """
-    chosen = [sample_all(assignment) for assignment in matches.assignments]
-    count = float(sum(len(c.positive) for c in chosen))
-    logits, moves = torch.cat(list(scores), 1), torch.cat(list(deltas), 1)
-    labels = anchor_labels(chosen, targets, logits.shape[1], num_classes)
+    logits, moves = (torch.cat(list(x), 1).flatten(0, 1) for x in (scores, deltas))
+    at = _table_rows(matches.assignments, targets)
+    given = [t.labels for t in targets]
+    table = [*given, given[0].new_full((1,), num_classes), given[0].new_full((1,), IGNORED_LABEL)]
+    boxes = torch.cat([t.boxes for t in targets])
+    positive = (at < len(boxes)).nonzero().flatten()
+    count, anchors = float(len(positive)), torch.cat(matches.anchors)
     return {
-        "cls": cls_loss(logits.flatten(0, 1), labels.flatten(), count),
-        "box": dense_box_loss(box_loss, coder, matches.anchors, list(moves), chosen, targets, count),
+        "cls": cls_loss(logits, torch.cat(table)[at], count),
+        "box": regression(box_loss, coder, anchors[positive], moves[positive], boxes[at[positive]], count),
     }
+
+
+def _table_rows(assignments: Sequence[Assignment], targets: Sequence[Targets]) -> Tensor:
+    """(N * T,) int64: each anchor's row in a table of all images' objects, then background, then ignored."""
+    first = list(accumulate((len(t) for t in targets), initial=0))
+    objects = torch.cat([a.objects for a in assignments])
+    shifted = torch.cat([a.objects + start for a, start in zip(assignments, first[:-1], strict=True)])
+    return torch.where(objects >= 0, shifted, first[-1] + BACKGROUND - objects)
 
 
 @frozen(eq=False)
@@ -201,6 +233,7 @@ class Candidates:
 
     def where(self, keep: Tensor) -> Candidates:
         """The candidates that a mask (n,) bool, or indices (m,) int64, select."""
+        keep = keep.nonzero().flatten() if keep.dtype == torch.bool else keep  # once, not for each field
         return Candidates(self.boxes[keep], self.scores[keep], self.labels[keep], self.levels[keep])
 
     def larger_than(self, side: float) -> Tensor:
@@ -224,25 +257,46 @@ def best_candidates(
         limit: maximum pairs per level.
         above: score threshold; None keeps all.
     """
+    values = [full_precision(scores[row]) for scores in outputs.scores]
+    pairs = [_best_pairs(x, limit) for x in values] if above is None else _best_pairs_above(values, limit, above)
+    columns = [x.shape[1] for x in values]
+    rows = [at // count for (_, at), count in zip(pairs, columns, strict=True)]
+    anchors = torch.cat([level.boxes[at] for level, at in zip(outputs.anchors, rows, strict=True)])
+    deltas = torch.cat([x[row][at] for x, at in zip(outputs.deltas, rows, strict=True)])
+    return Candidates(
+        coder.decode(anchors, deltas, info.size),
+        torch.cat([best for best, _ in pairs]),
+        torch.cat([at % count for (_, at), count in zip(pairs, columns, strict=True)]),
+        torch.cat([torch.full_like(at, number) for number, at in enumerate(rows)]),
+    )
+
+
+def _best_pairs(values: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+    """The `limit` largest values (n,) of (t, C), best first, and their indices (n,) in the flattened values."""
+    best, at = values.flatten().topk(min(limit, values.numel()))
+    return best, at
+
+
+def _best_pairs_above(levels: Sequence[Tensor], limit: int, above: float) -> list[tuple[Tensor, Tensor]]:
+    """`_best_pairs` of each level among the values above a threshold."""
     found = []
-    for number, level in enumerate(outputs.anchors):
-        values, at, label = _best_pairs(full_precision(outputs.scores[number][row]), limit, above)
-        boxes = coder.decode(level.boxes[at], outputs.deltas[number][row][at], info.size)
-        found.append((boxes, values, label, torch.full_like(at, number)))
-    return Candidates(*(torch.cat(column) for column in zip(*found, strict=True)))
+    flat = [values.flatten() for values in levels]
+    for values, kept in zip(flat, _rows_of_many([values > above for values in flat]), strict=True):
+        best, order = values[kept].topk(min(limit, len(kept)))
+        found.append((best, kept[order]))
+    return found
 
 
-def _best_pairs(values: Tensor, limit: int, above: float | None) -> tuple[Tensor, Tensor, Tensor]:
-    """The `limit` largest values (n,) of (t, C) above the threshold, best first, and their rows and columns (n,)."""
-    columns = values.shape[1]
-    flat = values.flatten()
-    if above is None:
-        best, at = flat.topk(min(limit, len(flat)))
-    else:
-        kept = (flat > above).nonzero().flatten()
-        best, order = flat[kept].topk(min(limit, len(kept)))
-        at = kept[order]
-    return best, at // columns, at % columns
+def _rows_of_many(masks: Sequence[Tensor]) -> list[Tensor]:
+    """As `rows_of`. Large masks stay on the device, which is then waited for twice."""
+    sizes = [len(mask) for mask in masks]
+    if sum(sizes) <= FEW:
+        return rows_of(masks)
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    selected = torch.cat(list(masks)).nonzero().flatten()
+    ends = torch.searchsorted(selected, torch.tensor(starts[1:], device=selected.device)).tolist()
+    parts = selected.tensor_split(ends)
+    return [part - start for part, start in zip(parts, starts, strict=True)]
 
 
 def best_per_class(
@@ -276,7 +330,8 @@ def _best_of_columns(values: Tensor, limit: int, above: float | None) -> tuple[T
     at, labels = at[order], labels[order]
     starts = torch.searchsorted(labels, torch.arange(values.shape[1], device=labels.device))
     rank = torch.arange(len(labels), device=labels.device) - starts[labels]
-    return at[rank < limit], labels[rank < limit]
+    first = (rank < limit).nonzero().flatten()
+    return at[first], labels[first]
 
 
 def suppress(best: Candidates, info: ImageInfo, config: DetectionSettings) -> Detections:

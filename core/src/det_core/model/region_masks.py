@@ -17,7 +17,8 @@ CHUNK = 1 << 25  # maximum mask pixels held as floats at once
 def mask_targets(masks: Tensor | CompressedMasks, objects: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """The target of a mask head for each region: its object's mask, cropped to the region and resampled.
 
-    Applies RoIAlign with scale 1 and adaptive sampling to the bitmap, then compares with >= 0.5.
+    Applies RoIAlign with scale 1 and adaptive sampling to the bitmap, then compares with >= 0.5. If there are more
+    bitmaps than `CHUNK` allows, only those that have regions become floats, in chunks, for which a device is waited.
 
     Args:
         masks: compressed, of which only what the regions read is decoded, or bitmaps (n, h, w) uint8 or bool.
@@ -31,12 +32,19 @@ def mask_targets(masks: Tensor | CompressedMasks, objects: Tensor, boxes: Tensor
     if isinstance(masks, CompressedMasks):
         source = (masks.codes, masks.offsets, masks.stored_size, masks.rows, masks.columns)
         return det_ops.mask_targets(*source, objects, boxes, size)
+    per_chunk = max(1, CHUNK // max(1, masks.shape[1] * masks.shape[2]))
+    if len(masks) <= per_chunk:
+        return _cropped(masks, objects, boxes, size)
     result = boxes.new_zeros((len(boxes), *size))
     used, position = torch.unique(objects, return_inverse=True)
-    per_chunk = max(1, CHUNK // max(1, masks.shape[1] * masks.shape[2]))
     for start in range(0, len(used), per_chunk):
         at = ((position >= start) & (position < start + per_chunk)).nonzero().flatten()
-        bitmaps = masks[used[start : start + per_chunk], None].to(boxes.dtype)
-        rois = torch.cat([(position[at] - start)[:, None].to(boxes.dtype), boxes[at]], 1)
-        result[at] = (det_ops.roi_align(bitmaps, rois, size, 1.0)[:, 0] >= 0.5).to(boxes.dtype)
+        bitmaps = masks[used[start : start + per_chunk]]
+        result[at] = _cropped(bitmaps, position[at] - start, boxes[at], size)
     return result
+
+
+def _cropped(masks: Tensor, objects: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """As `mask_targets`, of bitmaps (n, h, w) that fit into memory as floats."""
+    rois = torch.cat([objects[:, None].to(boxes.dtype), boxes], 1)
+    return (det_ops.roi_align(masks[:, None].to(boxes.dtype), rois, size, 1.0)[:, 0] >= 0.5).to(boxes.dtype)

@@ -13,8 +13,9 @@ from attrs import frozen
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from det_core.boxes.device_copies import rows_of
 from det_core.contracts import Assigner, LevelAnchors
-from det_core.model.dense_detection import AnchorMatches, DenseOutputs, assign_usable, within_border
+from det_core.model.dense_detection import AnchorMatches, DenseOutputs, assign_images, within_border
 from det_core.structures import Batch, LossTerm, Targets
 from det_plugin_guided_anchoring.config import GuidedAnchorsConfig
 from det_plugin_guided_anchoring.location import LocationLoss
@@ -70,13 +71,10 @@ class GuidedAnchors(nn.Module):
         squares = torch.cat([level.boxes for level in outputs.anchors])
         shapes = torch.cat(outputs.shapes, 1)
         approximate = self.approximate_anchors(outputs.sizes, squares.device)
-        usable = self.usable_cells(outputs.anchors, approximate, batch)
+        usable = rows_of(self.usable_cells(outputs.anchors, approximate, batch))
         anchors = [self.decode(squares, row) for row in shapes]
-        assignments = [
-            assign_usable(assigner, a, t.boxes, rows) for a, rows, t in zip(anchors, usable, targets, strict=True)
-        ]
         return GuidedMatches(
-            matches=AnchorMatches(anchors, assignments),
+            matches=AnchorMatches(anchors, assign_images(assigner, anchors, targets, usable)),
             shape=self.shape_loss(shapes, squares, approximate, usable, targets, batch),
             location=self.location_loss(outputs.locations, [t.boxes for t in targets], outputs.sizes),
         )
@@ -97,11 +95,18 @@ class GuidedAnchors(nn.Module):
 
     def of_image(self, outputs: GuidedOutputs, row: int) -> DenseOutputs:
         """One image's cells with an anchor: per level scores (1, n, K), deltas (1, n, 4) and the anchors."""
-        scores, deltas, anchors = [], [], []
-        for number, squares in enumerate(outputs.anchors):
-            kept = slice(None) if outputs.kept is None else outputs.kept[number][row]
-            scores.append(outputs.scores[number][row][kept][None])
-            deltas.append(outputs.deltas[number][row][kept][None])
-            boxes = self.decode(squares.boxes[kept], outputs.shapes[number][row][kept])
-            anchors.append(LevelAnchors(boxes, squares.cells[kept]))
-        return DenseOutputs(scores, deltas, anchors)
+        numbers = range(len(outputs.anchors))
+        anchors = [level.boxes for level in outputs.anchors]
+        cells = [level.cells for level in outputs.anchors]
+        columns = [[x[row] for x in values] for values in (outputs.scores, outputs.deltas, outputs.shapes)]
+        if outputs.kept is not None:
+            kept = rows_of([level[row] for level in outputs.kept])
+            columns = [[values[i][kept[i]] for i in numbers] for values in (*columns, anchors, cells)]
+            *columns, anchors, cells = columns
+        scores, deltas, shapes = columns
+        boxes = self.decode(torch.cat(anchors), torch.cat(shapes)).split([len(x) for x in anchors])
+        return DenseOutputs(
+            [x[None] for x in scores],
+            [x[None] for x in deltas],
+            [LevelAnchors(*level) for level in zip(boxes, cells, strict=True)],
+        )

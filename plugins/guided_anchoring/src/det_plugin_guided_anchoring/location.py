@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from det_core.boxes.device_copies import send
 from det_core.structures import LossTerm, full_precision
 from det_plugin_guided_anchoring.config import GuidedAnchorsConfig
 
@@ -31,11 +34,16 @@ def regions(boxes: Tensor, ratio: float, stride: int, size: tuple[int, int]) -> 
 
     They are clipped to the map of `size` (h, w), so that every object has at least one cell.
     """
-    last = boxes.new_tensor([size[1] - 1, size[0] - 1] * 2)
+    return level_regions(boxes, ratio, [stride], [size])[0]
+
+
+def level_regions(boxes: Tensor, ratio: float, strides: Sequence[int], sizes: Sequence[tuple[int, int]]) -> Tensor:
+    """(L, M, 4) int64: `regions` of each level."""
+    last = boxes.new_tensor([[width - 1, height - 1] * 2 for height, width in sizes])[:, None]
     edge = (1 - ratio) / 2
-    cells = boxes / stride
-    low, high = cells[:, :2], cells[:, 2:]
-    corners = torch.cat([(1 - edge) * low + edge * high, edge * low + (1 - edge) * high], 1).round()
+    cells = boxes / boxes.new_tensor(strides)[:, None, None]
+    low, high = cells[..., :2], cells[..., 2:]
+    corners = torch.cat([(1 - edge) * low + edge * high, edge * low + (1 - edge) * high], -1).round()
     return corners.clamp(min=0).minimum(last).long()
 
 
@@ -54,11 +62,11 @@ class LocationLoss(nn.Module):
         another object has set them. Computed on the CPU, where many small writes are cheapest.
         """
         config = self.config
-        maps = [torch.full(size, NEGATIVE, dtype=torch.uint8) for size in sizes]
+        maps = [np.full(size, NEGATIVE, dtype=np.uint8) for size in sizes]
         count = len(sizes)
-        levels = target_levels(boxes, count, config.base_scale * self.strides[0]).tolist()
+        levels = np.asarray(target_levels(boxes, count, config.base_scale * self.strides[0])).tolist()
         around, centre = (
-            [regions(boxes, ratio, *level).tolist() for level in zip(self.strides, sizes, strict=True)]
+            np.asarray(level_regions(boxes, ratio, self.strides, sizes)).tolist()
             for ratio in (config.ignore_ratio, config.centre_ratio)
         )
         for number, own in enumerate(levels):
@@ -68,7 +76,7 @@ class LocationLoss(nn.Module):
         for number, own in enumerate(levels):
             fill(maps[own], around[own][number], IGNORED)
             fill(maps[own], centre[own][number], CENTRE)
-        return torch.cat([x.flatten() for x in maps])
+        return torch.from_numpy(np.concatenate([x.ravel() for x in maps]))
 
     def forward(
         self, locations: Sequence[Tensor], boxes: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
@@ -76,15 +84,17 @@ class LocationLoss(nn.Module):
         """The loss of L logits (N, h * w) against each image's objects (M, 4), over cells / `location_cells`."""
         config = self.config
         logits = full_precision(torch.cat(list(locations), 1))
-        kinds = torch.stack([self.targets(b.cpu(), sizes) for b in boxes]).to(logits.device)
-        weights = logits.new_tensor([config.negative_weight, 0.0, 1.0])[kinds.long()]
+        on_host = torch.from_numpy(torch.cat(list(boxes)).numpy(force=True)).split([len(b) for b in boxes])
+        kinds = send(torch.stack([self.targets(b, sizes) for b in on_host]), logits.device)
+        values = torch.tensor([config.negative_weight, 0.0, 1.0], dtype=logits.dtype)
+        weights = send(values, logits.device)[kinds.long()]
         positive = (kinds == CENTRE) == (config.location_labels == "centre")
         background = (~positive).long()  # class 0 is the only class of the focal loss
         each = self.loss.elementwise(logits.flatten()[:, None], background.flatten())[:, 0]
         return LossTerm(self.loss.weight * (each * weights.flatten()).sum(), logits.numel() / config.location_cells)
 
 
-def fill(cells: Tensor, region: Sequence[int], value: int) -> None:
+def fill(cells: NDArray[np.uint8], region: Sequence[int], value: int) -> None:
     """Write a value into a region x1 y1 x2 y2 (inclusive) of a map (h, w)."""
     x1, y1, x2, y2 = region
     cells[y1 : y2 + 1, x1 : x2 + 1] = value

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 import det_ops
 from det_core.boxes.box_config import MaxIoUAssignerConfig
 from det_core.contracts import Assignment, BoxCoder
-from det_core.model.dense_detection import assign_usable, dense_box_loss
+from det_core.model.dense_detection import assign_images, dense_box_loss
+from det_core.model.sample_regions import sample_images
 from det_core.structures import Batch, LossTerm, Targets
 from det_plugin_guided_anchoring.config import GuidedAnchorsConfig
 
@@ -78,14 +79,12 @@ class ShapeLoss(nn.Module):
             shapes: (N, T, 2).
             squares: (T, 4), which the shapes are relative to.
             approximate: (T, A, 4).
-            usable: per image (T,) bool, the cells to sample from.
+            usable: per image (u,) int64, the cells to sample from.
             targets, batch: of N images.
         """
         assign = partial(assign_cells, config=self.assigner)
-        sampled = []
-        for rows, target, info in zip(usable, targets, batch.infos, strict=True):
-            found = assign_usable(assign, approximate, target.boxes, rows)
-            sampled.append(self.sampler(found, info.key, "shape"))
+        found = assign_images(assign, [approximate] * len(batch), targets, usable)
+        sampled = sample_images(self.sampler, found, [info.key for info in batch.infos], "shape")
         count = float(sum(len(s.positive) + len(s.negative) for s in sampled))
         deltas = F.pad(shapes, (2, 0))  # the centre does not move
         return dense_box_loss(self.loss, self.coder, [squares] * len(batch), list(deltas), sampled, targets, count)

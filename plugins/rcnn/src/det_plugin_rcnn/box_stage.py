@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from det_core.contracts import BoxOutputs
 from det_core.model.losses import box_loss
-from det_core.model.sample_regions import SampledRegions, sample_regions
+from det_core.model.sample_regions import SampledRegions, positive_rows, sample_image_regions
 from det_core.structures import ImageInfo, LossTerm, Targets, full_precision
 from det_plugin_rcnn.config import BoxStageConfig
 
@@ -55,26 +55,22 @@ class BoxStage(nn.Module):
 
         consumer: name for drawing random numbers from an image's key; each stage uses its own.
         """
-        return [
-            sample_regions(
-                boxes,
-                target,
-                assigner=self.assigner,
-                sampler=self.sampler,
-                num_classes=self.num_classes,
-                key=info.key,
-                consumer=consumer,
-                add_objects=self.add_ground_truth,
-            )
-            for boxes, target, info in zip(proposals, targets, infos, strict=True)
-        ]
+        return sample_image_regions(
+            proposals,
+            targets,
+            assigner=self.assigner,
+            sampler=self.sampler,
+            num_classes=self.num_classes,
+            keys=[info.key for info in infos],
+            consumer=consumer,
+            add_objects=self.add_ground_truth,
+        )
 
     def losses(self, outputs: BoxOutputs, sampled: Sequence[SampledRegions], targets: Sequence[Targets]) -> BoxLosses:
         """The losses of a box head's outputs on all sampled regions: scores (R, K+1), deltas (R, 4K) or (R, 4)."""
         labels = torch.cat([s.labels for s in sampled])
         count = float(len(labels))
-        positive = (labels < self.num_classes).nonzero().flatten()
-        deltas = self._of_class(outputs.deltas[positive], labels[positive])
+        deltas = self._of_class(positive_rows(outputs.deltas, sampled), torch.cat([s.positive_labels for s in sampled]))
         anchors = torch.cat([s.positive for s in sampled])
         boxes = torch.cat([t.boxes[s.objects] for s, t in zip(sampled, targets, strict=True)])
         return BoxLosses(
@@ -118,7 +114,7 @@ class BoxStage(nn.Module):
         """Per image the refined boxes (n, 4) of the sampled proposals, without ground-truth boxes; may be empty."""
         labels = torch.cat([s.labels for s in sampled])
         refined = self.refine(outputs, [s.boxes for s in sampled], infos, labels)
-        return [boxes[s.proposed] for boxes, s in zip(refined, sampled, strict=True)]
+        return [boxes[s.proposed_rows] for boxes, s in zip(refined, sampled, strict=True)]
 
     def _of_class(self, deltas: Tensor, labels: Tensor) -> Tensor:
         """(R, 4K) deltas to (R, 4): those of each region's class (R,). Class-agnostic deltas (R, 4) are unchanged."""

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from det_core.contracts import RoIPool, Trunk
 from det_core.model.layers import to_rois
-from det_core.model.sample_regions import SampledRegions
+from det_core.model.sample_regions import SampledRegions, positive_rows
 
 
 def pool_regions(
@@ -46,5 +45,4 @@ def positive_regions(
     """
     if mask_roi_pool is not None:
         return pool_regions(features, [s.positive for s in sampled], mask_roi_pool)
-    positive = [torch.arange(len(s.boxes), device=regions.device) < len(s.objects) for s in sampled]
-    return regions[torch.cat(positive)]
+    return positive_rows(regions, sampled)

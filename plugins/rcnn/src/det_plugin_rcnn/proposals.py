@@ -13,9 +13,11 @@ from attrs import frozen
 from torch import Tensor
 
 import det_ops
+from det_core.boxes.device_copies import rows_of
 from det_core.contracts import Loss, Losses, Outputs, ProposalHead, Sampled
 from det_core.model.dense_detection import AnchorMatches, Candidates, dense_box_loss
 from det_core.model.postprocess import to_original
+from det_core.model.sample_regions import sample_images
 from det_core.specs import ProposalLimits
 from det_core.structures import Batch, Detections, ImageInfo, LossTerm, Targets
 from det_plugin_rcnn.config import RegionProposalConfig
@@ -64,10 +66,7 @@ class RegionProposalHead(ProposalHead[Outputs]):
             matches: the anchors of each image and their assignments.
             targets, batch: of N images.
         """
-        sampled = [
-            self.sampler(assignment, info.key, "rpn")
-            for assignment, info in zip(matches.assignments, batch.infos, strict=True)
-        ]
+        sampled = sample_images(self.sampler, matches.assignments, [info.key for info in batch.infos], "rpn")
         logits, moves = torch.cat(list(scores), 1)[..., 0], torch.cat(list(deltas), 1)
         count = float(sum(len(s.positive) + len(s.negative) for s in sampled))
         return {
@@ -78,10 +77,10 @@ class RegionProposalHead(ProposalHead[Outputs]):
     @torch.no_grad()
     def scored_proposals(self, outputs: Outputs, batch: Batch, limits: ProposalLimits) -> list[ScoredBoxes]:
         """Per image the best candidates after NMS within each level."""
-        return [
-            choose_proposals(self.candidates(outputs, row, info, limits.before_nms), self.config, limits)
-            for row, info in enumerate(batch.infos)
-        ]
+        best = [self.candidates(outputs, row, info, limits.before_nms) for row, info in enumerate(batch.infos)]
+        real = rows_of([b.larger_than(self.config.min_size) for b in best])
+        rows = zip(best, real, strict=True)
+        return [choose_proposals(b, large, self.config, limits) for b, large in rows]
 
     def proposals(self, outputs: Outputs, batch: Batch, limits: ProposalLimits) -> list[Tensor]:
         return [found.boxes for found in self.scored_proposals(outputs, batch, limits)]
@@ -92,10 +91,14 @@ class RegionProposalHead(ProposalHead[Outputs]):
         return [as_detections(boxes, info) for boxes, info in zip(found, batch.infos, strict=True)]
 
 
-def choose_proposals(best: Candidates, config: RegionProposalConfig, limits: ProposalLimits) -> ScoredBoxes:
-    """The proposals of one image: candidates (scored by logits) above the minimum size, after NMS within each level."""
+def choose_proposals(
+    best: Candidates, real: Tensor, config: RegionProposalConfig, limits: ProposalLimits
+) -> ScoredBoxes:
+    """The proposals of one image: candidates (scored by logits) after NMS within each level.
+
+    real: (u,) int64, the candidates that are large enough.
+    """
     scores = best.scores.sigmoid()
-    real = best.larger_than(config.min_size).nonzero().flatten()
     kept = det_ops.batched_nms(best.boxes[real], scores[real], best.levels[real], config.nms_threshold)
     kept = real[kept[: limits.after_nms]]
     return ScoredBoxes(best.boxes[kept], scores[kept])

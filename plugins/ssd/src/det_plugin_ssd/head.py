@@ -21,7 +21,7 @@ from det_core.model.dense_detection import (
     dense_box_loss,
     dense_outputs,
     match_anchors,
-    sample_all,
+    sample_all_images,
     suppress,
 )
 from det_core.model.layers import xavier_init
@@ -61,7 +61,7 @@ class SSDHead(DenseHead[DenseOutputs]):
     def losses(self, outputs: DenseOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:
         """`ssd_cls` of positive and the hardest negative anchors, `ssd_box`; normalised by the positive anchors."""
         matches = match_anchors(outputs.anchors, self.strides, self.assigner, targets, batch)
-        chosen = [sample_all(assignment) for assignment in matches.assignments]
+        chosen = sample_all_images(matches.assignments)
         count = float(sum(len(c.positive) for c in chosen))
         scores, deltas = torch.cat(outputs.scores, 1), torch.cat(outputs.deltas, 1)
         parts, labels = [], []
