@@ -27,7 +27,7 @@ VAL_IMAGES = $$($(BIN)/python -c 'import json; \
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 
-.PHONY: help env demo test test-oldest lint format wheels clean
+.PHONY: help env demo test test-oldest gpu lint format wheels clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | \
@@ -91,6 +91,14 @@ $(OLDEST)/constraints.txt: constraints.txt Makefile
 	@{ echo 'torch==2.11.*'; echo 'torchvision==0.26.*'; \
 		sed -E '/^(torch|torchvision|setuptools)==/d' constraints.txt; } >$@
 
+# Without a registry: packages that the machine lacks come from the folder WHEELS. PARTS: only these.
+GPU_ENV := .venv-gpu
+OUT ?= runs/gpu
+MINUTES ?= 25
+gpu:  ## build, test and measure all that needs an NVIDIA card, with the torch of PYTHON (DRY=1: small, on the CPU)
+	@$(PYTHON) benchmarks/gpu.py --out "$(OUT)" --minutes $(MINUTES) --environment $(GPU_ENV) \
+		$(if $(WHEELS),--wheels "$(WHEELS)") $(if $(PARTS),--only $(PARTS)) $(if $(DRY),--dry)
+
 wheels: $(STAMP)  ## build a wheel of every package into dist/
 	@for package in $(PACKAGES); do \
 		echo "==> building the wheel of $$package"; \
@@ -102,7 +110,7 @@ wheels: $(STAMP)  ## build a wheel of every package into dist/
 # Only what the targets above made. A `build` folder or *.egg-info counts as made only where setuptools writes it: at the
 # top of a package or in its src. The shell expands the names, since make splits names that have spaces.
 clean:  ## remove environments, wheels, builds, caches and runs/demo; other runs are kept
-	rm -rf $(VENV) $(OLDEST) dist $(CACHES) "$(DEMO_DIR)"
+	rm -rf $(VENV) $(OLDEST) $(GPU_ENV) dist $(CACHES) "$(DEMO_DIR)"
 	@rmdir runs 2>/dev/null || true
 	@set -e; for environment in .venv*; do \
 		if [ -f "$$environment/.installed" ]; then echo "rm -rf '$$environment'"; rm -rf "$$environment"; fi; done

@@ -1,12 +1,14 @@
 """Loading and preparing images: decoding, transforms, whole; beside OpenCV's and torchvision's same steps in one run.
 
     pip install opencv-python-headless
-    python benchmarks/data.py [--rounds 20] [--workers 1 2] [--json FILE]
+    python benchmarks/data.py [--rounds 20] [--workers 1 2] [--device cpu|cuda] [--precision fp32] [--json FILE]
 
 Times are processor time of one thread, in ms an image; the least of the rounds counts, and the calls take turns. The
 images are four photographs of 640x480 pixels from the tests of det-core, so that resizing weighs as it does on COCO,
 with ten objects drawn by the benchmark. OpenCV and torchvision decode, resize to the same size and mirror the same
-image, without boxes or masks. Bytes are those of a sample as a loader process sends it.
+image, without boxes or masks; without OpenCV its rows are left out. Bytes are those of a sample as a loader process
+sends it. Consumption is what training steps on `--device` take per second while their images are there; `waiting %` is
+the share of a step that passes until they are.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ from det_core.data.epoch_order import TrainSampler
 from det_core.data.images import read_image
 from det_core.data.loader import LoadedImage, prepare, train_loader
 from det_core.data.transforms import apply_transforms
-from det_core.engine.predict import to_batch, to_targets
+from det_core.engine.predict import autocast, to_batch, to_targets
+from det_core.model.memory_layout import to_channels_last
 from det_core.recipe import Recipe
 from det_core.structures import Key
 
@@ -41,6 +44,7 @@ PHOTOS = Path(__file__).resolve().parents[1] / "core" / "tests" / "data" / "bccd
 RECIPES = ("faster-rcnn/r50-fpn-1x", "mask-rcnn/r50-fpn-1x", "ssd/vgg16-300-coco-120e")
 OBJECTS = 10
 FLIPPED = Key(index=1)
+WARM_UP = 1  # steps
 
 
 def write_data(root: Path, copies: int) -> None:
@@ -102,18 +106,21 @@ def steps(recipe: Recipe, dataset: CocoDataset) -> dict[str, Callable[[], object
 
 def peers(file: str, size: tuple[int, int]) -> dict[str, Callable[[], object]]:
     """The same steps of OpenCV and torchvision: decode, resize to (height, width), mirror, channels first."""
-    import cv2
+    resize = v2.Resize(size, antialias=False)
 
+    def torchvision() -> object:
+        return v2.functional.horizontal_flip(resize(decode_image(file)))
+
+    try:
+        import cv2
+    except ImportError:
+        return {"torchvision whole": torchvision}
     cv2.setNumThreads(1)
     decoded = cv2.imread(file)
-    resize = v2.Resize(size, antialias=False)
 
     def opencv() -> object:
         image = cv2.resize(cv2.imread(file), size[::-1], interpolation=cv2.INTER_LINEAR)
         return np.ascontiguousarray(cv2.flip(image, 1).transpose(2, 0, 1))
-
-    def torchvision() -> object:
-        return v2.functional.horizontal_flip(resize(decode_image(file)))
 
     return {
         "OpenCV decode": lambda: cv2.imread(file),
@@ -153,24 +160,33 @@ def images_per_second(recipe: Recipe, dataset: CocoDataset, workers: int) -> flo
     return count / (time.perf_counter() - started)
 
 
-def waiting_share(recipe: Recipe, dataset: CocoDataset, workers: int, steps: int = 4) -> float:
-    """The share of a training step that passes while it waits for its images."""
-    detector = recipe.detector.build(classes=dataset.classes).train()
+def training(recipe: Recipe, dataset: CocoDataset, workers: int, options: argparse.Namespace) -> tuple[float, float]:
+    """Images that steps take per second once they are loaded, and the share of a step that waits for them."""
+    torch.manual_seed(0)
+    detector = recipe.detector.build(classes=dataset.classes).to(options.device).train()
+    to_channels_last(detector)
     transforms = [t.build() for t in recipe.data.train_transforms]
     sampler = TrainSampler(sizes=dataset.sizes, images_per_rank=2)
     batches = iter(train_loader(dataset, transforms, sampler, 0, 0, workers))
-    waited = whole = 0.0
-    for step in range(steps):
+    waited = whole = count = 0.0
+    for step in range(options.steps + WARM_UP):
         started = time.perf_counter()
-        images = next(batches)
+        images = next(batches, None)
+        if images is None:
+            break
         loaded = time.perf_counter()
-        batch = to_batch(detector, images)
-        losses = detector(batch, to_targets(batch, images))
+        with autocast(torch.device(options.device), options.precision):
+            batch = to_batch(detector, images)
+            losses = detector(batch, to_targets(batch, images))
         torch.stack([loss.value() for loss in losses.values()]).sum().backward()
-        if step:  # the first waits for the processes to start
+        detector.zero_grad()
+        if options.device == "cuda":
+            torch.cuda.synchronize()
+        if step >= WARM_UP:  # the first waits for the processes to start
             waited += loaded - started
             whole += time.perf_counter() - started
-    return waited / whole
+            count += len(images)
+    return count / (whole - waited), waited / whole
 
 
 def measure(name: str, root: Path, options: argparse.Namespace) -> dict[str, float]:
@@ -180,13 +196,16 @@ def measure(name: str, root: Path, options: argparse.Namespace) -> dict[str, flo
     loaded = prepare(dataset.load(0), [t.build() for t in recipe.data.train_transforms], FLIPPED)
     calls = steps(recipe, dataset) | peers(dataset.file(0), loaded.info.size)
     row = processor_ms(calls, options.rounds)
-    row["floor"] = row["decode"] + row["OpenCV resize"]
-    row["whole / floor"] = row["whole"] / row["floor"]
+    if "OpenCV resize" in row:
+        row["floor"] = row["decode"] + row["OpenCV resize"]
+        row["whole / floor"] = row["whole"] / row["floor"]
     row["megabytes"] = sent_bytes(loaded) / 1e6
     for workers in options.workers:
         row[f"images/s, {workers} workers"] = images_per_second(recipe, dataset, workers)
     if not options.no_training:
-        row["waiting %"] = 100 * waiting_share(recipe, dataset, max(options.workers))
+        consumed, waiting = training(recipe, dataset, max(options.workers), options)
+        row[f"images/s, consumed on {options.device}"] = consumed
+        row["waiting %"] = 100 * waiting
     return row
 
 
@@ -198,13 +217,20 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES))
     parser.add_argument("--images", type=int, default=64, help="of the data set that loader processes read")
     parser.add_argument("--no-training", action="store_true", help="leave out the share that a step waits")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of the training steps")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the training steps")
+    parser.add_argument("--steps", type=int, default=3, help="training steps that count")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "data"
         write_data(root, options.images)
-        rows = {name: measure(name, root, options) for name in options.recipes}
+        rows: dict[str, dict[str, float]] = {}
+        for name in options.recipes:
+            rows[name] = measure(name, root, options)
+            if options.json:  # after each, so that what ends the next costs this nothing
+                options.json.write_text(json.dumps(rows, indent=2) + "\n")
     table = Table(title="ms of processor time an image, unless said otherwise", title_justify="left")
     table.add_column("")
     for name in rows:
@@ -212,8 +238,6 @@ def main() -> None:
     for key in next(iter(rows.values())):
         table.add_row(key, *(f"{row[key]:.2f}" for row in rows.values()))
     Console(width=140).print(table)
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":

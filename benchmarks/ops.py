@@ -7,7 +7,8 @@ Ours and the peer's run in turn, and the best round of each counts. The floor is
 read and written at the bandwidth of a copy, and the arithmetic at the rate of a matrix product, both measured in the
 same run. One thread of a CPU is timed in processor time, everything else on the clock. Peak memory is what a call adds
 on top of its inputs. `--small` times small inputs instead, where more threads must not cost anything. Read ratios, not
-times: they are those of a shared machine.
+times: they are those of a shared machine. A workload that fails is listed, the next ones run, and the exit status is 1;
+`--json` is written after each.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -358,7 +360,7 @@ def show(results: list[Result], console: Console) -> None:
         console.print(table)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
@@ -371,7 +373,8 @@ def main() -> None:
     served = {op.name: op.served_by for op in det_ops.status(options.device)}
     console.print(f"torch {torch.__version__}, {options.device}, served by: {', '.join(sorted(set(served.values())))}")
     groups = (small,) if options.small else (suppression, overlaps, pooling, convolution, focal, pasting)
-    results = []
+    results: list[Result] = []
+    failures = 0
     for threads in options.threads if options.device == "cpu" else [1]:
         torch.set_num_threads(threads)
         bandwidth, rate = machine(options.device)
@@ -381,16 +384,33 @@ def main() -> None:
             for work in group(options.device):
                 if options.only and not any(part in work.name for part in options.only):
                     continue
-                ours, peer = best_times(work, options.device, options.seconds)
-                floor = max(work.bytes / bandwidth, work.flops / rate)
-                memory = peak(work.ours, options.device), peak(work.peer, options.device)
-                over = ours / floor if floor else 0.0
-                row = (1e3 * ours, 1e3 * peer, work.peer_name, peer / ours, 1e3 * floor, over, *memory)
-                results.append(Result(work.name, threads, *row))
+                try:
+                    results.append(measured(work, threads, options, bandwidth, rate))
+                except Exception as error:  # the next workloads run
+                    failures += 1
+                    traceback.print_exc()
+                    console.print(f"{work.name}: FAILED: {type(error).__name__}: {error}", markup=False)
+                write(results, options.json)
     show(results, console)
-    if options.json:
-        options.json.write_text(json.dumps([asdict(r) for r in results], indent=1))
+    write(results, options.json)
+    return int(failures > 0)
+
+
+def measured(work: Work, threads: int, options: argparse.Namespace, bandwidth: float, rate: float) -> Result:
+    """The figures of one workload."""
+    ours, peer = best_times(work, options.device, options.seconds)
+    floor = max(work.bytes / bandwidth, work.flops / rate)
+    memory = peak(work.ours, options.device), peak(work.peer, options.device)
+    over = ours / floor if floor else 0.0
+    row = (1e3 * ours, 1e3 * peer, work.peer_name, peer / ours, 1e3 * floor, over, *memory)
+    return Result(work.name, threads, *row)
+
+
+def write(results: list[Result], path: Path | None) -> None:
+    """The figures so far."""
+    if path is not None:
+        path.write_text(json.dumps([asdict(r) for r in results], indent=1))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -7,6 +7,7 @@ leave as many (region, class) pairs above the score threshold as asked for, as a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FrozenBatchNorm2d
 
 from det_core import Batch, Detections, Detector, Targets, for_inference, load_recipe
+from det_core.engine.predict import autocast
 from det_core.engine.schedule import build_optimizer
 from det_core.model.memory_layout import to_channels_last
 from det_core.recipe import OptimizerConfig
@@ -84,30 +86,48 @@ class Pair:
     theirs: nn.Module
     inputs: Inputs
     first_label: int = 1  # of torchvision's; most of its models have background as 0
+    precision: str = "fp32"  # or bf16: both run under autocast
 
-    def compile(self) -> None:
+    def to(self, device: str) -> Pair:
+        """The pair, its images and objects on a device."""
+        batch = evolve(self.inputs.batch, images=self.inputs.batch.images.to(device))
+        inputs = Inputs(batch, tuple(t.to(device) for t in self.inputs.targets))
+        return evolve(self, ours=self.ours.to(device), theirs=self.theirs.to(device), inputs=inputs)
+
+    def compile(self, backend: str = "inductor") -> None:
         """Compile what comes before the heads, in both."""
         for part in (self.ours.backbone, self.ours.neck, self.theirs.backbone):
             if isinstance(part, nn.Module):
-                part.compile()
+                part.compile(backend=backend)
+
+    def cast(self) -> AbstractContextManager[object]:
+        """Autocast to the pair's precision."""
+        return autocast(self.inputs.batch.images.device, self.precision)
 
     def infer_ours(self) -> list[Detections]:
         """Detections of our detector as it trains, put into evaluation mode."""
-        found = self.ours.eval()(self.inputs.batch)
+        with self.cast():
+            found = self.ours.eval()(self.inputs.batch)
         assert isinstance(found, list)
         return found
 
     def infer_fixed(self) -> Callable[[], list[Detections]]:
         """Detections of our detector made for inference, as `det-core test` and `predict` run it."""
         fixed = for_inference(self.ours)
-        fixed.predict(self.inputs.batch)  # the first time it folds and packs
-        return lambda: fixed.predict(self.inputs.batch)
+
+        def infer() -> list[Detections]:
+            with self.cast():
+                return fixed.predict(self.inputs.batch)
+
+        infer()  # the first time it folds and packs
+        return infer
 
     @torch.no_grad()
     def infer_theirs(self) -> list[dict[str, Tensor]]:
         """Detections of torchvision's."""
         images = list(self.inputs.batch.images)
-        found: list[dict[str, Tensor]] = self.theirs.eval()(images)
+        with self.cast():
+            found: list[dict[str, Tensor]] = self.theirs.eval()(images)
         return found
 
     def trainer_ours(self) -> Callable[[], None]:
@@ -116,7 +136,8 @@ class Pair:
 
         def step() -> None:
             self.ours.train()
-            terms = self.ours(self.inputs.batch, self.inputs.targets)
+            with self.cast():
+                terms = self.ours(self.inputs.batch, self.inputs.targets)
             sum(term.value() for term in terms.values()).backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -133,7 +154,8 @@ class Pair:
 
         def step() -> None:
             self.theirs.train()
-            losses: Mapping[str, Tensor] = self.theirs(images, targets)
+            with self.cast():
+                losses: Mapping[str, Tensor] = self.theirs(images, targets)
             sum(losses.values()).backward()  # type: ignore[union-attr]
             optimizer.step()
             optimizer.zero_grad()

@@ -8,7 +8,9 @@ regions per image, to see that all of the zoo works; its times tell models apart
 of 800 x 1333 with `--rounds` timed steps: peak memory and seconds per step stand beside the published ones, which were
 measured on V100s.
 
-A step fails where it raises, or where a loss or a gradient is not finite. Exit status 1 if any recipe fails.
+A step fails where it raises, or where a loss or a gradient is not finite. Exit status 1 if any recipe fails. `--json`
+is written after each recipe, with the published figures; `--spread` takes the recipes of all families in turn, so that
+an end before the last costs no family all of its recipes.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import argparse
 import gc
 import json
 import time
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +188,22 @@ def run(entry: RecipeEntry, options: argparse.Namespace) -> Result:
     return Result(entry.name, count / 1e6, built, train, infer, peak)
 
 
+def in_turn(entries: list[RecipeEntry]) -> list[RecipeEntry]:
+    """The first recipe of every family, then the second of each, and so on."""
+    families: dict[str, list[RecipeEntry]] = {}
+    for entry in entries:
+        families.setdefault(entry.name.partition("/")[0], []).append(entry)
+    return [entry for turn in zip_longest(*families.values()) for entry in turn if entry is not None]
+
+
+def published_figures(published: Published | None) -> dict[str, float | None]:
+    """Seconds per step and GB as published."""
+    return {
+        "published_train_s": None if published is None else published.train_s_per_iter,
+        "published_peak_gb": None if published is None else published.memory_gb,
+    }
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--find", nargs="+", default=[], metavar="TEXT", help="only names with all of these")
@@ -193,6 +212,7 @@ def main() -> int:
     parser.add_argument("--images", type=int, help="of a batch")
     parser.add_argument("--regions", type=int, help="proposals, and regions to learn from, at most; 0 = the recipe's")
     parser.add_argument("--rounds", type=int, help="steps and inferences; the least time counts")
+    parser.add_argument("--spread", action="store_true", help="the families' recipes in turn, not family by family")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to this file")
     options = parser.parse_args()
     large = options.device == "cuda"
@@ -201,21 +221,27 @@ def main() -> int:
     options.regions = (0 if large else FEW_REGIONS) if options.regions is None else options.regions
     options.rounds = options.rounds or (5 if large else 1)
     entries = [e for e in plugin_manager().recipes().values() if all(text in e.name for text in options.find)]
+    if options.spread:
+        entries = in_turn(entries)
     console = Console(width=200, highlight=False)
     console.print(
         f"{options.images} of {options.size[0]}x{options.size[1]}, {options.device}, torch {torch.__version__}\n"
         f"{'recipe':44} {'params':>9} {'build':>8} {'train':>9} {'infer':>9}"
     )
-    results = []
+    results: list[Result] = []
+    rows: list[dict[str, object]] = []
     for entry in entries:
         result = run(entry, options)
         results.append(result)
+        rows.append({**asdict(result), **published_figures(entry.published)})
+        if options.json is not None:
+            options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf8")
         console.print(result.line(entry.published), markup=False)
         gc.collect()
+        if options.device == "cuda":
+            torch.cuda.empty_cache()
     failures = sum(bool(r.failure) for r in results)
     console.print(f"{len(results)} recipes, {failures} failures")
-    if options.json is not None:
-        options.json.write_text(json.dumps([asdict(r) for r in results], indent=2) + "\n", encoding="utf8")
     return int(failures > 0 or not results)
 
 

@@ -149,6 +149,7 @@ MADE = (
     ".venv/.installed",
     ".venv/bin/python",
     ".venv-oldest/constraints.txt",
+    ".venv-gpu/.installed",
     ".venv-3.13/.installed",  # made by `make VENV=.venv-3.13 env`
     ".venv-3.13/bin/python",
     "dist/det_core-0.1.0-py3-none-any.whl",

@@ -155,6 +155,10 @@ def test_wrong_types_are_named(call, text):
         call()
 
 
+# A GPU does not look at the data: what is not there gives zeros, which ops/tests/cuda tests.
+of_the_cpu = pytest.mark.cpu
+
+
 def pools(features, regions):
     """Name and arguments of each operator that pools these regions."""
     count, at = len(regions), torch.zeros(len(regions), dtype=torch.int64)
@@ -171,6 +175,7 @@ def pools(features, regions):
     yield "deform_psroi_pool_backward", (grad, features, regions, None, 1.0, 1, 2, 4, 0.1)
 
 
+@of_the_cpu
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize(("image", "text"), [(2.0, "2"), (-1.0, "-1"), (float("nan"), "nan"), (1e10, "1e+10")])
 @pytest.mark.parametrize("count", [3, 3000])
@@ -184,6 +189,7 @@ def test_an_image_that_is_not_there_is_named_however_many_regions_there_are(serv
                 serve(server, name, *arguments)
 
 
+@of_the_cpu
 def test_native_gradients_do_not_write_to_an_image_that_is_not_there(native_library):
     regions = torch.tensor([[0.0, 0, 0, 7, 7], [5, 0, 0, 7, 7]])
     backward = [case for case in pools(X, regions) if case[0].endswith("_backward")]
@@ -193,6 +199,7 @@ def test_native_gradients_do_not_write_to_an_image_that_is_not_there(native_libr
             serve("native", name, *arguments)
 
 
+@of_the_cpu
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("level", [2, -1])
 def test_a_level_that_is_not_there_is_named(server, level):
@@ -202,6 +209,7 @@ def test_a_level_that_is_not_there_is_named(server, level):
         serve(server, "roi_align", [X, X], R, at, [2, 2], [1.0, 0.5], 0, "aligned", "avg")
 
 
+@of_the_cpu
 @pytest.mark.parametrize("server", ["native", "reference"])
 @pytest.mark.parametrize("rows", [3, 20_000])
 @pytest.mark.parametrize("summed", [False, True])
@@ -213,6 +221,7 @@ def test_a_target_above_the_background_is_named(server, rows, summed):
         serve(server, "sigmoid_focal_loss", logits, target, None, 2.0, 0.25, summed)
 
 
+@of_the_cpu
 def test_integers_are_refused_by_the_kernels_too(native_library):
     text = "dtype Long is not supported: expected float32, float64, float16 or bfloat16"
     with pytest.raises(WRONG_DATA, match=f"^{text}$"):

@@ -11,6 +11,7 @@ from op_samples import FORWARD
 
 from det_ops import dispatch, libraries, native
 
+pytestmark = pytest.mark.cpu
 # Runs one operator of each kind twice, and prints status before and after, warnings, and whether kernels are there.
 CODE = """
 import sys, json, warnings

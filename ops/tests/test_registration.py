@@ -71,6 +71,7 @@ def test_every_operator_has_samples():
     assert {f"{name}_backward" for name in DIFFERENTIABLE} == set(BACKWARD)
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize(
     ("dtype", "layout"),
@@ -192,6 +193,7 @@ def fresh_compiler():
     torch._dynamo.reset()
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("name", FORWARD)
 def test_functions_compile_into_one_graph_with_gradients(fresh_compiler, name):
     function, *inputs = functions()[name]
@@ -201,6 +203,7 @@ def test_functions_compile_into_one_graph_with_gradients(fresh_compiler, name):
     assert bool(theirs[1]) == (name in DIFFERENTIABLE or name == "box_overlaps")
 
 
+@pytest.mark.cpu
 def test_inductor_compiles_pooling_and_a_loss_with_gradients(fresh_compiler):
     if shutil.which("g++") is None and shutil.which("c++") is None:
         pytest.skip("there is no C++ compiler for inductor")
@@ -250,6 +253,7 @@ def exports():
     }  # fmt: skip
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("name", exports())
 def test_functions_export_with_a_dynamic_length(name):
     function, inputs, longer, dynamic = exports()[name]

@@ -43,6 +43,7 @@ def test_the_kernel_equals_the_reference(native_library, old, new, channels, fli
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-3)  # torch computes positions in float32, too
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
 def test_every_instruction_set_gives_the_same_bits(native_library, run_python, isa):
     assert run_python(EQUAL, DET_OPS_ISA=isa).strip() == "equal"

@@ -6,6 +6,7 @@ import os
 import pytest
 import torch
 
+pytestmark = pytest.mark.cpu
 ISAS = ("baseline", "avx2", "avx512")
 THREADS = (1, 2, 7)
 CODE = """

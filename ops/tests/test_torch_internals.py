@@ -11,6 +11,7 @@ from op_samples import arguments, assert_close, maps, offsets, reference
 import det_ops
 from det_ops import dispatch, torch_internals
 
+pytestmark = pytest.mark.cpu
 SOURCES = sorted(Path(det_ops.__file__).parent.rglob("*.py"))
 AUTOCAST = ("_ExcludeDispatchKeyGuard", "DispatchKeySet", "DispatchKey")
 AUTOGRAD = (

@@ -97,13 +97,13 @@ class Case:
     report: ImportReport
 
 
-def load_case(name: str, dtype: torch.dtype = torch.float64) -> Case:
-    """Read a case, build its recipe's detector and import the reference's weights."""
+def load_case(name: str, dtype: torch.dtype = torch.float64, device: str = "cpu") -> Case:
+    """Read a case, build its recipe's detector on the device and import the reference's weights."""
     facts = json.loads((HERE / "cases" / f"{name}.json").read_text())
     golden = dict(np.load(HERE / "cases" / f"{name}.npz"))
     detector = detector_config(RECIPES[name], facts).build(num_classes=facts["num_classes"])
     report = import_weights(generate.state_dict(facts), source="mmdet", detector=detector)
-    return Case(name, facts, golden, detector.to(dtype), report)
+    return Case(name, facts, golden, detector.to(device, dtype), report)
 
 
 def loss_names(case: Case) -> dict[str, str]:
@@ -162,29 +162,28 @@ def _everything(sampler: Any) -> RandomSamplerConfig:
 
 
 def synthetic_batch(case: Case) -> Batch:
-    """The case's normalised images, unscaled."""
-    dtype = case.detector.preprocess.mean.dtype
+    """The case's normalised images, unscaled, on the detector's device."""
+    like = case.detector.preprocess.mean
     infos = tuple(ImageInfo(size=(h, w), original_size=(h, w)) for h, w in case.facts["sizes"])
     given = None
     if case.facts["proposals"]:
-        given = tuple(torch.from_numpy(generate.proposals(case.facts, i)).to(dtype) for i in range(len(infos)))
-    return Batch(images=torch.from_numpy(generate.image_batch(case.facts)).to(dtype), infos=infos, proposals=given)
+        given = tuple(torch.from_numpy(generate.proposals(case.facts, i)).to(like) for i in range(len(infos)))
+    return Batch(images=torch.from_numpy(generate.image_batch(case.facts)).to(like), infos=infos, proposals=given)
 
 
 def synthetic_targets(case: Case) -> list[Targets]:
-    """The case's ground truth."""
-    dtype = case.detector.preprocess.mean.dtype
+    """The case's ground truth, on the detector's device."""
+    like = case.detector.preprocess.mean
     targets = []
     for i in range(len(case.facts["sizes"])):
         boxes, labels, masks = generate.ground_truth(case.facts, i)
-        targets.append(
-            Targets(
-                boxes=torch.from_numpy(boxes).to(dtype),
-                labels=torch.from_numpy(labels).long(),
-                masks=torch.from_numpy(masks.astype(np.uint8)),
-                semantic=torch.from_numpy(generate.semantic_map(case.facts, i)) if case.facts["semantic"] else None,
-            )
+        truth = Targets(
+            boxes=torch.from_numpy(boxes).to(like.dtype),
+            labels=torch.from_numpy(labels).long(),
+            masks=torch.from_numpy(masks.astype(np.uint8)),
+            semantic=torch.from_numpy(generate.semantic_map(case.facts, i)) if case.facts["semantic"] else None,
         )
+        targets.append(truth.to(like.device))
     return targets
 
 
@@ -201,10 +200,15 @@ def file_batch(case: Case) -> Batch:
     return to_batch(case.detector, images)
 
 
+def detections(detector: Detector, batch: Batch) -> list[Detections]:
+    """What a detector finds, on the CPU."""
+    return [found.to("cpu") for found in detector.predict(batch)]
+
+
 def sample_of(x: Tensor, count: int) -> np.ndarray:
     """Every k-th of the flattened values, k = numel // count, the first `count`."""
     flat = x.detach().flatten()
-    return flat[:: max(1, flat.numel() // count)][:count].double().numpy()
+    return flat[:: max(1, flat.numel() // count)][:count].double().cpu().numpy()
 
 
 def golden_detections(case: Case, i: int) -> Detections:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,16 +35,31 @@ SYNTHETIC = [name for name in golden.RECIPES if not name.startswith("pipeline_")
 PIPELINES = [name for name in golden.RECIPES if name.startswith("pipeline_")]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def whole_float32():
+    """On a GPU, convolutions and products of float32 are computed in float32, not in TF32."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.fixture(scope="session")
+def load_case(chosen_device):
+    """`golden.load_case` on the device of `--device`."""
+    return partial(golden.load_case, device=chosen_device)
+
+
 @pytest.fixture(scope="module", params=SYNTHETIC)
-def case(request):
-    return golden.load_case(request.param)
+def case(request, load_case):
+    return load_case(request.param)
 
 
 @pytest.fixture(scope="module")
 def features(case):
     case.detector.eval()
     with torch.no_grad():
-        return case.detector.features(golden.synthetic_batch(case))
+        return [x.cpu() for x in case.detector.features(golden.synthetic_batch(case))]
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +110,7 @@ def test_gradients(case, losses):
 
 def test_detections(case):
     case.detector.eval()
-    for i, found in enumerate(case.detector.predict(golden.synthetic_batch(case))):
+    for i, found in enumerate(golden.detections(case.detector, golden.synthetic_batch(case))):
         wanted = golden.golden_detections(case, i)
         assert len(found) == len(wanted), golden.explain(case)
         assert found.labels.tolist() == wanted.labels.tolist(), golden.explain(case)
@@ -108,8 +124,8 @@ def test_detections(case):
 
 
 @pytest.mark.parametrize("name", SYNTHETIC)
-def test_float32_comes_as_close_as_the_reference_does(name):
-    case = golden.load_case(name, torch.float32)
+def test_float32_comes_as_close_as_the_reference_does(load_case, name):
+    case = load_case(name, torch.float32)
     batch = golden.synthetic_batch(case)
     case.detector.train()
     terms = case.detector.losses(batch, golden.synthetic_targets(case))
@@ -119,15 +135,15 @@ def test_float32_comes_as_close_as_the_reference_does(name):
             assert terms[names[theirs]].value().item() == pytest.approx(value, rel=1e-4), golden.explain(case)
     case.detector.eval()
     for detector in (case.detector, for_inference(case.detector)):
-        for i, found in enumerate(detector.predict(batch)):
+        for i, found in enumerate(golden.detections(detector, batch)):
             wanted = golden.golden_detections(case, i)
             pairs = golden.matched(found, wanted, iou=0.99, score=1e-3)
             assert len(pairs) >= 0.98 * len(wanted), f"{len(pairs)} of {len(wanted)}; {golden.explain(case)}"
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-def test_from_files_to_detections(name):
-    case = golden.load_case(name, torch.float32)
+def test_from_files_to_detections(load_case, name):
+    case = load_case(name, torch.float32)
     batch = golden.file_batch(case)
     facts = case.facts
     assert [list(i.original_size) for i in batch.infos] == facts["ori_shapes"]
@@ -138,7 +154,7 @@ def test_from_files_to_detections(name):
     difference = np.abs(golden.sample_of(batch.images, 2048) - case.golden["input.sample"])
     assert difference.max() <= 1e-5, golden.explain(case)  # the 8-bit resize is the reference's to the last bit
     case.detector.eval()
-    for i, found in enumerate(case.detector.predict(batch)):
+    for i, found in enumerate(golden.detections(case.detector, batch)):
         wanted = golden.golden_detections(case, i)
         pairs = golden.matched(found, wanted, iou=0.95, score=0.02)
         assert len(pairs) >= 0.95 * len(wanted), f"{len(pairs)} of {len(wanted)}; {golden.explain(case)}"
@@ -150,10 +166,10 @@ def test_from_files_to_detections(name):
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-def test_in_float64_files_give_the_very_same_detections(name):
-    case = golden.load_case(name)
+def test_in_float64_files_give_the_very_same_detections(load_case, name):
+    case = load_case(name)
     case.detector.eval()
-    for i, found in enumerate(case.detector.predict(golden.file_batch(case))):
+    for i, found in enumerate(golden.detections(case.detector, golden.file_batch(case))):
         wanted = golden.golden_detections(case, i)
         pairs = golden.matched(found, wanted, iou=0.999, score=1e-5)
         assert len(pairs) == len(found) == len(wanted), golden.explain(case)
@@ -178,24 +194,24 @@ def _mask_iou(a, b):
         ("roi_head.mask_head.logits.weight", "head outputs"),
     ],
 )
-def test_a_departure_is_traced_to_the_stage_where_it_begins(parameter, stage):
-    case = golden.load_case("mask_rcnn_r50_fpn")
+def test_a_departure_is_traced_to_the_stage_where_it_begins(load_case, parameter, stage):
+    case = load_case("mask_rcnn_r50_fpn")
     with torch.no_grad():
         value = case.detector.get_parameter(parameter)
         value += 0.05 * (1 + value.abs())
     assert golden.explain(case).startswith(f"first departure: {stage}")
 
 
-def test_the_recorded_stages_are_those_of_a_passing_case():
-    case = golden.load_case("faster_rcnn_r50_fpn")
+def test_the_recorded_stages_are_those_of_a_passing_case(load_case):
+    case = load_case("faster_rcnn_r50_fpn")
     assert golden.explain(case) == "first departure: none"
 
 
-def test_wrong_pooling_and_wrong_proposals_are_traced_too(monkeypatch):
-    case = golden.load_case("faster_rcnn_r50_fpn")
-    monkeypatch.setattr(case.detector.roi_head.roi_pool, "level_of", lambda rois: torch.zeros(len(rois)).long())
+def test_wrong_pooling_and_wrong_proposals_are_traced_too(load_case, monkeypatch):
+    case = load_case("faster_rcnn_r50_fpn")
+    monkeypatch.setattr(case.detector.roi_head.roi_pool, "level_of", lambda rois: rois.new_zeros(len(rois)).long())
     assert golden.explain(case).startswith("first departure: RoI features")
-    case = golden.load_case("faster_rcnn_r50_fpn")
+    case = load_case("faster_rcnn_r50_fpn")
     monkeypatch.setattr(case.detector.dense_head.coder, "limit", 0.01)
     assert golden.explain(case).startswith("first departure: proposals")
 

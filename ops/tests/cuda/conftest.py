@@ -1,4 +1,4 @@
-"""Fixtures for the tests of the CUDA kernels: `emulated` runs them without a GPU."""
+"""Fixtures for the tests of the CUDA kernels: without a GPU, `emulated` runs them."""
 
 import os
 import sys
@@ -13,8 +13,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")
-def cuda(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    """Calls an operator's CUDA implementation by name, emulated on the host."""
+def cuda(chosen_device: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Calls an operator's CUDA implementation by name: on the GPU with `--device cuda`, else emulated on the host."""
+    if chosen_device == "cuda":
+        from op_samples import native
+
+        return native  # `operators_on_the_device` makes it run there
     from emulated import Emulated
 
     folder = tmp_path_factory.getbasetemp()

@@ -1,4 +1,4 @@
-"""The logic of the CUDA kernels and bindings, emulated on the host, against the definition of each operator.
+"""The CUDA kernels and bindings against the definition of each operator: emulated on the host, or on a GPU.
 
 Suppression and assignment must agree exactly, everything else up to its precision.
 """
@@ -8,14 +8,13 @@ import math
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
+from on_device import CPU_ONLY
 from op_samples import CLOSE, LAST, PLANES, arguments, assert_close, boxes, generator, maps, reference, scattered
 from torch.utils import _pytree as pytree
 
 from det_ops import dispatch
 
 DTYPES = list(CLOSE)
-# Images and run-length codes are read and written on the CPU; on a GPU the definition serves.
-CPU_ONLY = {"mask_targets", "paste_mask_codes", "resize_bilinear"}
 WITH_CUDA = sorted(set(dispatch.FALLBACKS) - CPU_ONLY)
 SIZES = (0, 1, 63, 64, 65, 200, 700)
 INF, NAN = math.inf, math.nan
@@ -25,7 +24,7 @@ rows = st.lists(st.tuples(*[coordinate] * 4, score, st.integers(-1, 2)), max_siz
 
 
 def compare(cuda, name, *given):
-    """The emulated result, checked against the definition."""
+    """The result of the CUDA kernel, checked against the definition."""
     found = cuda(name, *given)
     floats = [x.dtype for x in pytree.tree_leaves(given) if isinstance(x, torch.Tensor) and x.is_floating_point()]
     assert_close(found, reference(name, *given), max(CLOSE[dtype] for dtype in floats))
