@@ -9,6 +9,7 @@ from torch import Tensor
 
 from det_core.boxes.box_config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig
 from det_core.contracts import BACKGROUND, IGNORED, Assignment, LevelAnchors, Sampled
+from det_core.model import dense_detection
 from det_core.model.dense_detection import (
     Candidates,
     DenseOutputs,
@@ -320,3 +321,15 @@ def test_suppression(settings: DetectionSettings, labels: list[int]) -> None:
 def test_detections_are_in_original_pixels(frame: str) -> None:
     found = suppress(THREE, info(40, 40, scale=(2.0, 0.5)), DetectionSettings(nms_in=frame))
     assert found.boxes.tolist() == [[4, 0, 44, 10], [2, 0, 42, 10]]
+
+
+@pytest.mark.parametrize("above", [-10.0, 0.0, 0.5, 0.9, 2.0])
+def test_large_masks_stay_on_the_device_and_select_the_same(monkeypatch: pytest.MonkeyPatch, above: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    levels = [torch.rand(rows, 3, generator=generator) for rows in (40, 0, 10, 1)]
+    few = dense_detection._best_pairs_above(levels, 7, above)
+    monkeypatch.setattr(dense_detection, "FEW", -1)
+    many = dense_detection._best_pairs_above(levels, 7, above)
+    for one, other in zip(few, many, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    assert [len(best) for best, _ in many] == [min(7, int((x > above).sum())) for x in levels]
