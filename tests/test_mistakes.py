@@ -129,3 +129,19 @@ def test_all_mistakes_of_a_file_come_at_once(refuse):
         "detector.roi_head.sampler.count",
         "schedule.epochs",
     ]
+
+
+@pytest.mark.parametrize(
+    ("path", "most"),
+    [
+        ("detector.neck.levels", 16),
+        ("detector.dense_head.guided.scales_per_octave", 64),
+        ("detector.roi_head.box_head.num_fcs", 64),
+        ("detector.roi_head.box_head.num_convs", 64),
+    ],
+)
+def test_numbers_of_layers_are_bounded(path: str, most: int) -> None:
+    """A file whose header asks for a thousand million layers must not occupy a processor."""
+    recipe = "ga-rpn/r50-caffe-fpn-1x" if "scales_per_octave" in path else "faster-rcnn/r50-fpn-1x"
+    with pytest.raises(ConfigError, match=f"found 1000000000, expected at least . and at most {most}"):
+        load_recipe(recipe, [f"{path}=1000000000"])

@@ -27,6 +27,7 @@ from det_core.data.proposals_file import (
 )
 from det_core.data.transforms import apply_transforms
 from det_core.errors import DataError
+from det_core.safe_write import WriteError
 from det_core.structures import Key
 
 SIZES = {10: (40, 60), 20: (50, 30), 30: (48, 64), 40: (32, 32)}  # of the data set in conftest
@@ -115,7 +116,7 @@ def test_nothing_is_left_where_writing_fails(file: Path, monkeypatch: pytest.Mon
         raise OSError("no space left on device")
 
     monkeypatch.setattr(module, "save_file", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(WriteError, match="no space left on device.*the earlier file is kept"):
         write_proposals(file, images(), {})
     assert [p.name for p in file.parent.iterdir()] == [file.name]
     assert file.read_bytes() == before

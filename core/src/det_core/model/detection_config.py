@@ -57,7 +57,7 @@ class TowerHeadConfig(DetectingHeadConfig):
     """Settings of a dense head with a tower of convolutions for classes and one for boxes, as in RetinaNet."""
 
     channels: int = setting("channels of both towers", default=256, least=1)
-    num_convs: int = setting("3x3 convolutions per tower", default=4, least=0)
+    num_convs: int = setting("3x3 convolutions per tower", default=4, least=0, most=64)
     coder: CoderConfig = setting("box regression targets", default=DeltaCoderConfig())
     cls_loss: LossConfig = setting("classification, over all anchors", default=FocalConfig())
     prior: float = setting(

@@ -22,7 +22,7 @@ class FPNConfig(NeckConfig):
     type: ClassVar[str] = "fpn"
 
     channels: int = setting("channels of every output level", default=256, least=1)
-    levels: int = setting("number of output levels, including extra ones", default=5, least=1)
+    levels: int = setting("number of output levels, including extra ones", default=5, least=1, most=16)
     start: int = setting("first input level to use", default=0, least=0)
     extra: Literal["max_pool", "conv_input", "conv_output"] = setting(
         "levels beyond the inputs: max_pool subsamples the last output; conv_input and conv_output apply 3x3 "

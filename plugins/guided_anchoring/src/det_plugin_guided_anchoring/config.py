@@ -34,7 +34,7 @@ class GuidedAnchorsConfig:
 
     base_scale: float = setting("side, in strides, of the square that shapes are relative to", default=8.0, above=0)
     scales_per_octave: int = setting(
-        "number of sizes of the approximate anchors, from base_scale up", default=3, least=1
+        "number of sizes of the approximate anchors, from base_scale up", default=3, least=1, most=64
     )
     ratios: tuple[float, ...] = setting(
         "height over width of the approximate anchors", default=(0.5, 1.0, 2.0), min_items=1, above=0

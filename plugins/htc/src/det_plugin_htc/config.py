@@ -28,7 +28,7 @@ class SemanticBranchConfig:
         least=1,
         most=255,
     )
-    num_convs: int = setting("number of 3x3 convolutions on the fused map", default=4, least=0)
+    num_convs: int = setting("number of 3x3 convolutions on the fused map", default=4, least=0, most=64)
     stride: int = setting("stride of the level that all levels are resized to", default=8, least=1)
     roi_pool: RoIPoolConfig = setting(
         "pooling from the branch's map; its stride must be that of the map",

@@ -85,9 +85,9 @@ class FCBoxHeadConfig(BoxHeadConfig):
 
     type: ClassVar[str] = "fc_box_head"
 
-    num_convs: int = setting("number of 3x3 convolutions", default=0, least=0)
+    num_convs: int = setting("number of 3x3 convolutions", default=0, least=0, most=64)
     conv_channels: int = setting("channels of the convolutions", default=256, least=1)
-    num_fcs: int = setting("number of shared fully connected layers", default=2, least=0)
+    num_fcs: int = setting("number of shared fully connected layers", default=2, least=0, most=64)
     fc_channels: int = setting("channels of the fully connected layers", default=1024, least=1)
     class_agnostic: bool = setting("predict one box for all classes", default=False)
     norm: NormConfig | None = setting("after every convolution", default=None)
@@ -105,7 +105,7 @@ class ConvMaskHeadConfig(MaskHeadConfig):
 
     type: ClassVar[str] = "conv_mask_head"
 
-    num_convs: int = setting("number of 3x3 convolutions", default=4, least=0)
+    num_convs: int = setting("number of 3x3 convolutions", default=4, least=0, most=64)
     channels: int = setting("channels of the convolutions and of the upsampling layer", default=256, least=1)
     class_agnostic: bool = setting("predict one mask for all classes", default=False)
     norm: NormConfig | None = setting("after every 3x3 convolution", default=None)
