@@ -14,7 +14,7 @@ import det_ops
 from det_ops.reference import masks as codes_of
 
 INF, NAN = math.inf, math.nan
-RULES = ("sampled", "resized")
+RULES = ("sampled", "resized", "quantised")
 edge = st.one_of(
     st.floats(-20, 60, width=16),
     st.integers(-3, 50).map(float),
@@ -57,7 +57,22 @@ def with_interpolate(masks, boxes, size, threshold):
     return out, out > threshold
 
 
-BY_TORCH = {"sampled": with_grid_sample, "resized": with_interpolate}
+def with_whole_pixels(masks, boxes, size, threshold):
+    """The "quantised" rule as torch's `interpolate` computes it, which is OpenCV's: its values, nan outside."""
+    height, width = size
+    out = torch.full((len(masks), height, width), NAN, dtype=masks.dtype)
+    for i, (x1, y1, x2, y2) in enumerate((boxes - boxes.new_tensor([0, 0, 1, 1])).long().tolist()):
+        x2, y2 = max(x1, x2), max(y1, y2)
+        left, right, top, bottom = max(x1, 0), min(x2 + 1, width), max(y1, 0), min(y2 + 1, height)
+        if left >= right or top >= bottom:
+            continue
+        cells = (y2 - y1 + 1, x2 - x1 + 1)
+        resized = F.interpolate(masks[i][None, None], cells, mode="bilinear", align_corners=False)[0, 0]
+        out[i, top:bottom, left:right] = resized[top - y1 : bottom - y1, left - x1 : right - x1]
+    return out, out > threshold
+
+
+BY_TORCH = {"sampled": with_grid_sample, "resized": with_interpolate, "quantised": with_whole_pixels}
 
 
 def scene(count, side, dtype=torch.float32, seed=0):
@@ -100,6 +115,7 @@ def test_by_hand(native_library, call, rule):
         "sampled": [[0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]],
         # 4 x 4 values with their border become pixels 0..4 and -1..3; those of one value have 0.7 of it.
         "resized": [[0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 1, 0]],
+        "quantised": [[0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]],  # the values themselves
     }[rule]
     assert found.dtype == torch.bool
     assert found[0].int().tolist() == expected
@@ -260,7 +276,7 @@ def arguments(**changes):
         ({"boxes": torch.zeros(2, 5)}, ValueError, r"boxes have shape \(2, 5\), expected \(N, 4\)"),
         ({"boxes": torch.zeros(3, 4)}, ValueError, r"boxes have shape \(3, 4\), expected \(2, 4\) to match masks"),
         ({"size": (0, 5)}, ValueError, r"size is \(0, 5\), expected at least 1 each"),
-        ({"rule": "nearest"}, ValueError, "rule is 'nearest', expected 'sampled' or 'resized'"),
+        ({"rule": "nearest"}, ValueError, "rule is 'nearest', expected 'sampled', 'resized' or 'quantised'"),
         ({"mirrored": torch.zeros(3)}, ValueError, r"mirrored has shape \(3,\), expected \(2,\) to match masks"),
         ({"mirrored": torch.zeros(2)}, TypeError, "mirrored has dtype torch.float32, expected torch.bool"),
     ],

@@ -24,7 +24,7 @@ def everything():
     found["soft_nms"] = det_ops.soft_nms(crowd[:500], ranks[:500])
     found["max_iou_assign"] = det_ops.max_iou_assign(crowd.round(), objects, 0.5, 0.3, 0.1)
     found["box_overlaps"] = [det_ops.box_overlaps(crowd, objects, "giou")]
-    for rule in ("sampled", "resized"):
+    for rule in ("sampled", "resized", "quantised"):
         masks = maps(300, 28, 28).sigmoid(), crowd[:300], (700, 900), 0.5, rule
         found[f"paste {rule}"] = [det_ops.paste_masks(*masks), *det_ops.paste_mask_codes(*masks)]
     def differentiate(name, call, *inputs):
@@ -55,7 +55,8 @@ torch.save((name().decode(), results), os.environ["RESULTS"])
 """
 # A sum over many products in another order: torch's matrix product is not ours to order.
 BY_TORCH = ("deform_conv2d", "masked_conv2d")
-EXACT = ("nms", "batched_nms", "max_iou_assign", "box_overlaps", "paste sampled", "paste resized", "roi_pool")
+PASTED = ("paste sampled", "paste resized", "paste quantised")
+EXACT = ("nms", "batched_nms", "max_iou_assign", "box_overlaps", "roi_pool", *PASTED)
 
 
 @pytest.fixture(scope="module")

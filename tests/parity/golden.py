@@ -190,9 +190,14 @@ def synthetic_targets(case: Case) -> list[Targets]:
 def file_batch(case: Case) -> Batch:
     """The case's image files through reading, resizing, normalising and padding."""
     long, short = sorted(case.facts["scale"], reverse=True)
-    resize = ResizeConfig(scales=((long, short),), keep_ratio=case.facts["keep_ratio"]).build()
-    images = []
-    for name in case.facts["images"]:
+    resize = ResizeConfig(scales=((long, short),), keep_ratio=case.facts["keep_ratio"])
+    return files_to_batch(case, case.facts["images"], resize)
+
+
+def files_to_batch(case: Case, names: Sequence[str], config: ResizeConfig) -> Batch:
+    """These image files of a case, resized, normalised and padded."""
+    images, resize = [], config.build()
+    for name in names:
         empty = torch.zeros(0, dtype=torch.long)
         pixels = read_image(HERE / "images" / name)
         sample = Sample(image=pixels, boxes=torch.zeros(0, 4), labels=empty, ignored=empty.bool(), file=name)

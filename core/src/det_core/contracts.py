@@ -336,7 +336,8 @@ class Sample:
 
     image: (3, H, W) uint8 RGB. boxes: (n, 4) float32 xyxy. labels: (n,) int64 in 0..K-1. ignored: (n,) bool, crowd
     regions and difficult objects. masks: compressed, or (n, H, W) uint8 of 0 and 1, or None. semantic: (H, W) uint8
-    class ids with 255 ignored, or None. proposals: (p, 4) float32 xyxy, best first, or None.
+    class ids with 255 ignored, or None. proposals: (p, 4) float32 xyxy, best first, or None. pixel_scale: (y, x)
+    factors by which first and last pixels of boxes were multiplied; None if their corners were resized as the image.
     """
 
     image: Tensor
@@ -348,6 +349,7 @@ class Sample:
     proposals: Tensor | None = None
     file: str = ""
     image_id: int = 0
+    pixel_scale: tuple[float, float] | None = None
 
     @property
     def size(self) -> tuple[int, int]:

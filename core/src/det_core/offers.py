@@ -21,7 +21,8 @@ class RecipeEntry:
     """A zoo entry. `make` is called only when the recipe is used, so that listing entries is fast.
 
     requires: distributions that the recipe needs besides the plugin's. default, demo: whether `--plugin` selects this
-    recipe with and without `--data`.
+    recipe with and without `--data`. weights_of: the source (`mmdet1`, `torchvision`) whose conventions the recipe has,
+    for its weights; "" for those of mmdet 2.x and 3.x.
     """
 
     name: str
@@ -31,6 +32,7 @@ class RecipeEntry:
     default: bool = False
     demo: bool = False
     summary: str = ""
+    weights_of: str = ""
 
     def missing(self) -> list[str]:
         """Required distributions that are not installed."""

@@ -86,6 +86,7 @@ def setting(
     min_items: int = 0,
     distinct: bool = False,
     check: Callable[[Any], str] | None = None,
+    conventions: Mapping[str, Any] | None = None,
 ) -> Any:
     """A field of a configuration.
 
@@ -97,11 +98,16 @@ def setting(
         min_items: minimum number of items of a tuple.
         distinct: whether the items of a tuple must differ.
         check: returns what is wrong with a value of the right type, or "" if it is valid.
+        conventions: of a setting in which projects differ, the value that weights of a source require; those of every
+            other source require the default.
     """
     limits = Limits(
         least=least, above=above, most=most, below=below, min_items=min_items, distinct=distinct, check=check
     )
-    return attrs.field(default=default, metadata={"doc": doc, "limits": limits})
+    metadata = {"doc": doc, "limits": limits}
+    if conventions is not None:
+        metadata["conventions"] = conventions
+    return attrs.field(default=default, metadata=metadata)
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(setting,))

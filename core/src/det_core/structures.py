@@ -52,12 +52,14 @@ class ImageInfo:
     """Metadata of one image in a batch.
 
     size: valid (h, w) in the padded network input. original_size: (height, width) of the file.
-    scale: (y, x) factors from original to network pixels.
+    scale: (y, x) factors from original to network pixels. inclusive: the factors are those of a box's first and last
+    pixels, as in mmdet 0.x and 1.x, so that it ends at (x2 - 1) * scale + 1.
     """
 
     size: tuple[int, int]
     original_size: tuple[int, int]
     scale: tuple[float, float] = (1.0, 1.0)
+    inclusive: bool = False
     key: Key = Key()
     image_id: int = 0
     file: str = ""

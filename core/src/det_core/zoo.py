@@ -17,6 +17,7 @@ from typing import Any
 
 from attrs import frozen
 
+from det_core.conventions import under
 from det_core.data.data_config import CocoConfig, FlipConfig, ResizeConfig, SampleConfig, VocConfig
 from det_core.errors import PluginError, nearest
 from det_core.evaluation.metric_config import CocoEvaluatorConfig
@@ -170,6 +171,24 @@ def compose_torchvision(
     )
 
 
+# Detectron's mean, which mmdet 0.x and 1.x use for caffe-style weights.
+DETECTRON_MEAN = (102.9801, 115.9465, 122.7717)
+
+
+def as_mmdet1(recipe: Recipe, name: str) -> Recipe:
+    """A recipe with the conventions of mmdet 0.x and 1.x, for its weights: `<model>/mmdet1-<rest of the name>`.
+
+    Losses, assignment and numbers of proposals are the caller's. The published figures of
+    2019 are those of such weights.
+    """
+    model, _, rest = name.partition("/")
+    made = evolve(under(recipe, "mmdet1"), name=f"{model}/mmdet1-{rest}")
+    preprocess = made.detector.preprocess
+    if preprocess.order == "rgb":
+        return made
+    return evolve(made, detector=evolve(made.detector, preprocess=evolve(preprocess, mean=DETECTRON_MEAN)))
+
+
 def zoo_entries(
     rows: Sequence[Row],
     make: Callable[[Row], Recipe],
@@ -177,11 +196,35 @@ def zoo_entries(
     default: str,
     summary: Callable[[Row], str],
     requires: Callable[[Row], tuple[str, ...]] = lambda row: (),
+    mmdet1: Callable[[Row], Recipe] | None = None,
 ) -> tuple[RecipeEntry, ...]:
     """The zoo entries of a table of baselines.
 
-    make: makes the recipe of a row. default: the name of the plugin's default recipe.
+    make: makes the recipe of a row. default: the name of the plugin's default recipe. mmdet1: makes the recipe of a row
+    with the conventions of mmdet 0.x and 1.x (see `as_mmdet1`), which is an entry of its own.
     """
+    older = [] if mmdet1 is None else [_mmdet1_entry(row, mmdet1, summary(row), requires(row)) for row in rows]
+    return *_baseline_entries(rows, make, default, summary, requires), *older
+
+
+def _mmdet1_entry(row: Row, make: Callable[[Row], Recipe], summary: str, requires: tuple[str, ...]) -> RecipeEntry:
+    model, _, rest = row.name.partition("/")
+    return RecipeEntry(
+        name=f"{model}/mmdet1-{rest}",
+        make=partial(make, row),
+        requires=requires,
+        summary=f"{summary}, with the conventions of mmdet 0.x and 1.x, for their weights",
+        weights_of="mmdet1",
+    )
+
+
+def _baseline_entries(
+    rows: Sequence[Row],
+    make: Callable[[Row], Recipe],
+    default: str,
+    summary: Callable[[Row], str],
+    requires: Callable[[Row], tuple[str, ...]],
+) -> tuple[RecipeEntry, ...]:
     return tuple(
         RecipeEntry(
             name=row.name,

@@ -14,7 +14,7 @@ from det_ops import checks
 from det_ops.reference import pasting as reference
 from det_ops.registration import operator, unknown_length
 
-PasteRule = Literal["sampled", "resized"]
+PasteRule = Literal["sampled", "resized", "quantised"]
 
 
 def paste_masks(
@@ -35,6 +35,9 @@ def paste_masks(
     box's corners are truncated to whole pixels, both inclusive; the mask is resized to that many pixels, and compared
     with >.
 
+    "quantised", as mmdet 0.x and 1.x do: the box's first and last pixels, x2 - 1 and y2 - 1, are truncated to whole
+    pixels; the mask is resized to that many pixels, at least 1, and compared with >.
+
     Nothing is differentiated. A box with a coordinate that is not finite has no pixels.
 
     Args:
@@ -42,7 +45,7 @@ def paste_masks(
         boxes: (n, 4) xyxy in pixels of the image.
         size: (h, w) of the image.
         threshold: Minimum probability of a pixel of the object.
-        rule: "sampled" or "resized".
+        rule: "sampled", "resized" or "quantised".
         mirrored: (n,) bool: boxes and masks that are those of the mirrored image, whose result is mirrored back.
 
     Returns:

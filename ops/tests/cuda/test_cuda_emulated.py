@@ -167,7 +167,7 @@ def test_assignment_is_exact(cuda, count, all_ties):
 # Masks ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rule", ["sampled", "resized"])
+@pytest.mark.parametrize("rule", ["sampled", "resized", "quantised"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_pasted_masks_are_exact(cuda, dtype, rule):
     edges = regions(60, dtype, huge=1e4 if dtype is torch.float16 else 1e8)[:, 1:].contiguous()

@@ -19,7 +19,7 @@ class GridAnchors(AnchorGenerator):
 
     A base anchor of scale s and ratio r at stride b has width b*s/sqrt(r) and height b*s*sqrt(r); the order in a cell
     is ratio-major. All arithmetic is float32 for every network precision, since assignments depend on it. torchvision's
-    detectors use `whole_sides`, `rounded` and `spacing: image`.
+    detectors use `whole_sides`, `rounded` and `spacing: image`, mmdet 0.x and 1.x `rule: mmdet1`.
     """
 
     def __init__(self, config: GridAnchorsConfig, strides: tuple[int, ...]) -> None:
@@ -32,6 +32,8 @@ class GridAnchors(AnchorGenerator):
     def _base(config: GridAnchorsConfig, stride: int) -> Tensor:
         ratios, scales = (torch.tensor(values, dtype=torch.float32) for values in (config.ratios, config.scales))
         root = torch.sqrt(ratios)[:, None]
+        if config.rule == "mmdet1":
+            return pixel_anchors((stride * (1 / root) * scales).flatten(), (stride * root * scales).flatten(), stride)
         if config.whole_sides:
             sides = torch.tensor([float(int(stride * scale)) for scale in config.scales])
             width, height = ((1 / root) * sides).flatten(), (root * sides).flatten()
@@ -55,6 +57,18 @@ class GridAnchors(AnchorGenerator):
             return [(stride, stride) for stride in self.strides]
         height, width = (side * self.strides[0] for side in sizes[0])
         return [(height // rows, width // columns) for rows, columns in sizes]
+
+
+def pixel_anchors(width: Tensor, height: Tensor, stride: float) -> Tensor:
+    """Anchors (A, 4) of these sides (A,), as mmdet 0.x and 1.x place them in the first cell of a level.
+
+    They hold whole pixels: the first and the last are the middle of the cell's pixels, (stride - 1) / 2, minus and plus
+    half of (side - 1), rounded half to even. A box ends after its last pixel.
+    """
+    middle, x, y = (stride - 1) / 2, 0.5 * (width - 1), 0.5 * (height - 1)
+    first = torch.stack([middle - x, middle - y], 1).round()
+    last = torch.stack([middle + x, middle + y], 1).round()
+    return torch.cat([first, last + 1], 1)
 
 
 class KeptAnchors:

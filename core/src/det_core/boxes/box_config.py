@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from det_core.conventions import ANY
 from det_core.settings import configclass, setting
 from det_core.slots import AnchorConfig, AssignerConfig, CoderConfig, SamplerConfig
 
@@ -12,6 +13,13 @@ if TYPE_CHECKING:
     from det_core.boxes.assigners import MaxIoUAssigner
     from det_core.boxes.coders import DeltaCoder
     from det_core.boxes.samplers import RandomSampler
+
+
+AnchorRule = Literal["corner", "mmdet1"]
+ANCHOR_RULE = (
+    "corner: around the corner of the cell's first pixel; mmdet1: around the middle of the cell's pixels, rounded to "
+    "whole pixels, half to even (mmdet 0.x and 1.x)"
+)
 
 
 @configclass
@@ -25,14 +33,26 @@ class GridAnchorsConfig(AnchorConfig):
     )
     ratios: tuple[float, ...] = setting("height over width", default=(0.5, 1.0, 2.0), min_items=1, above=0)
     whole_sides: bool = setting(
-        "truncate the side of a scale to whole pixels before ratios apply (torchvision)", default=False
+        "truncate the side of a scale to whole pixels before ratios apply (torchvision)",
+        default=False,
+        conventions={"torchvision": ANY},  # RetinaNet's; an RPN's sides are whole
     )
-    rounded: bool = setting("round an anchor's corners, relative to its centre, to whole pixels", default=False)
+    rounded: bool = setting(
+        "round an anchor's corners, relative to its centre, to whole pixels",
+        default=False,
+        conventions={"torchvision": True},
+    )
+    rule: AnchorRule = setting(ANCHOR_RULE, default="corner", conventions={"mmdet1": "mmdet1"})
     spacing: Literal["stride", "image"] = setting(
         "pixels between cells; stride: the level's stride; image: the padded image's side divided by the number of "
         "cells, rounded down (differs if the stride does not divide the side)",
         default="stride",
+        conventions={"torchvision": "image"},
     )
+
+    def __attrs_post_init__(self) -> None:
+        if self.rule != "corner" and (self.rounded or self.whole_sides):
+            raise ValueError(f"rule: {self.rule} rounds in its own way, so rounded and whole_sides must be false")
 
     def anchors_per_cell(self) -> int:
         return len(self.scales) * len(self.ratios)
@@ -54,7 +74,15 @@ class DeltaCoderConfig(CoderConfig):
         "standard deviations to divide dx dy dw dh by", default=(1.0,) * 4, above=0
     )
     max_ratio: float = setting("decoding clips dw and dh to +-|log(max_ratio)|", default=16 / 1000, above=0, below=1)
-    clip_shrinking: bool = setting("clip dw and dh on both sides; false: only from above", default=True)
+    clip_shrinking: bool = setting(
+        "clip dw and dh on both sides; false: only from above", default=True, conventions={"torchvision": False}
+    )
+    border: Literal["edge", "pixel"] = setting(
+        "boxes are clipped to the image; edge: corners to 0..side; pixel: low corners to 0..side-1 and high ones to "
+        "1..side, so that a pixel remains (mmdet 0.x and 1.x)",
+        default="edge",
+        conventions={"mmdet1": "pixel"},
+    )
 
     def build(self) -> DeltaCoder:
         from det_core.boxes.coders import DeltaCoder

@@ -22,6 +22,7 @@ class DeltaCoder(BoxCoder):
         self.normalises = (self.means, self.stds) != ((0.0,) * 4, (1.0,) * 4)
         self.limit = abs(math.log(config.max_ratio))
         self.least = -self.limit if config.clip_shrinking else None
+        self.margin = 1 if config.border == "pixel" else 0
         self._constants: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def encode(self, anchors: Tensor, boxes: Tensor) -> Tensor:
@@ -45,7 +46,7 @@ class DeltaCoder(BoxCoder):
         moved = centre + side * deltas[..., :2]
         half = side * deltas[..., 2:].clamp(self.least, self.limit).exp() * 0.5
         boxes = torch.cat([moved - half, moved + half], -1)
-        return boxes if size is None else clip(boxes, size)
+        return boxes if size is None else clip(boxes, size, self.margin)
 
     def _means_and_stds(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """(4,) each, of the device and dtype of a tensor, and kept: a copy to a GPU waits for it."""
@@ -62,7 +63,20 @@ def _centre_form(boxes: Tensor) -> tuple[Tensor, Tensor]:
     return (low + high) * 0.5, high - low
 
 
-def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Clip boxes (..., 4) to x in [0, w], y in [0, h] of an image of `size` (h, w)."""
+def clip(boxes: Tensor, size: tuple[int, int], margin: int = 0) -> Tensor:
+    """Clip boxes (..., 4) to x in [0, w], y in [0, h] of an image of `size` (h, w).
+
+    margin: pixels that remain of a box outside: low corners are clipped to at most w or h less this, high ones to at
+    least this.
+    """
     height, width = size
+    if margin:
+        x1, y1, x2, y2 = boxes.unbind(-1)
+        sides = (
+            x1.clamp(0, width - margin),
+            y1.clamp(0, height - margin),
+            x2.clamp(margin, width),
+            y2.clamp(margin, height),
+        )
+        return torch.stack(sides, -1)
     return torch.stack([boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)], -1).flatten(-2)

@@ -14,10 +14,11 @@ from det_core.load import load_recipe
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
 from det_core.safe_write import replacing
-from det_core.weights.fill_detector import ImportReport, class_count, import_backbone, import_weights, refuse_legacy
+from det_core.weights.fill_detector import ImportReport, class_count, import_backbone, import_weights
 from det_core.weights.initial_weights import how_to_set
+from det_core.weights.older_names import SOURCES
 from det_core.weights.read_files import SourceFile, read_source
-from det_core.weights.translate_names import SOURCES, is_detector
+from det_core.weights.translate_names import is_detector
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +47,6 @@ def command(file: Path, source: str, recipe: str, overrides: tuple[str, ...], ou
     check_outputs("-o", [out], [file])
     chosen = load_recipe(recipe, list(overrides))
     read = read_source(file)
-    refuse_legacy(source, read.state, chosen.detector, read.version)
     whole = is_detector(source, read.state)
     (_import_detector if whole else _import_backbone)(read, source, chosen, out)
 

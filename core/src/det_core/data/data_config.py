@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from det_core.conventions import ANY
 from det_core.settings import configclass, setting
 from det_core.slots import DatasetConfig, TransformConfig
 from det_core.specs import OnBadSample, Split
@@ -247,11 +248,20 @@ class ResizeConfig(TransformConfig):
         "choice: draw one of the scales; range: draw each edge uniformly between the two scales", default="choice"
     )
     rounding: Literal["nearest", "down"] = setting(
-        "rounding of a new side, with keep_ratio; torchvision's detectors round down", default="nearest"
+        "rounding of a new side, with keep_ratio; torchvision's detectors round down",
+        default="nearest",
+        conventions={"torchvision": ANY},  # its SSD resizes to a fixed size
     )
     arithmetic: Literal["fixed_point", "float"] = setting(
         "fixed_point: OpenCV's 8-bit arithmetic; float: torch's, which keeps fractions (torchvision's detectors)",
         default="fixed_point",
+        conventions={"torchvision": "float"},
+    )
+    boxes: Literal["edges", "pixels"] = setting(
+        "what is multiplied; edges: a box's corners, by new / old side of each axis; pixels: its first and last "
+        "pixels, with keep_ratio by the factor before sides are rounded (mmdet 0.x and 1.x)",
+        default="edges",
+        conventions={"mmdet1": "pixels"},
     )
 
     def __attrs_post_init__(self) -> None:

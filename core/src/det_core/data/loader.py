@@ -200,7 +200,8 @@ def prepare(sample: Sample, transforms: Sequence[Transform], key: Key) -> Loaded
         original_size=(height, width),
         key=key,
         image_id=sample.image_id,
-        scale=(done.size[0] / height, done.size[1] / width),
+        scale=done.pixel_scale or (done.size[0] / height, done.size[1] / width),
+        inclusive=done.pixel_scale is not None,
         file=sample.file,
     )
     return LoadedImage(image=done.image, targets=done.targets(), info=info, proposals=done.proposals)

@@ -175,11 +175,21 @@ class Resize:
         self.config, self.flip = config, flip
 
     def __call__(self, sample: Sample, /) -> Sample:
-        size = self.target(sample.size, self.draw())
+        scale = self.draw()
+        size = self.target(sample.size, scale)
         flips = (False, False) if self.flip is None else self.flip.draw()
+        if self.config.boxes == "pixels":
+            return resize(sample, size, self.config.arithmetic, *flips, self._pixel_scale(sample.size, size, scale))
         if size == sample.size:
             return flip(sample, *flips)
         return resize(sample, size, self.config.arithmetic, *flips)
+
+    def _pixel_scale(self, old: tuple[int, int], new: tuple[int, int], scale: tuple[int, int]) -> tuple[float, float]:
+        """The (y, x) factors of boxes in pixels: with keep_ratio, one for both axes, before sides are rounded."""
+        if not self.config.keep_ratio:
+            return new[0] / old[0], new[1] / old[1]
+        factor = _fitting_factor(old, scale)
+        return factor, factor
 
     def draw(self) -> tuple[int, int]:
         """Draw one of the scales, or one between the two, from torch's global generator."""
@@ -202,9 +212,14 @@ def keep_ratio_size(
     size: tuple[int, int], scale: tuple[int, int], rounding: Literal["nearest", "down"] = "nearest"
 ) -> tuple[int, int]:
     """The (height, width) of an image of `size`, resized to fit the maximum (long edge, short edge)."""
-    factor = min(max(scale) / max(size), min(scale) / min(size))
+    factor = _fitting_factor(size, scale)
     extra = 0.5 if rounding == "nearest" else 0.0
     return max(int(size[0] * factor + extra), 1), max(int(size[1] * factor + extra), 1)
+
+
+def _fitting_factor(size: tuple[int, int], scale: tuple[int, int]) -> float:
+    """The factor by which an image of `size` fits the maximum (long edge, short edge)."""
+    return min(max(scale) / max(size), min(scale) / min(size))
 
 
 def _between(a: int, b: int) -> int:
@@ -218,20 +233,30 @@ def resize(
     arithmetic: Arithmetic = "fixed_point",
     flip_x: bool = False,
     flip_y: bool = False,
+    pixel_scale: tuple[float, float] | None = None,
 ) -> Sample:
     """Resize a sample to (height, width): bilinear without antialiasing; masks and semantic maps by nearest pixel.
 
-    Boxes and proposals are multiplied by new / old size per axis. Then the sample is mirrored, as by `flip`.
+    Boxes and proposals are multiplied by new / old size per axis, or, if given, their first and last pixels by
+    `pixel_scale` (y, x). Then the sample is mirrored, as by `flip`.
     """
     height, width = sample.size
-    factors = torch.tensor([size[1] / width, size[0] / height] * 2, dtype=torch.float32)
+    y, x = pixel_scale or (size[0] / height, size[1] / width)
+    factors = torch.tensor([x, y, x, y], dtype=torch.float32)
+    last = torch.tensor([0.0, 0.0, 1.0, 1.0] if pixel_scale else [0.0] * 4)
+
+    def moved(boxes: Tensor) -> Tensor:
+        return (boxes - last) * factors + last
+
+    done = sample.pixel_scale or (1.0, 1.0)
     resized = attrs.evolve(
         sample,
         image=resize_image(sample.image, size, arithmetic, flip_x=flip_x, flip_y=flip_y),
-        boxes=sample.boxes * factors,
+        boxes=moved(sample.boxes),
         masks=sample.masks.resized(size) if isinstance(sample.masks, CompressedMasks) else _resize(sample.masks, size),
         semantic=_resize(sample.semantic, size),
-        proposals=None if sample.proposals is None else sample.proposals * factors,
+        proposals=None if sample.proposals is None else moved(sample.proposals),
+        pixel_scale=(done[0] * y, done[1] * x) if pixel_scale else sample.pixel_scale,
     )
     return _flip_annotations(resized, flip_x, flip_y)
 

@@ -78,26 +78,31 @@ def match_anchors(
     targets: Sequence[Targets],
     batch: Batch,
     allowed_border: int = -1,
+    touching: bool = False,
 ) -> AnchorMatches:
     """Assign the anchors of every image to its objects.
 
-    An anchor is usable if its cell begins inside the padded image, and the anchor extends at most `allowed_border`
-    pixels outside its image (-1: no limit).
+    An anchor is usable if its cell begins inside the padded image, and the anchor is `within_border` of its image.
     """
     anchors = torch.cat([level.boxes for level in levels])
     valid = torch.cat([level.valid(batch.padded_size, stride) for level, stride in zip(levels, strides, strict=True)])
-    usable = [valid & within_border(anchors, info, allowed_border) for info in batch.infos]
+    usable = [valid & within_border(anchors, info, allowed_border, touching) for info in batch.infos]
     everywhere = [anchors] * len(batch)
     return AnchorMatches(everywhere, assign_images(assigner, everywhere, targets, rows_of(usable)))
 
 
-def within_border(anchors: Tensor, info: ImageInfo, allowed: int) -> Tensor:
-    """(T,) bool: whether anchors (T, 4) extend at most `allowed` pixels outside the image; negative: no limit."""
+def within_border(anchors: Tensor, info: ImageInfo, allowed: int, touching: bool = False) -> Tensor:
+    """(T,) bool: whether anchors (T, 4) extend at most `allowed` pixels outside the image; negative: no limit.
+
+    touching: whether an anchor may end exactly at the limit on the right and below, as on the left and above.
+    """
     if allowed < 0:
         return torch.ones(len(anchors), dtype=torch.bool, device=anchors.device)
     height, width = info.size
     x1, y1, x2, y2 = anchors.unbind(1)
-    return (x1 >= -allowed) & (y1 >= -allowed) & (x2 < width + allowed) & (y2 < height + allowed)
+    right, bottom = width + allowed, height + allowed
+    ends = (x2 <= right) & (y2 <= bottom) if touching else (x2 < right) & (y2 < bottom)
+    return (x1 >= -allowed) & (y1 >= -allowed) & ends
 
 
 def assign_usable(
@@ -242,7 +247,7 @@ class Candidates:
 
 
 def best_candidates(
-    outputs: DenseOutputs, row: int, info: ImageInfo, coder: BoxCoder, *, limit: int, above: float | None = None
+    outputs: DenseOutputs, row: int, info: ImageInfo, coder: BoxCoder, *, limit: int | None, above: float | None = None
 ) -> Candidates:
     """The best (anchor, column) pairs of each level of one image, decoded; by level, best first.
 
@@ -254,7 +259,7 @@ def best_candidates(
         row: index of the image in the batch.
         info: of the image; it has the size to clip to.
         coder: decodes the deltas.
-        limit: maximum pairs per level.
+        limit: maximum pairs per level; None: all.
         above: score threshold; None keeps all.
     """
     values = [full_precision(scores[row]) for scores in outputs.scores]
@@ -271,18 +276,36 @@ def best_candidates(
     )
 
 
-def _best_pairs(values: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+def best_anchors(outputs: DenseOutputs, row: int, limit: int | None) -> DenseOutputs:
+    """The anchors of image `row` with the highest logits, at most `limit` per level (None: all), ranked by their best
+    column: outputs of one image, whose scores are probabilities.
+    """
+    scores, deltas, anchors = [], [], []
+    for logits, moves, level in zip(outputs.scores, outputs.deltas, outputs.anchors, strict=True):
+        values = full_precision(logits[row])
+        best = values.amax(1).topk(_at_most(limit, len(level.boxes))).indices
+        scores.append(values[None, best].sigmoid())
+        deltas.append(moves[row : row + 1, best])
+        anchors.append(LevelAnchors(level.boxes[best], level.cells[best]))
+    return DenseOutputs(scores, deltas, anchors)
+
+
+def _at_most(limit: int | None, count: int) -> int:
+    return count if limit is None else min(limit, count)
+
+
+def _best_pairs(values: Tensor, limit: int | None) -> tuple[Tensor, Tensor]:
     """The `limit` largest values (n,) of (t, C), best first, and their indices (n,) in the flattened values."""
-    best, at = values.flatten().topk(min(limit, values.numel()))
+    best, at = values.flatten().topk(_at_most(limit, values.numel()))
     return best, at
 
 
-def _best_pairs_above(levels: Sequence[Tensor], limit: int, above: float) -> list[tuple[Tensor, Tensor]]:
+def _best_pairs_above(levels: Sequence[Tensor], limit: int | None, above: float) -> list[tuple[Tensor, Tensor]]:
     """`_best_pairs` of each level among the values above a threshold."""
     found = []
     flat = [values.flatten() for values in levels]
     for values, kept in zip(flat, _rows_of_many([values > above for values in flat]), strict=True):
-        best, order = values[kept].topk(min(limit, len(kept)))
+        best, order = values[kept].topk(_at_most(limit, len(kept)))
         found.append((best, kept[order]))
     return found
 
@@ -300,7 +323,7 @@ def _rows_of_many(masks: Sequence[Tensor]) -> list[Tensor]:
 
 
 def best_per_class(
-    outputs: DenseOutputs, row: int, info: ImageInfo, coder: BoxCoder, *, limit: int, above: float | None = None
+    outputs: DenseOutputs, row: int, info: ImageInfo, coder: BoxCoder, *, limit: int | None, above: float | None = None
 ) -> Candidates:
     """The best anchors of each column over all levels of one image, decoded (torchvision's SSD); by column.
 
@@ -316,13 +339,13 @@ def best_per_class(
     return Candidates(coder.decode(anchors[at], deltas[at], info.size), best, labels, levels)
 
 
-def _best_of_columns(values: Tensor, limit: int, above: float | None) -> tuple[Tensor, Tensor]:
+def _best_of_columns(values: Tensor, limit: int | None, above: float | None) -> tuple[Tensor, Tensor]:
     """Rows and columns (n,) of the `limit` largest values of each column of (T, C), by column.
 
     With a threshold, only the values above it are sorted; they are few.
     """
     if above is None:
-        at = values.topk(min(limit, len(values)), 0).indices.T  # (C, n)
+        at = values.topk(_at_most(limit, len(values)), 0).indices.T  # (C, n)
         return at.flatten(), torch.arange(len(at), device=at.device).repeat_interleave(at.shape[1])
     at, labels = (values > above).nonzero().unbind(1)
     order = values[at, labels].argsort(descending=True, stable=True)
@@ -330,7 +353,7 @@ def _best_of_columns(values: Tensor, limit: int, above: float | None) -> tuple[T
     at, labels = at[order], labels[order]
     starts = torch.searchsorted(labels, torch.arange(values.shape[1], device=labels.device))
     rank = torch.arange(len(labels), device=labels.device) - starts[labels]
-    first = (rank < limit).nonzero().flatten()
+    first = (rank < _at_most(limit, len(values))).nonzero().flatten()
     return at[first], labels[first]
 
 

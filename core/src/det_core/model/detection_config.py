@@ -36,7 +36,9 @@ class DetectionSettings:
     class_agnostic_nms: bool = setting("also suppress detections of different classes", default=False)
     max_detections: int = setting("maximum detections per image", default=100, least=1)
     nms_in: Literal["original", "network"] = setting(
-        "compute IoUs in pixels of the original image, or of the network's input", default="original"
+        "compute IoUs in pixels of the original image, or of the network's input",
+        default="original",
+        conventions={"torchvision": "network"},
     )
 
 
@@ -44,11 +46,16 @@ class DetectionSettings:
 class DetectingHeadConfig(DenseHeadConfig, DetectionSettings):
     """A dense head whose candidates become detections."""
 
-    before_nms: int = setting("maximum (anchor, class) pairs per level before NMS", default=1000, least=1)
+    before_nms: int | None = setting(
+        "maximum (anchor, class) pairs per level before NMS (null: all above the score threshold)",
+        default=1000,
+        least=1,
+    )
     min_size: float = setting(
         "discard boxes with a side of this many pixels of the network's input or less (-1: keep all)",
         default=0.0,
         least=-1,
+        conventions={"mmdet1": -1.0, "torchvision": -1.0},
     )
 
 

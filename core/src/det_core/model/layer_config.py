@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from attrs import asdict
 
+from det_core.conventions import ANY
 from det_core.errors import ConfigError
 from det_core.settings import configclass, setting
 from det_core.slots import ConvConfig, NormConfig, RoIPoolConfig
@@ -99,15 +100,23 @@ class RoIAlignConfig(RoIPoolConfig):
 
     size: int = setting("output height and width", default=7, least=1)
     strides: tuple[int, ...] = setting("levels to pool from, finest first", default=(4, 8, 16, 32), min_items=1)
-    sampling: int = setting("samples per bin and axis; 0: adaptive", default=0, least=0)
+    sampling: int = setting(
+        "samples per bin and axis; 0: adaptive",
+        default=0,
+        least=0,
+        conventions={"mmdet1": 2, "torchvision": 2, "mmdet": ANY},
+    )
     alignment: Literal["aligned", "unaligned", "v1"] = setting(
-        "aligned: pixel centres at integers; unaligned: pixel corners at integers; v1: inclusive boxes (mmdet 1.x)",
+        "aligned: pixel centres at integers; unaligned: pixel corners at integers, regions at least one feature pixel "
+        "large; v1: pixel corners at integers, regions of any size (mmdet 0.x and 1.x)",
         default="aligned",
+        conventions={"torchvision": "unaligned", "mmdet1": "v1"},
     )
     finest_scale: float = setting("regions with a side below twice this use the finest level", default=56.0, above=0)
     level_rule: Literal["mmdet", "mmdet-v1", "detectron2", "torchvision"] = setting(
         "the project whose rounding selects a region's level; they differ at exact borders between levels",
         default="mmdet",
+        conventions={"torchvision": "torchvision"},
     )
     mode: Literal["avg", "max"] = setting("how a bin's samples are combined", default="avg")
 

@@ -17,7 +17,11 @@ from det_core.structures import ImageInfo
 def to_original(boxes: Tensor, info: ImageInfo) -> Tensor:
     """Convert boxes (..., 4) from network pixels to pixels of the original image."""
     y, x = info.scale
-    return boxes / boxes.new_tensor([x, y, x, y])
+    factors = boxes.new_tensor([x, y, x, y])
+    if not info.inclusive:
+        return boxes / factors
+    last = torch.tensor([0, 0, 1, 1], dtype=boxes.dtype, device=boxes.device)
+    return (boxes - last) / factors + last
 
 
 @frozen(eq=False)

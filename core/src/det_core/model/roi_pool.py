@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 import det_ops
@@ -34,14 +35,21 @@ class RoIAlign(RoIPool):
 
     def forward(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
         """(R, C, h, w) from L maps and (R, 5) rois (image index, x1, y1, x2, y2) in input pixels."""
-        config = self.config
+        config, levels = self.config, self.level_of(rois)
+        if config.alignment == "v1":
+            rois = inclusive(rois)
         return det_ops.multi_level_roi_align(
             [features[i] for i in self.levels],
             rois,
-            self.level_of(rois),
+            levels,
             self.out.size,
             [1 / stride for stride in config.strides],
             config.sampling,
             config.alignment,
             config.mode,
         )
+
+
+def inclusive(rois: Tensor) -> Tensor:
+    """Rois (R, 5) whose corners are their first and last pixels, as the operators of 2019 take them."""
+    return torch.cat([rois[:, :3], rois[:, 3:] - 1], 1)

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from attrs import frozen
 
+from det_core.conventions import differences
 from det_core.errors import WeightsError, first_few
 from det_core.offers import Names
 from det_core.weights.initial_weights import not_pretrained
+from det_core.weights.older_names import BOX_HEAD, current_names, unwrapped
 from det_core.weights.read_files import is_finite
-from det_core.weights.translate_names import (
-    Origin,
-    backbone_names,
-    backbone_parts,
-    current_names,
-    detector_names,
-    locate,
-)
+from det_core.weights.translate_names import Origin, backbone_names, backbone_parts, detector_names, locate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +24,10 @@ if TYPE_CHECKING:
     from det_core.model.detector_config import DetectorConfig
 
 COUNTER = "num_batches_tracked"
+# Weights that a source's own detector never uses: HTC's first mask head has none before it.
+UNUSED = {"mmdet1": ("roi_head.mask_head.0.conv_res.",)}
+SPOKEN = {"mmdet": "mmdet 2.x and 3.x", "mmdet1": "mmdet 0.x and 1.x"}
+WHERE = {"mmdet1": " (MODEL/mmdet1-...)", "torchvision": " (MODEL/torchvision-...)"}
 CLASSIFIERS = ("fc.", "stem.fc.", "linear.")  # in ImageNet models; detectors do not use them
 
 
@@ -47,22 +47,48 @@ class ImportReport:
     derived: tuple[str, ...] = ()
 
 
-def import_weights(state_dict: Mapping[str, Any], *, source: str, detector: Detector) -> ImportReport:
+def import_weights(
+    state_dict: Mapping[str, Any], *, source: str, detector: Detector, force: bool = False
+) -> ImportReport:
     """Load another project's weights into a detector, completely or not at all.
 
     Args:
         state_dict: the source's names to tensors or numpy arrays.
-        source: `mmdet` (2.x and 3.x) or `torchvision` (its R-CNN detectors).
+        source: `mmdet` (2.x and 3.x; 0.x and 1.x where the names are theirs), `mmdet1` (0.x and 1.x) or `torchvision`.
         detector: built from a configuration; its weights are replaced in place.
+        force: load the weights also into a detector with the conventions of another project.
 
     Raises:
-        WeightsError: lists all missing keys, unexpected keys and shapes that differ; also for weights of mmdet 1.x. The
-            detector is then unchanged.
+        WeightsError: lists all missing keys, unexpected keys and shapes that differ; or the settings of the detector
+            that contradict the conventions of the source. The detector is then unchanged.
     """
+    source = generation(source, state_dict)
     filling = _Filling(source, state_dict, detector)
-    refuse_legacy(source, filling.names, filling.config)
+    if not force:
+        check_conventions(source, filling.config)
     filling.fill(detector.state_dict(), detector_names(source, filling.config, filling.names))
-    return filling.finish(f"the {source} weights do not fit this detector", lambda key: key.endswith(COUNTER))
+
+    def left_over(key: str) -> bool:
+        return key.endswith(COUNTER) or key.startswith(UNUSED.get(source, ()))
+
+    return filling.finish(f"the {source} weights do not fit this detector", left_over)
+
+
+def generation(source: str, keys: Iterable[str]) -> str:
+    """The source of these names: `mmdet1` also for `mmdet` if the names are of a second stage before 2.0."""
+    older = source == "mmdet" and any(re.match(BOX_HEAD, name) for name in unwrapped(keys))
+    return "mmdet1" if older else source
+
+
+def check_conventions(source: str, config: Any, path: str = "") -> None:
+    """Raise WeightsError with the settings of a configuration that contradict the conventions of `source`."""
+    found = differences(config, source, path)
+    if found:
+        raise WeightsError.listing(
+            f"weights of {SPOKEN.get(source, source)} do not mean the same under these settings; use a recipe with the "
+            f"conventions of {source}{WHERE.get(source, '')}, or force the import",
+            [str(difference) for difference in found],
+        )
 
 
 def import_backbone(
@@ -179,8 +205,8 @@ def class_count(state_dict: Mapping[str, Any], *, source: str, config: DetectorC
     """
     import torch
 
+    source = generation(source, state_dict)
     names = current_names(source, state_dict)
-    refuse_legacy(source, names, config)
     parts = detector_names(source, config, names)
     with torch.device("meta"):
         one, two = config.build(num_classes=1), config.build(num_classes=2)
@@ -222,18 +248,3 @@ def _solve(one: Sequence[int], two: Sequence[int], found: Sequence[int]) -> int 
         else:
             counts.add((n - a) // (b - a) + 1)
     return counts.pop() if len(counts) == 1 else None
-
-
-def refuse_legacy(source: str, keys: Mapping[str, object], config: DetectorConfig | None, version: str = "") -> None:
-    """Raise WeightsError for weights of mmdet 1.x, recognised by the version or a two-stage model's names."""
-    if source != "mmdet":
-        return
-    two_stage = config is not None and config.roi_head is not None
-    old_names = two_stage and any(k.startswith("bbox_head.") for k in keys)
-    old_version = version.startswith(("0.", "1."))
-    if old_names or old_version:
-        how = f"the file says version {version}" if old_version else "its RoI head is named bbox_head, not roi_head"
-        raise WeightsError(
-            f"these are weights of mmdet 1.x ({how}), which are not supported: class 0 is background and boxes include "
-            "their last pixel (+1), so results would be wrong; use a 2.x or 3.x checkpoint of the same model"
-        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from attrs import frozen
@@ -13,23 +13,10 @@ from det_core.offers import Change, Names, Part
 from det_core.plugins import plugin_manager
 from det_core.settings import Component, fields_of
 from det_core.slots import ProposalHeadConfig, TrunkConfig
+from det_core.weights.older_names import check_source
 
 if TYPE_CHECKING:
     from det_core.model.detector_config import DetectorConfig
-
-SOURCES = ("mmdet", "torchvision", "detectron2")
-
-# Names in older files of a source, and the same names in newer files.
-OLDER: Mapping[str, tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]] = {
-    "torchvision": (
-        (r"backbone\.fpn\.(inner|layer)_blocks\.(\d+)\.(weight|bias)$", r"backbone.fpn.\1_blocks.\2.0.\3"),
-        (r"rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1"),
-        (
-            r"roi_heads\.mask_head\.mask_fcn(\d+)\.(weight|bias)$",
-            lambda m: f"roi_heads.mask_head.{int(m[1]) - 1}.0.{m[2]}",
-        ),
-    ),
-}
 
 
 @frozen(eq=False)
@@ -70,12 +57,6 @@ def locate(source: str, names: Names, key: str) -> Origin:
         if count:
             return Origin(renamed, change)
     return Origin(key, change)
-
-
-def check_source(source: str) -> None:
-    """Raise WeightsError for an unknown source."""
-    if source not in SOURCES:
-        raise WeightsError(f"unknown source {source!r}; allowed: {', '.join(SOURCES)}")
 
 
 def is_detector(source: str, keys: Iterable[str]) -> bool:
@@ -128,20 +109,3 @@ def backbone_parts(config: DetectorConfig) -> dict[str, Component]:
             if isinstance(value, TrunkConfig):
                 parts[f"roi_head.{field.name}"] = value
     return parts
-
-
-def current_names(source: str, keys: Iterable[str]) -> dict[str, str]:
-    """Maps the names in weight maps to those in the file, which may be older or have DDP's prefix `module.`.
-
-    Raises WeightsError for an unknown source.
-    """
-    check_source(source)
-    keys = list(keys)
-    wrapped = bool(keys) and all(key.startswith("module.") for key in keys)
-    found: dict[str, str] = {}
-    for key in keys:
-        name = key.removeprefix("module.") if wrapped else key
-        for pattern, replacement in OLDER.get(source, ()):
-            name = re.sub(rf"^(?:{pattern})", replacement, name)
-        found[name] = key
-    return found

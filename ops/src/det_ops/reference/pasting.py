@@ -39,7 +39,7 @@ def paste_masks(
     out = torch.zeros((len(masks), height, width), dtype=torch.bool, device=masks.device)
     dtype = torch.promote_types(full(masks).dtype, full(boxes).dtype)
     masks, boxes, side = masks.to(dtype), boxes.to(dtype), masks.shape[-1]
-    axis_of = _sampled_axis if rule == "sampled" else _resized_axis
+    axis_of = {"sampled": _sampled_axis, "resized": _resized_axis, "quantised": _quantised_axis}[rule]
     if rule == "resized":
         middle, half = (boxes[:, :2] + boxes[:, 2:]) * 0.5, (boxes[:, 2:] - boxes[:, :2]) * (0.5 * ((side + 2) / side))
         boxes = torch.cat([middle - half, middle + half], 1)
@@ -105,3 +105,16 @@ def _resized_axis(low: Tensor, high: Tensor, size: int, side: int) -> Axis:
     first = position.floor().clamp(max=side + 1)
     weight = position - first
     return Axis(start, first.long() + BORDER - 1, 1 - weight, weight)
+
+
+def _quantised_axis(low: Tensor, high: Tensor, size: int, side: int) -> Axis:
+    """Resized to whole pixels, from the first to the last of the box, in the arithmetic of OpenCV."""
+    first_pixel, last_pixel = int(low.clamp(-FAR, FAR)), int((high - 1).clamp(-FAR, FAR))
+    last_pixel = max(last_pixel, first_pixel)
+    start, end = max(first_pixel, 0), min(last_pixel + 1, size)
+    pixel = torch.arange(start - first_pixel, max(end, start) - first_pixel, device=low.device).to(low.dtype)
+    ratio = low.new_tensor(side) / low.new_tensor(last_pixel - first_pixel + 1)
+    position = (ratio * (pixel + 0.5) - 0.5).clamp(0, side - 1)
+    first = position.floor()
+    weight = position - first
+    return Axis(start, first.long() + BORDER, 1 - weight, weight)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from det_core.boxes.box_config import MaxIoUAssignerConfig
 from det_core.model.detector_config import DetectorConfig
-from det_core.model.loss_config import SmoothL1Config
 from det_core.recipe import Recipe
 from det_core.settings import evolve
 from det_core.slots import RoIHeadConfig
-from det_core.specs import ProposalLimits
-from det_core.zoo import BOXES, MASKS, Row, compose, published_rows, zoo_entries
-from det_plugin_cascade.config import THREE_STAGES, CascadeHeadConfig
+from det_core.zoo import BOXES, MASKS, Row, as_mmdet1, compose, published_rows, zoo_entries
+from det_plugin_cascade.config import THREE_STAGES, CascadeHeadConfig, StagedHeadConfig
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_rcnn import recipes as rcnn
 from det_plugin_rcnn.config import FCBoxHeadConfig, RCNNHeadConfig, RPNConfig
@@ -44,13 +43,23 @@ def cascade_rpn_of(row: Row) -> RPNConfig:
 
     Anchors that cross the image border are ignored, the box loss is smooth L1, and training uses 2000 proposals.
     """
-    rpn = rcnn.rpn_of(row)
-    return evolve(
-        rpn,
-        box_loss=SmoothL1Config(beta=1 / 9),
-        allowed_border=0,
-        train_limits=ProposalLimits(before_nms=rpn.train_limits.before_nms, after_nms=2000),
-    )
+    return rcnn.rpn_of_2019(rcnn.rpn_of(row))
+
+
+def mmdet1(row: Row) -> Recipe:
+    """The recipe of a published row with the conventions of mmdet 0.x and 1.x, and their assignment."""
+    return as_mmdet1(with_low_quality_matches(baseline(row)), row.name)
+
+
+def with_low_quality_matches(recipe: Recipe) -> Recipe:
+    """A recipe of a cascade whose stages assign to each object the best boxes, if good enough, as in 2019."""
+    head = recipe.detector.roi_head
+    assert isinstance(head, StagedHeadConfig)
+    stages = []
+    for stage in head.stages:
+        assert isinstance(stage.assigner, MaxIoUAssignerConfig)
+        stages.append(evolve(stage, assigner=evolve(stage.assigner, low_quality=True)))
+    return evolve(recipe, detector=evolve(recipe.detector, roi_head=evolve(head, stages=tuple(stages))))
 
 
 def _cascade_of(config: RoIHeadConfig | None) -> CascadeHeadConfig:
@@ -75,6 +84,8 @@ def demo_recipe(model: str) -> Recipe:
 
 
 ENTRIES = (
-    *zoo_entries(ROWS, baseline, default="cascade-mask-rcnn/r50-fpn-1x", summary=lambda row: SUMMARIES[row.model]),
+    *zoo_entries(
+        ROWS, baseline, default="cascade-mask-rcnn/r50-fpn-1x", summary=lambda row: SUMMARIES[row.model], mmdet1=mmdet1
+    ),
     *rcnn.demo_entries(demo_recipe, SUMMARIES, demo="cascade-mask-rcnn"),
 )

@@ -59,7 +59,8 @@ class CascadeHead(RoIHead):
             terms = {"cls": boxes.cls, "box": boxes.box}
             if self.needs_masks:
                 mask_inputs = positive_regions(features, sampled, regions, self.mask_roi_pool)
-                terms["mask"] = mask_term(self.mask_loss, self.mask_heads[number](mask_inputs), sampled, targets)
+                logits = self.mask_heads[number](mask_inputs)
+                terms["mask"] = mask_term(self.mask_loss, logits, sampled, targets, self.config.mask_targets)
             losses |= self.chain.weighted_losses(number, terms)
             if number < len(stages) - 1:
                 proposals = stage.next_proposals(outputs, sampled, batch.infos)

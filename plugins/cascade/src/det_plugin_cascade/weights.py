@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from det_core.offers import Names, Part, WeightMap
+from det_core.offers import Names, Part
+from det_core.weights.mmdet_names import mmdet_maps
 from det_plugin_cascade.config import CascadeHeadConfig, StagedHeadConfig
 
 
@@ -18,4 +19,4 @@ def cascade_names(config: StagedHeadConfig) -> Names:
     return Names(parts=parts)
 
 
-WEIGHT_MAPS = (WeightMap("mmdet", CascadeHeadConfig, cascade_names),)
+WEIGHT_MAPS = mmdet_maps(CascadeHeadConfig, cascade_names)

@@ -1,7 +1,7 @@
 """Weight maps of FPN."""
 
 from det_core.offers import Names, WeightMap
-from det_core.weights.mmdet_names import conv_rules
+from det_core.weights.mmdet_names import conv_rules, mmdet_maps
 from det_plugin_fpn.config import FPNConfig
 
 
@@ -26,4 +26,4 @@ def _torchvision(config: FPNConfig) -> Names:
     )
 
 
-WEIGHT_MAPS = (WeightMap("mmdet", FPNConfig, _mmdet), WeightMap("torchvision", FPNConfig, _torchvision))
+WEIGHT_MAPS = (*mmdet_maps(FPNConfig, _mmdet), WeightMap("torchvision", FPNConfig, _torchvision))

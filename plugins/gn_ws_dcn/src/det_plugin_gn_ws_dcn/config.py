@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from det_core.errors import ConfigError
 from det_core.model.layer_config import pooled_spec
@@ -66,6 +66,12 @@ class DeformRoIPoolConfig(RoIPoolConfig):
     modulated: bool = setting("also predict a weight for each bin", default=False)
     fc_channels: int = setting("channels of the hidden layers", default=1024, least=1)
     sampling: int = setting("samples per bin and axis (0: adaptive)", default=0, least=0)
+    alignment: Literal["aligned", "v1"] = setting(
+        "aligned: as RoIAlign, with pixel centres at integers; v1: regions rounded to whole pixels, and 4 points per "
+        "bin and axis at the left edges of their cells, whatever `sampling` (mmdet 0.x and 1.x)",
+        default="aligned",
+        conventions={"mmdet1": "v1"},
+    )
     gamma: float = setting("shift of a bin for an offset of 1, relative to the region's size", default=0.1, above=0)
     finest_scale: float = setting("regions with a side below twice this use the finest level", default=56.0, above=0)
 

@@ -17,7 +17,7 @@ from det_core.offers import RecipeEntry
 from det_core.recipe import Recipe
 from det_core.settings import evolve
 from det_core.slots import ConvConfig
-from det_core.zoo import Row, published_rows, zoo_entries
+from det_core.zoo import Row, as_mmdet1, published_rows, zoo_entries
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_gn_ws_dcn.config import DeformConv2dConfig, DeformRoIPoolConfig, WSConv2dConfig
 from det_plugin_rcnn import recipes as rcnn
@@ -55,17 +55,17 @@ GN_WEIGHTS = {
 }
 
 
-def _plain(row: Row) -> Recipe:
-    """The recipe with plain layers, from the plugin of the model."""
+def _makers(row: Row) -> tuple[Callable[[Row], Recipe], Callable[[Row], Recipe]]:
+    """What makes the recipe with plain layers, from the plugin of the model: of today, and of mmdet 0.x and 1.x."""
     if row.model == "htc":
         from det_plugin_htc import recipes as htc
 
-        return htc.baseline(row)
+        return htc.baseline, htc.mmdet1
     if row.model.startswith("cascade"):
         from det_plugin_cascade import recipes as cascade
 
-        return cascade.baseline(row)
-    return rcnn.baseline(row)
+        return cascade.baseline, cascade.mmdet1
+    return rcnn.baseline, rcnn.mmdet1
 
 
 def _group_norm(recipe: Recipe, row: Row) -> Recipe:
@@ -132,7 +132,14 @@ CHANGES: dict[str, Callable[[Recipe, Row], Recipe]] = {
 
 def baseline(row: Row) -> Recipe:
     """The recipe of a published row, under modern conventions."""
-    return CHANGES[row.variant](_plain(row), row)
+    make, _ = _makers(row)
+    return CHANGES[row.variant](make(row), row)
+
+
+def mmdet1(row: Row) -> Recipe:
+    """The recipe of a published row with the conventions of mmdet 0.x and 1.x."""
+    _, make = _makers(row)
+    return as_mmdet1(CHANGES[row.variant](make(row), row), row.name)
 
 
 def demo_recipe() -> Recipe:
@@ -157,6 +164,7 @@ ENTRIES = (
         default="faster-rcnn/r50-fpn-mdconv-c3-c5-1x",
         summary=lambda row: SUMMARIES[row.variant],
         requires=lambda row: REQUIRES.get(row.model, ()),
+        mmdet1=mmdet1,
     ),
     RecipeEntry(
         name="faster-rcnn/r18-fpn-gn-ws-mdconv-demo",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import det_ops
 from det_core.contracts import RoIPool
+from det_core.model.roi_pool import inclusive
 from det_core.specs import FeatureSpec
 from det_plugin_gn_ws_dcn.config import DeformRoIPoolConfig
 
@@ -51,10 +52,11 @@ class LevelPool(nn.Module):
         return pooled
 
     def _pool(self, features: Tensor, rois: Tensor, offset: Tensor | None) -> Tensor:
-        config = self.config
-        return det_ops.deform_roi_pool(
-            features, rois, offset, (config.size, config.size), self.scale, config.sampling, config.gamma
-        )
+        config, size = self.config, (self.config.size, self.config.size)
+        if config.alignment == "v1":
+            own, channels = inclusive(rois), features.shape[1]
+            return det_ops.deform_psroi_pool(features, own, offset, size, self.scale, channels, gamma=config.gamma)
+        return det_ops.deform_roi_pool(features, rois, offset, size, self.scale, config.sampling, config.gamma)
 
 
 class DeformRoIPool(RoIPool):

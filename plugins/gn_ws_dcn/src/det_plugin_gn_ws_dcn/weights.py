@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from det_core.offers import Names, WeightMap
+from det_core.offers import Names
+from det_core.weights.mmdet_names import mmdet_maps
 from det_plugin_gn_ws_dcn.config import DeformRoIPoolConfig
 
-WEIGHT_MAPS = (WeightMap("mmdet", DeformRoIPoolConfig, lambda config: Names(rules=((r"pools\.", "roi_layers."),))),)
+WEIGHT_MAPS = mmdet_maps(DeformRoIPoolConfig, lambda config: Names(rules=((r"pools\.", "roi_layers."),)))

@@ -87,9 +87,9 @@ class GuidedAnchors(nn.Module):
     def usable_cells(self, levels: Sequence[LevelAnchors], approximate: Tensor, batch: Batch) -> list[Tensor]:
         """Per image (T,) bool: the cell is inside the padded image, one of its anchors within the allowed border."""
         rows = [level.valid(batch.padded_size, stride) for level, stride in zip(levels, self.strides, strict=True)]
-        valid, border = torch.cat(rows), self.config.allowed_border
+        valid, border = torch.cat(rows), (self.config.allowed_border, self.config.touching)
         return [
-            valid & within_border(approximate.flatten(0, 1), info, border).view(approximate.shape[:2]).any(1)
+            valid & within_border(approximate.flatten(0, 1), info, *border).view(approximate.shape[:2]).any(1)
             for info in batch.infos
         ]
 

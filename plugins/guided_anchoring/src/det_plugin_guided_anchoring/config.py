@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from det_core.boxes.box_config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig, RandomSamplerConfig
+from det_core.boxes.box_config import (
+    ANCHOR_RULE,
+    AnchorRule,
+    DeltaCoderConfig,
+    GridAnchorsConfig,
+    MaxIoUAssignerConfig,
+    RandomSamplerConfig,
+)
 from det_core.errors import ConfigError
 from det_core.model.detection_config import TowerHeadConfig
 from det_core.model.loss_config import BoundedIoUConfig, FocalConfig, SmoothL1Config
@@ -74,6 +81,12 @@ class GuidedAnchorsConfig:
         default=-1,
         least=-1,
     )
+    touching: bool = setting(
+        "with allowed_border, an anchor may end exactly at the limit on the right and below (mmdet 0.x and 1.x)",
+        default=False,
+        conventions={"mmdet1": True},
+    )
+    anchor_rule: AnchorRule = setting(ANCHOR_RULE, default="corner", conventions={"mmdet1": "mmdet1"})
 
     def __attrs_post_init__(self) -> None:
         if self.centre_ratio > self.ignore_ratio:
@@ -85,12 +98,12 @@ class GuidedAnchorsConfig:
 
     def squares(self) -> GridAnchorsConfig:
         """One square per cell, which predicted shapes are relative to."""
-        return GridAnchorsConfig(scales=(self.base_scale,), ratios=(1.0,))
+        return GridAnchorsConfig(scales=(self.base_scale,), ratios=(1.0,), rule=self.anchor_rule)
 
     def approximate(self) -> GridAnchorsConfig:
         """The anchors of every cell that approximate all shapes it may predict."""
         octave = (self.base_scale * 2 ** (i / self.scales_per_octave) for i in range(self.scales_per_octave))
-        return GridAnchorsConfig(scales=tuple(octave), ratios=self.ratios)
+        return GridAnchorsConfig(scales=tuple(octave), ratios=self.ratios, rule=self.anchor_rule)
 
     def check(self, channels: int) -> None:
         """Raise ConfigError if the channels cannot be divided into offset groups."""
@@ -149,7 +162,9 @@ class GARetinaNetHeadConfig(TowerHeadConfig):
         default=MaxIoUAssignerConfig(positive=0.5, negative=0.5, low_quality=True, min_positive=0.0),
     )
     box_loss: LossConfig = setting("box regression, over positive anchors", default=SmoothL1Config(beta=0.04))
-    before_nms: int = setting("maximum anchors per level before NMS, ranked by their best class", default=1000, least=1)
+    before_nms: int | None = setting(
+        "maximum anchors per level before NMS, ranked by their best class (null: all)", default=1000, least=1
+    )
     min_size: float = setting(
         "discard boxes with a side of this many pixels of the network's input or less (-1: keep all)",
         default=-1.0,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from det_core.boxes.box_config import DeltaCoderConfig, MaxIoUAssignerConfig, RandomSamplerConfig
 from det_core.model.detector_config import DetectorConfig
+from det_core.model.loss_config import SmoothL1Config
 from det_core.offers import RecipeEntry
 from det_core.recipe import Recipe
 from det_core.settings import evolve
@@ -18,6 +19,7 @@ from det_core.zoo import (
     COCO_VAL,
     PROPOSALS,
     Row,
+    as_mmdet1,
     compose,
     published_rows,
     sample_recipe,
@@ -72,6 +74,16 @@ def baseline(row: Row) -> Recipe:
     return evolve(recipe, schedule=evolve(recipe.schedule, clip_norm=35.0))
 
 
+def mmdet1(row: Row) -> Recipe:
+    """The recipe of a published row with the conventions of mmdet 0.x and 1.x, and their losses."""
+    recipe = baseline(row)
+    head = recipe.detector.roi_head
+    if isinstance(head, RCNNHeadConfig):
+        assigner = MaxIoUAssignerConfig(positive=0.6, negative=0.6, min_positive=0.6, low_quality=True)
+        head = evolve(head, assigner=assigner, box_loss=SmoothL1Config())
+    return as_mmdet1(evolve(recipe, detector=evolve(recipe.detector, roi_head=head)), row.name)
+
+
 def demo_recipe() -> Recipe:
     """GA-RetinaNet with two convolutions per tower and group norm, on P3-P6. Squares are small because nuclei are."""
     return sample_recipe(
@@ -92,7 +104,13 @@ def demo_recipe() -> Recipe:
 
 
 ENTRIES = (
-    *zoo_entries(ROWS, baseline, default="ga-faster-rcnn/r50-caffe-fpn-1x", summary=lambda row: SUMMARIES[row.model]),
+    *zoo_entries(
+        ROWS,
+        baseline,
+        default="ga-faster-rcnn/r50-caffe-fpn-1x",
+        summary=lambda row: SUMMARIES[row.model],
+        mmdet1=mmdet1,
+    ),
     RecipeEntry(
         name="ga-retinanet/r18-fpn-demo",
         make=demo_recipe,

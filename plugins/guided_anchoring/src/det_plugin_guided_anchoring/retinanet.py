@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from det_core.contracts import DenseHead, LevelAnchors, Losses
-from det_core.model.dense_detection import DenseOutputs, best_candidates, dense_losses, suppress
+from det_core.contracts import DenseHead, Losses
+from det_core.model.dense_detection import best_anchors, best_candidates, dense_losses, suppress
 from det_core.model.layers import normal_init, prior_bias, tower
 from det_core.specs import FeatureSpec
-from det_core.structures import Batch, Detections, ImageInfo, Targets, full_precision
+from det_core.structures import Batch, Detections, ImageInfo, Targets
 from det_plugin_guided_anchoring.anchoring import GuidedAnchors
 from det_plugin_guided_anchoring.config import GARetinaNetHeadConfig
 from det_plugin_guided_anchoring.prediction import (
@@ -98,19 +98,6 @@ class GARetinaNetHead(DenseHead[GuidedOutputs]):
 
     def _detect(self, outputs: GuidedOutputs, row: int, info: ImageInfo) -> Detections:
         config = self.config
-        own = best_anchors(self.guided.of_image(outputs, row), config.before_nms)
-        pairs = config.before_nms * self.num_classes
-        best = best_candidates(own, 0, info, self.coder, limit=pairs, above=config.score_threshold)
+        own = best_anchors(self.guided.of_image(outputs, row), 0, config.before_nms)
+        best = best_candidates(own, 0, info, self.coder, limit=None, above=config.score_threshold)
         return suppress(best.where(best.larger_than(config.min_size)), info, config)
-
-
-def best_anchors(outputs: DenseOutputs, limit: int) -> DenseOutputs:
-    """Keep the `limit` best anchors per level of one image, ranked by their best class; scores as probabilities."""
-    scores, deltas, anchors = [], [], []
-    for logits, moves, level in zip(outputs.scores, outputs.deltas, outputs.anchors, strict=True):
-        values = full_precision(logits)
-        best = values[0].amax(1).topk(min(limit, len(level.boxes))).indices
-        scores.append(values[:, best].sigmoid())
-        deltas.append(moves[:, best])
-        anchors.append(LevelAnchors(level.boxes[best], level.cells[best]))
-    return DenseOutputs(scores, deltas, anchors)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from det_core.offers import Names, WeightMap
-from det_core.weights.mmdet_names import conv_rules
+from det_core.offers import Names
+from det_core.weights.mmdet_names import conv_rules, mmdet_maps
 from det_plugin_guided_anchoring.config import GARetinaNetHeadConfig, GARPNConfig
 
 PREDICTION = ((r"prediction\.location\.", "conv_loc."), (r"prediction\.shape\.", "conv_shape."))
@@ -43,6 +43,6 @@ def _retinanet(config: GARetinaNetHeadConfig) -> Names:
 
 
 WEIGHT_MAPS = (
-    WeightMap("mmdet", GARPNConfig, _rpn),
-    WeightMap("mmdet", GARetinaNetHeadConfig, _retinanet),
+    *mmdet_maps(GARPNConfig, _rpn),
+    *mmdet_maps(GARetinaNetHeadConfig, _retinanet),
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 from det_core.model.detector_config import DetectorConfig
 from det_core.recipe import Recipe
 from det_core.settings import evolve
-from det_core.zoo import COCO, COCO_TRAIN, MASKS, Row, compose, published_rows, zoo_entries
+from det_core.zoo import COCO, COCO_TRAIN, MASKS, Row, as_mmdet1, compose, published_rows, zoo_entries
 from det_plugin_cascade import recipes as cascade
 from det_plugin_cascade.config import CascadeHeadConfig
 from det_plugin_fpn.config import FPNConfig
@@ -41,6 +41,11 @@ def baseline(row: Row) -> Recipe:
     )
 
 
+def mmdet1(row: Row) -> Recipe:
+    """The recipe of a published row with the conventions of mmdet 0.x and 1.x, and their assignment."""
+    return as_mmdet1(cascade.with_low_quality_matches(baseline(row)), row.name)
+
+
 def demo_recipe(model: str) -> Recipe:
     """The demo of Cascade Mask R-CNN with HTC's head. The semantic classes of `htc` are nuclei and background."""
     plain = cascade.demo_recipe("cascade-mask-rcnn")
@@ -57,6 +62,6 @@ def demo_recipe(model: str) -> Recipe:
 
 
 ENTRIES = (
-    *zoo_entries(ROWS, baseline, default="htc/r50-fpn-1x", summary=lambda row: SUMMARIES[row.model]),
+    *zoo_entries(ROWS, baseline, default="htc/r50-fpn-1x", summary=lambda row: SUMMARIES[row.model], mmdet1=mmdet1),
     *rcnn.demo_entries(demo_recipe, SUMMARIES, demo="htc"),
 )

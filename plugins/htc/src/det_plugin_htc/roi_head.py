@@ -109,7 +109,7 @@ class HTCHead(RoIHead):
                 sampled = stage.sample(proposals, targets, batch.infos, f"{name} masks")
             regions = self.mask_regions(features, semantic, [s.positive for s in sampled])
             logits = self.mask_logits(regions, range(number, number + 1))[0]
-            mask = mask_term(self.mask_loss, logits, sampled, targets)
+            mask = mask_term(self.mask_loss, logits, sampled, targets, self.config.mask_targets)
             terms = {"cls": boxes.cls, "box": boxes.box, "mask": mask}
             losses |= self.chain.weighted_losses(number, terms)
         return losses

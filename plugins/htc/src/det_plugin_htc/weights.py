@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from det_core.offers import Names, WeightMap
+from det_core.offers import Names
+from det_core.weights.mmdet_names import mmdet_maps
 from det_plugin_cascade.weights import cascade_names
 from det_plugin_htc.config import HTCHeadConfig
 
@@ -23,4 +24,4 @@ def htc_names(config: HTCHeadConfig) -> Names:
     return evolve(cascade_names(config), rules=(*flows, *SEMANTIC))
 
 
-WEIGHT_MAPS = (WeightMap("mmdet", HTCHeadConfig, htc_names),)
+WEIGHT_MAPS = mmdet_maps(HTCHeadConfig, htc_names)

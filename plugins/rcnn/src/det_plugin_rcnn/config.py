@@ -48,7 +48,12 @@ class RegionProposalConfig(ProposalHeadConfig):
     cls_loss: LossConfig = setting("object or background", default=BinaryCrossEntropyConfig())
     box_loss: LossConfig = setting("box regression", default=L1Config())
     nms_threshold: float = setting("IoU above which a proposal is suppressed", default=0.7, least=0, most=1)
-    min_size: float = setting("discard proposals with a side of this many pixels or less", default=0.0, least=0)
+    min_size: float = setting(
+        "discard proposals with a side of this many pixels or less (-1: keep all)",
+        default=0.0,
+        least=-1,
+        conventions={"mmdet1": -1.0, "torchvision": 0.001},
+    )
     conv: ConvConfig = setting("the shared convolution", default=Conv2dConfig())
 
 
@@ -63,6 +68,11 @@ class RPNConfig(RegionProposalConfig):
         "anchors that extend more than this many pixels beyond the image are ignored in training (-1: none are)",
         default=-1,
         least=-1,
+    )
+    touching: bool = setting(
+        "with allowed_border, an anchor may end exactly at the limit on the right and below (mmdet 0.x and 1.x)",
+        default=False,
+        conventions={"mmdet1": True},
     )
 
     def anchor_config(self) -> AnchorConfig:
@@ -147,8 +157,17 @@ class RegionHeadConfig(RoIHeadConfig, DetectionSettings):
         "discard boxes with a side below this many pixels of the network's input", default=0.0, least=0
     )
     mask_threshold: float = setting("probability threshold of mask pixels", default=0.5, least=0, most=1)
-    mask_paste: Literal["sampled", "resized"] = setting(
-        "paste masks by sampling at pixel centres, or by resizing to whole pixels (torchvision)", default="sampled"
+    mask_paste: Literal["sampled", "resized", "quantised"] = setting(
+        "paste masks by sampling at pixel centres; by resizing to whole pixels with a border of zeros (torchvision); "
+        "or to the box's whole pixels (quantised: mmdet 0.x and 1.x)",
+        default="sampled",
+        conventions={"mmdet1": "quantised", "torchvision": "resized"},
+    )
+    mask_targets: Literal["sampled", "quantised"] = setting(
+        "targets of the mask loss: the object's mask sampled in the region, or the region's whole pixels resized "
+        "(mmdet 0.x and 1.x)",
+        default="sampled",
+        conventions={"mmdet1": "quantised"},
     )
 
     def __attrs_post_init__(self) -> None:

@@ -13,14 +13,20 @@ from torch import Tensor
 
 from det_core.compressed_masks import CompressedMasks, RegionMasks
 from det_core.contracts import Loss
-from det_core.model.region_masks import mask_targets
+from det_core.model.region_masks import MaskTargetRule, mask_targets
 from det_core.model.sample_regions import SampledRegions
 from det_core.structures import ImageInfo, LossTerm, Targets
 from det_plugin_rcnn.config import RegionHeadConfig
 from det_plugin_rcnn.detections import Found
 
 
-def mask_term(loss: Loss, logits: Tensor, sampled: Sequence[SampledRegions], targets: Sequence[Targets]) -> LossTerm:
+def mask_term(
+    loss: Loss,
+    logits: Tensor,
+    sampled: Sequence[SampledRegions],
+    targets: Sequence[Targets],
+    rule: MaskTargetRule = "sampled",
+) -> LossTerm:
     """The loss of logits (p, K, S, S) on the positive regions: mean over pixels, normalised by the number of regions.
 
     Only the mask of a region's class is compared with its object's mask. ValueError if the targets have no masks.
@@ -29,7 +35,7 @@ def mask_term(loss: Loss, logits: Tensor, sampled: Sequence[SampledRegions], tar
     height, width = logits.shape[-2:]
     expected = torch.cat(
         [
-            mask_targets(_masks_of(t), s.objects, s.positive, (height, width))
+            mask_targets(_masks_of(t), s.objects, s.positive, (height, width), rule)
             for s, t in zip(sampled, targets, strict=True)
         ]
     )

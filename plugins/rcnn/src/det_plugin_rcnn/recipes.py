@@ -22,6 +22,7 @@ from det_core.zoo import (
     MASKS,
     PROPOSALS,
     Row,
+    as_mmdet1,
     compose,
     compose_torchvision,
     published_rows,
@@ -106,6 +107,28 @@ def second_stage_of(row: Row) -> RCNNHeadConfig | None:
         assigner=MaxIoUAssignerConfig(low_quality=True),
         mask_roi_pool=RoIAlignConfig(size=14),
         mask_head=ConvMaskHeadConfig(),
+    )
+
+
+def mmdet1(row: Row) -> Recipe:
+    """The recipe of a published row with the conventions of mmdet 0.x and 1.x, and their losses."""
+    recipe = baseline(row)
+    rpn, head = recipe.detector.dense_head, recipe.detector.roi_head
+    if isinstance(rpn, RPNConfig):
+        rpn = rpn_of_2019(rpn)
+    if isinstance(head, RCNNHeadConfig):
+        assigner = MaxIoUAssignerConfig(low_quality=True)
+        head = evolve(head, assigner=assigner, box_loss=SmoothL1Config())
+    return as_mmdet1(evolve(recipe, detector=evolve(recipe.detector, dense_head=rpn, roi_head=head)), row.name)
+
+
+def rpn_of_2019(rpn: RPNConfig) -> RPNConfig:
+    """An RPN that ignores anchors across the image border, has a smooth L1 loss, and trains with 2000 proposals."""
+    return evolve(
+        rpn,
+        box_loss=SmoothL1Config(beta=1 / 9),
+        allowed_border=0,
+        train_limits=ProposalLimits(before_nms=rpn.train_limits.before_nms, after_nms=2000),
     )
 
 
@@ -232,10 +255,13 @@ ENTRIES = (
             name=f"{model}/torchvision-r50-fpn",
             make=partial(torchvision_recipe, model),
             summary=f"{what}, with torchvision's conventions, for its weights",
+            weights_of="torchvision",
         )
         for model, what in (("faster-rcnn", "boxes"), ("mask-rcnn", "boxes and masks"))
     ),
-    *zoo_entries(ROWS, baseline, default="mask-rcnn/r50-fpn-1x", summary=lambda row: SUMMARIES[row.model]),
+    *zoo_entries(
+        ROWS, baseline, default="mask-rcnn/r50-fpn-1x", summary=lambda row: SUMMARIES[row.model], mmdet1=mmdet1
+    ),
     *demo_entries(demo_recipe, {m: s for m, s in SUMMARIES.items() if m != "fast-mask-rcnn"}, demo="mask-rcnn"),
     RecipeEntry(
         name="faster-rcnn/r18-c4-demo",

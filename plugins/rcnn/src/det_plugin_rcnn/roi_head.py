@@ -51,7 +51,7 @@ class RCNNHead(RoIHead):
         losses = {"roi_cls": boxes.cls, "roi_box": boxes.box}
         if self.mask_head is not None:
             logits = self.mask_head(positive_regions(features, sampled, regions, self.mask_roi_pool))
-            losses["roi_mask"] = mask_term(self.mask_loss, logits, sampled, targets)
+            losses["roi_mask"] = mask_term(self.mask_loss, logits, sampled, targets, self.config.mask_targets)
         return losses
 
     def predict(self, features: Sequence[Tensor], proposals: Sequence[Tensor], batch: Batch) -> list[Detections]:

@@ -44,8 +44,8 @@ class RPN(RegionProposalHead[DenseOutputs]):
 
     def losses(self, outputs: DenseOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:
         """`rpn_cls` and `rpn_box`, both normalised by the number of sampled anchors of the global batch."""
-        border = self.config.allowed_border
-        matches = match_anchors(outputs.anchors, self.strides, self.assigner, targets, batch, border)
+        limit, touching = self.config.allowed_border, self.config.touching
+        matches = match_anchors(outputs.anchors, self.strides, self.assigner, targets, batch, limit, touching)
         return self.sampled_losses(outputs.scores, outputs.deltas, matches, targets, batch)
 
     def candidates(self, outputs: DenseOutputs, row: int, info: ImageInfo, limit: int) -> Candidates:

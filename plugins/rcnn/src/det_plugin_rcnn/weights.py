@@ -1,7 +1,14 @@
 """Weight maps of RPN and of the heads of Faster and Mask R-CNN."""
 
-from det_core.offers import Change, Names, Part, WeightMap
-from det_core.weights.mmdet_names import conv_rules
+from det_core.offers import Names, Part, WeightMap
+from det_core.weights.mmdet_names import (
+    BACKGROUND_LAST,
+    NO_BACKGROUND_BOX,
+    NO_BACKGROUND_MASK,
+    Changes,
+    conv_rules,
+    mmdet_maps,
+)
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig, RegionHeadConfig, RPNConfig
 
 
@@ -41,10 +48,15 @@ def _roi_head(config: RCNNHeadConfig) -> Names:
     return Names(parts=parts)
 
 
-# torchvision reserves class 0 for background: the first scores, and unused deltas and masks.
-BACKGROUND_LAST = Change("background moved from the first place to the last", lambda value: value.roll(-1, 0))
-NO_BACKGROUND_BOX = Change("background's box dropped", lambda value: value[4:])
-NO_BACKGROUND_MASK = Change("background's mask dropped", lambda value: value[1:])
+def box_changes(config: FCBoxHeadConfig) -> Changes:
+    """What becomes of the scores and deltas of background, where it is the first class."""
+    scores = (r"scores\.", BACKGROUND_LAST)
+    return (scores,) if config.class_agnostic else (scores, (r"deltas\.", NO_BACKGROUND_BOX))
+
+
+def mask_changes(config: ConvMaskHeadConfig) -> Changes:
+    """What becomes of the mask of background, where it is the first class."""
+    return () if config.class_agnostic else ((r"logits\.", NO_BACKGROUND_MASK),)
 
 
 def _torchvision_rpn(config: RPNConfig) -> Names:
@@ -58,10 +70,7 @@ def _torchvision_box_head(config: FCBoxHeadConfig) -> Names:
         rules += [(rf"fcs\.{i}\.", f"box_head.{config.num_convs + 1 + 2 * i}.") for i in range(config.num_fcs)]
     else:
         rules += [(rf"fcs\.{i}\.", f"box_head.fc{6 + i}.") for i in range(config.num_fcs)]
-    changes = [(r"scores\.", BACKGROUND_LAST)]
-    if not config.class_agnostic:
-        changes.append((r"deltas\.", NO_BACKGROUND_BOX))
-    return Names(rules=tuple(rules), changes=tuple(changes))
+    return Names(rules=tuple(rules), changes=box_changes(config))
 
 
 def _torchvision_mask_head(config: ConvMaskHeadConfig) -> Names:
@@ -71,8 +80,7 @@ def _torchvision_mask_head(config: ConvMaskHeadConfig) -> Names:
         (r"upsample\.", "mask_predictor.conv5_mask."),
         (r"logits\.", "mask_predictor.mask_fcn_logits."),
     )
-    changes = () if config.class_agnostic else ((r"logits\.", NO_BACKGROUND_MASK),)
-    return Names(rules=rules, changes=changes)
+    return Names(rules=rules, changes=mask_changes(config))
 
 
 def _torchvision_roi_head(config: RCNNHeadConfig) -> Names:
@@ -83,10 +91,10 @@ def _torchvision_roi_head(config: RCNNHeadConfig) -> Names:
 
 
 WEIGHT_MAPS = (
-    WeightMap("mmdet", RPNConfig, _rpn),
-    WeightMap("mmdet", FCBoxHeadConfig, _box_head),
-    WeightMap("mmdet", ConvMaskHeadConfig, _mask_head),
-    WeightMap("mmdet", RCNNHeadConfig, _roi_head),
+    *mmdet_maps(RPNConfig, _rpn),
+    *mmdet_maps(FCBoxHeadConfig, _box_head, box_changes),
+    *mmdet_maps(ConvMaskHeadConfig, _mask_head, mask_changes),
+    *mmdet_maps(RCNNHeadConfig, _roi_head),
     WeightMap("torchvision", RPNConfig, _torchvision_rpn),
     WeightMap("torchvision", FCBoxHeadConfig, _torchvision_box_head),
     WeightMap("torchvision", ConvMaskHeadConfig, _torchvision_mask_head),

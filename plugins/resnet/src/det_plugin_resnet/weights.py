@@ -1,6 +1,7 @@
 """Weight maps of ResNet. det and mmdet use torchvision's names; detectron2 has other names."""
 
 from det_core.offers import Names, WeightMap
+from det_core.weights.mmdet_names import mmdet_maps
 from det_plugin_resnet.config import ResNetConfig, ResNetStageConfig
 
 
@@ -26,8 +27,8 @@ def _detectron2(config: ResNetConfig | ResNetStageConfig) -> Names:
 
 
 WEIGHT_MAPS = (
-    WeightMap("mmdet", ResNetConfig, _mmdet),
-    WeightMap("mmdet", ResNetStageConfig, _mmdet),
+    *mmdet_maps(ResNetConfig, _mmdet),
+    *mmdet_maps(ResNetStageConfig, _mmdet),
     WeightMap("torchvision", ResNetConfig, lambda config: Names()),
     WeightMap("torchvision", ResNetStageConfig, lambda config: Names()),
     WeightMap("detectron2", ResNetConfig, _detectron2),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from det_core.boxes.box_config import GridAnchorsConfig, MaxIoUAssignerConfig
 from det_core.model.detection_config import TowerHeadConfig
@@ -29,6 +29,11 @@ class RetinaNetHeadConfig(TowerHeadConfig):
         default=MaxIoUAssignerConfig(positive=0.5, negative=0.4, low_quality=True, min_positive=0.0),
     )
     box_loss: LossConfig = setting("box regression, over positive anchors", default=L1Config())
+    candidates: Literal["pair", "anchor"] = setting(
+        "unit of `before_nms`: (anchor, class) pairs, or anchors with all their classes (mmdet 0.x and 1.x)",
+        default="pair",
+        conventions={"mmdet1": "anchor"},
+    )
 
     def anchor_config(self) -> AnchorConfig:
         return self.anchors

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from det_core.contracts import DenseHead, Losses
 from det_core.model.dense_detection import (
     DenseOutputs,
+    best_anchors,
     best_candidates,
     dense_losses,
     dense_outputs,
@@ -86,10 +87,14 @@ class RetinaNetHead(DenseHead[DenseOutputs]):
 
     def _detect(self, outputs: DenseOutputs, row: int, info: ImageInfo) -> Detections:
         config = self.config
-        best = best_candidates(
-            outputs, row, info, self.coder, limit=config.before_nms, above=lowest_logit(config.score_threshold)
-        )
-        best = evolve(best, scores=best.scores.sigmoid())
+        if config.candidates == "anchor":
+            own = best_anchors(outputs, row, config.before_nms)
+            best = best_candidates(own, 0, info, self.coder, limit=None, above=config.score_threshold)
+        else:
+            best = best_candidates(
+                outputs, row, info, self.coder, limit=config.before_nms, above=lowest_logit(config.score_threshold)
+            )
+            best = evolve(best, scores=best.scores.sigmoid())
         kept = (best.scores > config.score_threshold) & best.larger_than(config.min_size)
         return suppress(best.where(kept), info, config)
 

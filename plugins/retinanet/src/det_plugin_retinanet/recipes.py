@@ -6,10 +6,11 @@ from pathlib import Path
 
 from det_core.boxes.box_config import DeltaCoderConfig, GridAnchorsConfig
 from det_core.model.detector_config import DetectorConfig
+from det_core.model.loss_config import SmoothL1Config
 from det_core.offers import RecipeEntry
 from det_core.recipe import Recipe
 from det_core.settings import evolve
-from det_core.zoo import BOXES, Row, compose, compose_torchvision, published_rows, sample_recipe, zoo_entries
+from det_core.zoo import BOXES, Row, as_mmdet1, compose, compose_torchvision, published_rows, sample_recipe, zoo_entries
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_resnet.backbones import DEMO_R18, TORCHVISION_R50, backbone_of, preprocess_of
 from det_plugin_retinanet.config import OCTAVE, RetinaNetHeadConfig
@@ -30,6 +31,13 @@ def baseline(row: Row) -> Recipe:
         ),
         lr=0.01,
     )
+
+
+def mmdet1(row: Row) -> Recipe:
+    """The recipe of a published row with the conventions of mmdet 0.x and 1.x, and their box loss."""
+    recipe = baseline(row)
+    head = RetinaNetHeadConfig(box_loss=SmoothL1Config(beta=0.11))
+    return as_mmdet1(evolve(recipe, detector=evolve(recipe.detector, dense_head=head)), row.name)
 
 
 def torchvision_recipe() -> Recipe:
@@ -74,11 +82,12 @@ def demo_recipe() -> Recipe:
 
 
 ENTRIES = (
-    *zoo_entries(ROWS, baseline, default="retinanet/r50-fpn-1x", summary=lambda row: SUMMARY),
+    *zoo_entries(ROWS, baseline, default="retinanet/r50-fpn-1x", summary=lambda row: SUMMARY, mmdet1=mmdet1),
     RecipeEntry(
         name="retinanet/torchvision-r50-fpn",
         make=torchvision_recipe,
         summary="boxes, with torchvision's conventions, for its weights",
+        weights_of="torchvision",
     ),
     RecipeEntry(
         name="retinanet/r18-fpn-demo", make=demo_recipe, demo=True, summary=f"{SUMMARY}, small, on the bundled sample"

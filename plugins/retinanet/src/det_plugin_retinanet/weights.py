@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from det_core.offers import Names, WeightMap
-from det_core.weights.mmdet_names import conv_rules
+from det_core.weights.mmdet_names import conv_rules, mmdet_maps
 from det_plugin_retinanet.config import RetinaNetHeadConfig
 
 
@@ -32,6 +32,6 @@ def _torchvision(config: RetinaNetHeadConfig) -> Names:
 
 
 WEIGHT_MAPS = (
-    WeightMap("mmdet", RetinaNetHeadConfig, _mmdet),
+    *mmdet_maps(RetinaNetHeadConfig, _mmdet),
     WeightMap("torchvision", RetinaNetHeadConfig, _torchvision),
 )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from det_core.boxes.anchors import KeptAnchors, tile
+from det_core.boxes.anchors import KeptAnchors, pixel_anchors, tile
 from det_core.contracts import AnchorGenerator, LevelAnchors
 from det_plugin_ssd.config import SSDAnchorsConfig
 
@@ -27,6 +27,11 @@ class SSDAnchors(AnchorGenerator):
             self._base(size, after, ratios, config.longest)
             for size, after, ratios in zip(config.sizes[:-1], config.sizes[1:], config.ratios, strict=True)
         ]
+        self.offset = 0.5
+        if config.rule == "mmdet1":
+            self.offset = 0.0  # from the start of the cell, not from its centre
+            sides = [base[:, 2:] - base[:, :2] for base in self.base]
+            self.base = [pixel_anchors(*x.unbind(1), stride) for x, stride in zip(sides, strides, strict=True)]
 
     @staticmethod
     def _base(size: float, after: float, ratios: Sequence[float], longest: float | None) -> Tensor:
@@ -43,6 +48,6 @@ class SSDAnchors(AnchorGenerator):
 
     def _make(self, sizes: Sequence[tuple[int, int]], device: torch.device) -> list[LevelAnchors]:
         return [
-            tile(base.to(device), (stride, stride), size, offset=0.5)
+            tile(base.to(device), (stride, stride), size, self.offset)
             for base, stride, size in zip(self.base, self.strides, sizes, strict=True)
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from det_core.boxes.box_config import DeltaCoderConfig, MaxIoUAssignerConfig
+from det_core.conventions import ANY
 from det_core.errors import ConfigError
 from det_core.model.detection_config import DetectingHeadConfig
 from det_core.model.layer_config import Conv2dConfig
@@ -119,6 +120,12 @@ class SSDAnchorsConfig(AnchorConfig):
     longest: float | None = setting(
         "maximum side in pixels (null: none); torchvision uses the image size", default=None, above=0
     )
+    rule: Literal["centre", "mmdet1"] = setting(
+        "centre: around the centre of the cell; mmdet1: around the middle of the cell's pixels, rounded to whole "
+        "pixels, half to even (mmdet 0.x and 1.x)",
+        default="centre",
+        conventions={"mmdet1": "mmdet1"},
+    )
 
     def __attrs_post_init__(self) -> None:
         if len(self.sizes) != len(self.ratios) + 1:
@@ -183,9 +190,16 @@ class SSDHeadConfig(DetectingHeadConfig):
     box_loss: LossConfig = setting("box regression, over positive anchors", default=SmoothL1Config())
     negatives: float = setting("number of hardest negative anchors per positive one, per image", default=3.0, least=0)
     candidates: Literal["level", "class"] = setting(
-        "unit of `before_nms`: (anchor, class) pairs per level, or anchors per class (torchvision)", default="level"
+        "unit of `before_nms`: (anchor, class) pairs per level, or anchors per class (torchvision)",
+        default="level",
+        conventions={"torchvision": "class"},
     )
-    before_nms: int = setting("maximum candidates per level or class before NMS", default=1000, least=1)
+    before_nms: int | None = setting(
+        "maximum candidates per level or class before NMS (null: all above the score threshold)",
+        default=1000,
+        least=1,
+        conventions={"mmdet1": None, "torchvision": ANY},
+    )
     score_threshold: float = setting("keep detections with a score above this", default=0.02, least=0, most=1)
     nms_threshold: float = setting("IoU above which a detection is suppressed", default=0.45, least=0, most=1)
     max_detections: int = setting("maximum detections per image", default=200, least=1)

@@ -22,6 +22,7 @@ from det_core.zoo import (
     VOC_TRAIN,
     VOC_VAL,
     Row,
+    as_mmdet1,
     published_rows,
     sample_recipe,
     zoo_entries,
@@ -85,6 +86,11 @@ def _data(row: Row) -> DataConfig:
     )
 
 
+def mmdet1(row: Row) -> Recipe:
+    """The recipe of a published row with the conventions of mmdet 0.x and 1.x."""
+    return as_mmdet1(baseline(row), row.name)
+
+
 def torchvision_recipe() -> Recipe:
     """torchvision's `ssd300_vgg16`, for torchvision's weights.
 
@@ -135,11 +141,12 @@ def demo_recipe() -> Recipe:
 
 
 ENTRIES = (
-    *zoo_entries(ROWS, baseline, default="ssd/vgg16-300-coco-120e", summary=lambda row: SUMMARY),
+    *zoo_entries(ROWS, baseline, default="ssd/vgg16-300-coco-120e", summary=lambda row: SUMMARY, mmdet1=mmdet1),
     RecipeEntry(
         name="ssd/torchvision-vgg16-300",
         make=torchvision_recipe,
         summary="boxes, with torchvision's conventions, for its weights",
+        weights_of="torchvision",
     ),
     RecipeEntry(name="ssd/vgg16-demo", make=demo_recipe, demo=True, summary=f"{SUMMARY}, small, on the bundled sample"),
 )

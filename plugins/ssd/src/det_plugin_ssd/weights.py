@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from det_core.offers import Change, Names, WeightMap
+from det_core.weights.mmdet_names import Changes, mmdet_maps
 from det_plugin_ssd.config import SSDAnchorsConfig, SSDHeadConfig, SSDNeckConfig, VGGConfig
 
 if TYPE_CHECKING:
@@ -31,18 +32,20 @@ def _torchvision_neck(config: SSDNeckConfig) -> Names:
 
 def _torchvision_head(config: SSDHeadConfig) -> Names:
     """Background is each anchor's first class in torchvision, and the last one in det."""
-    anchors = config.anchors
-    if isinstance(anchors, SSDAnchorsConfig):
-        changes = tuple((rf"scores\.{level}\.", _background_last(a)) for level, a in enumerate(anchors.per_level()))
-    else:
-        changes = ((r"scores\.", _background_last(anchors.anchors_per_cell())),)
     return Names(
         rules=(
             (r"scores\.(\d+)\.", r"classification_head.module_list.\1."),
             (r"deltas\.(\d+)\.", r"regression_head.module_list.\1."),
         ),
-        changes=changes,
+        changes=_background_changes(config),
     )
+
+
+def _background_changes(config: SSDHeadConfig) -> Changes:
+    anchors = config.anchors
+    if isinstance(anchors, SSDAnchorsConfig):
+        return tuple((rf"scores\.{level}\.", _background_last(a)) for level, a in enumerate(anchors.per_level()))
+    return ((r"scores\.", _background_last(anchors.anchors_per_cell())),)
 
 
 def _background_last(per_cell: int) -> Change:
@@ -55,9 +58,9 @@ def _background_last(per_cell: int) -> Change:
 
 
 WEIGHT_MAPS = (
-    WeightMap("mmdet", VGGConfig, lambda config: Names()),
-    WeightMap("mmdet", SSDNeckConfig, lambda config: Names(rules=((r"extra\.", "extra_layers."),))),
-    WeightMap("mmdet", SSDHeadConfig, _mmdet_head),
+    *mmdet_maps(VGGConfig, lambda config: Names()),
+    *mmdet_maps(SSDNeckConfig, lambda config: Names(rules=((r"extra\.", "extra_layers."),))),
+    *mmdet_maps(SSDHeadConfig, _mmdet_head, _background_changes),
     WeightMap("torchvision", VGGConfig, _torchvision_backbone),
     WeightMap("torchvision", SSDNeckConfig, _torchvision_neck),
     WeightMap("torchvision", SSDHeadConfig, _torchvision_head),

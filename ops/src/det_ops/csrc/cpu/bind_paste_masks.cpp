@@ -180,7 +180,7 @@ void each_mask(const Tensor& masks, const Tensor& boxes, const std::optional<Ten
     parallel(n, work, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         body(i, paste_plan<T>(mask + i * side * side, box + 4 * i, side, flip != nullptr && flip[i], height, width,
-                              static_cast<T>(threshold), rule == "sampled"));
+                              static_cast<T>(threshold), paste_rule(rule)));
       }
     });
     return 0;

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <string>
 #include <vector>
 
 namespace det {
@@ -76,6 +77,30 @@ PasteAxis<T> resized_axis(T low, T high, int64_t size, int64_t side) {
   return axis;
 }
 
+// Resized to whole pixels, from the first to the last of the box, in the arithmetic of OpenCV.
+template <class T>
+PasteAxis<T> quantised_axis(T low, T high, int64_t size, int64_t side) {
+  const T far = static_cast<T>(int64_t{1} << 40), half = static_cast<T>(0.5);
+  const int64_t first_pixel = whole(low, -far, far), last_pixel = std::max(whole(high - 1, -far, far), first_pixel);
+  const int64_t start = std::max<int64_t>(first_pixel, 0), end = std::min(last_pixel + 1, size);
+  const T ratio = static_cast<T>(side) / static_cast<T>(last_pixel - first_pixel + 1);
+  PasteAxis<T> axis;
+  axis.start = start;
+  for (int64_t i = start; i < end; ++i) {
+    const T exact = ratio * (static_cast<T>(i - first_pixel) + half) - half;
+    const T position = std::min(std::max(exact, T(0)), static_cast<T>(side - 1));
+    const T first = std::floor(position);
+    axis.add(position, first, static_cast<int64_t>(first) + kBorder);
+  }
+  return axis;
+}
+
+enum class PasteRule { sampled, resized, quantised };
+
+inline PasteRule paste_rule(const std::string& name) {
+  return name == "sampled" ? PasteRule::sampled : name == "resized" ? PasteRule::resized : PasteRule::quantised;
+}
+
 enum class Cell : uint8_t { empty, full, mixed };
 
 // Pixels [begin, end) of an axis whose cells are alike.
@@ -122,13 +147,14 @@ std::vector<Cell> kinds_of(const std::vector<T>& values, int64_t side, T thresho
 // mask (S, S), box (4,).
 template <class T>
 PastePlan<T> paste_plan(const T* mask, const T* box, int64_t side, bool mirrored, int64_t height, int64_t width,
-                        T threshold, bool sampled) {
+                        T threshold, PasteRule rule) {
+  const bool sampled = rule == PasteRule::sampled;
   PastePlan<T> plan{sampled, threshold, side + 2 * kBorder, {}, {}, {}, {}};
   T low[2], high[2];
   for (int axis = 0; axis < 2; ++axis) {
     low[axis] = box[axis];
     high[axis] = box[axis + 2];
-    if (!sampled) {
+    if (rule == PasteRule::resized) {
       const double larger = 0.5 * (static_cast<double>(side + 2) / static_cast<double>(side));
       const T middle = (low[axis] + high[axis]) * static_cast<T>(0.5);
       const T half = (high[axis] - low[axis]) * static_cast<T>(larger);
@@ -138,7 +164,7 @@ PastePlan<T> paste_plan(const T* mask, const T* box, int64_t side, bool mirrored
     if (!std::isfinite(low[axis]) || !std::isfinite(high[axis])) return plan;
     if (sampled && !(high[axis] > low[axis])) return plan;
   }
-  const auto axis_of = sampled ? sampled_axis<T> : resized_axis<T>;
+  const auto axis_of = sampled ? sampled_axis<T> : rule == PasteRule::resized ? resized_axis<T> : quantised_axis<T>;
   plan.x = axis_of(low[0], high[0], width, side);
   plan.y = axis_of(low[1], high[1], height, side);
   if (plan.empty()) return plan;

@@ -21,7 +21,7 @@ Tensor paste_masks_op(Tensor masks, Tensor boxes, Optional mirrored, int64_t hei
   a.height = height;
   a.width = width;
   a.threshold = threshold;
-  a.sampled = rule == "sampled";
+  a.rule = rule == "sampled" ? PasteRule::sampled : rule == "resized" ? PasteRule::resized : PasteRule::quantised;
   a.out = data<uint8_t>(out);
   check(paste_masks(dtype_of(values), a, place.stream()), "paste_masks");
   return out;

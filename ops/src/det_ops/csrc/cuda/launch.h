@@ -203,13 +203,15 @@ const char* masked_conv(Dtype dtype, const MaskedConvArguments& arguments, void*
 
 // Masks -----------------------------------------------------------------------------------------------------------
 
+enum class PasteRule { sampled, resized, quantised };
+
 struct PasteArguments {
   const void* masks;        // (N, side, side) float or double
   const void* boxes;        // (N, 4) of the same type
   const uint8_t* mirrored;  // (N,) or nullptr
   int64_t count, side, height, width;
   double threshold;
-  bool sampled;
+  PasteRule rule;
   uint8_t* out;  // (N, height, width), zeros before
 };
 
