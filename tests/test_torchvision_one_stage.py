@@ -178,7 +178,7 @@ def test_every_convention_counts(
     """With one setting as elsewhere the detections are others: the test above would notice."""
     theirs = request.getfixturevalue(name.partition("/")[0])
     changed = load_recipe(name, [f"detector.{change}"]).detector.build(num_classes=CLASSES).eval()
-    import_weights(theirs.state_dict(), source="torchvision", detector=changed)
+    import_weights(theirs.state_dict(), source="torchvision", detector=changed, force=True)
     pairs = zip(found_in(changed.double(), resize_of(name)), wanted[name], strict=True)
     assert any(
         len(ours) != len(there["boxes"]) or not torch.allclose(ours.boxes, there["boxes"], rtol=0, atol=1e-3)
@@ -199,7 +199,7 @@ def test_background_moves(ssd: nn.Module) -> None:
 def test_weights_of_other_anchors_are_refused_for_their_shapes(ssd: nn.Module) -> None:
     detector = load_recipe("ssd/vgg16-512-coco-120e").detector.build(num_classes=CLASSES)
     with pytest.raises(WeightsError) as error:
-        import_weights(ssd.state_dict(), source="torchvision", detector=detector)
+        import_weights(ssd.state_dict(), source="torchvision", detector=detector, force=True)
     assert "classification_head.module_list.4.weight" in str(error.value)
     assert "(28, 256, 3, 3)" in str(error.value)
 

@@ -167,7 +167,7 @@ def test_every_convention_counts(change, faster):
     theirs, wanted = faster
     recipe = load_recipe("faster-rcnn/torchvision-r50-fpn", [change])
     detector = recipe.detector.build(num_classes=CLASSES).eval()
-    import_weights(theirs.state_dict(), source="torchvision", detector=detector)
+    import_weights(theirs.state_dict(), source="torchvision", detector=detector, force=True)
     resize = resize_of(recipe_of("faster-rcnn"))
     if change.startswith("data"):
         (resize,) = recipe.data.test_transforms  # type: ignore[assignment]

@@ -71,10 +71,15 @@ RENAMED = {"reg": "bbox"}
 def load_case(name: str, dtype: torch.dtype = torch.float64, device: str = "cpu") -> Any:
     """Read a case, build its recipe's detector on the device and import the weights."""
     facts = json.loads((HERE / "mmdet1" / f"{name}.json").read_text())
-    results = dict(np.load(HERE / "mmdet1" / f"{name}.npz"))
+    results = golden_of(name)
     detector = detector_config(RECIPES[name], facts).build(num_classes=facts["num_classes"])
     report = import_weights(golden.generate.state_dict(facts), source="mmdet1", detector=detector)
     return golden.Case(name, facts, results, detector.to(device, dtype), report)
+
+
+def golden_of(name: str) -> dict[str, np.ndarray]:
+    """The results of a case."""
+    return dict(np.load(HERE / "mmdet1" / f"{name}.npz"))
 
 
 def detector_config(recipe: str, facts: dict[str, Any]) -> DetectorConfig:

@@ -51,6 +51,21 @@ def case(request, load_case):
 
 
 @pytest.fixture(scope="module")
+def features(case):
+    case.detector.eval()
+    with torch.no_grad():
+        return case.detector.features(golden.synthetic_batch(case))
+
+
+@pytest.fixture
+def detector(case, features, monkeypatch):
+    """The case's detector in evaluation mode, which has computed its features."""
+    case.detector.eval()
+    monkeypatch.setattr(case.detector, "features", lambda batch: features)
+    return case.detector
+
+
+@pytest.fixture(scope="module")
 def losses(case):
     case.detector.train()
     terms = case.detector.losses(golden.synthetic_batch(case), golden.synthetic_targets(case))
@@ -66,11 +81,8 @@ def test_every_weight_is_imported_and_none_is_left_over(case):
     assert set(case.report.filled) == set(case.detector.state_dict())
 
 
-def test_features(case):
-    case.detector.eval()
-    with torch.no_grad():
-        features = [x.cpu() for x in case.detector.features(golden.synthetic_batch(case))]
-    for i, x in enumerate(features):
+def test_features(case, features):
+    for i, x in enumerate(x.cpu() for x in features):
         assert list(x.shape) == case.golden[f"feat{i}.shape"].tolist()
         stats = np.array([x.mean(), x.std(), x.abs().sum()])
         assert np.allclose(stats, case.golden[f"feat{i}.stats"], rtol=1e-5)
@@ -95,15 +107,12 @@ def test_gradients(case, losses):
         assert norms[key].norm().item() == pytest.approx(norm, rel=1e-3), key
 
 
-def test_proposals(case):
+@pytest.mark.parametrize("case", [name for name in SYNTHETIC if "prop0.boxes" in older.golden_of(name)], indirect=True)
+def test_proposals(case, detector):
     """A wrong anchor, or box decoded from one, shows here first."""
-    if "prop0.boxes" not in case.golden:
-        return
-    case.detector.eval()
-    batch = golden.synthetic_batch(case)
-    head = case.detector.dense_head
+    batch, head = golden.synthetic_batch(case), detector.dense_head
     with torch.no_grad():
-        found = head.scored_proposals(head(case.detector.features(batch)), batch, head.test_limits)
+        found = head.scored_proposals(head(detector.features(batch)), batch, head.test_limits)
     for i, proposals in enumerate(found):
         assert len(proposals.boxes) == case.golden[f"prop{i}.count"]
         boxes = torch.from_numpy(case.golden[f"prop{i}.boxes"]) + torch.tensor([0.0, 0.0, 1.0, 1.0])
@@ -113,11 +122,10 @@ def test_proposals(case):
 
 
 @pytest.mark.parametrize("kind", ["det", "rescaled"])
-def test_detections(case, kind):
+def test_detections(case, detector, kind):
     """At the network's scale, and as if the image had been resized."""
-    case.detector.eval()
     batch = golden.synthetic_batch(case) if kind == "det" else older.rescaled_batch(case)
-    for i, found in enumerate(golden.detections(case.detector, batch)):
+    for i, found in enumerate(golden.detections(detector, batch)):
         wanted = older.golden_detections(case, i, kind)
         assert len(found) == len(wanted)
         assert found.labels.tolist() == wanted.labels.tolist()
@@ -128,3 +136,45 @@ def test_detections(case, kind):
             assert differing.max() <= 1e-3
             areas = found.masks.flatten(1).sum(1).numpy()
             assert np.abs(areas - case.golden[f"{kind}{i}.mask_area"]).max() <= 1e-3 * wanted.masks[0].numel()
+
+
+def test_float32(case):
+    """Last of a case: its detector becomes float32."""
+    detector = case.detector.float()
+    batch = golden.synthetic_batch(case)
+    terms = detector.train().losses(batch, golden.synthetic_targets(case))
+    for theirs, ours in older.loss_names(case).items():
+        assert terms[ours].value().item() == pytest.approx(case.facts["losses"][theirs], rel=1e-4), theirs
+    for i, found in enumerate(golden.detections(detector.eval(), batch)):
+        wanted = older.golden_detections(case, i)
+        assert len(golden.matched(found, wanted, iou=0.99, score=1e-3)) >= 0.98 * len(wanted)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_from_files_to_detections(load_case, name):
+    case = load_case(name)
+    case.detector.eval()
+    for i, batch in enumerate(older.file_batches(case)):
+        _check_input(case, i, batch)
+        (found,) = golden.detections(case.detector, batch)
+        wanted = older.golden_detections(case, i)
+        pairs = golden.matched(found, wanted, iou=0.999, score=1e-5)
+        assert len(pairs) == len(found) == len(wanted)
+        for a, b in pairs:
+            assert (found.boxes[a] - wanted.boxes[b]).abs().max() < 0.01
+            if wanted.masks is not None and b < len(wanted.masks):
+                assert (found.masks[a] != wanted.masks[b]).float().mean() <= 1e-3
+
+
+def _check_input(case, i, batch):
+    """Sizes, scale and pixels of image i, which are the reference's to the last bit."""
+    (info,), facts = batch.infos, case.facts
+    assert list(info.original_size) == facts["ori_shapes"][i]
+    assert list(info.size) == facts["img_shapes"][i]
+    scale = facts["scale_factors"][i]
+    x, y = scale[:2] if isinstance(scale, list) else (scale, scale)
+    assert info.scale == pytest.approx((y, x))
+    assert info.inclusive
+    assert list(batch.images.shape) == case.golden[f"input{i}.shape"].tolist()
+    difference = np.abs(golden.sample_of(batch.images, 2048) - case.golden[f"input{i}.sample"])
+    assert difference.max() <= 1e-5

@@ -71,7 +71,7 @@ def test_background_is_torchvision_s_first_class_of_each_anchor(anchors: str) ->
         source[origin.name] = torch.zeros_like(value)
         if ".scores." in key and key.endswith("bias"):  # background 9, then the classes 0 and 1
             source[origin.name] = torch.tensor([9.0, 0.0, 1.0]).repeat(len(value) // 3)
-    import_weights(source, source="torchvision", detector=detector)
+    import_weights(source, source="torchvision", detector=detector, force=True)
     for layer in detector.dense_head.scores:
         assert layer.bias.view(-1, 3).unique(dim=0).tolist() == [[0.0, 1.0, 9.0]]
 

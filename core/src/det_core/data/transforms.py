@@ -179,12 +179,12 @@ class Resize:
         size = self.target(sample.size, scale)
         flips = (False, False) if self.flip is None else self.flip.draw()
         if self.config.boxes == "pixels":
-            return resize(sample, size, self.config.arithmetic, *flips, self._pixel_scale(sample.size, size, scale))
+            return resize(sample, size, self.config.arithmetic, *flips, self.pixel_scale(sample.size, size, scale))
         if size == sample.size:
             return flip(sample, *flips)
         return resize(sample, size, self.config.arithmetic, *flips)
 
-    def _pixel_scale(self, old: tuple[int, int], new: tuple[int, int], scale: tuple[int, int]) -> tuple[float, float]:
+    def pixel_scale(self, old: tuple[int, int], new: tuple[int, int], scale: tuple[int, int]) -> tuple[float, float]:
         """The (y, x) factors of boxes in pixels: with keep_ratio, one for both axes, before sides are rounded."""
         if not self.config.keep_ratio:
             return new[0] / old[0], new[1] / old[1]
