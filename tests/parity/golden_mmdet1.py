@@ -142,9 +142,7 @@ def rescaled_batch(case: Any) -> Batch:
     scale = given["scale_factor"]
     x, y = (scale[0], scale[1]) if isinstance(scale, list) else (scale, scale)
     sizes = zip(batch.infos, given["ori_shapes"], strict=True)
-    infos = tuple(
-        ImageInfo(size=i.size, original_size=tuple(size), scale=(y, x), inclusive=True) for i, size in sizes
-    )
+    infos = tuple(ImageInfo(size=i.size, original_size=tuple(size), scale=(y, x), inclusive=True) for i, size in sizes)
     return Batch(images=batch.images, infos=infos, proposals=batch.proposals)
 
 

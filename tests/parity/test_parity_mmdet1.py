@@ -102,7 +102,9 @@ def test_gradients(case, losses):
     theirs = case.report.filled
     norms = {theirs[key]: p.grad for key, p in parameters.items() if p.grad is not None}
     expected = {key: value for key, value in case.facts["grads"].items() if not key.startswith(UNUSED)}
-    assert set(norms) == set(expected)
+    assert not set(expected) - set(norms)
+    # Here layers of levels without regions have a gradient too, so that no rank waits for it.
+    assert not any(norms[key].any() for key in set(norms) - set(expected))
     for key, (norm, _) in expected.items():
         assert norms[key].norm().item() == pytest.approx(norm, rel=1e-3), key
 

@@ -201,6 +201,11 @@ class Recipe:
         return to_yaml(self.to_plain())
 
 
+def dataset_at(root: str | Path, split: Split) -> DatasetConfig:
+    """The configuration of a split of the data in the folder `root`, in the format that it is in, with all images."""
+    return _with_format(CocoConfig(split=split), split, _formats(root))
+
+
 def _formats(root: str | Path) -> frozenset[str]:
     """The data-set formats in a folder; empty if there is no such folder, which is an error once it is opened."""
     if not Path(root).expanduser().is_dir():

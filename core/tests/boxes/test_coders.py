@@ -136,3 +136,11 @@ def test_kept_constants_follow_the_dtype_and_can_be_used_in_training():
     coder.decode(ANCHOR, deltas).sum().backward()
     assert deltas.grad is not None
     assert coder.decode(ANCHOR.double(), deltas.double()).dtype == torch.float64
+
+
+def test_of_a_box_outside_a_pixel_remains_where_pixels_are_clipped():
+    boxes = torch.tensor([[-9.0, -9.0, -3.0, -2.0], [90.0, 70.0, 95.0, 75.0], [-1.0, 2.0, 81.0, 61.0]])
+    size, zeros = (60, 80), torch.zeros(3, 4)
+    coder = DeltaCoderConfig(border="pixel").build()
+    assert coder.decode(boxes, zeros, size).tolist() == [[0, 0, 1, 1], [79, 59, 80, 60], [0, 2, 80, 60]]
+    assert DeltaCoderConfig().build().decode(boxes, zeros, size).tolist()[:2] == [[0, 0, 0, 0], [80, 60, 80, 60]]

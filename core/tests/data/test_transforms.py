@@ -11,7 +11,9 @@ from torchvision.transforms import v2
 
 from det_core.contracts import Sample
 from det_core.data.data_config import ColorJitterConfig, FlipConfig, ResizeConfig
+from det_core.data.loader import prepare
 from det_core.data.transforms import V2, apply_transforms, keep_ratio_size
+from det_core.model.postprocess import to_original
 from det_core.structures import Key
 
 
@@ -208,3 +210,22 @@ def test_a_transform_that_removes_boxes_only_is_told() -> None:
 
     with pytest.raises(ValueError, match=r"changed the number of only some annotation parts: .*'boxes': 1"):
         apply_transforms(sample(), [V2(lose)], Key())
+
+
+def test_boxes_resized_by_pixels_keep_their_last_pixel() -> None:
+    """mmdet 0.x and 1.x: first and last pixels are multiplied by one factor, before the sides are rounded."""
+    boxes, proposals = torch.tensor([[10.0, 4.0, 31.0, 20.0]]), torch.tensor([[0.0, 0.0, 61.0, 40.0]])
+    given = sample(40, 61, boxes=boxes, proposals=proposals)
+    resize = ResizeConfig(scales=((100, 80),), boxes="pixels").build()
+    done, factor = resize(given), 100 / 61
+    assert done.size == (66, 100)
+    assert done.pixel_scale == (factor, factor)
+    assert done.proposals is not None
+    expected = torch.tensor([[10 * factor, 4 * factor, 30 * factor + 1, 19 * factor + 1]])
+    assert torch.allclose(done.boxes, expected)
+    assert torch.allclose(done.proposals, torch.tensor([[0.0, 0.0, 60 * factor + 1, 39 * factor + 1]]))
+    info = prepare(given, [resize], Key()).info
+    assert (info.scale, info.inclusive) == ((factor, factor), True)
+    assert torch.allclose(to_original(done.boxes, info), given.boxes)
+    stretched = ResizeConfig(scales=((122, 60),), keep_ratio=False, boxes="pixels").build()(given)
+    assert stretched.pixel_scale == (1.5, 2.0)

@@ -333,3 +333,9 @@ def test_large_masks_stay_on_the_device_and_select_the_same(monkeypatch: pytest.
     for one, other in zip(few, many, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     assert [len(best) for best, _ in many] == [min(7, int((x > above).sum())) for x in levels]
+
+
+def test_anchors_may_end_at_the_border_as_they_begin_there() -> None:
+    anchors = torch.tensor([[0.0, 0.0, 20.0, 10.0], [0.0, 0.0, 20.5, 10.0], [0.0, -0.5, 20.0, 10.0]])
+    assert within_border(anchors, info(10, 20), 0).tolist() == [False, False, False]
+    assert within_border(anchors, info(10, 20), 0, touching=True).tolist() == [True, False, False]

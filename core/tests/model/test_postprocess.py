@@ -113,3 +113,9 @@ def test_soft_nms_drops_what_decays_below_its_least_score():
         DetectionSettings(score_threshold=0.95, nms_threshold=0.5, max_detections=9, soft_nms=SoftNMSConfig()),
     )
     assert len(nothing.rows) == 0
+
+
+def test_first_and_last_pixels_are_divided_where_they_were_multiplied():
+    """mmdet 0.x and 1.x: the last pixel 63 of 64 becomes (63 / 2, ...), and the box ends after it."""
+    info = ImageInfo(size=(40, 64), original_size=(20, 32), scale=(2.0, 2.0), inclusive=True)
+    assert to_original(torch.tensor([[10.0, 4.0, 64.0, 40.0]]), info).tolist() == [[5, 2, 32.5, 20.5]]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import det_ops
+from det_core.compressed_masks import CompressedMasks
 from det_core.model import region_masks as module
 from det_core.model.region_masks import mask_targets
 
@@ -104,3 +105,26 @@ def test_target_and_paste_undo_each_other():
     boxes = torch.tensor([[10.0, 8.0, 50.0, 30.0]])
     again = det_ops.paste_masks(mask_targets(masks, torch.tensor([0]), boxes, (28, 28)), boxes, (40, 60))
     assert (again != masks.bool()).float().mean() < 0.01
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_quantised_targets_are_the_resized_crop_of_whole_pixels(compressed):
+    """The region's first and last pixel, truncated: 1..4 across and 1..3 down here."""
+    masks = CompressedMasks.of_bitmaps(PICTURE[None]) if compressed else PICTURE[None]
+    found = mask_targets(masks, torch.tensor([0]), torch.tensor([[1.9, 1.2, 5.5, 4.9]]), (3, 4), "quantised")
+    assert found.dtype == torch.float32
+    assert found[0].tolist() == [[1, 1, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]]
+
+
+def test_quantised_targets_are_those_of_an_8_bit_resize():
+    masks, objects, boxes = random_scene()
+    found = mask_targets(masks, objects, boxes, (8, 8), "quantised")
+    for target, number, (x1, y1, x2, y2) in zip(found, objects.tolist(), boxes.tolist(), strict=True):
+        crop = masks[number, int(y1) : int(y2 - 1) + 1, int(x1) : int(x2 - 1) + 1]
+        assert torch.equal(target, det_ops.resize_bilinear(crop[None].contiguous(), (8, 8))[0].float())
+    assert mask_targets(masks, objects[:0], boxes[:0], (8, 8), "quantised").shape == (0, 8, 8)
+
+
+def test_a_region_below_a_pixel_has_one_pixel_if_quantised():
+    found = mask_targets(PICTURE[None], torch.tensor([0]), torch.tensor([[2.2, 2.1, 2.4, 2.3]]), (2, 2), "quantised")
+    assert found.tolist() == [[[1, 1], [1, 1]]]

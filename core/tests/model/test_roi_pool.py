@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from det_core.errors import ConfigError
 from det_core.model.layer_config import RoIAlignConfig
 from det_core.model.roi_pool import RoIAlign
+from det_core.settings import evolve
 from det_core.specs import FeatureSpec, RegionSpec
 
 PYRAMID = FeatureSpec(channels=(2,) * 5, strides=(4, 8, 16, 32, 64))
@@ -142,3 +143,15 @@ def test_levels_of_different_channels_are_refused():
 def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         RoIAlignConfig(**settings)
+
+
+def test_v1_pools_the_same_points_without_a_least_size():
+    """Of regions of at least a feature pixel, as `unaligned`; of smaller ones, only the points inside."""
+    maps = [torch.arange(64 * 64.0).reshape(1, 1, 64, 64)]
+    one = FeatureSpec(channels=(1,), strides=(4,))
+    config = RoIAlignConfig(size=2, strides=(4,), sampling=2)
+    pools = {name: evolve(config, alignment=name).build(one) for name in ("v1", "unaligned")}
+    large, thin = rois((10, 20, 50, 90)), rois((40.0, 40.0, 41.0, 72.0))
+    assert_close(pools["v1"](maps, large), pools["unaligned"](maps, large))
+    left, right = pools["v1"](maps, thin)[0, 0, 0]
+    assert_close(right - left, torch.tensor(0.125))  # half of a quarter of a feature pixel

@@ -259,7 +259,9 @@ def test_all_problems_are_listed_up_to_20():
 
 
 def test_an_unknown_source():
-    assert refused(checkpoint(), source="yolo") == "unknown source 'yolo'; allowed: mmdet, mmdet1, torchvision, detectron2"
+    assert (
+        refused(checkpoint(), source="yolo") == "unknown source 'yolo'; allowed: mmdet, mmdet1, torchvision, detectron2"
+    )
 
 
 def test_a_component_without_a_map():

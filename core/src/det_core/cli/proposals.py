@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from det_core.cli.choose import recipe_of
-from det_core.cli.options import ALLOW_OUTSIDE, AMP, CHECKPOINT, DATA, DEVICE, ON_BAD_SAMPLE, OVERRIDES, SPLIT, TIMEOUT
+from det_core.cli.options import ALLOW_OUTSIDE, AMP, DATA, DEVICE, ON_BAD_SAMPLE, OVERRIDES, SPLIT, TIMEOUT
 from det_core.cli.output_files import check_outputs
 from det_core.errors import DetError
+from det_core.recipe import dataset_at
 from det_core.slots import ProposalHeadConfig
 
 if TYPE_CHECKING:
@@ -21,7 +22,14 @@ SUFFIX = ".safetensors"
 
 
 @click.command(name="proposals")
-@CHECKPOINT
+@click.option("--checkpoint", help="A run folder (its best checkpoint), a checkpoint, or a .safetensors file.")
+@click.option("--convert", type=click.Path(path_type=Path), help="Convert this proposals file of mmdet (.pkl) instead.")
+@click.option(
+    "--from",
+    "source",
+    type=click.Choice(("mmdet", "mmdet1")),
+    help="With --convert: mmdet 2.x and 3.x, or 0.x and 1.x, whose boxes include their last pixel.",
+)
 @DATA
 @SPLIT
 @click.option("-o", "--out", required=True, help=f"The file to write (NAME{SUFFIX}).")
@@ -35,7 +43,9 @@ SUFFIX = ".safetensors"
 @ALLOW_OUTSIDE
 @TIMEOUT
 def command(
-    checkpoint: str,
+    checkpoint: str | None,
+    convert: Path | None,
+    source: str | None,
     data: str | None,
     split: str,
     out: str,
@@ -49,11 +59,19 @@ def command(
 ) -> None:
     """Write the proposals of an RPN (alone or in a two-stage detector) for the images of a data set.
 
+    Or convert a proposals file of mmdet, which has the images of --data in the order of the annotation file.
+
     A detector without a proposal head, such as Fast R-CNN, requires such a file for training and one for validation:
     --set data.train.proposals=FILE --set data.val.proposals=FILE.
     """
     if Path(out).suffix != SUFFIX:
         raise DetError(f"--out {out}: a proposals file is in safetensors format; name it {Path(out).stem}{SUFFIX}")
+    if convert is not None:
+        _convert(convert, source, checkpoint, data, split, Path(out))
+        return
+    if checkpoint is None or source is not None:
+        found = "--from without --convert" if source is not None else "neither"
+        raise DetError(f"found {found}: give --checkpoint of an RPN, or --convert FILE with --from and --data")
     from det_core.data.proposals_file import write_proposals
     from det_core.engine.checkpoint import load_detector, read_header, weights_file
     from det_core.engine.dataset_proposals import propose
@@ -110,6 +128,24 @@ def command(
         terminal.say(f"to use them: --set data.{split}.proposals={Path(out).resolve()}")
     finally:
         leave(world)
+
+
+def _convert(
+    file: Path, source: str | None, checkpoint: str | None, data: str | None, split: str, out: Path
+) -> None:
+    """Convert a proposals file of mmdet."""
+    if checkpoint is not None or source is None or data is None:
+        raise DetError("--convert requires --from and --data, and no --checkpoint: --convert FILE --from mmdet1 --data ROOT")
+    check_outputs("--out", [out], [file])
+    from det_core.data.proposals_file import write_proposals
+    from det_core.data.proposals_import import read_mmdet_proposals
+
+    dataset = dataset_at(data, "train" if split == "train" else "val").build(data)
+    found = read_mmdet_proposals(file, dataset, inclusive=source == "mmdet1")
+    facts = {"source": source, "file": str(file.resolve()), "dataset": dataset.name, "split": split}
+    write_proposals(out, found, facts)
+    click.echo(f"{_counts(found)} -> {out}")
+    click.echo(f"to use them: --set data.{split}.proposals={out.resolve()}")
 
 
 def _check_head(recipe: Recipe, file: Path) -> None:

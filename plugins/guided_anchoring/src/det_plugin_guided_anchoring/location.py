@@ -64,9 +64,12 @@ class LocationLoss(nn.Module):
         config = self.config
         maps = [np.full(size, NEGATIVE, dtype=np.uint8) for size in sizes]
         count = len(sizes)
+        corners = boxes
+        if config.anchor_rule == "mmdet1":  # the first and the last pixel, in cells
+            corners = torch.cat([boxes[:, :2], boxes[:, 2:] - 1], 1)
         levels = np.asarray(target_levels(boxes, count, config.base_scale * self.strides[0])).tolist()
         around, centre = (
-            np.asarray(level_regions(boxes, ratio, self.strides, sizes)).tolist()
+            np.asarray(level_regions(corners, ratio, self.strides, sizes)).tolist()
             for ratio in (config.ignore_ratio, config.centre_ratio)
         )
         for number, own in enumerate(levels):

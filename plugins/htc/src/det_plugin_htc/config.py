@@ -35,6 +35,11 @@ class SemanticBranchConfig:
         default=RoIAlignConfig(size=14, strides=(8,)),
     )
     loss_weight: float = setting("weight of the cross entropy", default=0.2, least=0)
+    loss_over: Literal["all", "labelled"] = setting(
+        "pixels that the loss is averaged over; all: ignored ones count as 0; labelled: without them (mmdet 1.x)",
+        default="all",
+        conventions={"mmdet1": "labelled"},
+    )
     fuse_boxes: bool = setting("add the branch's regions to those of the box heads", default=True)
     fuse_masks: bool = setting("add the branch's regions to those of the mask heads", default=True)
     norm: NormConfig | None = setting("after every convolution except the logits", default=None)

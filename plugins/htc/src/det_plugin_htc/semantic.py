@@ -57,7 +57,7 @@ class SemanticBranch(nn.Module):
         return SemanticOutputs(self.logits(x), self.embedding(x))
 
     def losses(self, outputs: SemanticOutputs, targets: Sequence[Targets], padded_size: tuple[int, int]) -> LossTerm:
-        """Mean cross entropy over all pixels of the map. Ignored pixels count as 0, as in the reference.
+        """Mean cross entropy over the map's pixels: over all, ignored ones counting as 0, or over the labelled ones.
 
         ValueError if the targets have no semantic map.
         """
@@ -66,7 +66,9 @@ class SemanticBranch(nn.Module):
         logits = full_precision(outputs.logits)
         total = F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum")
         unused = 0.0 * full_precision(outputs.embedding).sum()  # gives the embedding a gradient if no head uses it
-        return LossTerm(self.config.loss_weight * total + unused, float(labels.numel()))
+        every = self.config.loss_over == "all"
+        count = float(labels.numel()) if every else (labels != UNLABELLED).sum().to(total.dtype)
+        return LossTerm(self.config.loss_weight * total + unused, count)
 
     def regions(self, outputs: SemanticOutputs, boxes: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(R, C, *size): regions of each image's boxes (n, 4) in order, averaged down if pooled at a larger size."""

@@ -31,7 +31,7 @@ class SSDAnchors(AnchorGenerator):
         if config.rule == "mmdet1":
             self.offset = 0.0  # from the start of the cell, not from its centre
             sides = [base[:, 2:] - base[:, :2] for base in self.base]
-            self.base = [pixel_anchors(*x.unbind(1), stride) for x, stride in zip(sides, strides, strict=True)]
+            self.base = [pixel_anchors(x[:, 0], x[:, 1], stride) for x, stride in zip(sides, strides, strict=True)]
 
     @staticmethod
     def _base(size: float, after: float, ratios: Sequence[float], longest: float | None) -> Tensor:
