@@ -1,16 +1,18 @@
 """Reading checkpoints of other projects without running code from them.
 
-torch files are read with `weights_only=True`; other objects in them, such as logs, become inert stand-ins. Other
-pickles are read with an unpickler that can only build arrays.
+torch files, also those of torch's format before zip files and of Python 2, are read with `weights_only=True`; other
+objects in them, such as logs, become inert stand-ins. Other pickles are read with an unpickler that can only build
+arrays.
 """
 
 from __future__ import annotations
 
-import io
 import pickle
 import re
 import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ import attrs
 from attrs import frozen
 
 from det_core.errors import WeightsError, first_few
+from det_core.weights.python2_strings import without_byte_strings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +39,11 @@ STAND_INS = (
     "pathlib.WindowsPath",
     "pathlib.PurePosixPath",
     *(f"datetime.{kind}" for kind in ("date", "datetime", "time", "timedelta", "timezone")),
-    *(f"{home}.{kind}" for home in ("builtins", "__builtin__") for kind in ("dict", "float", "int", "list", "str")),
+    *(
+        f"{home}.{kind}"
+        for home in ("builtins", "__builtin__")
+        for kind in ("bytes", "dict", "float", "frozenset", "int", "list", "str", "tuple")
+    ),
     "builtins.range",
     "__builtin__.xrange",
     "builtins.getattr",
@@ -50,6 +57,7 @@ STAND_INS = (
     "numpy.dtype",
     *(f"numpy.dtypes.{kind}DType" for kind in ("Bool", "Int32", "Int64", "UInt8", "Float32", "Float64")),
 )
+MOST_REPEATED = 1_000_000  # a damaged file may repeat one value to any size
 
 
 def is_finite(value: Tensor) -> bool:
@@ -77,16 +85,32 @@ def _plain_dict(*factory: object) -> dict[object, object]:
 
 @frozen(eq=False)
 class SourceFile:
-    """A checkpoint of another project: its weights by name, and its metadata as plain values."""
+    """A checkpoint of another project.
+
+    state: its weights by name, without the prefix `module.` of DataParallel. meta: its metadata, as plain values.
+    message_hub: what mmengine (mmdet 3.x) records beside it.
+    """
 
     path: Path
     state: Mapping[str, Any]
     meta: Mapping[str, Any] = attrs.field(factory=dict)
+    message_hub: Mapping[str, Any] = attrs.field(factory=dict)
 
     @property
     def version(self) -> str:
         """The version of mmdet, if the file records it, or ""."""
-        return str(self.meta.get("mmdet_version") or "")
+        found = self.meta.get("mmdet_version")
+        return found if isinstance(found, str) else ""
+
+    @property
+    def config_text(self) -> str:
+        """The text of mmdet's configuration, if the file records it, or "". It is Python, and never run."""
+        facts = self.message_hub.get("runtime_info")
+        inner = facts if isinstance(facts, dict) else {}
+        for found in (self.meta.get("config"), self.meta.get("cfg"), inner.get("cfg")):
+            if isinstance(found, str) and found.strip():
+                return found
+        return ""
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -106,8 +130,8 @@ def read_source(path: Path) -> SourceFile:
     """
     content = _arrays(path) if path.suffix == ".pkl" else _content(path)
     state = _state_dict(path, content)
-    meta = content.get("meta")
-    return SourceFile(path, state, meta if isinstance(meta, dict) else {})
+    meta, hub = content.get("meta"), content.get("message_hub")
+    return SourceFile(path, state, meta if isinstance(meta, dict) else {}, hub if isinstance(hub, dict) else {})
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -119,29 +143,44 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _content(path: Path) -> Any:
-    import torch
     from safetensors.torch import load_file
 
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
-    # Any, since torch's stubs lack pairs of a class and its name
-    allowed: list[Any] = [(_plain_dict, "collections.defaultdict"), *((Inert, name) for name in STAND_INS)]
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        _check_stored(path)
-        with torch.serialization.safe_globals(allowed):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return load_file(path) if path.suffix == ".safetensors" else _torch_content(path)
     except WeightsError:
         raise
     except Exception as error:  # a damaged file can fail in any way that a pickle can
         raise WeightsError(f"{path}: not a readable checkpoint ({_reason(error)})") from None
 
 
+def _torch_content(path: Path) -> Any:
+    import torch
+
+    file: Path | BytesIO = path
+    if zipfile.is_zipfile(path):
+        _check_stored(path)
+    elif _is_tar(path):
+        raise WeightsError(
+            f"{path}: not a readable checkpoint (a tar file, as torch 0.1 wrote; load it with a torch of its time and "
+            "save it again)"
+        )
+    else:
+        file = without_byte_strings(path) or path
+    # Any, since torch's stubs lack pairs of a class and its name
+    allowed: list[Any] = [(_plain_dict, "collections.defaultdict"), *((Inert, name) for name in STAND_INS)]
+    with torch.serialization.safe_globals(allowed):
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _is_tar(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(262).endswith(b"ustar")
+
+
 def _check_stored(path: Path) -> None:
     """Raise WeightsError for a torch file with compressed entries, which may expand to any size."""
-    if not zipfile.is_zipfile(path):
-        return
     with zipfile.ZipFile(path) as archive:
         packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
     if packed:
@@ -152,7 +191,10 @@ def _check_stored(path: Path) -> None:
 
 
 def _state_dict(path: Path, content: Any) -> dict[str, Any]:
-    """The weights in a file's content, by name: under `state_dict` or `model`, or the whole content."""
+    """The weights in a file's content, by name: under `state_dict` or `model`, or the whole content.
+
+    DataParallel's prefix `module.` is removed if all names have it.
+    """
     import numpy as np
     import torch
 
@@ -163,13 +205,50 @@ def _state_dict(path: Path, content: Any) -> dict[str, Any]:
         isinstance(k, str) and isinstance(v, (torch.Tensor, np.ndarray)) for k, v in content.items()
     ):
         raise WeightsError(f"{path}: contains no state dict (a mapping of names to tensors)")
-    return dict(content)
+    problems = [f"{name} is {what}" for name, value in content.items() if (what := _unusable(value))]
+    if problems:
+        raise WeightsError(f"{path}: only arrays of numbers are loaded, but {first_few(problems)}")
+    wrapped = bool(content) and all(name.startswith("module.") for name in content)
+    return {name.removeprefix("module.") if wrapped else name: _native(value) for name, value in content.items()}
+
+
+def _unusable(value: Any) -> str:
+    """Why a tensor or array cannot be a weight, or ""."""
+    import numpy as np
+    import torch
+
+    if isinstance(value, np.ndarray):
+        known = value.dtype.kind in "fiub" and value.dtype.itemsize <= 8
+        return "" if known else f"an array of {value.dtype}"
+    if value.layout != torch.strided or value.is_quantized:
+        return "a sparse or quantized tensor"
+    if value.device.type != "cpu":
+        return "a tensor without values"
+    if value.dtype.is_complex:
+        return f"a tensor of {value.dtype}"
+    stored = value.untyped_storage().nbytes() // max(value.element_size(), 1)
+    return f"{stored} values repeated to {value.numel()}" if value.numel() > max(stored, MOST_REPEATED) else ""
+
+
+def _native(value: Any) -> Any:
+    """An array in the byte order of this machine, which torch requires; a tensor unchanged."""
+    import numpy as np
+
+    if isinstance(value, np.ndarray) and not value.dtype.isnative:
+        return value.astype(value.dtype.newbyteorder("="))
+    return value
 
 
 def _reason(error: Exception) -> str:
     """Why a file cannot be read, in one line, without torch's advice to allow arbitrary code."""
     if isinstance(error, pickle.UnpicklingError):
         named = re.search(r"GLOBAL (\S+)", str(error))
+        unknown = re.search(r"Unsupported operand (\d+)", str(error))
+        if named is None and unknown is not None:
+            return (
+                f"damaged, not a file of torch.save, or saved with another pickle protocol than 2: instruction "
+                f"{unknown[1]} is not supported; load it where you trust it, and save it again"
+            )
         if named is None:
             return "damaged, or not a file of torch.save"
         return f"it contains a {named[1]}, but only tensors and plain values are loaded; save only the state dict"
@@ -199,6 +278,8 @@ class _ArrayUnpickler(pickle.Unpickler):
             return np.dtype
         if wanted == ("_codecs", "encode"):
             return _encode
+        if wanted == ("collections", "OrderedDict"):
+            return OrderedDict
         raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
 
 
@@ -208,7 +289,7 @@ def _arrays(path: Path) -> Any:
         raise WeightsError(f"{path}: no such file")
     try:
         # Python 2 wrote some of these files; its byte strings are latin1
-        content = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+        content = _ArrayUnpickler(BytesIO(path.read_bytes()), encoding="latin1").load()
     except Exception as error:  # a damaged file can fail in any way that a pickle can
         named = re.search(r"GLOBAL (.+)", str(error))
         reason = f"it contains a {named[1]}, but only arrays and plain values are loaded" if named else "damaged"
