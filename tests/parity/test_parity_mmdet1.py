@@ -1,4 +1,4 @@
-"""Every golden case of 2019: under the presets `mmdet1-...` the detectors are the functions that mmdet 0.6 and 1.0 had."""
+"""Every golden case of 2019: under the presets `mmdet1-...` detectors are the functions that mmdet 0.6 and 1.0 had."""
 
 from __future__ import annotations
 

@@ -10,13 +10,11 @@ import click
 
 from det_core.cli.output_files import check_outputs
 from det_core.errors import DetError, counted, first_few
-from det_core.load import load_recipe
 from det_core.plugins import plugin_manager
-from det_core.recipe import Recipe
 from det_core.safe_write import replacing
-from det_core.weights.fill_detector import ImportReport, class_count, import_backbone, import_weights
+from det_core.weights.fill_detector import SPOKEN, ImportReport, class_count, import_backbone, import_weights
+from det_core.weights.import_plan import OPTIONS, Asked, ImportPlan, plan_import
 from det_core.weights.initial_weights import how_to_set
-from det_core.weights.older_names import SOURCES
 from det_core.weights.read_files import SourceFile, read_source
 from det_core.weights.translate_names import is_detector
 
@@ -26,15 +24,41 @@ if TYPE_CHECKING:
     from det_core.structures import Classes
 
 SUFFIX = ".safetensors"
+COST = (
+    "with today's settings such weights lose about 0.3 to 0.5 AP on COCO, as mmdetection's own table of converted "
+    "checkpoints has it; training on makes up for it"
+)
 
 
 @click.command(name="import-weights")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--from", "source", type=click.Choice(SOURCES), required=True, help="The project that saved FILE.")
-@click.option("--recipe", required=True, help="The recipe of the same model (`det-core recipes` lists them).")
+@click.option(
+    "--from",
+    "source",
+    type=click.Choice(OPTIONS),
+    required=True,
+    help="The project that saved FILE: mmdet (any version; mmdet1: 0.x and 1.x, mmdet2: 2.x and 3.x), torchvision or "
+    "detectron2.",
+)
+@click.option("--recipe", help="The recipe of the same model. Default: as FILE describes itself (mmdet).")
 @click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change a setting of the recipe.")
+@click.option(
+    "--conventions",
+    type=click.Choice(("own", "modern")),
+    default="own",
+    help="Of weights of mmdet 0.x and 1.x: read them as they were trained, or as today's are.",
+)
+@click.option("--force", is_flag=True, help="Import FILE although it contradicts the recipe.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The .safetensors file to write.")
-def command(file: Path, source: str, recipe: str, overrides: tuple[str, ...], out: Path) -> None:
+def command(
+    file: Path,
+    source: Asked,
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    conventions: str,
+    force: bool,
+    out: Path,
+) -> None:
     """Convert FILE, a checkpoint of another project, and report on its weights.
 
     A whole detector becomes a checkpoint for predict, test and train --init; its number of classes is read from FILE.
@@ -45,46 +69,65 @@ def command(file: Path, source: str, recipe: str, overrides: tuple[str, ...], ou
     if out.suffix != SUFFIX:
         raise DetError(f"-o {out}: weights are written as {SUFFIX}; use a name with this suffix")
     check_outputs("-o", [out], [file])
-    chosen = load_recipe(recipe, list(overrides))
     read = read_source(file)
-    whole = is_detector(source, read.state)
-    (_import_detector if whole else _import_backbone)(read, source, chosen, out)
+    plan = plan_import(read, source, recipe, overrides, modern=conventions == "modern", force=force)
+    (_import_detector if is_detector(read.state) else _import_backbone)(read, plan, out)
 
 
-def _import_detector(file: SourceFile, source: str, recipe: Recipe, out: Path) -> None:
+def _import_detector(file: SourceFile, plan: ImportPlan, out: Path) -> None:
     from det_core.engine.checkpoint import Header
 
-    count = class_count(file.state, source=source, config=recipe.detector)
-    classes = _classes(file, source, count)
+    recipe = plan.recipe
+    count = class_count(file.state, source=plan.source, config=recipe.detector)
+    classes = _classes(file, plan, count)
     detector = recipe.detector.build(classes=classes)
-    report = import_weights(file.state, source=source, detector=detector)
+    report = import_weights(file.state, source=plan.source, detector=detector, force=True)  # checked by the plan
     header = Header(recipe=recipe, classes=classes, plugins=plugin_manager().versions())
     _write(out, detector.state_dict(), header.to_metadata())
     names = first_few(classes.names, 4)
-    click.echo(f"{file.path}: a detector of {source}, {counted(len(classes), 'class', 'es')} ({names})")
+    wrote = SPOKEN.get(plan.source, plan.source)
+    click.echo(f"{file.path}: a detector of {wrote}, {counted(len(classes), 'class', 'es')} ({names})")
+    _print_plan(plan)
     _print_report(report)
     click.echo(f"wrote {out} (recipe {recipe.name}): det-core predict --checkpoint {out} IMAGES")
 
 
-def _import_backbone(file: SourceFile, source: str, recipe: Recipe, out: Path) -> None:
-    detector = recipe.detector.build(num_classes=1)
-    values, report = import_backbone(file.state, source=source, detector=detector)
+def _print_plan(plan: ImportPlan) -> None:
+    """What was taken from the file besides its weights, and what it costs to leave its conventions."""
+    if plan.chosen:
+        click.echo(f"recipe {plan.recipe.name}, as the file describes itself")
+    for setting in plan.settings:
+        click.echo(f"  from its configuration: {setting}")
+    for note in plan.facts.notes:
+        click.echo(f"  {note}")
+    if plan.abandoned:
+        click.echo(f"{counted(len(plan.abandoned), 'setting')} not as the weights were trained with:")
+        for difference in plan.abandoned:
+            click.echo(f"  {difference}")
+        click.echo(COST)
+
+
+def _import_backbone(file: SourceFile, plan: ImportPlan, out: Path) -> None:
+    detector = plan.recipe.detector.build(num_classes=1)
+    values, report = import_backbone(file.state, source=plan.source, detector=detector)
     _write(out, values, {"format": "det initial weights 1"})
-    click.echo(f"{file.path}: an ImageNet model of {source}")
+    click.echo(f"{file.path}: an ImageNet model of {plan.source}")
     _print_report(report)
     click.echo(f"wrote {out}; train from it with {how_to_set(str(out))}")
 
 
-def _classes(file: SourceFile, source: str, count: int | None) -> Classes:
-    """The class names in the file, or COCO's for torchvision's models, or numbered classes."""
+def _classes(file: SourceFile, plan: ImportPlan, count: int | None) -> Classes:
+    """The class names in the file, or those of its data set, or numbered classes."""
     from det_core.structures import Classes
 
-    names = file.class_names or ()
+    names, ids = plan.facts.class_names or file.class_names or (), plan.facts.class_ids
     if count is None:
         count = len(names) or 1
-    if len(names) != count and source == "torchvision":
+    if len(names) != count and plan.source == "torchvision":
         names = _torchvision_names()
-    return Classes(names=names, ids=tuple(range(1, count + 1))) if len(names) == count else Classes.numbered(count)
+    if len(names) != count:
+        return Classes.numbered(count)
+    return Classes(names=names, ids=ids if ids and len(ids) == count else tuple(range(1, count + 1)))
 
 
 def _torchvision_names() -> tuple[str, ...]:

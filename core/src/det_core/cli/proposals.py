@@ -70,8 +70,8 @@ def command(
         _convert(convert, source, checkpoint, data, split, Path(out))
         return
     if checkpoint is None or source is not None:
-        found = "--from without --convert" if source is not None else "neither"
-        raise DetError(f"found {found}: give --checkpoint of an RPN, or --convert FILE with --from and --data")
+        given = "--from without --convert" if source is not None else "neither"
+        raise DetError(f"found {given}: give --checkpoint of an RPN, or --convert FILE with --from and --data")
     from det_core.data.proposals_file import write_proposals
     from det_core.engine.checkpoint import load_detector, read_header, weights_file
     from det_core.engine.dataset_proposals import propose
@@ -130,15 +130,15 @@ def command(
         leave(world)
 
 
-def _convert(
-    file: Path, source: str | None, checkpoint: str | None, data: str | None, split: str, out: Path
-) -> None:
+def _convert(file: Path, source: str | None, checkpoint: str | None, data: str | None, split: str, out: Path) -> None:
     """Convert a proposals file of mmdet."""
     if checkpoint is not None or source is None or data is None:
-        raise DetError("--convert requires --from and --data, and no --checkpoint: --convert FILE --from mmdet1 --data ROOT")
+        raise DetError(
+            "--convert requires --from and --data, and no --checkpoint: --convert FILE --from mmdet1 --data ROOT"
+        )
     check_outputs("--out", [out], [file])
     from det_core.data.proposals_file import write_proposals
-    from det_core.data.proposals_import import read_mmdet_proposals
+    from det_core.weights.mmdet_proposals import read_mmdet_proposals
 
     dataset = dataset_at(data, "train" if split == "train" else "val").build(data)
     found = read_mmdet_proposals(file, dataset, inclusive=source == "mmdet1")

@@ -13,7 +13,6 @@ from det_core.offers import Change, Names, Part
 from det_core.plugins import plugin_manager
 from det_core.settings import Component, fields_of
 from det_core.slots import ProposalHeadConfig, TrunkConfig
-from det_core.weights.older_names import check_source
 
 if TYPE_CHECKING:
     from det_core.model.detector_config import DetectorConfig
@@ -59,10 +58,9 @@ def locate(source: str, names: Names, key: str) -> Origin:
     return Origin(key, change)
 
 
-def is_detector(source: str, keys: Iterable[str]) -> bool:
+def is_detector(keys: Iterable[str]) -> bool:
     """Whether the names are those of a whole detector, not only of a backbone."""
-    check_source(source)
-    return any(key.startswith("backbone.") for key in keys)
+    return any(key.removeprefix("module.").startswith("backbone.") for key in keys)
 
 
 def detector_names(source: str, config: DetectorConfig, keys: Iterable[str]) -> Names:

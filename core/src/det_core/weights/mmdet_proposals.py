@@ -39,8 +39,8 @@ def read_mmdet_proposals(path: str | Path, dataset: DetectionDataset, *, inclusi
     lists = _lists(path, read_arrays(path))
     if len(lists) != len(dataset):
         raise DataError(
-            f"{path}: boxes of {len(lists)} images, but {dataset.name} has {len(dataset)}; such a file has no names, only "
-            "the order of the annotation file that it was made with: give that one, with all of its images"
+            f"{path}: boxes of {len(lists)} images, but {dataset.name} has {len(dataset)}; such a file has no names, "
+            "only the order of the annotation file that it was made with; give the data with that file"
         )
     return [_image(path, row, boxes, dataset, inclusive) for row, boxes in enumerate(lists)]
 
