@@ -7,6 +7,7 @@ import os
 import pickle
 import struct
 import tarfile
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -267,6 +268,47 @@ def test_evil_in_a_file_of_python_2_runs_nothing(written, tmp_path, evil, messag
         read_state_dict(written(python2_bytes(content)))
     assert message.format(os.name) in str(caught.value)
     assert not mark.exists()
+
+
+def deep_tuples(how: str, depth: int) -> bytes:
+    """A pickle of {((((...)))): 1}, which crashes Python if it is read."""
+    empty, one, first, second, last = b")", b"\x85", b"(", b"t", b"K\x01s."
+    nested = {
+        "TUPLE1": empty + one * depth,
+        "TUPLE2": empty + b"K\x00\x86" * depth,
+        "TUPLE3": empty + b"K\x00K\x00\x87" * depth,
+        "TUPLE": first * depth + empty + second * depth,
+        "memo": empty + b"q\x01" + b"0h\x01\x85q\x01" * depth,
+        "in a list": empty + b"q\x01" + b"]h\x01\x85q\x01a0h\x01" * depth,
+    }[how]
+    return b"\x80\x02}" + nested + last
+
+
+@pytest.mark.parametrize("how", ["TUPLE1", "TUPLE2", "TUPLE3", "TUPLE", "memo", "in a list"])
+@pytest.mark.parametrize("container", ["old", "zip", "arrays"])
+def test_tuples_that_would_crash_python(tmp_path, how, container):
+    path = tmp_path / ("x.pkl" if container == "arrays" else "x.pth")
+
+    def write(content: bytes) -> None:
+        if container == "zip":
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("x/data.pkl", content)
+                archive.writestr("x/version", "3")
+        elif container == "old":
+            parts = [pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {})]
+            path.write_bytes(b"".join([*parts, content, pickle.dumps([], 2)]))
+        else:
+            path.write_bytes(content)
+
+    write(deep_tuples(how, 1_000_000))
+    with pytest.raises(WeightsError) as caught:
+        read_source(path)
+    message = f"{path}: not a readable checkpoint (tuples in it are nested more than 100 times)"
+    assert str(caught.value) == message
+    write(deep_tuples(how, 50))
+    with pytest.raises(WeightsError) as caught:
+        read_source(path)
+    assert str(caught.value) != message
 
 
 # Weights that are none

@@ -20,7 +20,8 @@ import attrs
 from attrs import frozen
 
 from det_core.errors import WeightsError, first_few
-from det_core.weights.python2_strings import without_byte_strings
+from det_core.weights.nested_tuples import MAX_NESTED, nested_too_deep
+from det_core.weights.python2_strings import PICKLES, without_byte_strings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -167,6 +168,7 @@ def _torch_content(path: Path) -> Any:
             "save it again)"
         )
     else:
+        _check_nesting(path, PICKLES)
         file = without_byte_strings(path) or path
     # Any, since torch's stubs lack pairs of a class and its name
     allowed: list[Any] = [(_plain_dict, "collections.defaultdict"), *((Inert, name) for name in STAND_INS)]
@@ -180,14 +182,28 @@ def _is_tar(path: Path) -> bool:
 
 
 def _check_stored(path: Path) -> None:
-    """Raise WeightsError for a torch file with compressed entries, which may expand to any size."""
+    """Raise WeightsError for a torch file with compressed entries, which may expand to any size, or deep tuples."""
     with zipfile.ZipFile(path) as archive:
         packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
-    if packed:
-        raise WeightsError(
-            f"{path}: {first_few(packed)} in it are compressed, which torch.save never does: refused, since they may "
-            "expand to any size; load the file where you trust it, and save it again"
-        )
+        if packed:
+            raise WeightsError(
+                f"{path}: {first_few(packed)} in it are compressed, which torch.save never does: refused, since they "
+                "may expand to any size; load the file where you trust it, and save it again"
+            )
+        for entry in archive.infolist():
+            if entry.filename.lower().endswith(".pkl"):
+                with archive.open(entry) as file:
+                    _refuse_nesting(path, nested_too_deep(BytesIO(file.read())))
+
+
+def _check_nesting(path: Path, pickles: int) -> None:
+    with path.open("rb") as file:
+        _refuse_nesting(path, nested_too_deep(file, pickles))
+
+
+def _refuse_nesting(path: Path, deep: bool) -> None:
+    if deep:
+        raise WeightsError(f"{path}: not a readable checkpoint (tuples in it are nested more than {MAX_NESTED} times)")
 
 
 def _state_dict(path: Path, content: Any) -> dict[str, Any]:
@@ -287,6 +303,7 @@ def _arrays(path: Path) -> Any:
     """The content of a pickle of arrays, such as detectron2's ImageNet models."""
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
+    _check_nesting(path, 1)
     try:
         # Python 2 wrote some of these files; its byte strings are latin1
         content = _ArrayUnpickler(BytesIO(path.read_bytes()), encoding="latin1").load()
