@@ -24,7 +24,10 @@ from det_core.model.detector import Detector
 from det_core.plugins import plugin_manager
 from det_core.structures import Batch, ImageInfo
 from det_core.weights.fill_detector import class_count, import_weights
+from det_core.weights.mmdet_facts import facts_of
+from det_core.weights.mmdet_presets import contradictions, preset_of
 from det_core.weights.older_names import current_names
+from det_core.weights.read_files import SourceFile
 from det_core.weights.translate_names import detector_names, locate
 
 ROWS = json.loads((Path(__file__).parent / "zoo_rows.json").read_text(encoding="utf8"))
@@ -39,6 +42,7 @@ SMALL_GN_BOX = (
     "detector.roi_head.box_head.num_convs=1",
     "detector.roi_head.box_head.norm.groups=8",
 )
+SMALL_GN = (*SMALL_BACKBONE, *SMALL_GROUPS, *SMALL_RPN, *SMALL_BOX, *SMALL_GN_BOX)
 # Every family, small: recipe and overrides.
 FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "rpn": ("rpn/mmdet1-r50-fpn-1x", (*SMALL_BACKBONE, *SMALL_RPN)),
@@ -52,7 +56,7 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "mask": ("mask-rcnn/mmdet1-r50-fpn-1x", (*SMALL_BACKBONE, *SMALL_RPN, *SMALL_BOX, *SMALL_MASK)),
-    "retinanet": ("retinanet/mmdet1-r50-fpn-1x", (*SMALL_BACKBONE, *SMALL_TOWER)),
+    "retinanet": ("retinanet/mmdet1-r50-caffe-fpn-1x", (*SMALL_BACKBONE, *SMALL_TOWER)),
     "cascade": ("cascade-rcnn/mmdet1-r50-fpn-1x", (*SMALL_BACKBONE, *SMALL_RPN, *SMALL_BOX)),
     "cascade-mask": ("cascade-mask-rcnn/mmdet1-r50-fpn-1x", (*SMALL_BACKBONE, *SMALL_RPN, *SMALL_BOX, *SMALL_MASK)),
     "htc": ("htc/mmdet1-r50-fpn-1x", (*SMALL_BACKBONE, *SMALL_RPN, *SMALL_BOX, *SMALL_MASK)),
@@ -60,14 +64,9 @@ FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "ssd512": ("ssd/mmdet1-vgg16-512-voc-240e", ("detector.backbone.channels=4", "detector.backbone.pretrained=null")),
     "gn": (
         "mask-rcnn/mmdet1-r50-fpn-gn-2x",
-        (*SMALL_BACKBONE, *SMALL_GROUPS, *SMALL_RPN, *SMALL_BOX, *SMALL_GN_BOX, *SMALL_MASK, MASK_GROUPS)
-        if (MASK_GROUPS := "detector.roi_head.mask_head.norm.groups=8")
-        else (),
+        (*SMALL_GN, *SMALL_MASK, "detector.roi_head.mask_head.norm.groups=8"),
     ),
-    "gn-ws": (
-        "faster-rcnn/mmdet1-r50-fpn-gn-ws-1x",
-        (*SMALL_BACKBONE, *SMALL_GROUPS, *SMALL_RPN, *SMALL_BOX, *SMALL_GN_BOX),
-    ),
+    "gn-ws": ("faster-rcnn/mmdet1-r50-fpn-gn-ws-1x", SMALL_GN),
     "dconv": ("faster-rcnn/mmdet1-r50-fpn-dconv-c3-c5-1x", (*SMALL_BACKBONE, *SMALL_RPN, *SMALL_BOX)),
     "mdconv": ("faster-rcnn/mmdet1-r50-fpn-mdconv-c3-c5-1x", (*SMALL_BACKBONE, *SMALL_RPN, *SMALL_BOX)),
     "dpool": (
@@ -112,7 +111,7 @@ def _with_background(name: str, value: Tensor, detector: Detector, *, two_stage:
         return value.unflatten(0, (-1, classes + 1)).roll(1, 1).flatten(0, 1)
     if two_stage and ".fc_cls." in name:
         return value.roll(1, 0)
-    if two_stage and ".fc_reg." in name and len(value) != 4:
+    if two_stage and ".fc_reg." in name and not detector.config.roi_head.box_head.class_agnostic:  # type: ignore[union-attr]
         return torch.cat([torch.randn_like(value[:4]), value])
     if two_stage and name.startswith("mask_head.") and ".conv_logits." in name:
         return torch.cat([torch.randn_like(value[:1]), value])
@@ -180,7 +179,14 @@ def test_names_of_other_times() -> None:
     assert all(torch.equal(ours.state_dict()[key], value) for key, value in theirs.state_dict().items())
 
 
-@pytest.mark.parametrize("row", sorted({row["name"] for row in ROWS}))
+@pytest.mark.parametrize("name", LEGACY)
+def test_a_text_chooses_its_preset_and_agrees_with_it(name: str) -> None:
+    facts = facts_of(SourceFile(Path("x.pth"), {}, {"mmdet_version": "1.0.0", "config": LEGACY[name]}))
+    assert preset_of(facts, plugin_manager().recipes()) == name
+    assert contradictions(facts, load_recipe(name)) == []
+
+
+@pytest.mark.parametrize("row", sorted({row["recipe"] for row in ROWS}))
 def test_every_row_has_a_preset_under_the_conventions_of_1x(row: str) -> None:
     model, _, rest = row.partition("/")
     recipe = load_recipe(f"{model}/mmdet1-{rest}")
@@ -285,8 +291,8 @@ def test_a_file_that_may_be_of_both_generations(
 ) -> None:
     file = file_of(tmp_path, family)
     assert refusal(capsys, file, *recipe_of(family)) == (
-        f"error: {file}: may be of mmdet 0.x or 1.x, or of 2.x or 3.x: this model has the same names in all of them, but "
-        "its boxes differ, and the file records no version; give --from mmdet1 or --from mmdet2\n"
+        f"error: {file}: may be of mmdet 0.x or 1.x, or of 2.x or 3.x: this model has the same names in all of them, "
+        "but its boxes differ, and the file records no version; give --from mmdet1 or --from mmdet2\n"
     )
     arguments, _ = importing(file, *recipe_of(family), source="mmdet1")
     assert run(arguments) == 0
@@ -299,7 +305,6 @@ def test_the_other_generation_is_refused(tmp_path: Path, capsys: pytest.CaptureF
     )
     bare = file_of(tmp_path, "faster")
     said = refusal(capsys, bare, *recipe_of("faster"), source="mmdet2")
-    assert "its names is of mmdet 0.x and 1.x" not in said
     assert "its names are of mmdet 0.x and 1.x, not of mmdet 2.x and 3.x; give --from mmdet1\n" in said
 
 
@@ -315,8 +320,8 @@ def test_a_recipe_with_other_conventions(tmp_path: Path, capsys: pytest.CaptureF
     modern = ["--recipe", "faster-rcnn/r50-fpn-1x", *settings_of("faster")]
     said = refusal(capsys, file, *modern)
     assert said.startswith(
-        "error: weights of mmdet 0.x and 1.x do not mean the same under these settings; use a recipe with the conventions "
-        "of mmdet1 (MODEL/mmdet1-...), or force the import: "
+        "error: weights of mmdet 0.x and 1.x do not mean the same under these settings; use a recipe with the "
+        "conventions of mmdet1 (MODEL/mmdet1-...), or force the import: "
     )
     assert "detector.dense_head.anchors.rule: found 'corner', expected 'mmdet1'" in said
     assert "data.test_transforms[0].boxes: found 'edges', expected 'pixels'" in said
@@ -329,7 +334,7 @@ def test_a_recipe_that_the_text_contradicts(tmp_path: Path, capsys: pytest.Captu
     """Colours, style and anchors, whose weights fit and whose detections would be wrong."""
     text = LEGACY["retinanet/mmdet1-r50-caffe-fpn-1x"].replace("depth=50", "depth=18")
     file = file_of(tmp_path, "retinanet", 80, mmdet_version="1.0.0", config=text)
-    said = refusal(capsys, file, *recipe_of("retinanet"))
+    said = refusal(capsys, file, "--recipe", "retinanet/mmdet1-r50-fpn-1x", *settings_of("retinanet"))
     assert "error: the file contradicts the recipe retinanet/mmdet1-r50-fpn-1x; use that of its model" in said
     assert "detector.preprocess.order: the recipe has rgb, the file bgr" in said
     assert "detector.preprocess.mean: the recipe has [123.675, 116.28, 103.53], the file [102.9801, 115.9465" in said
@@ -393,7 +398,7 @@ def test_python_refuses_the_same() -> None:
 
 def test_a_file_of_3x_still_finds_its_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Neither a version of its own nor names tell a RetinaNet's generation, but its configuration does."""
-    name = "retinanet/r50-fpn-1x"
+    name = "retinanet/r50-fpn-2x"
     detector = load_recipe(name, FAMILIES["retinanet"][1]).detector.build(num_classes=80)
     parts = detector_names("mmdet", detector.config, ["bbox_head."])  # type: ignore[arg-type]
     state = {locate("mmdet", parts, key).name: value for key, value in detector.state_dict().items()}

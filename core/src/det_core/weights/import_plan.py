@@ -132,9 +132,9 @@ def _generation(file: SourceFile, facts: FileFacts, asked: Asked, force: bool) -
     for how, generation in said.items():
         if generation is not None and generation != wanted and not (force and how == "version"):
             other = "mmdet1" if generation == "mmdet1" else "mmdet2"
-            what = f"version {file.version}" if how == "version" and file.version else f"its {how}"
+            what = f"version {file.version} is" if how == "version" and file.version else "its names are"
             raise WeightsError(
-                f"{file.path}: {what} is of {SPOKEN[generation]}, not of {SPOKEN[wanted]}; give --from {other}"
+                f"{file.path}: {what} of {SPOKEN[generation]}, not of {SPOKEN[wanted]}; give --from {other}"
             )
     return wanted
 

@@ -299,20 +299,27 @@ class _ArrayUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
 
 
-def _arrays(path: Path) -> Any:
-    """The content of a pickle of arrays, such as detectron2's ImageNet models."""
+def read_arrays(path: Path) -> Any:
+    """The content of a pickle of numpy arrays and plain values, without running code; Python 2 may have written it.
+
+    Raises WeightsError for a file that is missing or damaged, or contains other objects.
+    """
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
     _check_nesting(path, 1)
     try:
-        # Python 2 wrote some of these files; its byte strings are latin1
-        content = _ArrayUnpickler(BytesIO(path.read_bytes()), encoding="latin1").load()
+        # The byte strings of Python 2 are latin1
+        return _ArrayUnpickler(BytesIO(path.read_bytes()), encoding="latin1").load()
     except Exception as error:  # a damaged file can fail in any way that a pickle can
         named = re.search(r"GLOBAL (.+)", str(error))
         reason = f"it contains a {named[1]}, but only arrays and plain values are loaded" if named else "damaged"
         raise WeightsError(f"{path}: not a readable pickle of arrays ({reason})") from None
-    if isinstance(content, dict) and isinstance(content.get("model"), dict):
-        content = content["model"]
-    if isinstance(content, dict) and isinstance(content.get("blobs"), dict):
-        content = content["blobs"]
+
+
+def _arrays(path: Path) -> Any:
+    """The weights in a pickle of arrays, such as detectron2's ImageNet models."""
+    content = read_arrays(path)
+    for name in ("model", "blobs"):
+        if isinstance(content, dict) and isinstance(content.get(name), dict):
+            content = content[name]
     return content
