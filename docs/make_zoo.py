@@ -29,6 +29,9 @@ published figures (the 2019 model zoo, 2 images per GPU on V100s; in brackets it
 recipes follow). None of them was measured here. Parameters (millions) and GFLOPs of one image at test time are counted
 here: two per multiply-add, with 1000 proposals unless the recipe sets another number, and the maximum number of
 detections. Images have the recipe's test size: {sizes}.
+
+Every recipe with published figures also exists as `MODEL/mmdet1-...`, with the conventions of mmdet 0.x and 1.x, for
+their weights (`det-core recipes --all`): those are the detectors that the figures of 2019 belong to.
 """
 
 
@@ -74,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", action="store_true", help="count parameters and operations again")
     options = parser.parse_args()
-    entries = list(plugin_manager().recipes().values())
+    entries = [e for e in plugin_manager().recipes().values() if e.weights_of != "mmdet1"]
     if options.count:
         lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(cost)}" for name, cost in count(entries).items())
         COSTS.write_text("{\n" + lines + "\n}\n", encoding="utf8")

@@ -21,10 +21,11 @@ from det_core.cli.main import run
 from det_core.engine.checkpoint import load_detector, weights_file
 from det_core.errors import DetError, WeightsError
 from det_core.load import load_recipe
-from det_core.weights.fill_detector import class_count, import_backbone, import_weights
+from det_core.weights.fill_detector import import_backbone, import_weights
 from det_core.weights.initial_weights import load_initial
+from det_core.weights.older_names import check_source
 from det_core.weights.read_files import STAND_INS, Inert, read_source, read_state_dict
-from det_core.weights.translate_names import detector_names, is_detector, locate
+from det_core.weights.translate_names import detector_names, locate
 
 RECIPE = "faster-rcnn/r18-fpn-demo"
 CLASSES = 5
@@ -137,7 +138,7 @@ def test_a_detector_of_mmdet(tmp_path, mmengine, capsys):
     out = tmp_path / "folder" / "x.safetensors"
     assert run(importing(tmp_path / "x.pth", out)) == 0
     said = capsys.readouterr().out
-    assert f"{tmp_path / 'x.pth'}: a detector of mmdet, 5 classes (a, b, c, d, ...)\n" in said
+    assert f"{tmp_path / 'x.pth'}: a detector of mmdet 2.x and 3.x, 5 classes (a, b, c, d, ...)\n" in said
     assert "weights loaded, none missing\n" in said
     assert "ignored, not needed: 1 counter of batch norm\n" in said
     assert f"wrote {out} (recipe {RECIPE}): det-core predict --checkpoint {out} IMAGES\n" in said
@@ -172,34 +173,10 @@ def test_files_that_are_not_what_they_claim(tmp_path, capsys):
     assert "left over in the source: backbone.gn1.weight" in said  # its norms are group norms
     said = failing(importing(tmp_path / "x.pth", out, source="detectron2"), capsys)
     assert said == (
-        "error: only backbones can be imported from detectron2, but these are the weights of a whole detector; use a "
-        "file of its ImageNet models such as MSRA/R-50.pkl\n"
+        f"error: {tmp_path / 'x.pth'}: its names are not those of detectron2, but of another project: give --from "
+        "mmdet\n"
     )
     assert not out.exists()
-
-
-LEGACY = (
-    "which are not supported: class 0 is background and boxes include their last pixel (+1), so results would be "
-    "wrong; use a 2.x or 3.x checkpoint of the same model"
-)
-
-
-def test_weights_of_mmdet_1_are_recognised_by_the_version(tmp_path, capsys):
-    torch.save({"state_dict": mmdet_state(), "meta": {"mmdet_version": "1.2.0"}}, tmp_path / "x.pth")
-    said = failing(importing(tmp_path / "x.pth", tmp_path / "out.safetensors"), capsys)
-    assert said == f"error: these are weights of mmdet 1.x (the file says version 1.2.0), {LEGACY}\n"
-
-
-def test_weights_of_mmdet_1_are_recognised_by_their_names():
-    state = {key.replace("roi_head.bbox_head.", "bbox_head."): value for key, value in mmdet_state().items()}
-    config = load_recipe(RECIPE).detector
-    with pytest.raises(WeightsError) as caught:
-        import_weights(state, source="mmdet", detector=config.build(num_classes=CLASSES))
-    assert str(caught.value) == (
-        f"these are weights of mmdet 1.x (its RoI head is named bbox_head, not roi_head), {LEGACY}"
-    )
-    with pytest.raises(WeightsError, match=r"mmdet 1\.x"):
-        class_count(state, source="mmdet", config=config)
 
 
 def test_weights_of_several_gpus():
@@ -390,8 +367,8 @@ def test_every_name_in_a_recipe_is_known():
 
 
 def test_an_unknown_source():
-    with pytest.raises(DetError, match="^unknown source 'yolo'; allowed: mmdet, torchvision, detectron2$"):
-        is_detector("yolo", [])
+    with pytest.raises(DetError, match="^unknown source 'yolo'; allowed: mmdet, mmdet1, torchvision, detectron2$"):
+        check_source("yolo")
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".pkl"])

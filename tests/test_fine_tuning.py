@@ -70,7 +70,7 @@ def test_an_older_checkpoint_becomes_a_detector_of_ones_own(tmp_path: Path, caps
     assert (
         run(["import-weights", str(tmp_path / "old.pth"), "--from", "mmdet", "--recipe", RECIPE, "-o", str(old)]) == 0
     )
-    assert f"a detector of mmdet, {THEIRS} classes" in capsys.readouterr().out
+    assert f"a detector of mmdet 2.x and 3.x, {THEIRS} classes" in capsys.readouterr().out
 
     train = ["train", "--recipe", RECIPE, "--data", str(data), "--init", str(old), "--device", "cpu"]
     still = tmp_path / "still"  # a step that moves no weight, to see where training starts from

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # too. The longest prefix decides.
 ROOMS = (
     ("errors", "lazy_names", "safe_write", "torch_internals"),
-    ("settings", "config.plain", "config.yaml_text"),
+    ("settings", "conventions", "config.plain", "config.yaml_text"),
     ("specs",),
     ("structures", "compressed_masks"),
     ("contracts",),

@@ -143,7 +143,7 @@ def test_the_zoo_s_document_is_that_of_the_recipes() -> None:
     made = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(made)
     costs = json.loads((DOCS / "zoo_costs.json").read_text(encoding="utf8"))
-    entries = list(plugin_manager().recipes().values())
+    entries = [e for e in plugin_manager().recipes().values() if e.weights_of != "mmdet1"]
     again = "run `python docs/make_zoo.py --count` and keep what it writes"
     assert list(costs) == [e.name for e in entries], again
     assert (DOCS / "zoo.md").read_text(encoding="utf8") == made.tables(entries, costs), again

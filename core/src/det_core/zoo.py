@@ -182,11 +182,19 @@ def as_mmdet1(recipe: Recipe, name: str) -> Recipe:
     2019 are those of such weights.
     """
     model, _, rest = name.partition("/")
-    made = evolve(under(recipe, "mmdet1"), name=f"{model}/mmdet1-{rest}")
+    made = evolve(under(recipe, "mmdet1"), name=f"{model}/mmdet1-{rest}", published=_figures_of_2019(recipe.published))
     preprocess = made.detector.preprocess
     if preprocess.order == "rgb":
         return made
     return evolve(made, detector=evolve(made.detector, preprocess=evolve(preprocess, mean=DETECTRON_MEAN)))
+
+
+def _figures_of_2019(published: Published | None) -> Published | None:
+    """The figures without those of later re-runs."""
+    if published is None:
+        return None
+    later = {name: None for name in FIGURE_COLUMNS if name.startswith("modern_")}
+    return evolve(published, source="mmdetection model zoo, 2019", **later)
 
 
 def zoo_entries(
@@ -213,6 +221,7 @@ def _mmdet1_entry(row: Row, make: Callable[[Row], Recipe], summary: str, require
         name=f"{model}/mmdet1-{rest}",
         make=partial(make, row),
         requires=requires,
+        published=_figures_of_2019(row.published),
         summary=f"{summary}, with the conventions of mmdet 0.x and 1.x, for their weights",
         weights_of="mmdet1",
     )

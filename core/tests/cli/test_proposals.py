@@ -26,7 +26,6 @@ def test_a_checkpoint_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-o", "x.safetensors"], "Missing option '--checkpoint'"),
         (["--checkpoint", "x"], "Missing option '-o' / '--out'"),
         (["--checkpoint", "x", "-o", "x.safetensors", "--max-per-image", "0"], "0 is not in the range x>=1"),
         (["--checkpoint", "x", "-o", "x.safetensors", "--split", "test"], "'test' is not one of 'train', 'val'"),
@@ -34,6 +33,26 @@ def test_a_checkpoint_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFi
 )
 def test_options_are_checked(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["proposals", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+CONVERT = ["--convert", "x.pkl"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "found neither: give --checkpoint of an RPN, or --convert FILE with --from and --data"),
+        (["--checkpoint", "x", "--from", "mmdet1"], "found --from without --convert: give --checkpoint of an RPN, or"),
+        (CONVERT, "--convert requires --from and --data, without --checkpoint: give --from mmdet1 --data ROOT"),
+        ([*CONVERT, "--from", "mmdet1"], "--convert requires --from and --data"),
+        ([*CONVERT, "--from", "mmdet1", "--data", "x", "--checkpoint", "y"], "--convert requires --from and --data"),
+    ],
+)
+def test_a_checkpoint_or_a_file_to_convert(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["proposals", "-o", "x.safetensors", *arguments]) == 1
     assert message in capsys.readouterr().err
 
 

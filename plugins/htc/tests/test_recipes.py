@@ -43,7 +43,7 @@ def branched(recipe: Recipe) -> bool:
 
 
 def test_the_names() -> None:
-    assert sorted(entry.name for entry in ENTRIES) == sorted([*ZOO, *DEMOS])
+    assert sorted(entry.name for entry in ENTRIES if entry.weights_of != "mmdet1") == sorted([*ZOO, *DEMOS])
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

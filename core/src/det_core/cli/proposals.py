@@ -133,9 +133,7 @@ def command(
 def _convert(file: Path, source: str | None, checkpoint: str | None, data: str | None, split: str, out: Path) -> None:
     """Convert a proposals file of mmdet."""
     if checkpoint is not None or source is None or data is None:
-        raise DetError(
-            "--convert requires --from and --data, and no --checkpoint: --convert FILE --from mmdet1 --data ROOT"
-        )
+        raise DetError("--convert requires --from and --data, without --checkpoint: give --from mmdet1 --data ROOT")
     check_outputs("--out", [out], [file])
     from det_core.data.proposals_file import write_proposals
     from det_core.weights.mmdet_proposals import read_mmdet_proposals

@@ -32,22 +32,32 @@ COSTS = ("params M", "GFLOPs")
 @click.group(name="recipes", invoke_without_command=True)
 @click.option("--model", help="Only recipes of this model, such as mask-rcnn.")
 @click.option("--find", "words", multiple=True, metavar="TEXT", help="Only names with this text; may be repeated.")
+@click.option("--all", "every", is_flag=True, help="Also those for weights of mmdet 0.x and 1.x, as --find does.")
 @click.option("--dataset", help="Only recipes with figures on this data set, such as voc.")
 @click.option("--cost", is_flag=True, help="Also build each detector; show parameters and GFLOPs of one test image.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_context
 def command(
-    ctx: click.Context, model: str | None, words: tuple[str, ...], dataset: str | None, cost: bool, as_json: bool
+    ctx: click.Context,
+    model: str | None,
+    words: tuple[str, ...],
+    every: bool,
+    dataset: str | None,
+    cost: bool,
+    as_json: bool,
 ) -> None:
     """List recipes by model, with the figures that others published for them."""
     if ctx.invoked_subcommand is not None:
         return
-    entries = _chosen(list(plugin_manager().recipes().values()), model, words, dataset)
+    found = _chosen(list(plugin_manager().recipes().values()), model, words, dataset)
+    entries = [e for e in found if every or words or e.weights_of != "mmdet1"]
     costs = {e.name: _cost(e) for e in entries} if cost else {}
     if as_json:
         print_json([_plain(e) | ({"cost": costs[e.name]} if cost else {}) for e in entries])
     else:
         _show(entries, costs)
+        if len(entries) < len(found):
+            click.echo(f"and {len(found) - len(entries)} for weights of mmdet 0.x and 1.x (--all)")
 
 
 def _model(entry: RecipeEntry) -> str:
@@ -96,6 +106,7 @@ def _plain(entry: RecipeEntry) -> dict[str, Any]:
         "summary": entry.summary,
         "default": entry.default,
         "demo": entry.demo,
+        "weights_of": entry.weights_of,
         "published": published,
         "requires": list(entry.requires),
         "missing": entry.missing(),

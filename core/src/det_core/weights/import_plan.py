@@ -128,6 +128,11 @@ def _generation(file: SourceFile, facts: FileFacts, asked: Asked, force: bool) -
         )
     wanted = {"mmdet1": "mmdet1", "mmdet2": "mmdet"}.get(asked, told)
     assert wanted is not None
+    if facts.generation and named and facts.generation != named:
+        raise WeightsError(
+            f"{file.path}: the file contradicts itself: its version or configuration is of {SPOKEN[facts.generation]}, "
+            f"its names are of {SPOKEN[named]}; save the weights again with what belongs to them"
+        )
     said = {"version": facts.generation, "names": named}
     for how, generation in said.items():
         if generation is not None and generation != wanted and not (force and how == "version"):

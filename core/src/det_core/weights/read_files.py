@@ -279,6 +279,11 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes() -> bytes:
+    """Replaces `bytes` without arguments; with some, which could ask for any amount of memory, it fails."""
+    return b""
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     """Builds numpy arrays and plain values; refuses every other name without importing or calling it."""
 
@@ -294,6 +299,8 @@ class _ArrayUnpickler(pickle.Unpickler):
             return np.dtype
         if wanted == ("_codecs", "encode"):
             return _encode
+        if wanted == ("__builtin__", "bytes"):  # what protocol 2 of Python 3 writes for the content of an empty array
+            return _no_bytes
         if wanted == ("collections", "OrderedDict"):
             return OrderedDict
         raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
