@@ -210,6 +210,16 @@ def detections(detector: Detector, batch: Batch) -> list[Detections]:
     return [found.to("cpu") for found in detector.predict(batch)]
 
 
+@contextmanager
+def given_features(detector: Detector, features: Sequence[Tensor]) -> Iterator[Detector]:
+    """The detector, which has these features computed already."""
+    detector.features = lambda batch: list(features)  # type: ignore[method-assign]
+    try:
+        yield detector
+    finally:
+        del detector.features
+
+
 def sample_of(x: Tensor, count: int) -> np.ndarray:
     """Every k-th of the flattened values, k = numel // count, the first `count`."""
     flat = x.detach().flatten()

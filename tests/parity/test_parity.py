@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import math
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from attrs import evolve
 
 from det_core.engine.detector_cost import measure_cost
 from det_core.engine.prepare_inference import for_inference
@@ -57,15 +59,14 @@ def case(request, load_case):
 
 @pytest.fixture(scope="module")
 def features(case):
-    case.detector.eval()
-    with torch.no_grad():
-        return [x.cpu() for x in case.detector.features(golden.synthetic_batch(case))]
+    """Computed once, with gradient, for losses and detections: the statistics of all norms are frozen."""
+    return case.detector.train().features(golden.synthetic_batch(case))
 
 
 @pytest.fixture(scope="module")
-def losses(case):
-    case.detector.train()
-    terms = case.detector.losses(golden.synthetic_batch(case), golden.synthetic_targets(case))
+def losses(case, features):
+    with golden.given_features(case.detector.train(), features) as detector:
+        terms = detector.losses(golden.synthetic_batch(case), golden.synthetic_targets(case))
     values = {name: term.value() for name, term in terms.items()}
     case.detector.zero_grad()
     sum(values.values()).backward()
@@ -80,7 +81,7 @@ def test_every_weight_is_imported_and_none_is_left_over(case):
 
 
 def test_features(case, features):
-    for i, x in enumerate(features):
+    for i, x in enumerate(x.detach().cpu() for x in features):
         assert list(x.shape) == case.golden[f"feat{i}.shape"].tolist(), golden.explain(case)
         stats = np.array([x.mean(), x.std(), x.abs().sum()])
         assert np.allclose(stats, case.golden[f"feat{i}.stats"], rtol=1e-5), golden.explain(case)
@@ -108,9 +109,10 @@ def test_gradients(case, losses):
         assert gradient.sum().item() == pytest.approx(total, rel=1e-3, abs=1e-3 * gradient.abs().sum().item()), key
 
 
-def test_detections(case):
-    case.detector.eval()
-    for i, found in enumerate(golden.detections(case.detector, golden.synthetic_batch(case))):
+def test_detections(case, features):
+    with golden.given_features(case.detector.eval(), features) as detector:
+        detections = golden.detections(detector, golden.synthetic_batch(case))
+    for i, found in enumerate(detections):
         wanted = golden.golden_detections(case, i)
         assert len(found) == len(wanted), golden.explain(case)
         assert found.labels.tolist() == wanted.labels.tolist(), golden.explain(case)
@@ -123,19 +125,21 @@ def test_detections(case):
             assert np.abs(areas - case.golden[f"det{i}.mask_area"]).max() <= 1e-3 * wanted.masks[0].numel()
 
 
-@pytest.mark.parametrize("name", SYNTHETIC)
-def test_float32_comes_as_close_as_the_reference_does(load_case, name):
-    case = load_case(name, torch.float32)
+def test_float32_comes_as_close_as_the_reference_does(case):
+    case = evolve(case, detector=copy.deepcopy(case.detector).float())
     batch = golden.synthetic_batch(case)
-    case.detector.train()
-    terms = case.detector.losses(batch, golden.synthetic_targets(case))
+    with torch.no_grad():
+        features = case.detector.train().features(batch)
+        with golden.given_features(case.detector, features) as detector:
+            terms = detector.losses(batch, golden.synthetic_targets(case))
     names = golden.loss_names(case)
     for theirs, value in case.facts["losses"].items():
         if theirs in names:
             assert terms[names[theirs]].value().item() == pytest.approx(value, rel=1e-4), golden.explain(case)
-    case.detector.eval()
-    for detector in (case.detector, for_inference(case.detector)):
-        for i, found in enumerate(golden.detections(detector, batch)):
+    with golden.given_features(case.detector.eval(), features) as detector:
+        plain = golden.detections(detector, batch)
+    for detections in (plain, golden.detections(for_inference(case.detector), batch)):
+        for i, found in enumerate(detections):
             wanted = golden.golden_detections(case, i)
             pairs = golden.matched(found, wanted, iou=0.99, score=1e-3)
             assert len(pairs) >= 0.98 * len(wanted), f"{len(pairs)} of {len(wanted)}; {golden.explain(case)}"
@@ -184,6 +188,11 @@ def _mask_iou(a, b):
     return both / either if either else 1.0
 
 
+@pytest.fixture(scope="module")
+def mask_case(load_case):
+    return load_case("mask_rcnn_r50_fpn")
+
+
 @pytest.mark.parametrize(
     ("parameter", "stage"),
     [
@@ -194,26 +203,26 @@ def _mask_iou(a, b):
         ("roi_head.mask_head.logits.weight", "head outputs"),
     ],
 )
-def test_a_departure_is_traced_to_the_stage_where_it_begins(load_case, parameter, stage):
-    case = load_case("mask_rcnn_r50_fpn")
+def test_a_departure_is_traced_to_the_stage_where_it_begins(mask_case, parameter, stage):
+    value = mask_case.detector.get_parameter(parameter)
+    kept = value.detach().clone()
     with torch.no_grad():
-        value = case.detector.get_parameter(parameter)
         value += 0.05 * (1 + value.abs())
-    assert golden.explain(case).startswith(f"first departure: {stage}")
+        explained = golden.explain(mask_case)
+        value.copy_(kept)
+    assert explained.startswith(f"first departure: {stage}")
 
 
-def test_the_recorded_stages_are_those_of_a_passing_case(load_case):
-    case = load_case("faster_rcnn_r50_fpn")
-    assert golden.explain(case) == "first departure: none"
-
-
-def test_wrong_pooling_and_wrong_proposals_are_traced_too(load_case, monkeypatch):
-    case = load_case("faster_rcnn_r50_fpn")
-    monkeypatch.setattr(case.detector.roi_head.roi_pool, "level_of", lambda rois: rois.new_zeros(len(rois)).long())
-    assert golden.explain(case).startswith("first departure: RoI features")
-    case = load_case("faster_rcnn_r50_fpn")
-    monkeypatch.setattr(case.detector.dense_head.coder, "limit", 0.01)
-    assert golden.explain(case).startswith("first departure: proposals")
+def test_wrong_pooling_and_wrong_proposals_are_traced_too(mask_case):
+    """And of a case that passes nothing departs."""
+    detector = mask_case.detector
+    assert golden.explain(mask_case) == "first departure: none"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(detector.roi_head.roi_pool, "level_of", lambda rois: rois.new_zeros(len(rois)).long())
+        assert golden.explain(mask_case).startswith("first departure: RoI features")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(detector.dense_head.coder, "limit", 0.01)
+        assert golden.explain(mask_case).startswith("first departure: proposals")
 
 
 @pytest.mark.parametrize("name", SYNTHETIC)
@@ -221,5 +230,13 @@ def test_a_recipe_has_as_many_parameters_as_the_reference(name):
     facts = json.loads((HERE / "cases" / f"{name}.json").read_text(encoding="utf8"))
     buffers = ("running_mean", "running_var", "num_batches_tracked")
     expected = sum(math.prod(w["shape"]) for key, w in facts["weights"].items() if not key.endswith(buffers))
-    config = load_recipe(golden.RECIPES[name]).detector
-    assert measure_cost(config, facts["num_classes"], (320, 320)).parameters == expected
+    with torch.device("meta"):
+        detector = load_recipe(golden.RECIPES[name]).detector.build(num_classes=facts["num_classes"])
+    assert sum(p.numel() for p in detector.parameters()) == expected
+
+
+def test_the_cost_of_a_detector_counts_these_parameters():
+    config = load_recipe("retinanet/r50-fpn-1x").detector
+    with torch.device("meta"):
+        detector = config.build(num_classes=80)
+    assert measure_cost(config, 80, (320, 320)).parameters == sum(p.numel() for p in detector.parameters())
