@@ -189,6 +189,18 @@ def as_mmdet1(recipe: Recipe, name: str) -> Recipe:
     return evolve(made, detector=evolve(made.detector, preprocess=evolve(preprocess, mean=DETECTRON_MEAN)))
 
 
+def as_detectron2(recipe: Recipe, name: str) -> Recipe:
+    """A recipe with the conventions of detectron2, for its weights: `<model>/detectron2-<rest of the name>`.
+
+    Images are padded to 32 only for a pyramid. Losses, assignment and numbers of proposals are the caller's.
+    """
+    model, _, rest = name.partition("/")
+    made = evolve(under(recipe, "detectron2"), name=f"{model}/detectron2-{rest}", published=None)
+    divisor = 1 if made.detector.neck is None else 32
+    preprocess = evolve(made.detector.preprocess, pad_divisor=divisor)
+    return evolve(made, detector=evolve(made.detector, preprocess=preprocess))
+
+
 def _figures_of_2019(published: Published | None) -> Published | None:
     """The figures without those of later re-runs."""
     if published is None:

@@ -75,7 +75,9 @@ class DeltaCoderConfig(CoderConfig):
     )
     max_ratio: float = setting("decoding clips dw and dh to +-|log(max_ratio)|", default=16 / 1000, above=0, below=1)
     clip_shrinking: bool = setting(
-        "clip dw and dh on both sides; false: only from above", default=True, conventions={"torchvision": False}
+        "clip dw and dh on both sides; false: only from above",
+        default=True,
+        conventions={"torchvision": False, "detectron2": False},
     )
     border: Literal["edge", "pixel"] = setting(
         "boxes are clipped to the image; edge: corners to 0..side; pixel: low corners to 0..side-1 and high ones to "

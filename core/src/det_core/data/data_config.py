@@ -252,10 +252,11 @@ class ResizeConfig(TransformConfig):
         default="nearest",
         conventions={"torchvision": ANY},  # its SSD resizes to a fixed size
     )
-    arithmetic: Literal["fixed_point", "float"] = setting(
-        "fixed_point: OpenCV's 8-bit arithmetic; float: torch's, which keeps fractions (torchvision's detectors)",
+    arithmetic: Literal["fixed_point", "float", "antialiased"] = setting(
+        "fixed_point: OpenCV's 8-bit arithmetic; float: torch's, which keeps fractions (torchvision's detectors); "
+        "antialiased: Pillow's, which averages where it shrinks (detectron2)",
         default="fixed_point",
-        conventions={"torchvision": "float"},
+        conventions={"torchvision": "float", "detectron2": "antialiased"},
     )
     boxes: Literal["edges", "pixels"] = setting(
         "what is multiplied; edges: a box's corners, by new / old side of each axis; pixels: its first and last "

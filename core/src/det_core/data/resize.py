@@ -2,7 +2,7 @@
 
 `fixed_point`, the default, is the arithmetic of OpenCV's 8-bit bilinear resize, as in the reference. Floating point
 with one rounding differs by one level in every tenth pixel, which moves detections near a threshold. `float` is the
-arithmetic of torchvision's detectors, which keep the fractions.
+arithmetic of torchvision's detectors, which keep the fractions. `antialiased` is Pillow's resize, as in detectron2.
 
 Letters: C channels, H W old size, h w new size.
 """
@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from det_ops import resize_bilinear
 
-Arithmetic = Literal["fixed_point", "float"]
+Arithmetic = Literal["fixed_point", "float", "antialiased"]
 
 
 def resize_image(
@@ -28,7 +30,7 @@ def resize_image(
     flip_x: bool = False,
     flip_y: bool = False,
 ) -> Tensor:
-    """Resize an image: bilinear at pixel centres, without antialiasing; then mirror it, in the same pass.
+    """Resize an image: bilinear at pixel centres, without antialiasing unless named so; then mirror it.
 
     Args:
         image: (C, H, W) uint8, planes or channels last; with `float` also floating point.
@@ -43,7 +45,18 @@ def resize_image(
         return mirror(F.interpolate(image[None], size, mode="bilinear", align_corners=False)[0], flip_x, flip_y)
     if image.dtype != torch.uint8 or image.dim() != 3:
         raise ValueError(f"image is {tuple(image.shape)} {image.dtype}, expected (C, H, W) torch.uint8")
+    if arithmetic == "antialiased":
+        return mirror(_with_pillow(image, size), flip_x, flip_y)
     return resize_bilinear(image, size, arithmetic, flip_x=flip_x, flip_y=flip_y)
+
+
+def _with_pillow(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """An RGB image (3, H, W) uint8 resized to (h, w) by Pillow, pixel by pixel."""
+    if len(image) != 3:
+        raise ValueError(f"image has {len(image)} channels, expected 3: Pillow resizes colour images")
+    pixels = Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
+    resized = np.array(pixels.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    return torch.from_numpy(resized).permute(2, 0, 1)
 
 
 def flip_image(image: Tensor, flip_x: bool, flip_y: bool) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Tensor
 
 from det_core.boxes.device_copies import rows_of
@@ -30,7 +30,7 @@ from det_core.contracts import (
 )
 from det_core.model.detection_config import DetectionSettings
 from det_core.model.losses import box_loss as regression
-from det_core.model.postprocess import pairs_nms, to_original
+from det_core.model.postprocess import inside_original, pairs_nms, to_original
 from det_core.structures import Batch, Detections, ImageInfo, LossTerm, Targets, full_precision
 
 FEW = 1 << 20  # maximum elements of masks that are copied to the host
@@ -247,7 +247,14 @@ class Candidates:
 
 
 def best_candidates(
-    outputs: DenseOutputs, row: int, info: ImageInfo, coder: BoxCoder, *, limit: int | None, above: float | None = None
+    outputs: DenseOutputs,
+    row: int,
+    info: ImageInfo,
+    coder: BoxCoder,
+    *,
+    limit: int | None,
+    above: float | None = None,
+    clipped: bool = True,
 ) -> Candidates:
     """The best (anchor, column) pairs of each level of one image, decoded; by level, best first.
 
@@ -261,6 +268,7 @@ def best_candidates(
         coder: decodes the deltas.
         limit: maximum pairs per level; None: all.
         above: score threshold; None keeps all.
+        clipped: whether boxes are clipped to the image.
     """
     values = [full_precision(scores[row]) for scores in outputs.scores]
     pairs = [_best_pairs(x, limit) for x in values] if above is None else _best_pairs_above(values, limit, above)
@@ -269,7 +277,7 @@ def best_candidates(
     anchors = torch.cat([level.boxes[at] for level, at in zip(outputs.anchors, rows, strict=True)])
     deltas = torch.cat([x[row][at] for x, at in zip(outputs.deltas, rows, strict=True)])
     return Candidates(
-        coder.decode(anchors, deltas, info.size),
+        coder.decode(anchors, deltas, info.size if clipped else None),
         torch.cat([best for best, _ in pairs]),
         torch.cat([at % count for (_, at), count in zip(pairs, columns, strict=True)]),
         torch.cat([torch.full_like(at, number) for number, at in enumerate(rows)]),
@@ -362,4 +370,8 @@ def suppress(best: Candidates, info: ImageInfo, config: DetectionSettings) -> De
     network = config.nms_in == "network"
     found = pairs_nms(best.boxes if network else to_original(best.boxes, info), best.scores, best.labels, config)
     boxes = to_original(found.boxes, info) if network else found.boxes
-    return Detections(boxes=boxes, scores=found.scores, labels=found.labels)
+    detections = Detections(boxes=boxes, scores=found.scores, labels=found.labels)
+    if not config.clip_original:
+        return detections
+    clipped, real = inside_original(boxes, info)
+    return evolve(detections, boxes=clipped)[real.nonzero().flatten()]

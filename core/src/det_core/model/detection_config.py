@@ -38,7 +38,12 @@ class DetectionSettings:
     nms_in: Literal["original", "network"] = setting(
         "compute IoUs in pixels of the original image, or of the network's input",
         default="original",
-        conventions={"torchvision": "network"},
+        conventions={"torchvision": "network", "detectron2": "network"},
+    )
+    clip_original: bool = setting(
+        "clip detections to the original image once they are in its pixels, and drop those without area",
+        default=False,
+        conventions={"detectron2": True},
     )
 
 
@@ -55,7 +60,7 @@ class DetectingHeadConfig(DenseHeadConfig, DetectionSettings):
         "discard boxes with a side of this many pixels of the network's input or less (-1: keep all)",
         default=0.0,
         least=-1,
-        conventions={"mmdet1": -1.0, "torchvision": -1.0},
+        conventions={"mmdet1": -1.0, "torchvision": -1.0, "detectron2": -1.0},
     )
 
 

@@ -104,19 +104,19 @@ class RoIAlignConfig(RoIPoolConfig):
         "samples per bin and axis; 0: adaptive",
         default=0,
         least=0,
-        conventions={"mmdet1": 2, "torchvision": 2, "mmdet": ANY},
+        conventions={"mmdet1": 2, "torchvision": 2, "mmdet": ANY, "detectron2": ANY},
     )
     alignment: Literal["aligned", "unaligned", "v1"] = setting(
         "aligned: pixel centres at integers; unaligned: pixel corners at integers, regions at least one feature pixel "
         "large; v1: pixel corners at integers, regions of any size (mmdet 0.x and 1.x)",
         default="aligned",
-        conventions={"torchvision": "unaligned", "mmdet1": "v1"},
+        conventions={"torchvision": "unaligned", "mmdet1": "v1", "detectron2": ANY},
     )
     finest_scale: float = setting("regions with a side below twice this use the finest level", default=56.0, above=0)
     level_rule: Literal["mmdet", "mmdet-v1", "detectron2", "torchvision"] = setting(
         "the project whose rounding selects a region's level; they differ at exact borders between levels",
         default="mmdet",
-        conventions={"torchvision": "torchvision"},
+        conventions={"torchvision": "torchvision", "detectron2": "detectron2"},
     )
     mode: Literal["avg", "max"] = setting("how a bin's samples are combined", default="avg")
 

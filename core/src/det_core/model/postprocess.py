@@ -10,6 +10,7 @@ from attrs import frozen
 from torch import Tensor
 
 import det_ops
+from det_core.boxes.coders import clip
 from det_core.model.detection_config import DetectionSettings, SoftNMSConfig
 from det_core.structures import ImageInfo
 
@@ -22,6 +23,12 @@ def to_original(boxes: Tensor, info: ImageInfo) -> Tensor:
         return boxes / factors
     last = torch.tensor([0, 0, 1, 1], dtype=boxes.dtype, device=boxes.device)
     return (boxes - last) / factors + last
+
+
+def inside_original(boxes: Tensor, info: ImageInfo) -> tuple[Tensor, Tensor]:
+    """Boxes (n, 4) in original pixels clipped to the original image, and which (n,) bool have an area."""
+    clipped = clip(boxes, info.original_size)
+    return clipped, (clipped[:, 2:] > clipped[:, :2]).all(1)
 
 
 @frozen(eq=False)

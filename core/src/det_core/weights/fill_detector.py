@@ -25,9 +25,16 @@ if TYPE_CHECKING:
 
 COUNTER = "num_batches_tracked"
 # Weights that a source's own detector never uses: HTC's first mask head has none before it.
-UNUSED = {"mmdet1": ("roi_head.mask_head.0.conv_res.",)}
+UNUSED = {
+    "mmdet1": ("roi_head.mask_head.0.conv_res.",),
+    "detectron2": ("pixel_mean", "pixel_std", "proposal_generator.anchor_generator.", "anchor_generator."),
+}
 SPOKEN = {"mmdet": "mmdet 2.x and 3.x", "mmdet1": "mmdet 0.x and 1.x"}
-WHERE = {"mmdet1": " (MODEL/mmdet1-...)", "torchvision": " (MODEL/torchvision-...)"}
+WHERE = {
+    "mmdet1": " (MODEL/mmdet1-...)",
+    "torchvision": " (MODEL/torchvision-...)",
+    "detectron2": " (MODEL/detectron2-...)",
+}
 CLASSIFIERS = ("fc.", "stem.fc.", "linear.")  # in ImageNet models; detectors do not use them
 
 

@@ -65,11 +65,6 @@ def is_detector(keys: Iterable[str]) -> bool:
 
 def detector_names(source: str, config: DetectorConfig, keys: Iterable[str]) -> Names:
     """The parts of a whole detector, with the source's top-level names."""
-    if source == "detectron2":
-        raise WeightsError(
-            "only backbones can be imported from detectron2, but these are the weights of a whole detector; use a file "
-            "of its ImageNet models such as MSRA/R-50.pkl"
-        )
     parts: dict[str, Part] = {}
     for ours, theirs in _prefixes(source, config, list(keys)).items():
         if (part := getattr(config, ours)) is not None:
@@ -86,6 +81,15 @@ def _prefixes(source: str, config: DetectorConfig, keys: list[str]) -> dict[str,
             "backbone": "backbone.body" if apart else "backbone",
             "neck": "backbone.fpn" if apart else "backbone",
             "dense_head": "rpn.head" if isinstance(config.dense_head, ProposalHeadConfig) else "head",
+            "roi_head": "roi_heads",
+        }
+    if source == "detectron2":
+        return {
+            "backbone": "backbone" if config.neck is None else "backbone.bottom_up",
+            "neck": "backbone",
+            "dense_head": "proposal_generator.rpn_head"
+            if isinstance(config.dense_head, ProposalHeadConfig)
+            else "head",
             "roi_head": "roi_heads",
         }
     alone = config.roi_head is None and any(key.startswith("bbox_head.") for key in keys)

@@ -26,4 +26,22 @@ def _torchvision(config: FPNConfig) -> Names:
     )
 
 
-WEIGHT_MAPS = (*mmdet_maps(FPNConfig, _mmdet), WeightMap("torchvision", FPNConfig, _torchvision))
+def _detectron2(config: FPNConfig) -> Names:
+    """Layers are named after the logarithm of their level's stride; a norm hangs on its convolution."""
+    rules = []
+    for i in range(config.levels):
+        number = 2 + config.start + i
+        for ours, theirs in (("lateral", "fpn_lateral"), ("output", "fpn_output")):
+            rules += [
+                (rf"{ours}\.{i}\.conv\.", f"{theirs}{number}."),
+                (rf"{ours}\.{i}\.norm\.", f"{theirs}{number}.norm."),
+            ]
+        rules.append((rf"extra\.{i}\.conv\.", f"top_block.p{number}."))
+    return Names(rules=tuple(rules))
+
+
+WEIGHT_MAPS = (
+    *mmdet_maps(FPNConfig, _mmdet),
+    WeightMap("torchvision", FPNConfig, _torchvision),
+    WeightMap("detectron2", FPNConfig, _detectron2),
+)

@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 from torch import Tensor
 
 from det_core.compressed_masks import RegionMasks
-from det_core.model.postprocess import Chosen, class_wise_nms, to_original
+from det_core.model.postprocess import Chosen, class_wise_nms, inside_original, to_original
 from det_core.structures import Detections, ImageInfo
 from det_plugin_rcnn.config import RegionHeadConfig
 
@@ -44,8 +44,18 @@ def choose_detections(boxes: Tensor, scores: Tensor, info: ImageInfo, config: Re
         scores = scores.where(large[:, None] if shared else large, scores.new_tensor(-1.0))
     chosen = class_wise_nms(boxes if config.nms_in == "network" else to_original(boxes, info), scores, config)
     if config.nms_in == "network":
-        return Found(chosen.boxes, evolve(chosen, boxes=to_original(chosen.boxes, info)))
-    return Found(boxes[chosen.rows] if shared else boxes[chosen.rows, chosen.labels], chosen)
+        found = Found(chosen.boxes, evolve(chosen, boxes=to_original(chosen.boxes, info)))
+    else:
+        found = Found(boxes[chosen.rows] if shared else boxes[chosen.rows, chosen.labels], chosen)
+    return inside(found, info) if config.clip_original else found
+
+
+def inside(found: Found, info: ImageInfo) -> Found:
+    """One image's detections clipped to the original image, without those that have no area there."""
+    boxes, real = inside_original(found.chosen.boxes, info)
+    at, chosen = real.nonzero().flatten(), found.chosen
+    kept = Chosen(boxes[at], chosen.scores[at], chosen.labels[at], chosen.rows[at])
+    return Found(found.boxes[at], kept)
 
 
 def found_labels(found: Sequence[Found]) -> Tensor:

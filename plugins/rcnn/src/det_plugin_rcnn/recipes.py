@@ -22,6 +22,7 @@ from det_core.zoo import (
     MASKS,
     PROPOSALS,
     Row,
+    as_detectron2,
     as_mmdet1,
     compose,
     compose_torchvision,
@@ -31,7 +32,15 @@ from det_core.zoo import (
 )
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig, RPNConfig
-from det_plugin_resnet.backbones import DEMO_R18, TORCHVISION_R50, backbone_of, c4_trunk_of, preprocess_of
+from det_plugin_resnet.backbones import (
+    DEMO_R18,
+    DETECTRON2_X101,
+    DETECTRON2_X101_IMAGES,
+    TORCHVISION_R50,
+    backbone_of,
+    c4_trunk_of,
+    preprocess_of,
+)
 from det_plugin_resnet.config import ResNetStageConfig
 
 ROWS = published_rows(Path(__file__).with_name("published.csv"))
@@ -130,6 +139,45 @@ def rpn_of_2019(rpn: RPNConfig) -> RPNConfig:
         allowed_border=0,
         train_limits=ProposalLimits(before_nms=rpn.train_limits.before_nms, after_nms=2000),
     )
+
+
+# detectron2's models, of which the FPN and C4 forms of this family are the same functions with its conventions
+
+DETECTRON2_MODELS: dict[str, tuple[str, ...]] = {
+    "rpn": ("r50-c4-1x", "r50-fpn-1x"),
+    "fast-rcnn": ("r50-fpn-1x",),
+    "faster-rcnn": (
+        *("r50-c4-1x", "r50-c4-3x", "r50-fpn-1x", "r50-fpn-3x", "r101-c4-3x", "r101-fpn-3x"),
+        "x101-32x8d-fpn-3x",
+    ),
+    "mask-rcnn": (
+        *("r50-c4-1x", "r50-c4-3x", "r50-fpn-1x", "r50-fpn-3x", "r101-c4-3x", "r101-fpn-3x"),
+        "x101-32x8d-fpn-3x",
+    ),
+}
+
+
+def detectron2_recipe(model: str, rest: str) -> Recipe:
+    """A model of detectron2's zoo. `rest` is network, kind and schedule, such as `r50-fpn-3x`."""
+    network, kind, schedule = rest.rsplit("-", 2)
+    large = network == "x101-32x8d"
+    row = Row(model=model, network="r101-caffe" if large else f"{network}-caffe", kind=kind, schedule=schedule)
+    recipe = baseline(row)
+    detector = recipe.detector
+    if large:
+        detector = evolve(detector, backbone=DETECTRON2_X101, preprocess=DETECTRON2_X101_IMAGES)
+    if isinstance(detector.dense_head, RPNConfig):
+        detector = evolve(detector, dense_head=detectron2_rpn(detector.dense_head, alone=model == "rpn"))
+    return as_detectron2(evolve(recipe, detector=detector), f"{model}/{rest}")
+
+
+def detectron2_rpn(rpn: RPNConfig, *, alone: bool) -> RPNConfig:
+    """An RPN that gives to every object its best anchor, whatever its IoU; alone it keeps 2000 proposals of C4."""
+    limits = rpn.test_limits
+    if alone and rpn.channels == 256:  # on a pyramid
+        limits = ProposalLimits(before_nms=1000, after_nms=2000)
+    assigner = MaxIoUAssignerConfig(positive=0.7, negative=0.3, low_quality=True, min_positive=0.0)
+    return evolve(rpn, assigner=assigner, allowed_border=-1, test_limits=limits)
 
 
 # torchvision's `fasterrcnn_resnet50_fpn` and `maskrcnn_resnet50_fpn`, for weights that it trained
@@ -258,6 +306,16 @@ ENTRIES = (
             weights_of="torchvision",
         )
         for model, what in (("faster-rcnn", "boxes"), ("mask-rcnn", "boxes and masks"))
+    ),
+    *(
+        RecipeEntry(
+            name=f"{model}/detectron2-{rest}",
+            make=partial(detectron2_recipe, model, rest),
+            summary=f"{SUMMARIES[model]}, with detectron2's conventions, for its weights",
+            weights_of="detectron2",
+        )
+        for model, names in DETECTRON2_MODELS.items()
+        for rest in names
     ),
     *zoo_entries(
         ROWS, baseline, default="mask-rcnn/r50-fpn-1x", summary=lambda row: SUMMARIES[row.model], mmdet1=mmdet1

@@ -1,6 +1,7 @@
 """Weight maps of RPN and of the heads of Faster and Mask R-CNN."""
 
 from det_core.offers import Names, Part, WeightMap
+from det_core.weights.detectron2_names import numbered_convs, sorted_by_ratio
 from det_core.weights.mmdet_names import (
     BACKGROUND_LAST,
     NO_BACKGROUND_BOX,
@@ -90,6 +91,42 @@ def _torchvision_roi_head(config: RCNNHeadConfig) -> Names:
     return Names(parts=parts)
 
 
+def _detectron2_rpn(config: RPNConfig) -> Names:
+    order = sorted_by_ratio(config.anchors)
+    return Names(
+        rules=((r"scores\.", "objectness_logits."), (r"deltas\.", "anchor_deltas.")),
+        changes=tuple((name, change) for name in (r"scores\.", r"deltas\.") for change in order),
+    )
+
+
+def _detectron2_box_head(config: FCBoxHeadConfig) -> Names:
+    rules = [
+        *numbered_convs("convs", "box_head.conv", config.num_convs),
+        *((rf"fcs\.{i}\.", f"box_head.fc{i + 1}.") for i in range(config.num_fcs)),
+        (r"scores\.", "box_predictor.cls_score."),
+        (r"deltas\.", "box_predictor.bbox_pred."),
+    ]
+    return Names(rules=tuple(rules))
+
+
+def _detectron2_mask_head(config: ConvMaskHeadConfig) -> Names:
+    rules = [
+        *numbered_convs("convs", "mask_head.mask_fcn", config.num_convs),
+        (r"upsample\.", "mask_head.deconv."),
+        (r"logits\.", "mask_head.predictor."),
+    ]
+    return Names(rules=tuple(rules))
+
+
+def _detectron2_roi_head(config: RCNNHeadConfig) -> Names:
+    parts = {"box_head": Part(config.box_head, "")}
+    if config.mask_head is not None:
+        parts["mask_head"] = Part(config.mask_head, "")
+    if config.trunk is not None:
+        parts["trunk"] = Part(config.trunk, "")
+    return Names(parts=parts)
+
+
 WEIGHT_MAPS = (
     *mmdet_maps(RPNConfig, _rpn),
     *mmdet_maps(FCBoxHeadConfig, _box_head, box_changes),
@@ -99,4 +136,8 @@ WEIGHT_MAPS = (
     WeightMap("torchvision", FCBoxHeadConfig, _torchvision_box_head),
     WeightMap("torchvision", ConvMaskHeadConfig, _torchvision_mask_head),
     WeightMap("torchvision", RCNNHeadConfig, _torchvision_roi_head),
+    WeightMap("detectron2", RPNConfig, _detectron2_rpn),
+    WeightMap("detectron2", FCBoxHeadConfig, _detectron2_box_head),
+    WeightMap("detectron2", ConvMaskHeadConfig, _detectron2_mask_head),
+    WeightMap("detectron2", RCNNHeadConfig, _detectron2_roi_head),
 )

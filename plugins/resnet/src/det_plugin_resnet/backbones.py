@@ -19,6 +19,9 @@ BACKBONES = {
 }
 # Caffe-style weights expect BGR images minus the mean, not divided by a deviation; their norms are frozen.
 CAFFE = PreprocessConfig(order="bgr", mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0))
+# detectron2's ResNeXt, whose images are divided by a deviation.
+DETECTRON2_X101 = ResNetConfig(depth=101, groups=32, base_width=8, norm=FrozenBatchNormConfig())
+DETECTRON2_X101_IMAGES = PreprocessConfig(order="bgr", mean=CAFFE.mean, std=(57.375, 57.12, 58.395))
 # The backbone of torchvision's detectors. Their COCO_V1 weights require eps 0; all others require 1e-5.
 TORCHVISION_R50 = ResNetConfig(
     depth=50, frozen_stages=1, norm=FrozenBatchNormConfig(eps=0.0), pretrained="torchvision:resnet50"

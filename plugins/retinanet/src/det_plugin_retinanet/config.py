@@ -35,6 +35,12 @@ class RetinaNetHeadConfig(TowerHeadConfig):
         conventions={"mmdet1": "anchor"},
     )
 
+    clip: Literal["before", "after"] = setting(
+        "clip boxes to the network's input before NMS, or only in the original image (`clip_original`)",
+        default="before",
+        conventions={"detectron2": "after"},
+    )
+
     def anchor_config(self) -> AnchorConfig:
         return self.anchors
 

@@ -91,8 +91,9 @@ class RetinaNetHead(DenseHead[DenseOutputs]):
             own = best_anchors(outputs, row, config.before_nms)
             best = best_candidates(own, 0, info, self.coder, limit=None, above=config.score_threshold)
         else:
+            threshold, clipped = lowest_logit(config.score_threshold), config.clip == "before"
             best = best_candidates(
-                outputs, row, info, self.coder, limit=config.before_nms, above=lowest_logit(config.score_threshold)
+                outputs, row, info, self.coder, limit=config.before_nms, above=threshold, clipped=clipped
             )
             best = evolve(best, scores=best.scores.sigmoid())
         kept = (best.scores > config.score_threshold) & best.larger_than(config.min_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from det_core.boxes.box_config import DeltaCoderConfig, GridAnchorsConfig
@@ -10,7 +11,17 @@ from det_core.model.loss_config import SmoothL1Config
 from det_core.offers import RecipeEntry
 from det_core.recipe import Recipe
 from det_core.settings import evolve
-from det_core.zoo import BOXES, Row, as_mmdet1, compose, compose_torchvision, published_rows, sample_recipe, zoo_entries
+from det_core.zoo import (
+    BOXES,
+    Row,
+    as_detectron2,
+    as_mmdet1,
+    compose,
+    compose_torchvision,
+    published_rows,
+    sample_recipe,
+    zoo_entries,
+)
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_resnet.backbones import DEMO_R18, TORCHVISION_R50, backbone_of, preprocess_of
 from det_plugin_retinanet.config import OCTAVE, RetinaNetHeadConfig
@@ -38,6 +49,14 @@ def mmdet1(row: Row) -> Recipe:
     recipe = baseline(row)
     head = RetinaNetHeadConfig(box_loss=SmoothL1Config(beta=0.11))
     return as_mmdet1(evolve(recipe, detector=evolve(recipe.detector, dense_head=head)), row.name)
+
+
+def detectron2_recipe(rest: str) -> Recipe:
+    """A RetinaNet of detectron2's zoo: a ReLU before P7. `rest` is network, kind and schedule, such as `r50-fpn-3x`."""
+    network, kind, schedule = rest.rsplit("-", 2)
+    recipe = baseline(Row(model="retinanet", network=f"{network}-caffe", kind=kind, schedule=schedule))
+    neck = FPNConfig(start=1, levels=5, extra="conv_input", extra_relu=True)
+    return as_detectron2(evolve(recipe, detector=evolve(recipe.detector, neck=neck)), f"retinanet/{rest}")
 
 
 def torchvision_recipe() -> Recipe:
@@ -83,6 +102,15 @@ def demo_recipe() -> Recipe:
 
 ENTRIES = (
     *zoo_entries(ROWS, baseline, default="retinanet/r50-fpn-1x", summary=lambda row: SUMMARY, mmdet1=mmdet1),
+    *(
+        RecipeEntry(
+            name=f"retinanet/detectron2-{rest}",
+            make=partial(detectron2_recipe, rest),
+            summary=f"{SUMMARY}, with detectron2's conventions, for its weights",
+            weights_of="detectron2",
+        )
+        for rest in ("r50-fpn-1x", "r50-fpn-3x", "r101-fpn-3x")
+    ),
     RecipeEntry(
         name="retinanet/torchvision-r50-fpn",
         make=torchvision_recipe,

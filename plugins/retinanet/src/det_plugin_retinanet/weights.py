@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from det_core.offers import Names, WeightMap
+from det_core.weights.detectron2_names import sorted_by_ratio
 from det_core.weights.mmdet_names import conv_rules, mmdet_maps
 from det_plugin_retinanet.config import RetinaNetHeadConfig
 
@@ -31,7 +32,21 @@ def _torchvision(config: RetinaNetHeadConfig) -> Names:
     )
 
 
+def _detectron2(config: RetinaNetHeadConfig) -> Names:
+    towers = [
+        (rf"{ours}\.{i}\.conv", f"{theirs}.{2 * i}")
+        for i in range(config.num_convs)
+        for ours, theirs in (("cls_tower", "cls_subnet"), ("box_tower", "bbox_subnet"))
+    ]
+    order = sorted_by_ratio(config.anchors)
+    return Names(
+        rules=(*towers, (r"scores\.", "cls_score."), (r"deltas\.", "bbox_pred.")),
+        changes=tuple((name, change) for name in (r"scores\.", r"deltas\.") for change in order),
+    )
+
+
 WEIGHT_MAPS = (
     *mmdet_maps(RetinaNetHeadConfig, _mmdet),
     WeightMap("torchvision", RetinaNetHeadConfig, _torchvision),
+    WeightMap("detectron2", RetinaNetHeadConfig, _detectron2),
 )

@@ -1,0 +1,127 @@
+"""Golden cases of detectron2 itself (float64, CPU): what it computes for whole detectors.
+
+`detectron2/NAME.json` and `.npz` hold its results; weights and inputs are those of `generate.py`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from attrs import evolve
+
+from det_core.data.data_config import ResizeConfig
+from det_core.load import load_recipe
+from det_core.model.detector_config import DetectorConfig
+from det_core.model.layer_config import GroupNormConfig
+from det_core.specs import ProposalLimits
+from det_core.structures import Batch
+from det_core.weights.fill_detector import import_weights
+from det_plugin_gn_ws_dcn.config import DeformConv2dConfig
+from det_plugin_rcnn.config import FCBoxHeadConfig
+
+HERE = Path(__file__).parent
+
+
+def _golden() -> Any:
+    """`golden.py` beside this file, as a module (tests are no package)."""
+    if "det_golden" not in sys.modules:
+        spec = importlib.util.spec_from_file_location("det_golden", HERE / "golden.py")
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules["det_golden"] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules["det_golden"]
+
+
+golden = _golden()
+
+# Case name to the recipe of the same model, or of the one that it changes.
+RECIPES = {
+    "d2_rpn_R_50_FPN": "rpn/detectron2-r50-fpn-1x",
+    "d2_rpn_R_50_C4": "rpn/detectron2-r50-c4-1x",
+    "d2_fast_rcnn_R_50_FPN": "fast-rcnn/detectron2-r50-fpn-1x",
+    "d2_faster_rcnn_R_50_FPN": "faster-rcnn/detectron2-r50-fpn-1x",
+    "d2_faster_rcnn_R_50_C4": "faster-rcnn/detectron2-r50-c4-1x",
+    "d2_faster_rcnn_X_101_32x8d_FPN": "faster-rcnn/detectron2-x101-32x8d-fpn-3x",
+    "d2_mask_rcnn_R_50_FPN": "mask-rcnn/detectron2-r50-fpn-1x",
+    "d2_mask_rcnn_R_50_C4": "mask-rcnn/detectron2-r50-c4-1x",
+    "d2_mask_rcnn_R_50_FPN_gn": "mask-rcnn/detectron2-r50-fpn-3x",
+    "d2_mask_rcnn_R_50_FPN_dconv": "mask-rcnn/detectron2-r50-fpn-1x",
+    "d2_mask_rcnn_R_50_FPN_noaug": "mask-rcnn/detectron2-r50-fpn-1x",
+    "d2_retinanet_R_50_FPN": "retinanet/detectron2-r50-fpn-1x",
+    "d2_pipeline_faster_rcnn_R_50_FPN": "faster-rcnn/detectron2-r50-fpn-1x",
+    "d2_pipeline_mask_rcnn_R_50_FPN": "mask-rcnn/detectron2-r50-fpn-1x",
+    "d2_pipeline_retinanet_R_50_FPN": "retinanet/detectron2-r50-fpn-1x",
+}
+# Its losses to ours, without those of the RPN, which are divided by another number.
+LOSSES = {"loss_cls": "roi_cls", "loss_box_reg": "roi_box", "loss_mask": "roi_mask"}
+
+
+def load_case(name: str, dtype: torch.dtype = torch.float64, device: str = "cpu") -> Any:
+    """Read a case, build its detector on the device and import the weights."""
+    facts = json.loads((HERE / "detectron2" / f"{name}.json").read_text())
+    facts.setdefault("proposals", False)
+    facts.setdefault("semantic", False)
+    results = dict(np.load(HERE / "detectron2" / f"{name}.npz"))
+    detector = detector_config(name, facts).build(num_classes=facts["num_classes"])
+    report = import_weights(golden.generate.state_dict(facts), source="detectron2", detector=detector)
+    return golden.Case(name, facts, results, detector.to(device, dtype), report)
+
+
+def detector_config(name: str, facts: dict[str, Any]) -> DetectorConfig:
+    """The detector of a case with deterministic sampling and its numbers."""
+    config = _changed(name, load_recipe(RECIPES[name]).detector)
+    options = facts["options"]
+    head: Any = config.dense_head
+    if hasattr(head, "test_limits"):
+        limits = {}
+        for field, split in (("train_limits", "TRAIN"), ("test_limits", "TEST")):
+            given = getattr(head, field)
+            after = options.get(f"MODEL.RPN.POST_NMS_TOPK_{split}", given.after_nms)
+            limits[field] = ProposalLimits(before_nms=given.before_nms, after_nms=after)
+        head = evolve(golden._sample_everything(head), **limits)
+    for key in ("MODEL.RETINANET.SCORE_THRESH_TEST", "MODEL.ROI_HEADS.SCORE_THRESH_TEST"):
+        if key in options and config.roi_head is None:
+            head = evolve(head, score_threshold=options[key])
+    config = evolve(config, dense_head=head)
+    if config.roi_head is not None:
+        second = golden._sample_everything(config.roi_head)
+        if "MODEL.ROI_HEADS.SCORE_THRESH_TEST" in options:
+            second = evolve(second, score_threshold=options["MODEL.ROI_HEADS.SCORE_THRESH_TEST"])
+        config = evolve(config, roi_head=second)
+    return config
+
+
+def _changed(name: str, config: Any) -> DetectorConfig:
+    """A model of the zoo that changes another one."""
+    if name.endswith("_gn"):
+        norm = GroupNormConfig()
+        head = evolve(
+            config.roi_head,
+            box_head=FCBoxHeadConfig(num_convs=4, num_fcs=1, norm=norm),
+            mask_head=evolve(config.roi_head.mask_head, norm=norm),
+        )
+        backbone = evolve(config.backbone, norm=norm, style="pytorch")
+        return evolve(config, backbone=backbone, neck=evolve(config.neck, norm=norm), roi_head=head)
+    if name.endswith("_dconv"):
+        return evolve(config, backbone=evolve(config.backbone, spatial_conv=DeformConv2dConfig()))
+    if name.endswith("_noaug"):
+        from det_core.model.loss_config import SmoothL1Config
+
+        pools = {p: getattr(config.roi_head, p) for p in ("roi_pool", "mask_roi_pool")}
+        plain = {p: evolve(pool, alignment="unaligned", sampling=2) for p, pool in pools.items()}
+        return evolve(config, roi_head=evolve(config.roi_head, box_loss=SmoothL1Config(), **plain))
+    return config
+
+
+def file_batch(case: Any) -> Batch:
+    """The case's image files through reading, resizing, normalising and padding."""
+    long, short = case.facts["max_size"], case.facts["min_size"]
+    config = ResizeConfig(scales=((long, short),), arithmetic="antialiased")
+    return golden.files_to_batch(case, case.facts["images"], config)
