@@ -39,7 +39,7 @@ def apply_transforms(sample: Sample, transforms: Iterable[Transform], key: Key) 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(key.number("transforms"))
         for transform in joined(transforms):
-            if isinstance(sample.masks, CompressedMasks) and not isinstance(transform, CompressedMasksTransform):
+            if isinstance(sample.masks, CompressedMasks) and not _takes_compressed_masks(transform):
                 sample = attrs.evolve(sample, masks=bitmaps_of(sample.masks))
             sample = transform.on_canvas(sample) if _reads_canvases(transform) else transform(drawn(sample))
     sample = drop_empty(clip(drawn(sample)))
@@ -48,8 +48,12 @@ def apply_transforms(sample: Sample, transforms: Iterable[Transform], key: Key) 
     return sample
 
 
+# What isinstance says of these protocols, which in Python 3.11 takes it longer than a small transform takes.
+def _takes_compressed_masks(transform: Transform) -> TypeGuard[CompressedMasksTransform]:
+    return hasattr(transform, "takes_compressed_masks")
+
+
 def _reads_canvases(transform: Transform) -> TypeGuard[PlacingTransform]:
-    """isinstance(transform, PlacingTransform), which in Python 3.11 takes longer than many a transform."""
     return hasattr(transform, "on_canvas")
 
 
