@@ -44,6 +44,7 @@ PHOTOS = Path(__file__).resolve().parents[1] / "core" / "tests" / "data" / "bccd
 RECIPES = ("faster-rcnn/r50-fpn-1x", "mask-rcnn/r50-fpn-1x", "ssd/vgg16-300-coco-120e")
 OBJECTS = 10
 FLIPPED = Key(index=1)
+KEYS = tuple(Key(index=index) for index in range(50))  # random transforms differ from key to key
 WARM_UP = 1  # steps
 
 
@@ -100,6 +101,7 @@ def steps(recipe: Recipe, dataset: CocoDataset) -> dict[str, Callable[[], object
         "decode": lambda: read_image(dataset.file(0)),
         "load": lambda: dataset.load(0),
         "transforms": lambda: apply_transforms(sample, transforms, FLIPPED),
+        "transforms, mean of 50 keys": lambda: [apply_transforms(sample, transforms, key) for key in KEYS],
         "whole": lambda: prepare(dataset.load(0), transforms, FLIPPED),
     }
 
@@ -196,6 +198,7 @@ def measure(name: str, root: Path, options: argparse.Namespace) -> dict[str, flo
     loaded = prepare(dataset.load(0), [t.build() for t in recipe.data.train_transforms], FLIPPED)
     calls = steps(recipe, dataset) | peers(dataset.file(0), loaded.info.size)
     row = processor_ms(calls, options.rounds)
+    row["transforms, mean of 50 keys"] /= len(KEYS)
     if "OpenCV resize" in row:
         row["floor"] = row["decode"] + row["OpenCV resize"]
         row["whole / floor"] = row["whole"] / row["floor"]

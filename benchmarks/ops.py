@@ -31,6 +31,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models.detection.roi_heads import paste_masks_in_image
+from torchvision.transforms.v2 import functional as color_functions
 
 import det_ops
 from det_ops.reference import boxes as reference_boxes, pooling as reference_pooling
@@ -274,6 +275,30 @@ def pasting(device: str) -> Iterator[Work]:
     )
 
 
+def colours(device: str) -> Iterator[Work]:
+    """An image of SSD300, pixel by pixel in memory: each change alone, and all of them."""
+    if device != "cpu":
+        return
+    image = torch.randint(0, 256, (300, 300, 3), dtype=torch.uint8).permute(2, 0, 1)
+    steps: list[tuple[det_ops.ColorStep, float]]
+    steps = [("brightness", 1.1), ("contrast", 0.8), ("saturation", 0.9), ("hue", 0.03)]
+
+    def torchvision(chosen: list[tuple[det_ops.ColorStep, float]]) -> Tensor:
+        changed = image
+        for step, factor in chosen:
+            changed = getattr(color_functions, f"adjust_{step}")(changed, factor)
+        return changed
+
+    for name, chosen in [*((step, [(step, factor)]) for step, factor in steps), ("all", steps)]:
+        yield Work(
+            f"adjust_colors 300x300 {name}",
+            lambda c=chosen: det_ops.adjust_colors(image, c),
+            lambda c=chosen: torchvision(c),
+            "torchvision",
+            bytes=2.0 * image.numel(),
+        )
+
+
 def small(device: str) -> Iterator[Work]:
     """Inputs on which a second thread must not cost anything: each call ours twice, the peer being torchvision."""
     for count in (50, 200, 500):
@@ -372,7 +397,7 @@ def main() -> int:
     console = Console(width=160)
     served = {op.name: op.served_by for op in det_ops.status(options.device)}
     console.print(f"torch {torch.__version__}, {options.device}, served by: {', '.join(sorted(set(served.values())))}")
-    groups = (small,) if options.small else (suppression, overlaps, pooling, convolution, focal, pasting)
+    groups = (small,) if options.small else (suppression, overlaps, pooling, convolution, focal, pasting, colours)
     results: list[Result] = []
     failures = 0
     for threads in options.threads if options.device == "cpu" else [1]:

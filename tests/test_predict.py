@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from attrs import evolve
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from det_core import DetError, load_recipe, predict
+from det_core import DetError, load_recipe, predict, settings
 from det_core.cli import predict as verb
 from det_core.cli.main import cli
 from det_core.engine.checkpoint import Header, save_checkpoint
@@ -160,6 +164,111 @@ def test_results_are_written_now_and_then(checkpoint, photos, tmp_path, monkeypa
     monkeypatch.setattr(verb, "SECONDS_BETWEEN_WRITES", 0)
     run(checkpoint, photos, "--out", tmp_path / "out")
     assert [len(json.loads(text)) for text in texts] == [1, 2, 3, 3]
+
+
+# Loader processes
+
+
+@pytest.fixture
+def mixed(tmp_path) -> Path:
+    """Ten images of three sizes, a file that is none, and one that is empty."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for number in range(10):
+        Image.fromarray(PIXELS[: 60 - 8 * (number % 3)]).save(folder / f"{number}.png")
+    (folder / "3.png").write_bytes(b"no image")
+    (folder / "a.jpg").write_bytes(b"")
+    return folder
+
+
+@pytest.mark.parametrize("options", [[], ["--batch-size", 3], ["--batch-size", 3, "--flip", "--scale", "96x64"]])
+def test_loader_processes_change_nothing(checkpoint, mixed, tmp_path, options):
+    results = []
+    for workers in (0, 1, 2):
+        out = tmp_path / "out"
+        done = run(checkpoint, mixed, "--out", out, "--workers", workers, *options)
+        assert done.exit_code == 1
+        results.append((done.output, {p.name: p.read_bytes() for p in out.iterdir()}))
+        shutil.rmtree(out)
+    assert results[0] == results[1] == results[2]
+    records = json.loads(results[0][1]["predictions.json"])
+    assert sorted(Path(r["file"]).name for r in records if "error" in r) == ["3.png", "a.jpg"]
+    assert len(records) == 11
+    assert len(results[0][1]) == 1 + 9
+
+
+def test_few_images_start_no_processes(checkpoint, mixed, tmp_path, monkeypatch):
+    from det_core.engine import checkpoint as checkpoints, predict_files as module
+
+    read, used = checkpoints.read_header, []
+
+    def with_workers(file: Path) -> Header:
+        header = read(file)
+        data = settings.evolve(header.recipe.data, workers=3)
+        return evolve(header, recipe=settings.evolve(header.recipe, data=data))
+
+    def note(*_: object, workers: int, **__: object):
+        used.append(workers)
+        yield from ()
+
+    monkeypatch.setattr(module, "predict_files", note)
+    monkeypatch.setattr(checkpoints, "read_header", with_workers)
+    for words in ([mixed], [mixed / "0.png"], [mixed / "0.png", "--workers", 1], [mixed, "--workers", 0]):
+        assert run(checkpoint, *words, "--out", tmp_path / "out").exit_code == 0
+    assert used == [3, 0, 1, 0]  # 3: of the recipe
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_only_a_few_batches_are_in_memory(detector, photos, monkeypatch, workers):
+    from det_core.engine import predict_files as module
+
+    read, counter = module.to_sample, multiprocessing.Value("i", 0)
+
+    def counted(file: Path):
+        with counter.get_lock():
+            counter.value += 1
+        return read(file)
+
+    monkeypatch.setattr(module, "to_sample", counted)
+    batches = module.predict_files(detector, [photos / "a.png"] * 40, batch_size=2, workers=workers)
+    for done in range(1, 4):
+        assert len(next(batches)) == 2
+        time.sleep(0.3)  # enough for the processes to read what they may
+        assert counter.value <= 2 * (done + workers * module.AHEAD)
+    batches.close()
+
+
+def test_a_loader_process_that_ends_is_an_error(checkpoint, mixed, tmp_path, monkeypatch):
+    from det_core.engine import predict_files as module
+
+    read = module.to_sample
+
+    def end(file: Path):
+        if file.name == "5.png":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(file)
+
+    monkeypatch.setattr(module, "to_sample", end)
+    done = run(checkpoint, mixed, "--out", tmp_path / "out", "--workers", 2)
+    assert done.exit_code == 1
+    assert "a loader process has ended" in done.output
+    assert "use fewer or none (--workers 0)" in done.output
+    json.loads((tmp_path / "out" / "predictions.json").read_text())  # what was found before
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_wrong_environment_is_one_error(checkpoint, mixed, tmp_path, monkeypatch, workers):
+    from det_core.data import images
+
+    monkeypatch.setenv("DET_MAX_IMAGE_PIXELS", "many")
+    images._max_pixels.cache_clear()
+    try:
+        done = run(checkpoint, mixed, "--out", tmp_path / "out", "--workers", workers)
+    finally:
+        images._max_pixels.cache_clear()
+    assert done.exit_code == 1
+    expected = "error: DET_MAX_IMAGE_PIXELS: found 'many', expected a number of pixels below 2^40"
+    assert done.output.strip().splitlines()[-1] == expected
 
 
 def test_inputs_are_not_overwritten(checkpoint, photos, tmp_path):

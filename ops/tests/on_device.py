@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # Images and run-length codes are read and written on the CPU; on a GPU the definition serves.
-CPU_ONLY = {"mask_targets", "paste_mask_codes", "resize_bilinear"}
+CPU_ONLY = {"mask_targets", "paste_mask_codes", "resize_bilinear", "adjust_colors", "try_crops"}
 
 
 def moved(value: Any, device: str) -> Any:

@@ -186,7 +186,9 @@ def arguments(name: str, dtype: torch.dtype = torch.float32, layout: torch.memor
         "mask_targets": lambda: (*codes(), torch.tensor([0, 2, 2, 1]), boxes(4, side=20.0, dtype=dtype), [4, 3]),
         "paste_masks": lambda: (*pasted(dtype), 30, 40, 0.5, "sampled"),
         "paste_mask_codes": lambda: (*pasted(dtype), 30, 40, 0.5, "resized"),
-        "resize_bilinear": lambda: (pixels(2, 11, 15, 3), 22, 7, True, False, True),
+        "resize_bilinear": lambda: (pixels(2, 11, 15, 3), 22, 7, True, False, True, [14, 20, 1, 5], [1, 2, 3, 4, 5, 6]),
+        "try_crops": lambda: (boxes(9), scores(80), 90, 120, [0.3, 1.0], [0.5, 2.0], 0.1),
+        "adjust_colors": lambda: (pixels(11, 15, 3), [0, 1, 2, 3], [1.1, 0.7, 1.3, 0.04], [2, 0, 1]),
         "sigmoid_focal_loss_backward": lambda: (maps(9, 5), logits, target, factor, 1.5, 0.25),
     }[name]()
 

@@ -164,7 +164,7 @@ for name in others:
     native(name, *arguments(name))
 print(len(others), "torchvision" in sys.modules)
 """
-    assert run_python(code, DET_OPS_NATIVE="off").split() == ["16", "False"]
+    assert run_python(code, DET_OPS_NATIVE="off").split() == ["18", "False"]
 
 
 def test_an_operator_that_the_library_lacks_falls_back(run_python):

@@ -33,6 +33,7 @@ from det_ops import dispatch, registration
 ALL = FORWARD + BACKWARD
 # The native kernels, and exported programs, have exactly these.
 SCHEMAS = """
+adjust_colors(Tensor image, int[] steps, float[] factors, int[] channels) -> Tensor
 batched_nms(Tensor boxes, Tensor scores, Tensor groups, float threshold) -> Tensor
 box_overlaps(Tensor boxes, Tensor others, str mode, bool aligned, int offset) -> Tensor
 deform_conv2d(Tensor x, Tensor offset, Tensor weight, Tensor? mask, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups, int offset_groups) -> Tensor
@@ -48,7 +49,7 @@ nms(Tensor boxes, Tensor scores, float threshold, int offset) -> Tensor
 nms_padded(Tensor boxes, Tensor scores, Tensor groups, float threshold, int max_out) -> (Tensor, Tensor)
 paste_mask_codes(Tensor masks, Tensor boxes, Tensor? mirrored, int height, int width, float threshold, str rule) -> (Tensor, Tensor)
 paste_masks(Tensor masks, Tensor boxes, Tensor? mirrored, int height, int width, float threshold, str rule) -> Tensor
-resize_bilinear(Tensor image, int height, int width, bool flip_x, bool flip_y, bool fixed_point) -> Tensor
+resize_bilinear(Tensor image, int height, int width, bool flip_x, bool flip_y, bool fixed_point, int[] canvas, int[] fill) -> Tensor
 roi_align(Tensor[] features, Tensor rois, Tensor levels, int[] size, float[] scales, int sampling, str alignment, str mode) -> Tensor
 roi_align_backward(Tensor grad, Tensor[] features, Tensor rois, Tensor levels, int[] shapes, float[] scales, int sampling, str alignment, str mode, bool channels_last) -> Tensor[]
 roi_pool(Tensor features, Tensor rois, int[] size, float scale) -> (Tensor, Tensor)
@@ -56,6 +57,7 @@ roi_pool_backward(Tensor grad, Tensor positions, Tensor rois, int[] shape, bool 
 sigmoid_focal_loss(Tensor logits, Tensor target, Tensor? weight, float gamma, float alpha, bool summed) -> Tensor
 sigmoid_focal_loss_backward(Tensor grad, Tensor logits, Tensor target, Tensor? weight, float gamma, float alpha) -> Tensor
 soft_nms(Tensor boxes, Tensor scores, float threshold, float sigma, float min_score, str method) -> (Tensor, Tensor)
+try_crops(Tensor boxes, Tensor numbers, int height, int width, float[] sides, float[] aspects, float overlap) -> Tensor
 """  # noqa: E501
 
 
@@ -148,6 +150,7 @@ def functions():
     shift = offsets(2, 18, 11, 15).float()
     masks, edges, flips = pasted()
     return {
+        "adjust_colors": (lambda image: det_ops.adjust_colors(image, [("contrast", 0.5)]), pixels(3, 20, 30)),
         "nms": (lambda b, s: det_ops.nms(b, s, 0.4), crowd, ranks),
         "batched_nms": (lambda b, s, g: det_ops.batched_nms(b, s, g, 0.4), crowd, ranks, groups),
         "nms_padded": (lambda b, s, g: det_ops.nms_padded(b, s, g, 0.4, 20), crowd, ranks, groups),
@@ -173,6 +176,11 @@ def functions():
         ),
         "paste_mask_codes": (lambda m, b: det_ops.paste_mask_codes(m, b, (30, 40)), masks, edges),
         "resize_bilinear": (lambda image: det_ops.resize_bilinear(image, (9, 14), flip_x=True), pixels(3, 20, 30)),
+        "try_crops": (
+            lambda b, r: det_ops.try_crops(b, r, (90, 120), (0.3, 1.0), (0.5, 2.0), 0.1),
+            crowd,
+            torch.rand(80),
+        ),
         "sigmoid_focal_loss": (lambda t, f: det_ops.sigmoid_focal_loss(f, t), torch.arange(9) % 6, maps(9, 5)),
     }
 

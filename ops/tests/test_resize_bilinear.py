@@ -17,7 +17,9 @@ for seed, (old, new) in enumerate([(1, 1), (1, 9), (2, 3), (3, 2), (33, 64), (64
     for channels in (1, 2, 3, 4):
         for flips in ((False, False), (True, True)):
             image = pixels(2, old, old + 5, channels, seed=seed)
-            given = (image, new, new + 3, *flips, True)
+            given = (image, new, new + 3, *flips, True, [], [])
+            assert torch.equal(native("resize_bilinear", *given), reference("resize_bilinear", *given)), given[1:]
+            given = (*given[:-2], [old + 9, old + 20, 4, 6], list(range(2 * channels)))
             assert torch.equal(native("resize_bilinear", *given), reference("resize_bilinear", *given)), given[1:]
 print("equal")
 """
@@ -25,12 +27,14 @@ print("equal")
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_by_hand(server):
-    wide = serve(server, "resize_bilinear", torch.tensor([[[[0], [100]]]], dtype=torch.uint8), 1, 4, False, False, True)
+    wide = serve(
+        server, "resize_bilinear", torch.tensor([[[[0], [100]]]], dtype=torch.uint8), 1, 4, False, False, True, [], []
+    )
     assert wide.flatten().tolist() == [0, 25, 75, 100]
     tall = torch.tensor([10, 20, 200, 100], dtype=torch.uint8).reshape(1, 4, 1, 1)
-    assert serve(server, "resize_bilinear", tall, 2, 1, False, False, True).flatten().tolist() == [15, 150]
-    assert serve(server, "resize_bilinear", tall, 2, 1, False, True, True).flatten().tolist() == [150, 15]
-    assert serve(server, "resize_bilinear", tall, 2, 1, False, True, False).flatten().tolist() == [150, 15]
+    assert serve(server, "resize_bilinear", tall, 2, 1, False, False, True, [], []).flatten().tolist() == [15, 150]
+    assert serve(server, "resize_bilinear", tall, 2, 1, False, True, True, [], []).flatten().tolist() == [150, 15]
+    assert serve(server, "resize_bilinear", tall, 2, 1, False, True, False, [], []).flatten().tolist() == [150, 15]
 
 
 @settings(max_examples=200, deadline=None)
@@ -38,8 +42,10 @@ def test_by_hand(server):
 def test_the_kernel_equals_the_reference(native_library, old, new, channels, flip_x, flip_y, seed):
     image = pixels(1, *old, channels, seed=seed)
     given = (image, *new, flip_x, flip_y)
-    assert torch.equal(native("resize_bilinear", *given, True), reference("resize_bilinear", *given, True))
-    ours, theirs = (call("resize_bilinear", *given, False) for call in (native, reference))
+    assert torch.equal(
+        native("resize_bilinear", *given, True, [], []), reference("resize_bilinear", *given, True, [], [])
+    )
+    ours, theirs = (call("resize_bilinear", *given, False, [], []) for call in (native, reference))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-3)  # torch computes positions in float32, too
 
 
@@ -71,6 +77,63 @@ def test_floating_point_is_that_of_torch():
     image = pixels(3, 37, 23)
     expected = F.interpolate(image[None].float(), (50, 20), mode="bilinear", align_corners=False)[0]
     torch.testing.assert_close(det_ops.resize_bilinear(image, (50, 20), "float"), expected, rtol=0, atol=2e-3)
+
+
+@st.composite
+def placed(draw):
+    """An image, and a canvas that it lies on."""
+    channels, height, width = draw(st.integers(1, 4)), draw(side), draw(side)
+    top, left = draw(st.integers(0, 30)), draw(st.integers(0, 30))
+    bottom, right = draw(st.integers(0, 30)), draw(st.integers(0, 30))
+    fill = tuple(draw(st.lists(st.integers(0, 255), min_size=channels, max_size=channels)))
+    canvas = det_ops.Canvas(top + height + bottom, left + width + right, top, left, fill)
+    image = pixels(channels, height, width, seed=draw(st.integers(0, 9)))
+    last = draw(st.booleans())
+    return (image.permute(1, 2, 0).contiguous().permute(2, 0, 1) if last else image), canvas
+
+
+def drawn(image, canvas):
+    whole = torch.tensor(canvas.fill, dtype=torch.uint8)[:, None, None].repeat(1, canvas.height, canvas.width)
+    whole[:, canvas.top : canvas.top + image.shape[1], canvas.left : canvas.left + image.shape[2]] = image
+    return whole
+
+
+@settings(max_examples=200, deadline=None)
+@given(placed(), st.tuples(side, side), st.booleans(), st.booleans(), st.sampled_from(["fixed_point", "float"]))
+def test_a_canvas_is_resized_as_if_it_were_drawn(native_library, given, size, flip_x, flip_y, arithmetic):
+    image, canvas = given
+    options = {"flip_x": flip_x, "flip_y": flip_y}
+    found = det_ops.resize_bilinear(image, size, arithmetic, canvas=canvas, **options)
+    assert torch.equal(found, det_ops.resize_bilinear(drawn(image, canvas), size, arithmetic, **options))
+    arguments = (image[..., None], *size, flip_x, flip_y, True)
+    place = [canvas.height, canvas.width, canvas.top, canvas.left]
+    of_reference = reference("resize_bilinear", *arguments, place, list(canvas.fill))[..., 0]
+    assert torch.equal(of_reference, det_ops.resize_bilinear(drawn(image, canvas), size, **options))
+
+
+@pytest.mark.parametrize("arithmetic", ["fixed_point", "float"])
+def test_a_crop_is_read_where_it_is(arithmetic):
+    planes = pixels(3, 40, 50)
+    last = planes.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    expected = det_ops.resize_bilinear(planes[:, 3:30, 7:45].contiguous(), (33, 17), arithmetic)
+    for image in (planes, last):
+        found = det_ops.resize_bilinear(image[:, 3:30, 7:45], (33, 17), arithmetic)
+        assert torch.equal(found, expected)
+        assert found.is_contiguous() is (image is planes)
+
+
+@pytest.mark.parametrize(
+    ("canvas", "message"),
+    [
+        (det_ops.Canvas(8, 8, 5, 0, (1, 2, 3)), r"an image of 4 x 4 is partly outside of Canvas\(height=8, width=8"),
+        (det_ops.Canvas(8, 8, 0, -1, (1, 2, 3)), "is partly outside of"),
+        (det_ops.Canvas(8, 8, 0, 0, (1, 2)), r"fill is \(1, 2\), expected 3 numbers of 0 to 255"),
+        (det_ops.Canvas(8, 8, 0, 0, (1, 2, 256)), r"fill is \(1, 2, 256\), expected 3"),
+    ],
+)
+def test_bad_canvas(canvas, message):
+    with pytest.raises(ValueError, match=message):
+        det_ops.resize_bilinear(pixels(3, 4, 4), (2, 2), canvas=canvas)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from det_core.compressed_masks import CompressedMasks
+    from det_ops import Canvas
 
 Losses = Mapping[str, LossTerm]
 
@@ -338,6 +339,8 @@ class Sample:
     regions and difficult objects. masks: compressed, or (n, H, W) uint8 of 0 and 1, or None. semantic: (H, W) uint8
     class ids with 255 ignored, or None. proposals: (p, 4) float32 xyxy, best first, or None. pixel_scale: (y, x)
     factors by which first and last pixels of boxes were multiplied; None if their corners were resized as the image.
+    canvas: on which an 8-bit image is placed, but not yet drawn; the sample is then of the canvas' size. Only a
+    `PlacingTransform` meets one.
     """
 
     image: Tensor
@@ -350,10 +353,13 @@ class Sample:
     file: str = ""
     image_id: int = 0
     pixel_scale: tuple[float, float] | None = None
+    canvas: Canvas | None = None
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of the image."""
+        """(height, width) of the image, or of the canvas that it is placed on."""
+        if self.canvas is not None:
+            return self.canvas.height, self.canvas.width
         return int(self.image.shape[-2]), int(self.image.shape[-1])
 
     def targets(self) -> Targets:
@@ -427,6 +433,17 @@ class CompressedMasksTransform(Transform, Protocol):
     """
 
     takes_compressed_masks: bool
+
+
+@runtime_checkable
+class PlacingTransform(Transform, Protocol):
+    """A transform that reads an image through its canvas (`Sample.canvas`), or places it on one.
+
+    All others are given an image with all its pixels.
+    """
+
+    def on_canvas(self, sample: Sample, /) -> Sample:
+        """The transformed sample, as by a call, of whose image the canvas may not be drawn yet."""
 
 
 @frozen(kw_only=True)

@@ -8,12 +8,15 @@ import pytest
 import torch
 from attrs import evolve
 from torch import Tensor
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from det_core.contracts import Sample
+from det_core.contracts import Sample, Transform
+from det_core.data import placement
+from det_core.data.data_config import FlipConfig, ResizeConfig
 from det_core.data.epoch_order import TrainSampler
 from det_core.data.loader import LoadedImage, prepare, train_loader
-from det_core.data.transforms import V2, apply_transforms
+from det_core.data.transforms import V2, ImageOnly, apply_transforms
 from det_core.errors import ConfigError, DataError
 from det_core.load import load_recipe
 from det_core.slots import TransformConfig
@@ -303,14 +306,7 @@ def test_a_mistake_is_placed() -> None:
 def test_crops_are_those_of_torchvision_draw_by_draw():
     """Also the state of the generator afterwards, on which the next transforms depend."""
     config = IoUCropConfig(tries=50)
-    theirs = v2.RandomIoUCrop(
-        min_scale=config.sides[0],
-        max_scale=config.sides[1],
-        min_aspect_ratio=config.aspects[0],
-        max_aspect_ratio=config.aspects[1],
-        sampler_options=list(config.overlaps),
-        trials=config.tries,
-    )
+    theirs = their_crop(config)
     rng = torch.Generator().manual_seed(0)
     for seed in range(60):
         height, width = (int(torch.randint(9, 300, (), generator=rng)) for _ in range(2))
@@ -325,9 +321,150 @@ def test_crops_are_those_of_torchvision_draw_by_draw():
             masks=torch.randint(0, 2, (count, height, width), dtype=torch.uint8, generator=rng),
         )
         torch.manual_seed(seed)
-        expected, state = V2(theirs)(given), torch.get_rng_state()
+        expected, state = theirs(given), torch.get_rng_state()
         torch.manual_seed(seed)
         found = IoUCrop(config)(given)
         assert torch.equal(torch.get_rng_state(), state)
         for name in ("image", "boxes", "labels", "masks"):
             assert torch.equal(getattr(found, name), getattr(expected, name)), name
+
+
+# Against torchvision's transforms, one after the other
+
+
+RESIZE = ResizeConfig(scales=((60, 60),), keep_ratio=False)
+ALL = (ZoomOutConfig(), IoUCropConfig(), RESIZE, FlipConfig(vertical_probability=0.3), PhotometricDistortConfig())
+
+
+def step_by_step(*configs: TransformConfig) -> list[Transform]:
+    """The transforms with torchvision's own in their places, none of which sees a canvas or is joined with another."""
+
+    def alone(transform: Transform) -> Transform:
+        return lambda sample: transform(sample)
+
+    return [alone(theirs(config)) for config in configs]
+
+
+def theirs(config: TransformConfig) -> Transform:
+    if isinstance(config, ZoomOutConfig):
+        fill = {tv_tensors.Image: list(config.fill), "others": 0}
+        return V2(v2.RandomZoomOut(fill=fill, side_range=config.sides, p=config.probability))
+    if isinstance(config, IoUCropConfig):
+        return their_crop(config)
+    if isinstance(config, PhotometricDistortConfig):
+        ranges = {name: getattr(config, name) for name in ("brightness", "contrast", "saturation", "hue")}
+        return ImageOnly(v2.RandomPhotometricDistort(**ranges, p=config.probability))
+    return config.build()
+
+
+def their_crop(config: IoUCropConfig) -> Transform:
+    """torchvision's crop, of images that it is able to crop."""
+    crop = V2(
+        v2.RandomIoUCrop(
+            min_scale=config.sides[0],
+            max_scale=config.sides[1],
+            min_aspect_ratio=config.aspects[0],
+            max_aspect_ratio=config.aspects[1],
+            sampler_options=list(config.overlaps),
+            trials=config.tries,
+        )
+    )
+    return lambda sample: crop(sample) if len(sample.boxes) and min(sample.size) * config.sides[0] >= 1 else sample
+
+
+def photo(seed: int, *, whole: bool, last: bool) -> Sample:
+    """Random pixels, in either layout, with objects; `whole` with masks and a semantic map."""
+    rng = torch.Generator().manual_seed(seed)
+    height, width, count = (
+        int(torch.randint(low, high, (), generator=rng)) for low, high in ((4, 90), (4, 90), (0, 7))
+    )
+    size = torch.tensor([width, height])
+    low = torch.rand(count, 2, generator=rng) * size
+    boxes = torch.cat([low, low + torch.rand(count, 2, generator=rng) * (size - low)], 1)
+    image = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8, generator=rng).permute(2, 0, 1)
+    maps = torch.randint(0, 2, (count + 1, height, width), dtype=torch.uint8, generator=rng)
+    return Sample(
+        image=image if last else image.contiguous(),
+        boxes=boxes,
+        labels=torch.arange(count),
+        ignored=torch.rand(count, generator=rng) < 0.2,
+        masks=maps[1:] if whole else None,
+        semantic=maps[0] if whole else None,
+    )
+
+
+def check_same(found: Sample, expected: Sample) -> None:
+    assert found.canvas is None
+    assert found.size == expected.size
+    for name in ("image", "boxes", "labels", "ignored", "masks", "semantic"):
+        ours, torchvisions = getattr(found, name), getattr(expected, name)
+        assert (ours is None) is (torchvisions is None), name
+        assert ours is None or (ours.dtype == torchvisions.dtype and torch.equal(ours, torchvisions)), name
+
+
+@pytest.mark.parametrize(
+    "configs",
+    [
+        ALL,
+        (ZoomOutConfig(probability=1.0, sides=(1.0, 2.0)), *ALL),  # a canvas on a canvas
+        (ZoomOutConfig(probability=1.0), IoUCropConfig(), IoUCropConfig(), RESIZE),
+        (ZoomOutConfig(probability=1.0), PhotometricDistortConfig(), IoUCropConfig(), FlipConfig()),
+        (ZoomOutConfig(), IoUCropConfig(), evolve(RESIZE, arithmetic="float")),
+        (evolve(RESIZE, arithmetic="float"), PhotometricDistortConfig(), ZoomOutConfig(probability=1.0)),
+        (ZoomOutConfig(probability=1.0, sides=(2.0, 2.0)), ResizeConfig(scales=((64, 64),)), IoUCropConfig()),
+    ],
+    ids=["recipe", "nested", "cropped twice", "drawn between", "float", "float before", "kept ratio"],
+)
+def test_samples_are_those_of_torchvision_step_by_step(configs: tuple[TransformConfig, ...]) -> None:
+    """Pixels, boxes, labels and maps of many keys, and the state of the generator for what comes after."""
+    ours, torchvisions = [config.build() for config in configs], step_by_step(*configs)
+    states: list[Tensor] = []
+
+    def keep_state(sample: Sample) -> Sample:
+        states.append(torch.get_rng_state())
+        return sample
+
+    for seed in range(120):
+        given = photo(seed, whole=seed % 3 == 0, last=seed % 2 == 0)
+        found = apply_transforms(given, [*ours, keep_state], Key(index=seed))
+        expected = apply_transforms(given, [*torchvisions, keep_state], Key(index=seed))
+        check_same(found, expected)
+        assert torch.equal(states[-1], states[-2])
+
+
+@pytest.mark.parametrize("config", [ZoomOutConfig(probability=1.0), IoUCropConfig(), PhotometricDistortConfig()])
+def test_a_call_gives_all_pixels(config: TransformConfig) -> None:
+    """Without `apply_transforms`, as a plugin may use them."""
+    for seed in range(30):
+        given = photo(seed, whole=seed % 2 == 0, last=True)
+        torch.manual_seed(seed)
+        found = config.build()(given)
+        torch.manual_seed(seed)
+        check_same(found, theirs(config)(given))
+
+
+def test_a_transform_in_between_sees_the_drawn_canvas() -> None:
+    sizes = []
+
+    def look(sample: Sample) -> Sample:
+        assert sample.canvas is None
+        sizes.append(tuple(sample.image.shape[1:]))
+        return sample
+
+    apply_transforms(sample(), [ZoomOutConfig(probability=1.0, sides=(3.0, 3.0)).build(), look], Key())
+    assert sizes == [(144, 192)]
+
+
+def test_a_canvas_is_not_drawn_on_the_way_to_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> Tensor:
+        raise AssertionError("a canvas was drawn")
+
+    monkeypatch.setattr(placement, "_draw", refuse)
+    for seed in range(20):
+        done = apply_transforms(photo(seed, whole=False, last=True), [c.build() for c in ALL], Key(index=seed))
+        assert done.size == (60, 60)
+
+
+def test_settings_of_all_transforms_are_shown() -> None:
+    assert repr(ZoomOutConfig().build()).startswith("ZoomOut(ZoomOutConfig(")
+    assert repr(PhotometricDistortConfig().build()).startswith("PhotometricDistort(PhotometricDistortConfig(")

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from det_core.cli.choose import augmentation, detection_options, with_limits
-from det_core.cli.options import AMP, CHECKPOINT, DEVICE
+from det_core.cli.options import AMP, CHECKPOINT, DEVICE, TIMEOUT
 from det_core.cli.output_files import check_outputs
 from det_core.errors import DetError, counted
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from det_core.engine.predict_files import FileResult
     from det_core.structures import Classes, Detections
 
 SECONDS_BETWEEN_WRITES = 10  # of predictions.json, so that a process that is killed loses little
@@ -36,8 +36,14 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
     help="Draw detections of at least this score; the JSON has all.",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Loader processes; 0: read in the main process. Default: the recipe's, and 0 for a few images.",
+)
 @DEVICE
 @AMP
+@TIMEOUT
 @detection_options
 def command(
     checkpoint: str,
@@ -45,8 +51,10 @@ def command(
     out: str,
     threshold: float,
     batch_size: int,
+    workers: int | None,
     device: str | None,
     use_amp: bool,
+    timeout: int,
     flip: bool,
     scales: tuple[str, ...],
     score_threshold: float | None,
@@ -60,42 +68,41 @@ def command(
     In the JSON, boxes are x1, y1, x2, y2 in pixels of the image, and masks are COCO's compressed RLE.
     """
     files = find_images(images)
+    from det_core.data.loader_watch import worker_errors
     from det_core.engine.checkpoint import load_detector, read_header, weights_file, write_text
     from det_core.engine.distributed import choose_device
-    from det_core.engine.predict import predict
+    from det_core.engine.predict_files import FEW, predict_files
     from det_core.engine.prepare_inference import for_inference
-    from det_core.reports.drawing import draw, picture_names, save_png
+    from det_core.reports.drawing import picture_names
 
     names, folder = picture_names(files), Path(out)
     check_outputs("--out", [folder / "predictions.json", *(folder / name for name in names.values())], files)
     file = weights_file(checkpoint)
     recipe = with_limits(read_header(file).recipe, score_threshold, max_detections)
     detector = for_inference(load_detector(file, choose_device(device), recipe=recipe))
-    precision = "bf16" if use_amp else "fp32"
-    views = augmentation(recipe, scales, flip)
     classes = detector.found_classes
+    if workers is None:
+        workers = recipe.data.workers if len(files) > FEW else 0
+    batches = predict_files(
+        detector,
+        files,
+        batch_size=batch_size,
+        precision="bf16" if use_amp else "fp32",
+        augmentation=augmentation(recipe, scales, flip),
+        workers=workers,
+        timeout=timeout,
+    )
     records: list[dict[str, Any]] = []
     written = time.monotonic()
     try:
-        for start in range(0, len(files), batch_size):
-            pixels, bad = _read(files[start : start + batch_size])
-            records += bad
-            detections = predict(
-                detector, list(pixels.values()), batch_size=batch_size, precision=precision, augmentation=views
-            )
-            results = dict(zip(pixels, detections))
-            records += [
-                {"file": str(file), "picture": names[file], "detections": _plain(found, classes)}
-                for file, found in results.items()
-            ]
-            if time.monotonic() - written > SECONDS_BETWEEN_WRITES:
-                write_text(folder / "predictions.json", json.dumps(records) + "\n")
-                written = time.monotonic()
-            for file, found in results.items():
-                save_png(draw(pixels[file], found, classes, threshold), folder / names[file])
-                drawn = int((found.scores >= threshold).sum())
-                where = folder / names[file]
-                click.echo(f"{file}: {len(found)} detections, {drawn} of at least {threshold:g} -> {where}")
+        with worker_errors("--workers 0"), closing(batches):
+            for results in batches:
+                records += _records(results, names, classes)
+                if time.monotonic() - written > SECONDS_BETWEEN_WRITES:
+                    write_text(folder / "predictions.json", json.dumps(records) + "\n")
+                    written = time.monotonic()
+                for result in results:
+                    _save_picture(result, folder / names[result.file], classes, threshold)
     finally:  # also of what was found before an error or Ctrl-C
         write_text(folder / "predictions.json", json.dumps(records) + "\n")
     failed = sum("error" in record for record in records)
@@ -123,19 +130,28 @@ def find_images(given: tuple[str, ...]) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
-def _read(files: Sequence[Path]) -> tuple[dict[Path, Tensor], list[dict[str, Any]]]:
-    """The pixels (3, h, w) of the images that can be read, and a record of each other one, which is also reported."""
-    from det_core.data.bad_samples import BadImage
-    from det_core.data.images import read_image
+def _records(results: Sequence[FileResult], names: Mapping[Path, str], classes: Classes) -> list[dict[str, Any]]:
+    """Results as plain data for JSON: first the images that cannot be read, which are also reported."""
+    bad = [(result.file, result.bad) for result in results if result.bad is not None]
+    for _, problem in bad:
+        click.echo(f"error: {problem}", err=True)
+    return [{"file": str(file), "error": problem.what} for file, problem in bad] + [
+        {"file": str(r.file), "picture": names[r.file], "detections": _plain(r.detections, classes)}
+        for r in results
+        if r.detections is not None
+    ]
 
-    pixels, bad = {}, []
-    for file in files:
-        try:
-            pixels[file] = read_image(file)
-        except BadImage as error:
-            click.echo(f"error: {error}", err=True)
-            bad.append({"file": str(file), "error": error.sample.what})
-    return pixels, bad
+
+def _save_picture(result: FileResult, where: Path, classes: Classes, threshold: float) -> None:
+    """Draw the detections of at least the threshold, if the image could be read."""
+    from det_core.reports.drawing import draw, save_png
+
+    found = result.detections
+    if result.image is None or found is None:
+        return
+    save_png(draw(result.image, found, classes, threshold), where)
+    drawn = int((found.scores >= threshold).sum())
+    click.echo(f"{result.file}: {len(found)} detections, {drawn} of at least {threshold:g} -> {where}")
 
 
 def _plain(found: Detections, classes: Classes) -> list[dict[str, Any]]:

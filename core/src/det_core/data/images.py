@@ -56,7 +56,8 @@ def read_image(path: str | Path, image_id: int | None = None) -> Tensor:
     """
     with _opened(path, image_id) as image:
         turn = TURNS.get(_orientation(image))
-        return _pixels((image if turn is None else image.transpose(turn)).convert("RGB"))
+        turned = image if turn is None else image.transpose(turn)
+        return _pixels(turned if turned.mode == "RGB" else turned.convert("RGB"))
 
 
 def read_image_of(path: str | Path, image_id: int, size: tuple[int, int], source: str | Path) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -112,7 +112,7 @@ class Loader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[list[LoadedImage]]:
-        for items in watched(_data_loader(self._source, self._batches, self._workers, self._timeout), self._timeout):
+        for items in load_batches(self._source, self._batches, self._workers, self._timeout):
             for item in items:
                 self._report(item)
             yield [item for item in items if isinstance(item, LoadedImage)]
@@ -226,7 +226,20 @@ class _Source(Dataset[Any]):
         return Failure(tuple(skipped))
 
 
-def _data_loader(source: _Source, batches: Batches, workers: int, timeout: float) -> DataLoader[Any]:
+def load_batches(
+    source: Dataset[Any], batches: Iterable[list[Any]], workers: int, timeout: float, ahead: int = 2
+) -> Iterator[list[Any]]:
+    """What `source` returns for the keys of each batch, in order, from loader processes if there are any.
+
+    timeout: seconds without a batch of the loader processes after which DataError is raised. ahead: batches that each
+    process makes before they are asked for.
+    """
+    yield from watched(_data_loader(source, batches, workers, timeout, ahead), timeout)
+
+
+def _data_loader(
+    source: Dataset[Any], batches: Iterable[list[Any]], workers: int, timeout: float, ahead: int
+) -> DataLoader[Any]:
     fork = workers > 0 and sys.platform == "linux"  # forked workers share the annotations without copies
     # The default is the global generator, whose state a resumed run restores.
     generator = torch.Generator().manual_seed(0)
@@ -235,6 +248,7 @@ def _data_loader(source: _Source, batches: Batches, workers: int, timeout: float
         batch_sampler=batches,
         collate_fn=_identity,
         num_workers=workers,
+        prefetch_factor=ahead if workers else None,
         timeout=min(PATIENCE, timeout) if workers else 0,
         worker_init_fn=_start_worker,
         multiprocessing_context=multiprocessing.get_context("fork") if fork else None,
@@ -242,7 +256,7 @@ def _data_loader(source: _Source, batches: Batches, workers: int, timeout: float
     )
 
 
-def _identity(items: list[LoadedImage | Failure]) -> list[LoadedImage | Failure]:
+def _identity(items: list[Any]) -> list[Any]:
     return items
 
 

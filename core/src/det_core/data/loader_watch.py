@@ -21,8 +21,11 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def worker_errors() -> Iterator[None]:
-    """Turn torch's RuntimeError for a loader process that has ended into a DataError."""
+def worker_errors(remedy: str = "--set data.workers=0") -> Iterator[None]:
+    """Turn torch's RuntimeError for a loader process that has ended into a DataError.
+
+    remedy: the option that leaves them out.
+    """
     try:
         yield
     except RuntimeError as error:
@@ -30,7 +33,7 @@ def worker_errors() -> Iterator[None]:
             raise
         raise DataError(
             f"a loader process has ended ({str(error).partition('. ')[0]}), perhaps because memory ran out; use fewer "
-            "or none (--set data.workers=0)"
+            f"or none ({remedy})"
         ) from error
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from det_ops import resize_bilinear
+from det_ops import Canvas, resize_bilinear
 
 Arithmetic = Literal["fixed_point", "float", "antialiased"]
 
@@ -29,6 +29,7 @@ def resize_image(
     *,
     flip_x: bool = False,
     flip_y: bool = False,
+    canvas: Canvas | None = None,
 ) -> Tensor:
     """Resize an image: bilinear at pixel centres, without antialiasing unless named so; then mirror it.
 
@@ -37,17 +38,20 @@ def resize_image(
         size: (h, w).
         arithmetic: see above.
         flip_x, flip_y: mirror left and right, top and bottom.
+        canvas: on which a uint8 image is placed; it is resized with the image, without being drawn.
 
     Returns:
         (C, h, w) uint8; with `float` float32 in 0..255, or the image's floating-point dtype. In the image's layout.
     """
-    if image.is_floating_point() and arithmetic == "float":
+    if image.is_floating_point() and arithmetic == "float" and canvas is None:
         return mirror(F.interpolate(image[None], size, mode="bilinear", align_corners=False)[0], flip_x, flip_y)
     if image.dtype != torch.uint8 or image.dim() != 3:
         raise ValueError(f"image is {tuple(image.shape)} {image.dtype}, expected (C, H, W) torch.uint8")
     if arithmetic == "antialiased":
+        if canvas is not None:
+            raise ValueError("an image on a canvas must be drawn before it is resized by Pillow")
         return mirror(_with_pillow(image, size), flip_x, flip_y)
-    return resize_bilinear(image, size, arithmetic, flip_x=flip_x, flip_y=flip_y)
+    return resize_bilinear(image, size, arithmetic, flip_x=flip_x, flip_y=flip_y, canvas=canvas)
 
 
 def _with_pillow(image: Tensor, size: tuple[int, int]) -> Tensor:

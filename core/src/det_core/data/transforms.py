@@ -7,7 +7,7 @@ W the size of an image.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import attrs
 import torch
@@ -17,8 +17,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from det_core.compressed_masks import CompressedMasks, bitmaps_of
-from det_core.contracts import CompressedMasksTransform, Sample, Transform
+from det_core.contracts import CompressedMasksTransform, PlacingTransform, Sample, Transform
 from det_core.data.data_config import ColorJitterConfig, FlipConfig, ResizeConfig
+from det_core.data.placement import clipped, drawn
 from det_core.data.resize import Arithmetic, flip_image, mirror, resize_image
 from det_core.structures import Key
 
@@ -32,38 +33,34 @@ def apply_transforms(sample: Sample, transforms: Iterable[Transform], key: Key) 
     """Apply transforms to a sample, in order. All randomness depends only on `key`.
 
     Then boxes are clipped to the image, and empty boxes are dropped, with their labels and masks. Compressed masks stay
-    so, but for transforms that need bitmaps.
+    so, but for transforms that need bitmaps. A canvas is drawn only for transforms that need its pixels.
     """
     compressed = isinstance(sample.masks, CompressedMasks)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(key.number("transforms"))
         for transform in joined(transforms):
-            if not isinstance(transform, CompressedMasksTransform):
+            if isinstance(sample.masks, CompressedMasks) and not _takes_compressed_masks(transform):
                 sample = attrs.evolve(sample, masks=bitmaps_of(sample.masks))
-            sample = transform(sample)
-    sample = drop_empty(clip(sample))
+            sample = transform.on_canvas(sample) if _reads_canvases(transform) else transform(drawn(sample))
+    sample = drop_empty(clip(drawn(sample)))
     if compressed and isinstance(sample.masks, Tensor):
         sample = attrs.evolve(sample, masks=CompressedMasks.of_bitmaps(sample.masks))
     return sample
 
 
+# What isinstance says of these protocols, which in Python 3.11 takes it longer than a small transform takes.
+def _takes_compressed_masks(transform: Transform) -> TypeGuard[CompressedMasksTransform]:
+    return hasattr(transform, "takes_compressed_masks")
+
+
+def _reads_canvases(transform: Transform) -> TypeGuard[PlacingTransform]:
+    return hasattr(transform, "on_canvas")
+
+
 def clip(sample: Sample) -> Sample:
     """Clip the boxes and proposals of a sample to its image."""
-    height, width = sample.size
-
-    def clipped(boxes: Tensor) -> Tensor:
-        return torch.stack(
-            [
-                boxes[:, 0].clamp(0, width),
-                boxes[:, 1].clamp(0, height),
-                boxes[:, 2].clamp(0, width),
-                boxes[:, 3].clamp(0, height),
-            ],
-            dim=1,
-        )
-
-    proposals = None if sample.proposals is None else clipped(sample.proposals)
-    return attrs.evolve(sample, boxes=clipped(sample.boxes), proposals=proposals)
+    proposals = None if sample.proposals is None else clipped(sample.proposals, sample.size)
+    return attrs.evolve(sample, boxes=clipped(sample.boxes, sample.size), proposals=proposals)
 
 
 def drop_empty(sample: Sample) -> Sample:
@@ -175,13 +172,15 @@ class Resize:
         self.config, self.flip = config, flip
 
     def __call__(self, sample: Sample, /) -> Sample:
+        if self.config.arithmetic == "antialiased":
+            sample = drawn(sample)
         scale = self.draw()
         size = self.target(sample.size, scale)
         flips = (False, False) if self.flip is None else self.flip.draw()
         if self.config.boxes == "pixels":
             return resize(sample, size, self.config.arithmetic, *flips, self.pixel_scale(sample.size, size, scale))
         if size == sample.size:
-            return flip(sample, *flips)
+            return flip(drawn(sample), *flips)
         return resize(sample, size, self.config.arithmetic, *flips)
 
     def pixel_scale(self, old: tuple[int, int], new: tuple[int, int], scale: tuple[int, int]) -> tuple[float, float]:
@@ -190,6 +189,10 @@ class Resize:
             return new[0] / old[0], new[1] / old[1]
         factor = _fitting_factor(old, scale)
         return factor, factor
+
+    def on_canvas(self, sample: Sample, /) -> Sample:
+        """The same: a canvas is resized with the image, and never drawn."""
+        return self(sample)
 
     def draw(self) -> tuple[int, int]:
         """Draw one of the scales, or one between the two, from torch's global generator."""
@@ -251,7 +254,8 @@ def resize(
     done = sample.pixel_scale or (1.0, 1.0)
     resized = attrs.evolve(
         sample,
-        image=resize_image(sample.image, size, arithmetic, flip_x=flip_x, flip_y=flip_y),
+        image=resize_image(sample.image, size, arithmetic, flip_x=flip_x, flip_y=flip_y, canvas=sample.canvas),
+        canvas=None,
         boxes=moved(sample.boxes),
         masks=sample.masks.resized(size) if isinstance(sample.masks, CompressedMasks) else _resize(sample.masks, size),
         semantic=_resize(sample.semantic, size),

@@ -11,7 +11,7 @@ from typing import TypeVar, get_args, overload
 
 import torch
 
-from det_core.contracts import Sample, Transform
+from det_core.contracts import Transform
 from det_core.data.loader import LoadedImage, prepare
 from det_core.engine.image_inputs import ALLOWED, Image, Order, is_image, to_sample
 from det_core.engine.same_size import same_size_groups
@@ -119,14 +119,34 @@ def _predict(
     augmentation: Augmentation,
     order: Order,
 ) -> list[Detections]:
-    views = [([t.build() for t in view], mirror) for view, mirror in augmentation.views(detector.test_transforms)]
+    views = built_views(detector, augmentation)
     detector.eval()
     found: list[Detections] = []
     for start in range(0, len(images), batch_size):
         samples = [to_sample(image, order) for image in images[start : start + batch_size]]
-        seen = [_view(detector, samples, *view, precision) for view in views]
-        found += seen[0] if len(seen) == 1 else [merge(views, augmentation) for views in zip(*seen, strict=True)]
+        seen = [[prepare(sample, transforms, Key()) for sample in samples] for transforms, _ in views]
+        found += detect_views(detector, seen, [mirrored for _, mirrored in views], precision, augmentation)
     return found
+
+
+def built_views(detector: Detector, augmentation: Augmentation) -> list[tuple[list[Transform], bool]]:
+    """The transforms of each view of an image, and whether it is mirrored."""
+    return [([t.build() for t in view], mirror) for view, mirror in augmentation.views(detector.test_transforms)]
+
+
+def detect_views(
+    detector: Detector,
+    views: Sequence[Sequence[LoadedImage]],
+    mirrored: Sequence[bool],
+    precision: str,
+    augmentation: Augmentation,
+) -> list[Detections]:
+    """The detections of each image from its views, in pixels of the original image, on the CPU.
+
+    views: the same images in each view. mirrored: for each view.
+    """
+    seen = [_view(detector, loaded, mirror, precision) for loaded, mirror in zip(views, mirrored, strict=True)]
+    return seen[0] if len(seen) == 1 else [merge(found, augmentation) for found in zip(*seen, strict=True)]
 
 
 def _check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
@@ -134,15 +154,14 @@ def _check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
         raise DetError(f"{name}: found {show(value)}, allowed: {', '.join(allowed)}")
 
 
-def _view(
-    detector: Detector, samples: Sequence[Sample], transforms: Sequence[Transform], mirrored: bool, precision: str
-) -> list[Detections]:
+def _view(detector: Detector, loaded: Sequence[LoadedImage], mirrored: bool, precision: str) -> list[Detections]:
     """The detections of one view of each image, in pixels of the original image, on the CPU."""
-    loaded = [prepare(sample, transforms, Key()) for sample in samples]
     found: dict[int, Detections] = {}
     for group in same_size_groups(loaded, detector.preprocess.config.pad_divisor):
         with autocast(detector.preprocess.mean.device, precision):
             detections = detector.predict(to_batch(detector, [loaded[at] for at in group]))
         found |= {at: d.to("cpu") for at, d in zip(group, detections, strict=True)}
     ordered = [found[at] for at in range(len(loaded))]
-    return [unflip(d, s.size[1]) for d, s in zip(ordered, samples, strict=True)] if mirrored else ordered
+    if not mirrored:
+        return ordered
+    return [unflip(d, image.info.original_size[1]) for d, image in zip(ordered, loaded, strict=True)]

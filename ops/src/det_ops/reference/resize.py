@@ -7,6 +7,8 @@ level in every tenth pixel. Letters: P planes, C channels, H W old size, h w new
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,11 +16,34 @@ from torch.nn import functional as F
 WEIGHT_ONE = 2048  # 11 bits
 
 
-def resize_bilinear(image: Tensor, height: int, width: int, flip_x: bool, flip_y: bool, fixed_point: bool) -> Tensor:
-    """image (P, H, W, C) uint8 to (P, h, w, C) uint8, or float32 without `fixed_point`; then mirrored."""
+def resize_bilinear(
+    image: Tensor,
+    height: int,
+    width: int,
+    flip_x: bool,
+    flip_y: bool,
+    fixed_point: bool,
+    canvas: Sequence[int],
+    fill: Sequence[int],
+) -> Tensor:
+    """image (P, H, W, C) uint8 to (P, h, w, C) uint8, or float32 without `fixed_point`; then mirrored.
+
+    canvas: empty, or the height and width of a canvas, and top and left of the image on it. fill: P * C colours of it.
+    """
+    if canvas:
+        image = _on_canvas(image, canvas, fill)
     resized = _fixed_point(image, height, width) if fixed_point else _floating(image, height, width)
     mirrored = [axis for axis, flip in ((2, flip_x), (1, flip_y)) if flip]
     return resized.flip(mirrored) if mirrored else resized
+
+
+def _on_canvas(image: Tensor, canvas: Sequence[int], fill: Sequence[int]) -> Tensor:
+    height, width, top, left = canvas
+    planes, rows, columns, channels = image.shape
+    colour = torch.tensor(fill, dtype=image.dtype, device=image.device).reshape(planes, 1, 1, channels)
+    drawn = colour.repeat(1, height, width, 1)
+    drawn[:, top : top + rows, left : left + columns] = image
+    return drawn
 
 
 def _floating(image: Tensor, height: int, width: int) -> Tensor:

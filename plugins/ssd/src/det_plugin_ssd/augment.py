@@ -1,54 +1,117 @@
-"""SSD's augmentation with torchvision's v2 transforms (Liu et al., SSD, 2016, section 2.2).
+"""SSD's augmentation: torchvision's v2 transforms, with the same draws and pixels (Liu et al., SSD, 2016, section 2.2).
 
 torchvision's crop requires the drawn IoU with at least one object; the published one requires it with all objects.
+Zooming out draws no canvas and cropping copies no pixels: the resize that follows reads only what it needs. Letters: n
+objects, H W size of the image.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any
 
+import attrs
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from det_core.contracts import Sample, Transform
-from det_core.data.transforms import V2, ImageOnly, from_tv_tensors, to_tv_tensors
+from det_core.compressed_masks import bitmaps_of
+from det_core.contracts import Sample
+from det_core.data.placement import Crop, cropped, drawn, moved
+from det_core.data.transforms import ImageOnly
 from det_core.errors import DataError
+from det_core.structures import UNLABELLED
+from det_ops import Canvas, ColorStep, adjust_colors, try_crops
 from det_plugin_ssd.augment_config import IoUCropConfig, PhotometricDistortConfig, ZoomOutConfig
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
-    Column = NDArray[np.float32]
+class PhotometricDistort:
+    """torchvision's RandomPhotometricDistort, with the same draws and pixels, in one or two passes over the image."""
 
-Crop = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels
-HALF = np.float32(0.5)
+    takes_compressed_masks = True
 
-
-def photometric_distort(config: PhotometricDistortConfig) -> Transform:
-    """torchvision's RandomPhotometricDistort."""
-    return ImageOnly(
-        v2.RandomPhotometricDistort(
+    def __init__(self, config: PhotometricDistortConfig) -> None:
+        self.config = config
+        self._theirs = v2.RandomPhotometricDistort(
             brightness=config.brightness,
             contrast=config.contrast,
             saturation=config.saturation,
             hue=config.hue,
             p=config.probability,
         )
-    )
+
+    def __call__(self, sample: Sample, /) -> Sample:
+        if sample.image.dtype != torch.uint8 or len(sample.image) != 3:
+            return ImageOnly(self._theirs)(sample)
+        drawn_values = self._theirs.make_params([sample.image])
+        steps, order = _steps(drawn_values), drawn_values["channel_permutation"]
+        if not steps and order is None:
+            return sample
+        image = adjust_colors(sample.image, steps, (0, 1, 2) if order is None else order.tolist())
+        return attrs.evolve(sample, image=image)
+
+    def __repr__(self) -> str:
+        return f"PhotometricDistort({self.config!r})"
 
 
-def zoom_out(config: ZoomOutConfig) -> Transform:
-    """torchvision's RandomZoomOut. Masks are filled with 0, semantic maps with the ignored id."""
-    fill = {tv_tensors.Image: list(config.fill), "others": 0}
-    return V2(v2.RandomZoomOut(fill=fill, side_range=config.sides, p=config.probability))
+def _steps(drawn_values: Mapping[str, Any]) -> list[tuple[ColorStep, float]]:
+    """The changes that torchvision has drawn, in its order: contrast comes second or last."""
+    rest: tuple[ColorStep, ...] = ("saturation", "hue")
+    order: tuple[ColorStep, ...] = ("brightness", *rest, "contrast")
+    if drawn_values["contrast_before"]:
+        order = ("brightness", "contrast", *rest)
+    factors = {step: drawn_values[f"{step}_factor"] for step in order}
+    return [(step, factor) for step, factor in factors.items() if factor is not None]
+
+
+class ZoomOut:
+    """torchvision's RandomZoomOut, with the same draws. Masks are filled with 0, semantic maps with the ignored id."""
+
+    def __init__(self, config: ZoomOutConfig) -> None:
+        self.config = config
+        self._fill = tuple(int(value) for value in config.fill)  # of 8-bit images; cut, as by torchvision
+
+    def __call__(self, sample: Sample, /) -> Sample:
+        return drawn(self.on_canvas(sample))
+
+    def on_canvas(self, sample: Sample, /) -> Sample:
+        """The sample on a canvas that is not drawn yet, if its image is one of 8 bits."""
+        if torch.rand(1) >= self.config.probability:
+            return sample
+        sample = drawn(sample)
+        canvas = self.draw(sample.size)
+        (height, width), size = sample.size, (canvas.height, canvas.width)
+        left, top = canvas.left, canvas.top
+        padding = [left, top, canvas.width - left - width, canvas.height - top - height]
+        lazy = sample.image.dtype == torch.uint8
+        masks, semantic, proposals = bitmaps_of(sample.masks), sample.semantic, sample.proposals
+        return attrs.evolve(
+            sample,
+            image=sample.image if lazy else F.pad_image(sample.image, padding, fill=list(self.config.fill)),
+            canvas=canvas if lazy else None,
+            boxes=moved(sample.boxes, left, top, size),
+            proposals=None if proposals is None else moved(proposals, left, top, size),
+            masks=None if masks is None else F.pad_mask(masks, padding, fill=0),
+            semantic=None if semantic is None else F.pad_mask(semantic, padding, fill=UNLABELLED),
+        )
+
+    def draw(self, size: tuple[int, int]) -> Canvas:
+        """A canvas for an image of (height, width), in float32 as by torchvision."""
+        (height, width), (least, most) = size, self.config.sides
+        ratio = np.float32(least) + torch.rand(1).numpy()[0] * np.float32(most - least)
+        new_width, new_height = int(np.float32(width) * ratio), int(np.float32(height) * ratio)
+        place = torch.rand(2).numpy()
+        left, top = int(np.float32(new_width - width) * place[0]), int(np.float32(new_height - height) * place[1])
+        return Canvas(new_height, new_width, top, left, self._fill)
+
+    def __repr__(self) -> str:
+        return f"ZoomOut({self.config!r})"
 
 
 class IoUCrop:
-    """torchvision's RandomIoUCrop, with the same draws and crops; its tries take numpy's time instead of torch's.
+    """torchvision's RandomIoUCrop, with the same draws and crops.
 
     Crops and overlaps are computed in float32, as by torchvision. Images without annotations, or too small to crop, are
     returned unchanged.
@@ -58,57 +121,58 @@ class IoUCrop:
         self.config = config
 
     def __call__(self, sample: Sample, /) -> Sample:
+        return drawn(self.on_canvas(sample))
+
+    def on_canvas(self, sample: Sample, /) -> Sample:
+        """The crop, on what it has of a canvas that is not drawn."""
         if sample.proposals is not None:
             raise DataError("iou_crop does not support proposals; remove it from the transforms")
         too_small = min(sample.size) * self.config.sides[0] < 1
-        found = None if too_small or len(sample.boxes) == 0 else self.draw(sample)
-        if found is None:
+        crop = None if too_small or len(sample.boxes) == 0 else self.draw(sample)
+        if crop is None:
             return sample
-        (left, top, right, bottom), inside = found
-        parts = to_tv_tensors(sample)
-        for name, part in parts.items():
-            if isinstance(part, tv_tensors.TVTensor):
-                parts[name] = F.crop(part, top, left, bottom - top, right - left)
-        parts["boxes"][~inside] = 0
-        return from_tv_tensors(sample, parts)
+        x1, y1, x2, y2 = crop
+        image, canvas = cropped(sample.image, sample.canvas, crop)
+        boxes = moved(sample.boxes, -x1, -y1, (y2 - y1, x2 - x1))
+        boxes[~_has_centre(sample.boxes, crop)] = 0
+        masks, semantic = bitmaps_of(sample.masks), sample.semantic
+        return attrs.evolve(
+            sample,
+            image=image,
+            canvas=canvas,
+            boxes=boxes,
+            masks=None if masks is None else masks[:, y1:y2, x1:x2],
+            semantic=None if semantic is None else semantic[y1:y2, x1:x2],
+        )
 
-    def draw(self, sample: Sample) -> tuple[Crop, Tensor] | None:
-        """A crop, and which boxes (n,) have their centres in it; None for the whole image."""
-        x1, y1, x2, y2 = boxes = tuple(sample.boxes.float().numpy().T)
-        centre_x, centre_y = HALF * (x1 + x2), HALF * (y1 + y2)
+    def draw(self, sample: Sample) -> Crop | None:
+        """A crop; None for the whole image."""
+        boxes = sample.boxes.float()
         while True:
             overlap = self.config.overlaps[int(torch.randint(low=0, high=len(self.config.overlaps), size=(1,)))]
             if overlap >= 1.0:
                 return None
-            for _ in range(self.config.tries):
-                crop = self._draw_crop(*sample.size)
-                if crop is None:
-                    continue
-                left, top, right, bottom = crop
-                inside = (left < centre_x) & (centre_x < right) & (top < centre_y) & (centre_y < bottom)
-                if inside.any() and _overlaps(boxes, crop)[inside].max() >= np.float32(overlap):
-                    return crop, torch.from_numpy(inside)
+            crop = self._try(boxes, sample.size, overlap)
+            if crop is not None:
+                return crop
 
-    def _draw_crop(self, height: int, width: int) -> Crop | None:
-        """A crop, or None for one of a shape that is not allowed."""
-        (least, most), (flattest, tallest) = self.config.sides, self.config.aspects
-        sides = np.float32(least) + np.float32(most - least) * torch.rand(2).numpy()
-        new_width, new_height = int(np.float32(width) * sides[0]), int(np.float32(height) * sides[1])
-        if not flattest <= new_width / new_height <= tallest:
-            return None
-        place = torch.rand(2).numpy()
-        left, top = int(np.float32(width - new_width) * place[0]), int(np.float32(height - new_height) * place[1])
-        return None if 0 in (new_width, new_height) else (left, top, left + new_width, top + new_height)
+    def _try(self, boxes: Tensor, size: tuple[int, int], overlap: float) -> Crop | None:
+        """One round of tries. The random numbers are drawn ahead from a copy of the generator, then those used again.
+
+        torch's generator for the CPU gives the same numbers one by one and all at once.
+        """
+        numbers = torch.rand(4 * self.config.tries, generator=torch.default_generator.clone_state())
+        found = try_crops(boxes, numbers, size, self.config.sides, self.config.aspects, overlap)
+        x1, y1, x2, y2, used = found.tolist()
+        torch.rand(used)
+        return (x1, y1, x2, y2) if x2 else None
 
     def __repr__(self) -> str:
         return f"IoUCrop({self.config!r})"
 
 
-def _overlaps(boxes: tuple[Column, ...], crop: Crop) -> Column:
-    """(n,) float32 IoU of boxes, as columns x1, y1, x2, y2, with a crop."""
-    (x1, y1, x2, y2), (left, top, right, bottom) = boxes, crop
-    width = np.maximum(np.minimum(x2, right) - np.maximum(x1, left), 0)
-    height = np.maximum(np.minimum(y2, bottom) - np.maximum(y1, top), 0)
-    common = width * height
-    overlaps: Column = common / ((x2 - x1) * (y2 - y1) + np.float32((right - left) * (bottom - top)) - common)
-    return overlaps
+def _has_centre(boxes: Tensor, crop: Crop) -> Tensor:
+    """(n,) bool: which boxes (n, 4) have their centres in a crop."""
+    ends = boxes.float().numpy()
+    centres = np.float32(0.5) * (ends[:, :2] + ends[:, 2:])
+    return torch.from_numpy(((centres > crop[:2]) & (centres < crop[2:])).all(1))

@@ -44,9 +44,9 @@ class PhotometricDistortConfig(TransformConfig):
     probability: float = setting("probability of each change", default=0.5, least=0, most=1)
 
     def build(self) -> Transform:
-        from det_plugin_ssd.augment import photometric_distort
+        from det_plugin_ssd.augment import PhotometricDistort
 
-        return photometric_distort(self)
+        return PhotometricDistort(self)
 
 
 @configclass
@@ -64,9 +64,9 @@ class ZoomOutConfig(TransformConfig):
     probability: float = setting("probability of zooming out", default=0.5, least=0, most=1)
 
     def build(self) -> Transform:
-        from det_plugin_ssd.augment import zoom_out
+        from det_plugin_ssd.augment import ZoomOut
 
-        return zoom_out(self)
+        return ZoomOut(self)
 
 
 @configclass

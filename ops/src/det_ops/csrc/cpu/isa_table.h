@@ -2,6 +2,7 @@
 #pragma once
 
 #include "isa_boxes.h"
+#include "isa_colors.h"
 #include "isa_deform.h"
 #include "isa_focal.h"
 #include "isa_paste.h"
@@ -31,6 +32,8 @@ const Kernels<T>& DET_TABLE() {
       resize_rows,
       resize_row_float,
       resize_rows_float,
+      adjust_colors,
+      gray_sum,
       paste_pixels<T>,
   };
   return table;

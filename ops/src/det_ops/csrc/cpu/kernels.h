@@ -43,6 +43,15 @@ struct PasteLine {
   T across_low, across_high;
 };
 
+// One change of the colours of all pixels. Numbers of kinds are those of the operator `adjust_colors`.
+enum ColorKind : int32_t { kBrightness = 0, kContrast = 1, kSaturation = 2, kHue = 3 };
+struct ColorStep {
+  ColorKind kind;
+  float factor;  // of the pixel; of hue, the shift
+  float rest;    // 1 - factor, of the grey value: that of the pixel, or for contrast the mean of the image
+  float mean;
+};
+
 template <class T>
 struct Kernels {
   // Greedy suppression of N boxes in their order: keep[i] is set to 1 or 0. `kept` is scratch of 5 * (N + 64) values.
@@ -97,6 +106,13 @@ struct Kernels {
   void (*resize_row_float)(const uint8_t* row, const int32_t* at, const float* weights, int64_t w, int64_t channels,
                            float* out);
   void (*resize_rows_float)(const float* above, const float* below, float lower_weight, int64_t n, float* out);
+
+  // Changes the colours of `pixels` interleaved 8-bit RGB pixels, step by step; channel c of the result is channel
+  // order[c]. `out` may be `in`.
+  void (*adjust_colors)(const uint8_t* in, int64_t pixels, const ColorStep* steps, int64_t count, const int32_t* order,
+                        uint8_t* out);
+  // The sum of the whole grey values of at most 2^24 such pixels, which are stored in `gray` unless it is null.
+  int64_t (*gray_sum)(const uint8_t* in, int64_t pixels, float* gray);
 
   // Whether the interpolated values of n pixels are at least the threshold; without `sampled`, above it. A line goes
   // along a row, or `down` a column; the values are the same bit by bit.
