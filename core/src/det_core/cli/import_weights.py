@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from det_core.cli.output_files import check_outputs
+from det_core.data.coco_classes import COCO_CLASSES, COCO_IDS
 from det_core.errors import DetError, counted, first_few
 from det_core.plugins import plugin_manager
 from det_core.safe_write import replacing
@@ -125,6 +126,8 @@ def _classes(file: SourceFile, plan: ImportPlan, count: int | None) -> Classes:
         count = len(names) or 1
     if len(names) != count and plan.source == "torchvision":
         names = _torchvision_names()
+    if plan.source == "detectron2" and count == len(COCO_CLASSES):  # its files name no classes, and its zoo is COCO's
+        names, ids = COCO_CLASSES, COCO_IDS
     if len(names) != count:
         return Classes.numbered(count)
     return Classes(names=names, ids=ids if ids and len(ids) == count else tuple(range(1, count + 1)))

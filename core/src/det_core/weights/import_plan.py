@@ -12,6 +12,7 @@ from det_core.errors import WeightsError
 from det_core.load import load_recipe
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
+from det_core.weights.detectron2_facts import candidates, pixel_contradictions
 from det_core.weights.fill_detector import SPOKEN, check_conventions
 from det_core.weights.mmdet_facts import FileFacts, facts_of
 from det_core.weights.mmdet_generation import generation_of
@@ -21,10 +22,16 @@ from det_core.weights.translate_names import is_detector
 
 Asked = Literal["mmdet", "mmdet1", "mmdet2", "torchvision", "detectron2"]  # mmdet: of either generation
 OPTIONS: tuple[Asked, ...] = ("mmdet", "mmdet1", "mmdet2", "torchvision", "detectron2")
+REMEDY = "change these settings, or force the import"
 # Beginnings of names that only one project has.
 _SIGNS = {
-    "torchvision": ("backbone.body.", "backbone.fpn.", "roi_heads.", "rpn.head.", "head.classification_head."),
-    "detectron2": ("backbone.bottom_up.", "proposal_generator.", "roi_heads.box_predictor.cls_score."),
+    "torchvision": ("backbone.body.", "backbone.fpn.", "rpn.head.", "head.classification_head."),
+    "detectron2": (
+        "backbone.bottom_up.",
+        "proposal_generator.",
+        "roi_heads.box_predictor.bbox_pred.",
+        "head.cls_subnet.",
+    ),
     "mmdet": ("roi_head.", "bbox_head.", "rpn_head.", "neck."),
 }
 
@@ -73,8 +80,10 @@ def plan_import(
         return ImportPlan(source=written_by, recipe=load_recipe(_required(recipe, "an ImageNet model"), overrides))
     _check_project(file, asked)
     if asked not in ("mmdet", "mmdet1", "mmdet2"):
-        made = load_recipe(_required(recipe, f"a detector of {asked}"), overrides)
+        hint = _candidates(file) if asked == "detectron2" else ""
+        made = load_recipe(_required(recipe, f"a detector of {asked}", hint), overrides)
         if not force:
+            _check_pixels(file, made)
             check_conventions(asked, made)
         return ImportPlan(source=asked, recipe=made)
     facts = facts_of(file)
@@ -97,10 +106,24 @@ def plan_import(
     )
 
 
-def _required(recipe: str | None, what: str) -> str:
+def _required(recipe: str | None, what: str, hint: str = "") -> str:
     if recipe is None:
-        raise WeightsError(f"{what} does not describe its model: give --recipe (`det-core recipes` lists them)")
+        hint = hint or "(`det-core recipes` lists them)"
+        raise WeightsError(f"{what} does not describe its model: give --recipe {hint}")
     return recipe
+
+
+def _candidates(file: SourceFile) -> str:
+    """The recipes that a file of detectron2 may be of."""
+    found = candidates(file.state, plugin_manager().recipes())
+    return f"(by its weights: {' or '.join(found)})" if found else ""
+
+
+def _check_pixels(file: SourceFile, recipe: Recipe) -> None:
+    """Raise WeightsError if the pixel mean or deviation in a file is not the recipe's."""
+    found = pixel_contradictions(file.state, recipe)
+    if found:
+        raise WeightsError.listing(f"the file contradicts the recipe {recipe.name}; {REMEDY}", found)
 
 
 def _check_project(file: SourceFile, asked: Asked) -> None:
@@ -159,7 +182,7 @@ def _check_recipe(source: str, facts: FileFacts, recipe: Recipe, modern: bool) -
     if found:
         raise WeightsError.listing(
             f"the file contradicts the recipe {recipe.name}; use that of its model (without --recipe, the one that the "
-            "file describes), change these settings, or force the import",
+            f"file describes), {REMEDY}",
             found,
         )
     check_conventions("mmdet" if modern else source, recipe)
