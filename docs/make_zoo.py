@@ -26,12 +26,12 @@ prints a whole recipe, `det-core train --recipe NAME --data ROOT` trains it.
 
 AP and AR are percentages. AP, AR, memory per GPU, seconds per training step and images per second at test time are
 published figures (the 2019 model zoo, 2 images per GPU on V100s; in brackets its later re-runs, whose conventions the
-recipes follow). None of them was measured here. Parameters (millions) and GFLOPs of one image at test time are counted
-here: two per multiply-add, with 1000 proposals unless the recipe sets another number, and the maximum number of
-detections. Images have the recipe's test size: {sizes}.
+recipes follow; for `torchvision-...`, torchvision's documentation). None of them was measured here. Parameters
+(millions) and GFLOPs of one image at test time are counted here: two per multiply-add, with 1000 proposals unless the
+recipe sets another number, and the maximum number of detections. Images have the recipe's test size: {sizes}.
 
-Every recipe with published figures also exists as `MODEL/mmdet1-...`, with the conventions of mmdet 0.x and 1.x, for
-their weights (`det-core recipes --all`): those are the detectors that the figures of 2019 belong to.
+Every recipe with figures of the 2019 model zoo also exists as `MODEL/mmdet1-...`, with the conventions of mmdet 0.x and
+1.x, for their weights (`det-core recipes --all`): those are the detectors that the figures of 2019 belong to.
 """
 
 
@@ -76,10 +76,13 @@ def count(entries: list[RecipeEntry]) -> dict[str, list[float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", action="store_true", help="count parameters and operations again")
+    parser.add_argument("--missing", action="store_true", help="count those of recipes that have not been counted")
     options = parser.parse_args()
     entries = [e for e in plugin_manager().recipes().values() if e.weights_of != "mmdet1"]
-    if options.count:
-        lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(cost)}" for name, cost in count(entries).items())
+    if options.count or options.missing:
+        known = {} if options.count else json.loads(COSTS.read_text(encoding="utf8"))
+        found = known | count([e for e in entries if e.name not in known])
+        lines = ",\n".join(f"  {json.dumps(e.name)}: {json.dumps(found[e.name])}" for e in entries)
         COSTS.write_text("{\n" + lines + "\n}\n", encoding="utf8")
     ZOO.write_text(tables(entries, json.loads(COSTS.read_text(encoding="utf8"))), encoding="utf8")
 

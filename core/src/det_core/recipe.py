@@ -96,7 +96,8 @@ class EvaluationConfig:
 class Published:
     """Figures that others published for a recipe, for comparison. None was measured by this project.
 
-    `modern_` figures are from later re-runs, whose conventions the recipes follow; the others are from the 2019 zoo.
+    `source` says by whom. Of the 2019 zoo, `modern_` figures are from later re-runs, whose conventions the recipes
+    follow.
     """
 
     box_ap: float | None = setting("COCO AP (percent) of boxes", default=None)

@@ -156,9 +156,10 @@ def compose_torchvision(
 ) -> Recipe:
     """A recipe with torchvision's training settings of detectors with a ResNet; it rounds resized sides down.
 
-    The conventions are those of torchvision/models/detection, version 0.29. One difference in training remains: an
-    anchor with the best IoU of several objects is assigned to the last of them; torchvision assigns it to the object
-    that it overlaps most.
+    The conventions are those of torchvision/models/detection, version 0.29. Two differences in training remain: an
+    anchor with the best IoU of several objects is assigned to the last of them, while torchvision assigns it to the
+    object that it overlaps most; and RetinaNet's losses are normalised by the positive anchors of all images, while
+    torchvision normalises those of each image and averages over images.
     """
     resize = evolve(RESIZE, rounding="down", arithmetic="float")
     return Recipe(

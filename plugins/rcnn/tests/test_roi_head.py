@@ -16,7 +16,7 @@ from det_core.boxes.box_config import MaxIoUAssignerConfig, RandomSamplerConfig
 from det_core.contracts import BoxHead, BoxOutputs, MaskHead, Trunk
 from det_core.errors import ConfigError, WeightsError
 from det_core.evaluation.coco_metric import mask_codes
-from det_core.model.layer_config import GroupNormConfig, RoIAlignConfig
+from det_core.model.layer_config import BatchNormConfig, GroupNormConfig, RoIAlignConfig
 from det_core.model.loss_config import GIoUConfig
 from det_core.slots import TrunkConfig
 from det_core.specs import FeatureSpec, RegionSpec
@@ -65,6 +65,10 @@ FORMS = {
             num_convs=4, conv_channels=16, num_fcs=1, fc_channels=16, norm=GroupNormConfig(groups=4)
         ),
         "mask_head": ConvMaskHeadConfig(num_convs=4, channels=8, norm=GroupNormConfig(groups=4)),
+    },
+    "batch norm, also of no regions": {
+        "box_head": FCBoxHeadConfig(num_convs=1, conv_channels=16, num_fcs=1, fc_channels=16, norm=BatchNormConfig()),
+        "mask_head": ConvMaskHeadConfig(num_convs=1, channels=8, norm=BatchNormConfig()),
     },
     "a loss that compares boxes": {"box_loss": GIoUConfig()},
     "one mask for all classes": {"mask_head": ConvMaskHeadConfig(num_convs=1, channels=8, class_agnostic=True)},

@@ -50,6 +50,29 @@ def test_images_without_objects_train_every_parameter(tiny, counts):
     assert (losses["rpn_box"] == 0) == (counts == (0, 0))
 
 
+@pytest.mark.parametrize("counts", [(3, 2), (0, 0)])
+def test_several_convolutions_train_every_parameter(tiny, counts):
+    detector = tiny.build(tiny.config("rpn", rpn=evolve(tiny.rpn, num_convs=3)))
+    assert len(detector.dense_head.more_convs) == 2
+    batch = tiny.batch()
+    losses = tiny.backward(detector, detector.losses(batch, tiny.targets(batch, counts)))
+    assert losses["rpn_cls"] == pytest.approx(math.log(2), abs=0.02)
+
+
+def test_convolutions_are_applied_in_order_each_with_a_relu():
+    head = RPNConfig(channels=8, num_convs=2).build(ONE_LEVEL, 1)
+    x = torch.randn(1, 4, 3, 5, generator=torch.Generator().manual_seed(0))
+    hidden = head.more_convs[0](head.conv(x).relu()).relu()
+    assert torch.equal(head([x]).scores[0].flatten(), head.scores(hidden).permute(0, 2, 3, 1).flatten())
+
+
+def test_one_convolution_has_the_names_of_checkpoints_from_before_there_could_be_several():
+    names = {"conv.weight", "conv.bias", "scores.weight", "scores.bias", "deltas.weight", "deltas.bias"}
+    assert RPNConfig(channels=8).build(ONE_LEVEL, 1).state_dict().keys() == names
+    with pytest.raises(ConfigError, match="num_convs: found 0, expected at least 1"):
+        RPNConfig(num_convs=0)
+
+
 def test_300_objects(tiny):
     detector = tiny.build(tiny.config("rpn"))
     batch = tiny.batch()
@@ -293,6 +316,7 @@ def test_limits_of_nothing_are_refused(field):
 
 def test_the_contract_of_a_dense_head(tiny):
     contract_checks.check_dense_head(tiny.rpn)
+    contract_checks.check_dense_head(evolve(tiny.rpn, num_convs=2))
 
 
 def test_iou_of_proposals_of_a_level_is_at_most_the_threshold(tiny):
@@ -308,6 +332,18 @@ def test_iou_of_proposals_of_a_level_is_at_most_the_threshold(tiny):
 def test_mmdets_names():
     keys = ["conv.weight", "scores.weight", "deltas.bias"]
     assert [translate("mmdet", RPNConfig(), k) for k in keys] == ["rpn_conv.weight", "rpn_cls.weight", "rpn_reg.bias"]
+
+
+def test_the_names_of_several_convolutions():
+    """Those of mmdet's `RPNHead(num_convs=3)` and of torchvision's `RPNHead(conv_depth=3)`."""
+    config, keys = RPNConfig(num_convs=3), ["conv.weight", "more_convs.0.bias", "more_convs.1.weight"]
+    mmdet = ["rpn_conv.0.conv.weight", "rpn_conv.1.conv.bias", "rpn_conv.2.conv.weight"]
+    assert [translate("mmdet", config, key) for key in keys] == mmdet
+    assert [translate("torchvision", config, key) for key in keys] == [
+        "conv.0.0.weight",
+        "conv.1.0.bias",
+        "conv.2.0.weight",
+    ]
 
 
 def test_anchors_that_do_not_fit_are_refused_with_their_place():

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 class RegionProposalConfig(ProposalHeadConfig):
     """Settings that RPN and GA-RPN share."""
 
-    channels: int = setting("channels of the shared 3x3 convolution", default=256, least=1)
+    channels: int = setting("output channels of every shared 3x3 convolution", default=256, least=1)
     coder: CoderConfig = setting("box regression targets", default=DeltaCoderConfig())
     assigner: AssignerConfig = setting(
         "assigns anchors to objects",
@@ -54,7 +54,7 @@ class RegionProposalConfig(ProposalHeadConfig):
         least=-1,
         conventions={"mmdet1": -1.0, "torchvision": 0.001},
     )
-    conv: ConvConfig = setting("the shared convolution", default=Conv2dConfig())
+    conv: ConvConfig = setting("the shared convolutions", default=Conv2dConfig())
 
 
 @configclass
@@ -63,6 +63,7 @@ class RPNConfig(RegionProposalConfig):
 
     type: ClassVar[str] = "rpn"
 
+    num_convs: int = setting("number of shared 3x3 convolutions", default=1, least=1, most=64)
     anchors: AnchorConfig = setting("reference boxes", default=GridAnchorsConfig())
     allowed_border: int = setting(
         "anchors that extend more than this many pixels beyond the image are ignored in training (-1: none are)",

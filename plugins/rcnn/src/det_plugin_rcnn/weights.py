@@ -14,7 +14,15 @@ from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHead
 
 
 def _rpn(config: RPNConfig) -> Names:
-    return Names(rules=((r"conv\.", "rpn_conv."), (r"scores\.", "rpn_cls."), (r"deltas\.", "rpn_reg.")))
+    # mmdet's only convolution is a plain one; several are a sequence of convolution modules.
+    convs = _rpn_convs(config, "rpn_conv.{}.conv.") if config.num_convs > 1 else ((r"conv\.", "rpn_conv."),)
+    return Names(rules=(*convs, (r"scores\.", "rpn_cls."), (r"deltas\.", "rpn_reg.")))
+
+
+def _rpn_convs(config: RPNConfig, theirs: str) -> tuple[tuple[str, str], ...]:
+    """The rules of an RPN's convolutions; `theirs` has a place for the number of each."""
+    ours = [r"conv\.", *(rf"more_convs\.{i}\." for i in range(config.num_convs - 1))]
+    return tuple((rule, theirs.format(number)) for number, rule in enumerate(ours))
 
 
 def _box_head(config: FCBoxHeadConfig) -> Names:
@@ -61,7 +69,8 @@ def mask_changes(config: ConvMaskHeadConfig) -> Changes:
 
 
 def _torchvision_rpn(config: RPNConfig) -> Names:
-    return Names(rules=((r"conv\.", "conv.0.0."), (r"scores\.", "cls_logits."), (r"deltas\.", "bbox_pred.")))
+    convs = _rpn_convs(config, "conv.{}.0.")
+    return Names(rules=(*convs, (r"scores\.", "cls_logits."), (r"deltas\.", "bbox_pred.")))
 
 
 def _torchvision_box_head(config: FCBoxHeadConfig) -> Names:

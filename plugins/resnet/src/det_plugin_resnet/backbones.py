@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from det_core.model.detector_config import PreprocessConfig
-from det_core.model.layer_config import FrozenBatchNormConfig, GroupNormConfig
+from det_core.model.layer_config import BatchNormConfig, FrozenBatchNormConfig, GroupNormConfig
 from det_core.settings import evolve
 from det_core.zoo import Row
 from det_plugin_resnet.config import ResNetConfig, ResNetStageConfig
@@ -26,6 +26,9 @@ DETECTRON2_X101_IMAGES = PreprocessConfig(order="bgr", mean=CAFFE.mean, std=(57.
 TORCHVISION_R50 = ResNetConfig(
     depth=50, frozen_stages=1, norm=FrozenBatchNormConfig(eps=0.0), pretrained="torchvision:resnet50"
 )
+# The backbone of the second version (`..._v2`) of these detectors: its norms train, statistics included. torchvision
+# freezes the weights of the stem and of the first stage, if it is given some; det freezes their statistics, too.
+TORCHVISION_R50_V2 = evolve(TORCHVISION_R50, norm=BatchNormConfig())
 # The backbone of the demos, which start from random weights.
 DEMO_R18 = ResNetConfig(depth=18, norm=GroupNormConfig(groups=16), frozen_stages=-1)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from det_core.boxes.box_config import DeltaCoderConfig, GridAnchorsConfig
 from det_core.model.detector_config import DetectorConfig
-from det_core.model.loss_config import SmoothL1Config
+from det_core.model.layer_config import GroupNormConfig
+from det_core.model.loss_config import GIoUConfig, SmoothL1Config
 from det_core.offers import RecipeEntry
-from det_core.recipe import Recipe
+from det_core.recipe import OptimizerConfig, Published, Recipe
 from det_core.settings import evolve
 from det_core.zoo import (
     BOXES,
@@ -23,7 +24,7 @@ from det_core.zoo import (
     zoo_entries,
 )
 from det_plugin_fpn.config import FPNConfig
-from det_plugin_resnet.backbones import DEMO_R18, TORCHVISION_R50, backbone_of, preprocess_of
+from det_plugin_resnet.backbones import DEMO_R18, TORCHVISION_R50, TORCHVISION_R50_V2, backbone_of, preprocess_of
 from det_plugin_retinanet.config import OCTAVE, RetinaNetHeadConfig
 
 ROWS = published_rows(Path(__file__).with_name("published.csv"))
@@ -81,6 +82,34 @@ def torchvision_recipe() -> Recipe:
     )
 
 
+# Of the weights COCO_V1 of `retinanet_resnet50_fpn_v2` (pytorch/vision, pull request 5756).
+PUBLISHED_V2 = Published(
+    box_ap=41.5,
+    source="torchvision, COCO_V1",
+    note="trained by torchvision on images of many sizes, with synchronised batch norm, and without weight decay of "
+    "norms, unlike this recipe",
+)
+
+
+def torchvision_v2_recipe() -> Recipe:
+    """torchvision's `retinanet_resnet50_fpn_v2`: P6 from C5, group norm in the towers, and the GIoU loss."""
+    recipe = torchvision_recipe()
+    head = recipe.detector.dense_head
+    assert isinstance(head, RetinaNetHeadConfig)
+    return evolve(
+        recipe,
+        name=f"{recipe.name}-v2",
+        detector=evolve(
+            recipe.detector,
+            backbone=evolve(TORCHVISION_R50_V2, pretrained="torchvision:resnet50@IMAGENET1K_V2"),
+            neck=FPNConfig(start=1, levels=5, extra="conv_input", extra_relu=True),
+            dense_head=evolve(head, norm=GroupNormConfig(groups=32), box_loss=GIoUConfig()),
+        ),
+        optimizer=OptimizerConfig(kind="adamw", lr=1e-4, lr_batch=16, weight_decay=0.05),
+        published=PUBLISHED_V2,
+    )
+
+
 def demo_recipe() -> Recipe:
     """Two convolutions per tower with group norm, on P3-P6. Anchors are small because nuclei are."""
     return sample_recipe(
@@ -115,6 +144,13 @@ ENTRIES = (
         name="retinanet/torchvision-r50-fpn",
         make=torchvision_recipe,
         summary="boxes, with torchvision's conventions, for its weights",
+        weights_of="torchvision",
+    ),
+    RecipeEntry(
+        name="retinanet/torchvision-r50-fpn-v2",
+        make=torchvision_v2_recipe,
+        published=PUBLISHED_V2,
+        summary="boxes, with torchvision's conventions, for weights of its second version",
         weights_of="torchvision",
     ),
     RecipeEntry(
