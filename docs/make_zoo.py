@@ -28,7 +28,8 @@ AP and AR are percentages. AP, AR, memory per GPU, seconds per training step and
 published figures (the 2019 model zoo, 2 images per GPU on V100s; in brackets its later re-runs, whose conventions the
 recipes follow; for `torchvision-...`, torchvision's documentation). None of them was measured here. Parameters
 (millions) and GFLOPs of one image at test time are counted here: two per multiply-add, with 1000 proposals unless the
-recipe sets another number, and the maximum number of detections. Images have the recipe's test size: {sizes}.
+recipe sets another number, and the maximum number of detections.
+Images have the recipe's test size: {sizes}.
 
 Every recipe with figures of the 2019 model zoo also exists as `MODEL/mmdet1-...`, with the conventions of mmdet 0.x and
 1.x, for their weights (`det-core recipes --all`): those are the detectors that the figures of 2019 belong to.
