@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -229,3 +230,13 @@ def test_boxes_resized_by_pixels_keep_their_last_pixel() -> None:
     assert torch.allclose(to_original(done.boxes, info), given.boxes)
     stretched = ResizeConfig(scales=((122, 60),), keep_ratio=False, boxes="pixels").build()(given)
     assert stretched.pixel_scale == (1.5, 2.0)
+
+
+def test_colours_of_a_float_image_change_as_those_of_an_8_bit_image() -> None:
+    """v2 takes floats in 0..1, and a resize in floating point leaves 0..255."""
+    jitter = ColorJitterConfig(brightness=0.4, contrast=0.3, saturation=0.2, hue=0.0, probability=1.0).build()
+    given = sample()
+    floating = attrs.evolve(given, image=given.image.float())
+    plain, found = (apply_transforms(s, [jitter], Key(3)).image.float() for s in (given, floating))
+    assert plain.std() > 20
+    assert (plain - found).abs().max() < 3

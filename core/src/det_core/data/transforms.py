@@ -101,7 +101,10 @@ class V2:
 
 
 class ImageOnly:
-    """Wraps a v2 transform that changes only the pixels of the image."""
+    """Wraps a v2 transform that changes only the pixels of the image.
+
+    A float image, as `arithmetic: float` of a resize leaves it, is passed in 0..1, which v2 expects.
+    """
 
     takes_compressed_masks = True
 
@@ -109,8 +112,10 @@ class ImageOnly:
         self.transform = transform
 
     def __call__(self, sample: Sample, /) -> Sample:
-        image: Tensor = self.transform(tv_tensors.Image(sample.image))
-        return attrs.evolve(sample, image=image.as_subclass(Tensor))
+        unit = 255.0 if sample.image.is_floating_point() else 1
+        image: Tensor = self.transform(tv_tensors.Image(sample.image / unit if unit != 1 else sample.image))
+        image = image.as_subclass(Tensor)
+        return attrs.evolve(sample, image=image * unit if unit != 1 else image)
 
     def __repr__(self) -> str:
         return f"ImageOnly({self.transform!r})"

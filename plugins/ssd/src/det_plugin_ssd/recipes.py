@@ -100,7 +100,8 @@ def torchvision_recipe() -> Recipe:
     """
     coco = baseline(Row(model="ssd", network="vgg16", kind="300", variant="coco", schedule="120e"))
     resize = ResizeConfig(scales=((300, 300),), keep_ratio=False, arithmetic="float")
-    train = tuple(resize if isinstance(t, ResizeConfig) else t for t in coco.data.train_transforms)
+    *others, distort = (resize if isinstance(t, ResizeConfig) else t for t in coco.data.train_transforms)
+    train = (distort, *others)  # before the resize, which leaves fractions
     mean = (0.48235 * 255, 0.45882 * 255, 0.40784 * 255)
     head = SSDHeadConfig(
         anchors=evolve(COCO_300, longest=300.0),
