@@ -54,6 +54,8 @@ RECIPES = {
     "d2_mask_rcnn_R_50_FPN_gn": "mask-rcnn/detectron2-r50-fpn-3x",
     "d2_mask_rcnn_R_50_FPN_dconv": "mask-rcnn/detectron2-r50-fpn-1x",
     "d2_mask_rcnn_R_50_FPN_noaug": "mask-rcnn/detectron2-r50-fpn-1x",
+    "d2_faster_rcnn_R_50_DC5": "faster-rcnn/detectron2-r50-dc5-1x",
+    "d2_cascade_mask_rcnn_R_50_FPN": "cascade-mask-rcnn/detectron2-r50-fpn-1x",
     "d2_retinanet_R_50_FPN": "retinanet/detectron2-r50-fpn-1x",
     "d2_pipeline_faster_rcnn_R_50_FPN": "faster-rcnn/detectron2-r50-fpn-1x",
     "d2_pipeline_mask_rcnn_R_50_FPN": "mask-rcnn/detectron2-r50-fpn-1x",

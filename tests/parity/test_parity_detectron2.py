@@ -26,6 +26,8 @@ def _module(name):
 theirs = _module("det_golden_detectron2")
 golden = theirs.golden
 SYNTHETIC = [name for name in theirs.RECIPES if "_pipeline_" not in name]
+# A cascade samples again at each stage here, and not there.
+SECOND_STAGE = [name for name in SYNTHETIC if "rcnn" in name and "cascade" not in name]
 PIPELINES = [name for name in theirs.RECIPES if "_pipeline_" in name]
 
 

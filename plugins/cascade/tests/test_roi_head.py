@@ -330,3 +330,22 @@ def test_a_loss_that_compares_boxes_and_low_quality_matches(tiny):
         assigner=MaxIoUAssignerConfig(low_quality=True, min_positive=0.1), box_loss=GIoUConfig(), loss_weight=0.5
     )
     contract_checks.check_roi_head(evolve(tiny.mask, stages=(stage, stage)))
+
+
+def test_scores_may_be_the_mean_of_probabilities():
+    """detectron2's: of the softmax of every stage."""
+    logits = ((2.0, 1.0, 0.0), (4.0, -1.0, 3.0), (0.0, 0.0, 3.0))
+    heads = [FixedBoxes(x, RIGHT) for x in logits]
+    found = fixed(heads, mean_of="probabilities").predict([], proposals((10, 8, 26, 24)), BATCH)[0]
+    expected = torch.tensor(logits).softmax(-1).mean(0)[:2]
+    assert found.scores.tolist() == pytest.approx(sorted(expected.tolist(), reverse=True))
+
+
+def test_one_mask_head_learns_from_the_first_stage_alone(tiny):
+    config = evolve(tiny.mask, masks_by="one")
+    contract_checks.check_roi_head(config)
+    detector = tiny.build(config)
+    assert len(detector.roi_head.mask_heads) == 1
+    batch = tiny.batch()
+    losses = detector.losses(batch, tiny.targets(batch, (3, 2)))
+    assert {name for name in losses if name.endswith("mask")} == {"stage1_mask"}

@@ -298,3 +298,18 @@ def test_the_public_names():
 def test_mmdets_names_are_torchvisions():
     for key in TINY.build().state_dict():
         assert translate("mmdet", TINY, key) == key
+
+
+def test_a_dilated_last_stage_keeps_the_stride_of_the_one_before():
+    """DC5: its 3x3 convolutions reach as far as they would at half the size."""
+    config = ResNetConfig(depth=50, stages=(3, 4), dilated=True)
+    assert config.feature_spec() == FeatureSpec(channels=(1024, 2048), strides=(16, 16))
+    backbone = config.build().eval()
+    with torch.no_grad():
+        maps = backbone(torch.zeros(1, 3, 64, 96))
+    assert [tuple(x.shape[-2:]) for x in maps] == [(4, 6), (4, 6)]
+    assert [(b.conv2.dilation, b.conv2.padding, b.conv2.stride) for b in backbone.layer4] == [
+        ((2, 2), (2, 2), (1, 1))
+    ] * 3
+    plain = ResNetConfig(depth=50, stages=(3, 4)).build()
+    assert {k: v.shape for k, v in backbone.state_dict().items()} == {k: v.shape for k, v in plain.state_dict().items()}

@@ -24,7 +24,10 @@ OLDER: Mapping[str, Renames] = {
         (r"(mask_head|shared_head|semantic_head|(?:bbox|mask|semantic)_roi_extractor)\.", r"roi_head.\1."),
         (r"(.*)\.norm\.(weight|bias)$", r"\1.gn.\2"),  # group norms of a few weeks in 2018 and 2019
     ),
-    "detectron2": ((r"(.*\.conv\d+)_offset\.(weight|bias)$", r"\1.conv_offset.\2"),),
+    "detectron2": (
+        (r"(.*\.conv\d+)_offset\.(weight|bias)$", r"\1.conv_offset.\2"),
+        (r"roi_heads\.(box_head|box_predictor)\.(\d+)\.", r"roi_heads.\2.\1."),  # of a cascade, stage by stage
+    ),
     "torchvision": (
         (r"backbone\.fpn\.(inner|layer)_blocks\.(\d+)\.(weight|bias)$", r"backbone.fpn.\1_blocks.\2.0.\3"),
         (r"rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1"),

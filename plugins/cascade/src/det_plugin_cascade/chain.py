@@ -47,9 +47,9 @@ class Chain(nn.Module):
     def detect(self, run_stage: RunStage, proposals: Sequence[Tensor], infos: Sequence[ImageInfo]) -> list[Found]:
         """Refine each image's proposals (n, 4) from stage to stage and select detections.
 
-        Boxes are decoded by the last stage. Scores are the softmax of the mean of all stages' logits, each computed on
-        its own stage's input boxes, as in the reference; the paper (Cai and Vasconcelos, 2018, table 2) runs all
-        classifiers on the last stage's boxes.
+        Boxes are decoded by the last stage. Scores are the softmax of the mean of all stages' logits, or the mean of
+        their softmax, each computed on its own stage's input boxes, as in the reference; the paper (Cai and
+        Vasconcelos, 2018, table 2) runs all classifiers on the last stage's boxes.
         """
         boxes, logits = list(proposals), []
         for number, stage in enumerate(self.stages):
@@ -57,7 +57,9 @@ class Chain(nn.Module):
             logits.append(full_precision(outputs.scores))
             if number < len(self.stages) - 1:
                 boxes = stage.refine(outputs, boxes, infos)
-        scores = torch.stack(logits).mean(0).softmax(-1)[:, :-1].split([len(b) for b in boxes])
+        stacked = torch.stack(logits)
+        mean = stacked.mean(0).softmax(-1) if self.config.mean_of == "logits" else stacked.softmax(-1).mean(0)
+        scores = mean[:, :-1].split([len(b) for b in boxes])
         decoded = self.stages[-1].decode(outputs.deltas, boxes, infos)
         return [choose_detections(*row, self.config) for row in zip(decoded, scores, infos, strict=True)]
 

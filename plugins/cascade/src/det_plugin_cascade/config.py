@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from det_core.boxes.box_config import DeltaCoderConfig, MaxIoUAssignerConfig
 from det_core.errors import ConfigError
@@ -52,6 +52,11 @@ class StagedHeadConfig(RegionHeadConfig):
         "class scores and box deltas; one head is built per stage", default=FCBoxHeadConfig(class_agnostic=True)
     )
     stages: tuple[CascadeStageConfig, ...] = setting("the stages, first to last; at least one", default=THREE_STAGES)
+    mean_of: Literal["logits", "probabilities"] = setting(
+        "what the scores of a detection are the mean of, over the stages; logits: their softmax",
+        default="logits",
+        conventions={"detectron2": "probabilities"},
+    )
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
@@ -68,6 +73,12 @@ class CascadeHeadConfig(StagedHeadConfig):
     """
 
     type: ClassVar[str] = "cascade"
+
+    masks_by: Literal["stages", "one"] = setting(
+        "a mask head for each stage, whose masks are averaged; or one, trained on the regions of the first stage",
+        default="stages",
+        conventions={"detectron2": "one"},
+    )
 
     def build(self, features: FeatureSpec, num_classes: int) -> CascadeHead:
         from det_plugin_cascade.roi_head import build_cascade_head

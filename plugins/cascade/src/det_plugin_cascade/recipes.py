@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from det_core.boxes.box_config import MaxIoUAssignerConfig
 from det_core.model.detector_config import DetectorConfig
+from det_core.offers import RecipeEntry
 from det_core.recipe import Recipe
 from det_core.settings import evolve
 from det_core.slots import RoIHeadConfig
-from det_core.zoo import BOXES, MASKS, Row, as_mmdet1, compose, published_rows, zoo_entries
+from det_core.zoo import BOXES, MASKS, Row, as_detectron2, as_mmdet1, compose, published_rows, zoo_entries
 from det_plugin_cascade.config import THREE_STAGES, CascadeHeadConfig, StagedHeadConfig
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_rcnn import recipes as rcnn
@@ -51,6 +53,22 @@ def mmdet1(row: Row) -> Recipe:
     return as_mmdet1(with_low_quality_matches(baseline(row)), row.name)
 
 
+def detectron2_recipe(schedule: str) -> Recipe:
+    """detectron2's Cascade Mask R-CNN: all losses have weight 1, and boxes of the last stage finer deviations."""
+    recipe = rcnn.detectron2_recipe("mask-rcnn", f"r50-fpn-{schedule}")
+    single = recipe.detector.roi_head
+    assert isinstance(single, RCNNHeadConfig)
+    fine = tuple(1 / x for x in (30.0, 30.0, 15.0, 15.0))
+    stages = tuple(
+        evolve(stage, loss_weight=1.0, box_loss=single.box_loss, coder=evolve(stage.coder, stds=stds))
+        for stage, stds in zip(THREE_STAGES, ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), fine), strict=True)
+    )
+    head = evolve(_cascade_of(single), stages=stages)
+    return as_detectron2(
+        evolve(recipe, detector=evolve(recipe.detector, roi_head=head)), f"cascade-mask-rcnn/r50-fpn-{schedule}"
+    )
+
+
 def with_low_quality_matches(recipe: Recipe) -> Recipe:
     """A recipe of a cascade whose stages assign to each object the best boxes, if good enough, as in 2019."""
     head = recipe.detector.roi_head
@@ -84,6 +102,15 @@ def demo_recipe(model: str) -> Recipe:
 
 
 ENTRIES = (
+    *(
+        RecipeEntry(
+            name=f"cascade-mask-rcnn/detectron2-r50-fpn-{schedule}",
+            make=partial(detectron2_recipe, schedule),
+            summary=f"{SUMMARIES['cascade-mask-rcnn']}, with detectron2's conventions, for its weights",
+            weights_of="detectron2",
+        )
+        for schedule in ("1x", "3x")
+    ),
     *zoo_entries(
         ROWS, baseline, default="cascade-mask-rcnn/r50-fpn-1x", summary=lambda row: SUMMARIES[row.model], mmdet1=mmdet1
     ),

@@ -21,7 +21,7 @@ from det_plugin_rcnn.pooling import mask_regions, pool_regions, positive_regions
 
 
 class CascadeHead(RoIHead):
-    """Box heads in sequence, each on the boxes refined by the previous one, and a mask head per stage (optional)."""
+    """Box heads in sequence, each on the boxes refined by the previous one, and mask heads (optional)."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class CascadeHead(RoIHead):
             outputs = self.box_heads[number](regions)
             boxes = stage.losses(outputs, sampled, targets)
             terms = {"cls": boxes.cls, "box": boxes.box}
-            if self.needs_masks:
+            if number < len(self.mask_heads):
                 mask_inputs = positive_regions(features, sampled, regions, self.mask_roi_pool)
                 logits = self.mask_heads[number](mask_inputs)
                 terms["mask"] = mask_term(self.mask_loss, logits, sampled, targets, self.config.mask_targets)
@@ -86,7 +86,8 @@ def build_cascade_head(config: CascadeHeadConfig, features: FeatureSpec, num_cla
     mask_heads: list[MaskHead] = []
     if config.mask_head is not None:
         mask_inputs = config.mask_regions(features)
-        mask_heads = [config.mask_head.build(mask_inputs, num_classes) for _ in config.stages]
+        count = len(config.stages) if config.masks_by == "stages" else 1
+        mask_heads = [config.mask_head.build(mask_inputs, num_classes) for _ in range(count)]
     return CascadeHead(
         config,
         roi_pool=config.roi_pool.build(features),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from det_core.offers import Names, Part
+from det_core.offers import Names, Part, WeightMap
 from det_core.weights.mmdet_names import mmdet_maps
 from det_plugin_cascade.config import CascadeHeadConfig, StagedHeadConfig
 
@@ -19,4 +19,15 @@ def cascade_names(config: StagedHeadConfig) -> Names:
     return Names(parts=parts)
 
 
-WEIGHT_MAPS = mmdet_maps(CascadeHeadConfig, cascade_names)
+def _detectron2(config: CascadeHeadConfig) -> Names:
+    """Box heads by stage (`older_names.py` moves the number in front), and one mask head."""
+    parts = {f"box_heads.{i}": Part(config.box_head, str(i)) for i in range(len(config.stages))}
+    if config.mask_head is not None and config.masks_by == "one":
+        parts["mask_heads.0"] = Part(config.mask_head, "")
+    return Names(parts=parts)
+
+
+WEIGHT_MAPS = (
+    *mmdet_maps(CascadeHeadConfig, cascade_names),
+    WeightMap("detectron2", CascadeHeadConfig, _detectron2),
+)

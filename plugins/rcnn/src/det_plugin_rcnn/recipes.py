@@ -42,7 +42,7 @@ from det_plugin_resnet.backbones import (
     c4_trunk_of,
     preprocess_of,
 )
-from det_plugin_resnet.config import ResNetStageConfig
+from det_plugin_resnet.config import ResNetConfig, ResNetStageConfig
 
 ROWS = published_rows(Path(__file__).with_name("published.csv"))
 SUMMARIES = {
@@ -148,12 +148,12 @@ DETECTRON2_MODELS: dict[str, tuple[str, ...]] = {
     "rpn": ("r50-c4-1x", "r50-fpn-1x"),
     "fast-rcnn": ("r50-fpn-1x",),
     "faster-rcnn": (
-        *("r50-c4-1x", "r50-c4-3x", "r50-fpn-1x", "r50-fpn-3x", "r101-c4-3x", "r101-fpn-3x"),
-        "x101-32x8d-fpn-3x",
+        *("r50-c4-1x", "r50-c4-3x", "r50-dc5-1x", "r50-dc5-3x", "r50-fpn-1x", "r50-fpn-3x"),
+        *("r101-c4-3x", "r101-dc5-3x", "r101-fpn-3x", "x101-32x8d-fpn-3x"),
     ),
     "mask-rcnn": (
-        *("r50-c4-1x", "r50-c4-3x", "r50-fpn-1x", "r50-fpn-3x", "r101-c4-3x", "r101-fpn-3x"),
-        "x101-32x8d-fpn-3x",
+        *("r50-c4-1x", "r50-c4-3x", "r50-dc5-1x", "r50-dc5-3x", "r50-fpn-1x", "r50-fpn-3x"),
+        *("r101-c4-3x", "r101-dc5-3x", "r101-fpn-3x", "x101-32x8d-fpn-3x"),
     ),
 }
 
@@ -161,15 +161,43 @@ DETECTRON2_MODELS: dict[str, tuple[str, ...]] = {
 def detectron2_recipe(model: str, rest: str) -> Recipe:
     """A model of detectron2's zoo. `rest` is network, kind and schedule, such as `r50-fpn-3x`."""
     network, kind, schedule = rest.rsplit("-", 2)
-    large = network == "x101-32x8d"
-    row = Row(model=model, network="r101-caffe" if large else f"{network}-caffe", kind=kind, schedule=schedule)
+    large, dilated = network == "x101-32x8d", kind == "dc5"
+    row = Row(
+        model=model,
+        network="r101-caffe" if large else f"{network}-caffe",
+        kind="c4" if dilated else kind,
+        schedule=schedule,
+    )
     recipe = baseline(row)
-    detector = recipe.detector
+    detector = _on_dilated_stage(recipe.detector) if dilated else recipe.detector
     if large:
         detector = evolve(detector, backbone=DETECTRON2_X101, preprocess=DETECTRON2_X101_IMAGES)
     if isinstance(detector.dense_head, RPNConfig):
         detector = evolve(detector, dense_head=detectron2_rpn(detector.dense_head, alone=model == "rpn"))
     return as_detectron2(evolve(recipe, detector=detector), f"{model}/{rest}")
+
+
+def _on_dilated_stage(detector: DetectorConfig) -> DetectorConfig:
+    """A C4 model as DC5: everything on the last stage, which keeps stride 16, and heads as on a pyramid."""
+    backbone, rpn, head = detector.backbone, detector.dense_head, detector.roi_head
+    assert isinstance(backbone, ResNetConfig)
+    assert isinstance(rpn, RPNConfig)
+    assert isinstance(head, RCNNHeadConfig)
+    masks = head.mask_head is not None
+    pool = RoIAlignConfig(strides=(16,))
+    return evolve(
+        detector,
+        backbone=evolve(backbone, stages=(4,), dilated=True),
+        dense_head=evolve(rpn, channels=2048),
+        roi_head=evolve(
+            head,
+            trunk=None,
+            roi_pool=pool,
+            box_head=FCBoxHeadConfig(),
+            mask_roi_pool=evolve(pool, size=14) if masks else None,
+            mask_head=ConvMaskHeadConfig() if masks else None,
+        ),
+    )
 
 
 def detectron2_rpn(rpn: RPNConfig, *, alone: bool) -> RPNConfig:

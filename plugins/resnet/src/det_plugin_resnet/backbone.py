@@ -26,7 +26,9 @@ class ResNet(Backbone):
         self.bn1 = config.norm.build(64)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         for stage in range(1, max(config.stages) + 1):
-            self.add_module(f"layer{stage}", make_stage(stage, 1 if stage == 1 else 2, config))
+            dilated = config.dilated and stage == 4
+            stride = 1 if stage == 1 or dilated else 2
+            self.add_module(f"layer{stage}", make_stage(stage, stride, config, dilation=2 if dilated else 1))
         initialise(self, config.zero_init_residual)
         self._freeze()
 

@@ -17,12 +17,15 @@ from det_plugin_resnet.config import STAGE_BLOCKS, STAGE_PLANES, BlockSettings, 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut."""
 
-    def __init__(self, channels: int, planes: int, stride: int, settings: BlockSettings, spatial: ConvConfig) -> None:
+    def __init__(
+        self, channels: int, planes: int, stride: int, settings: BlockSettings, spatial: ConvConfig, dilation: int = 1
+    ) -> None:
         super().__init__()
         conv, norm = settings.conv, settings.norm
-        self.conv1 = spatial.build(ConvSpec(channels, planes, 3, stride=stride, padding=1, bias=False))
+        around = {"padding": dilation, "dilation": dilation}
+        self.conv1 = spatial.build(ConvSpec(channels, planes, 3, stride=stride, bias=False, **around))
         self.bn1 = norm.build(planes)
-        self.conv2 = spatial.build(ConvSpec(planes, planes, 3, padding=1, bias=False))
+        self.conv2 = spatial.build(ConvSpec(planes, planes, 3, bias=False, **around))
         self.bn2 = norm.build(planes)
         self.downsample = _shortcut(channels, planes, stride, conv, norm)
 
@@ -39,16 +42,17 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1x1, 3x3 (grouped in ResNeXt) and 1x1 convolutions, and a shortcut."""
 
-    def __init__(self, channels: int, planes: int, stride: int, settings: BlockSettings, spatial: ConvConfig) -> None:
+    def __init__(
+        self, channels: int, planes: int, stride: int, settings: BlockSettings, spatial: ConvConfig, dilation: int = 1
+    ) -> None:
         super().__init__()
         conv, norm, out = settings.conv, settings.norm, planes * expansion(settings.depth)
         width = planes * settings.base_width // 64 * settings.groups
         first, second = (1, stride) if settings.style == "pytorch" else (stride, 1)
         self.conv1 = conv.build(ConvSpec(channels, width, 1, stride=first, bias=False))
         self.bn1 = norm.build(width)
-        self.conv2 = spatial.build(
-            ConvSpec(width, width, 3, stride=second, padding=1, groups=settings.groups, bias=False)
-        )
+        around = {"padding": dilation, "dilation": dilation, "groups": settings.groups}
+        self.conv2 = spatial.build(ConvSpec(width, width, 3, stride=second, bias=False, **around))
         self.bn2 = norm.build(width)
         self.conv3 = conv.build(ConvSpec(width, out, 1, bias=False))
         self.bn3 = norm.build(out)
@@ -72,14 +76,15 @@ def _shortcut(channels: int, out: int, stride: int, conv: ConvConfig, norm: Norm
     return nn.Sequential(conv.build(ConvSpec(channels, out, 1, stride=stride, bias=False)), norm.build(out))
 
 
-def make_stage(number: int, stride: int, settings: BlockSettings) -> nn.Sequential:
-    """Stage 1..4 of a ResNet. `stride` is that of its first block."""
+def make_stage(number: int, stride: int, settings: BlockSettings, dilation: int = 1) -> nn.Sequential:
+    """Stage 1..4 of a ResNet. `stride` is that of its first block, `dilation` that of its 3x3 convolutions."""
     block = Bottleneck if expansion(settings.depth) == 4 else BasicBlock
     planes = STAGE_PLANES[number - 1]
     channels = 64 if number == 1 else STAGE_PLANES[number - 2] * expansion(settings.depth)
     layers = []
     for i in range(STAGE_BLOCKS[settings.depth][number - 1]):
-        layers.append(block(channels, planes, stride if i == 0 else 1, settings, settings.spatial(number)))
+        first = stride if i == 0 else 1
+        layers.append(block(channels, planes, first, settings, settings.spatial(number), dilation))
         channels = planes * expansion(settings.depth)
     return nn.Sequential(*layers)
 

@@ -73,6 +73,10 @@ class ResNetConfig(BackboneConfig):
     frozen_stages: int = setting(
         "-1: train everything; 0: freeze the stem; n: freeze the stem and stages 1..n", default=1, least=-1, most=4
     )
+    dilated: bool = setting(
+        "the last stage keeps the stride of the one before, 16, and dilates its 3x3 convolutions by 2 (DC5)",
+        default=False,
+    )
     norm: NormConfig = setting("after every convolution", default=BatchNormConfig(frozen_statistics=True))
     conv: ConvConfig = setting("all convolutions, including the stem's", default=Conv2dConfig())
     spatial_conv: ConvConfig | None = setting(
@@ -98,7 +102,7 @@ class ResNetConfig(BackboneConfig):
     def feature_spec(self) -> FeatureSpec:
         return FeatureSpec(
             channels=[STAGE_PLANES[s - 1] * expansion(self.depth) for s in self.stages],
-            strides=[2 ** (s + 1) for s in self.stages],
+            strides=[16 if s == 4 and self.dilated else 2 ** (s + 1) for s in self.stages],
         )
 
     def build(self) -> ResNet:
