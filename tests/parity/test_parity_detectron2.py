@@ -63,9 +63,7 @@ def test_features(case, features):
         assert np.allclose(golden.sample_of(x, 512), case.golden[f"feat{i}.sample"], rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize(
-    "case", [name for name in SYNTHETIC if "_rpn_" not in name and "retina" not in name], indirect=True
-)
+@pytest.mark.parametrize("case", SECOND_STAGE, indirect=True)
 def test_losses_of_the_second_stage(case, features):
     with golden.given_features(case.detector.train(), features) as detector, torch.no_grad():
         terms = detector.losses(golden.synthetic_batch(case), golden.synthetic_targets(case))
