@@ -398,6 +398,40 @@ def test_python_refuses_the_same() -> None:
     import_weights(state, source="mmdet", detector=detector, force=True)
 
 
+def test_python_knows_the_plain_towers_of_an_old_retinanet() -> None:
+    """Only 0.5 and 0.6 had them, so boxes are theirs whatever the source is called."""
+    state = written_in_1x(small("retinanet", 3), plain_towers=True)
+    detector = load_recipe("retinanet/r50-caffe-fpn-1x", FAMILIES["retinanet"][1]).detector.build(num_classes=3)
+    with pytest.raises(WeightsError, match=r"weights of mmdet 0.x and 1.x do not mean the same under these settings"):
+        import_weights(state, source="mmdet", detector=detector)
+    import_weights(state, source="mmdet", detector=small("retinanet", 3, seed=1))
+
+
+def test_a_forced_generation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Against the version a file may be forced, where its names can be read; not against its names."""
+    file = file_of(tmp_path, "retinanet", mmdet_version="2.3.0")
+    said = refusal(capsys, file, *recipe_of("retinanet"), source="mmdet1")
+    assert "version 2.3.0 is of mmdet 2.x and 3.x, not of mmdet 0.x and 1.x; give --from mmdet2" in said
+    arguments, out = importing(file, *recipe_of("retinanet"), "--force", source="mmdet1")
+    assert run(arguments) == 0
+    out.unlink()
+    text = MODERN["retinanet/r50-fpn-2x"]
+    file = file_of(tmp_path, "retinanet", config=text)
+    said = refusal(capsys, file, *recipe_of("retinanet"), source="mmdet1")
+    assert "its configuration is of mmdet 2.x and 3.x" in said
+    file = file_of(tmp_path, "faster", mmdet_version="1.0.0")
+    assert "give --from mmdet1" in refusal(capsys, file, *recipe_of("faster"), "--force", source="mmdet2")
+
+
+def test_modern_conventions_are_only_for_1x(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    modern = ["--conventions", "modern"]
+    file = file_of(tmp_path, "retinanet", mmdet_version="2.3.0")
+    said = refusal(capsys, file, *recipe_of("retinanet"), *modern)
+    assert f"{file}: of mmdet 2.x and 3.x, whose conventions are modern; leave out --conventions" in said
+    said = refusal(capsys, file, *recipe_of("retinanet"), *modern, source="torchvision")
+    assert "--conventions modern is for weights of mmdet 0.x and 1.x; leave it out for --from torchvision" in said
+
+
 def test_a_file_of_3x_still_finds_its_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Neither a version of its own nor names tell a RetinaNet's generation, but its configuration does."""
     name = "retinanet/r50-fpn-2x"

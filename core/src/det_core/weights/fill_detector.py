@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,8 @@ from det_core.conventions import differences
 from det_core.errors import WeightsError, first_few
 from det_core.offers import Names
 from det_core.weights.initial_weights import not_pretrained
-from det_core.weights.older_names import BOX_HEAD, current_names, unwrapped
+from det_core.weights.mmdet_generation import generation_of
+from det_core.weights.older_names import current_names
 from det_core.weights.read_files import is_finite
 from det_core.weights.translate_names import Origin, backbone_names, backbone_parts, detector_names, locate
 
@@ -61,7 +61,8 @@ def import_weights(
 
     Args:
         state_dict: the source's names to tensors or numpy arrays.
-        source: `mmdet` (2.x and 3.x; 0.x and 1.x where the names are theirs), `mmdet1` (0.x and 1.x) or `torchvision`.
+        source: `mmdet` (2.x and 3.x; 0.x and 1.x where the names are theirs), `mmdet1` (0.x and 1.x), `torchvision` or
+            `detectron2`.
         detector: built from a configuration; its weights are replaced in place.
         force: load the weights also into a detector with the conventions of another project.
 
@@ -69,7 +70,7 @@ def import_weights(
         WeightsError: lists all missing keys, unexpected keys and shapes that differ; or the settings of the detector
             that contradict the conventions of the source. The detector is then unchanged.
     """
-    source = generation(source, state_dict)
+    source = _generation(source, state_dict)
     filling = _Filling(source, state_dict, detector)
     if not force:
         check_conventions(source, filling.config)
@@ -81,15 +82,14 @@ def import_weights(
     return filling.finish(f"the {source} weights do not fit this detector", left_over)
 
 
-def generation(source: str, keys: Iterable[str]) -> str:
-    """The source of these names: `mmdet1` also for `mmdet` if the names are of a second stage before 2.0."""
-    older = source == "mmdet" and any(re.match(BOX_HEAD, name) for name in unwrapped(keys))
-    return "mmdet1" if older else source
+def _generation(source: str, keys: Iterable[str]) -> str:
+    """The source of these names: `mmdet1` also for `mmdet` if only versions before 2.0 had such names."""
+    return "mmdet1" if source == "mmdet" and generation_of(keys) == "mmdet1" else source
 
 
-def check_conventions(source: str, config: Any, path: str = "") -> None:
+def check_conventions(source: str, config: Any) -> None:
     """Raise WeightsError with the settings of a configuration that contradict the conventions of `source`."""
-    found = differences(config, source, path)
+    found = differences(config, source)
     if found:
         raise WeightsError.listing(
             f"weights of {SPOKEN.get(source, source)} do not mean the same under these settings; use a recipe with the "
@@ -212,7 +212,7 @@ def class_count(state_dict: Mapping[str, Any], *, source: str, config: DetectorC
     """
     import torch
 
-    source = generation(source, state_dict)
+    source = _generation(source, state_dict)
     names = current_names(source, state_dict)
     parts = detector_names(source, config, names)
     with torch.device("meta"):

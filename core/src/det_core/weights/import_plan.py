@@ -17,6 +17,7 @@ from det_core.weights.fill_detector import SPOKEN, check_conventions
 from det_core.weights.mmdet_facts import FileFacts, facts_of
 from det_core.weights.mmdet_generation import generation_of
 from det_core.weights.mmdet_presets import contradictions, preset_of, settings_of
+from det_core.weights.older_names import unwrapped
 from det_core.weights.read_files import SourceFile
 from det_core.weights.translate_names import is_detector
 
@@ -75,6 +76,8 @@ def plan_import(
         WeightsError: if the file may be of two generations of a project; if there is no recipe for it; and, without
             `force`, if it contradicts the source or the recipe.
     """
+    if modern and asked not in ("mmdet", "mmdet1"):
+        raise WeightsError(f"--conventions modern is for weights of mmdet 0.x and 1.x; leave it out for --from {asked}")
     if not is_detector(file.state):
         written_by = "mmdet" if asked in ("mmdet1", "mmdet2") else asked
         return ImportPlan(source=written_by, recipe=load_recipe(_required(recipe, "an ImageNet model"), overrides))
@@ -88,9 +91,11 @@ def plan_import(
         return ImportPlan(source=asked, recipe=made)
     facts = facts_of(file)
     source = _generation(file, facts, asked, force)
+    if modern and source != "mmdet1":
+        raise WeightsError(f"{file.path}: of {SPOKEN[source]}, whose conventions are modern; leave out --conventions")
     name, settings = recipe, list[str]()
     if name is None:
-        name = _preset(facts, source, modern)
+        name = _preset(facts, modern)
         settings = settings_of(facts, load_recipe(name))
     made = load_recipe(name, [*settings, *overrides])
     abandoned = differences(made, source) if modern else []
@@ -136,7 +141,7 @@ def _check_project(file: SourceFile, asked: Asked) -> None:
 
 
 def _projects(names: Iterable[str]) -> set[str]:
-    plain = [name.removeprefix("module.") for name in names]
+    plain = list(unwrapped(names))
     return {project for project, signs in _SIGNS.items() if any(name.startswith(signs) for name in plain)}
 
 
@@ -144,36 +149,32 @@ def _generation(file: SourceFile, facts: FileFacts, asked: Asked, force: bool) -
     """The source of the weights, `mmdet1` or `mmdet`: as asked, or as the file says, or as its names say."""
     named = generation_of(file.state)
     told = facts.generation or named
-    if asked == "mmdet" and told is None:
+    if told is None:
+        if asked != "mmdet":
+            return "mmdet1" if asked == "mmdet1" else "mmdet"
         raise WeightsError(
             f"{file.path}: may be of mmdet 0.x or 1.x, or of 2.x or 3.x: this model has the same names in all of them, "
             "but its boxes differ, and the file records no version; give --from mmdet1 or --from mmdet2"
         )
-    wanted = {"mmdet1": "mmdet1", "mmdet2": "mmdet"}.get(asked, told)
-    assert wanted is not None
-    if facts.generation and named and facts.generation != named:
+    if named is not None and named != told:
         raise WeightsError(
-            f"{file.path}: the file contradicts itself: its version or configuration is of {SPOKEN[facts.generation]}, "
+            f"{file.path}: the file contradicts itself: its version or configuration is of {SPOKEN[told]}, "
             f"its names are of {SPOKEN[named]}; save the weights again with what belongs to them"
         )
-    said = {"version": facts.generation, "names": named}
-    for how, generation in said.items():
-        if generation is not None and generation != wanted and not (force and how == "version"):
-            other = "mmdet1" if generation == "mmdet1" else "mmdet2"
-            what = f"version {file.version} is" if how == "version" and file.version else "its names are"
-            raise WeightsError(
-                f"{file.path}: {what} of {SPOKEN[generation]}, not of {SPOKEN[wanted]}; give --from {other}"
-            )
-    return wanted
+    wanted = {"mmdet1": "mmdet1", "mmdet2": "mmdet"}.get(asked, told)
+    if told == wanted or (force and named is None):  # names of another generation cannot be read
+        return wanted
+    version = f"version {file.version} is" if file.version else "its configuration is"
+    what = version if facts.generation else "its names are"
+    other = "mmdet1" if told == "mmdet1" else "mmdet2"
+    raise WeightsError(f"{file.path}: {what} of {SPOKEN[told]}, not of {SPOKEN[wanted]}; give --from {other}")
 
 
-def _preset(facts: FileFacts, source: str, modern: bool) -> str:
+def _preset(facts: FileFacts, modern: bool) -> str:
     """The recipe that the file's own configuration describes."""
     entries = plugin_manager().recipes()
     name = preset_of(facts, entries)
-    if source == "mmdet1" and modern:
-        return name.replace("/mmdet1-", "/", 1)
-    return name
+    return name.replace("/mmdet1-", "/", 1) if modern else name
 
 
 def _check_recipe(source: str, facts: FileFacts, recipe: Recipe, modern: bool) -> None:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
+from det_core.weights.older_names import BOX_HEAD, unwrapped
+
 Generation = Literal["mmdet1", "mmdet"]
 
 # Top-level parts that 2.0 moved into `roi_head`.
@@ -36,15 +38,13 @@ def generation_of(names: Iterable[str]) -> Generation | None:
     Two-stage models differ in where their RoI head is. RPN, RetinaNet and the guided-anchoring models of one stage have
     the same names in both, except a RetinaNet of 0.6 or before, and so has an SSD before 2.14.
     """
-    names = set(names)
-    if names and all(name.startswith("module.") for name in names):
-        names = {name.removeprefix("module.") for name in names}
+    names = set(unwrapped(names))
     if any(name.startswith(_MODERN_PARTS) for name in names):
         return "mmdet"
     tops = {name.partition(".")[0] for name in names}
     if {"bbox_head", "rpn_head"} <= tops or any(name.startswith(_ROI_PARTS) for name in names):
         return "mmdet1"
-    if any(re.match(r"bbox_head\.(?:\d+\.)?fc_(?:cls|reg)\.", name) for name in names):
+    if any(re.match(BOX_HEAD, name) for name in names):
         return "mmdet1"
     # The towers of a RetinaNet are plain convolutions up to 0.6. Those of an SSD are, too, up to 2.13.
     plain_towers = {"bbox_head.retina_cls.weight", "bbox_head.cls_convs.0.weight"} <= names

@@ -37,7 +37,7 @@ OLDER: Mapping[str, Renames] = {
         ),
     ),
 }
-BOX_HEAD = r"bbox_head\.(?:\d+\.)?fc_cls\."  # of mmdet 0.x and 1.x: later under `roi_head.`
+BOX_HEAD = r"bbox_head\.(?:\d+\.)?fc_(?:cls|reg)\."  # of mmdet 0.x and 1.x: later under `roi_head.`
 
 
 def check_source(source: str) -> None:

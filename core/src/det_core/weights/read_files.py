@@ -21,6 +21,7 @@ from attrs import frozen
 
 from det_core.errors import WeightsError, first_few
 from det_core.weights.nested_tuples import MAX_NESTED, nested_too_deep
+from det_core.weights.older_names import unwrapped
 from det_core.weights.python2_strings import PICKLES, without_byte_strings
 
 if TYPE_CHECKING:
@@ -224,8 +225,7 @@ def _state_dict(path: Path, content: Any) -> dict[str, Any]:
     problems = [f"{name} is {what}" for name, value in content.items() if (what := _unusable(value))]
     if problems:
         raise WeightsError(f"{path}: only arrays of numbers are loaded, but {first_few(problems)}")
-    wrapped = bool(content) and all(name.startswith("module.") for name in content)
-    return {name.removeprefix("module.") if wrapped else name: _native(value) for name, value in content.items()}
+    return {name: _native(content[key]) for name, key in unwrapped(content).items()}
 
 
 def _unusable(value: Any) -> str:

@@ -13,6 +13,7 @@ from det_core.offers import Change, Names, Part
 from det_core.plugins import plugin_manager
 from det_core.settings import Component, fields_of
 from det_core.slots import ProposalHeadConfig, TrunkConfig
+from det_core.weights.older_names import unwrapped
 
 if TYPE_CHECKING:
     from det_core.model.detector_config import DetectorConfig
@@ -60,7 +61,7 @@ def locate(source: str, names: Names, key: str) -> Origin:
 
 def is_detector(keys: Iterable[str]) -> bool:
     """Whether the names are those of a whole detector, not only of a backbone."""
-    return any(key.removeprefix("module.").startswith("backbone.") for key in keys)
+    return any(key.startswith("backbone.") for key in unwrapped(keys))
 
 
 def detector_names(source: str, config: DetectorConfig, keys: Iterable[str]) -> Names:
