@@ -16,6 +16,7 @@ from det_core.slots import ProposalHeadConfig
 
 if TYPE_CHECKING:
     from det_core.data.proposals_file import ImageProposals
+    from det_core.engine.distributed import World
     from det_core.recipe import Recipe
 
 SUFFIX = ".safetensors"
@@ -72,11 +73,8 @@ def command(
     if checkpoint is None or source is not None:
         given = "--from without --convert" if source is not None else "neither"
         raise DetError(f"found {given}: give --checkpoint of an RPN, or --convert FILE with --from and --data")
-    from det_core.data.proposals_file import write_proposals
-    from det_core.engine.checkpoint import load_detector, read_header, weights_file
-    from det_core.engine.dataset_proposals import propose
+    from det_core.engine.checkpoint import read_header, weights_file
     from det_core.engine.distributed import join, leave
-    from det_core.reports.loggers import Terminal
 
     file = weights_file(checkpoint)
     check_outputs("--out", [Path(out)], [file])
@@ -94,40 +92,49 @@ def command(
         allow_outside=allow_outside,
     )
     _check_head(recipe, file)
-    part = recipe.data.train if split == "train" else recipe.data.val
     world = join(device, timeout)
     try:
-        terminal = Terminal(quiet=not world.main)
-        dataset = part.build(recipe.data.root, on_bad_sample=recipe.data.on_bad_sample)
-        detector = load_detector(file, world.device, recipe=recipe)
-        terminal.say(f"{file} (step {header.step}) on {len(dataset)} images of {dataset.name}")
-        terminal.start("proposing", -(-len(dataset) // world.size))
-        found = propose(
-            detector,
-            dataset,
-            workers=recipe.data.workers,
-            precision=recipe.schedule.precision,
-            world=world,
-            progress=lambda done, total: terminal.advance(done),
-        )
-        terminal.stop()
-        if world.main:
-            facts = {
-                "recipe": recipe.name,
-                "checkpoint": str(file.resolve()),
-                "step": header.step,
-                "dataset": dataset.name,
-                "split": split,
-                "images": len(found),
-                "proposals": sum(len(image.boxes) for image in found),
-            }
-            write_proposals(out, found, facts)
-        for bad in dataset.skipped:
-            terminal.say(f"left out: {bad}")
-        terminal.say(f"{_counts(found)} -> {out}")
-        terminal.say(f"to use them: --set data.{split}.proposals={Path(out).resolve()}")
+        _propose(file, header.step, recipe, split, Path(out), world)
     finally:
         leave(world)
+
+
+def _propose(file: Path, step: int, recipe: Recipe, split: str, out: Path, world: World) -> None:
+    """Run the detector of a checkpoint file on this rank's images, and write what all ranks found."""
+    from det_core.data.proposals_file import write_proposals
+    from det_core.engine.checkpoint import load_detector
+    from det_core.engine.dataset_proposals import propose
+    from det_core.reports.loggers import Terminal
+
+    part = recipe.data.train if split == "train" else recipe.data.val
+    terminal = Terminal(quiet=not world.main)
+    dataset = part.build(recipe.data.root, on_bad_sample=recipe.data.on_bad_sample)
+    detector = load_detector(file, world.device, recipe=recipe)
+    terminal.say(f"{file} (step {step}) on {len(dataset)} images of {dataset.name}")
+    terminal.start("proposing", -(-len(dataset) // world.size))
+    found = propose(
+        detector,
+        dataset,
+        workers=recipe.data.workers,
+        precision=recipe.schedule.precision,
+        world=world,
+        progress=lambda done, total: terminal.advance(done),
+    )
+    terminal.stop()
+    if world.main:
+        facts = {
+            "recipe": recipe.name,
+            "checkpoint": str(file.resolve()),
+            "step": step,
+            "dataset": dataset.name,
+            "split": split,
+            "images": len(found),
+            "proposals": sum(len(image.boxes) for image in found),
+        }
+        write_proposals(out, found, facts)
+    for bad in dataset.skipped:
+        terminal.say(f"left out: {bad}")
+    terminal.say(_done(found, split, out))
 
 
 def _convert(file: Path, source: str | None, checkpoint: str | None, data: str | None, split: str, out: Path) -> None:
@@ -142,8 +149,7 @@ def _convert(file: Path, source: str | None, checkpoint: str | None, data: str |
     found = read_mmdet_proposals(file, dataset, inclusive=source == "mmdet1")
     facts = {"source": source, "file": str(file.resolve()), "dataset": dataset.name, "split": split}
     write_proposals(out, found, facts)
-    click.echo(f"{_counts(found)} -> {out}")
-    click.echo(f"to use them: --set data.{split}.proposals={out.resolve()}")
+    click.echo(_done(found, split, out))
 
 
 def _check_head(recipe: Recipe, file: Path) -> None:
@@ -154,6 +160,11 @@ def _check_head(recipe: Recipe, file: Path) -> None:
         raise DetError(
             f"{file}: recipe {recipe.name} has {kind}; give a checkpoint of an RPN, or of a two-stage detector"
         )
+
+
+def _done(found: list[ImageProposals], split: str, out: Path) -> str:
+    """What was written, and how it is used."""
+    return f"{_counts(found)} -> {out}\nto use them: --set data.{split}.proposals={out.resolve()}"
 
 
 def _counts(found: list[ImageProposals]) -> str:
