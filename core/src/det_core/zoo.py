@@ -176,14 +176,20 @@ def compose_torchvision(
 DETECTRON_MEAN = (102.9801, 115.9465, 122.7717)
 
 
+def name_under(source: str, name: str) -> str:
+    """The name of a recipe with the conventions of a source: `<model>/<source>-<rest of the name>`."""
+    model, _, rest = name.partition("/")
+    return f"{model}/{source}-{rest}"
+
+
 def as_mmdet1(recipe: Recipe, name: str) -> Recipe:
     """A recipe with the conventions of mmdet 0.x and 1.x, for its weights: `<model>/mmdet1-<rest of the name>`.
 
-    Losses, assignment and numbers of proposals are the caller's. The published figures of
-    2019 are those of such weights.
+    Losses, assignment and numbers of proposals are the caller's. The published figures of 2019 are those of such
+    weights.
     """
-    model, _, rest = name.partition("/")
-    made = evolve(under(recipe, "mmdet1"), name=f"{model}/mmdet1-{rest}", published=_figures_of_2019(recipe.published))
+    published = _figures_of_2019(recipe.published)
+    made = evolve(under(recipe, "mmdet1"), name=name_under("mmdet1", name), published=published)
     preprocess = made.detector.preprocess
     if preprocess.order == "rgb":
         return made
@@ -195,8 +201,7 @@ def as_detectron2(recipe: Recipe, name: str) -> Recipe:
 
     Images are padded to 32 only for a pyramid. Losses, assignment and numbers of proposals are the caller's.
     """
-    model, _, rest = name.partition("/")
-    made = evolve(under(recipe, "detectron2"), name=f"{model}/detectron2-{rest}", published=None)
+    made = evolve(under(recipe, "detectron2"), name=name_under("detectron2", name), published=None)
     divisor = 1 if made.detector.neck is None else 32
     preprocess = evolve(made.detector.preprocess, pad_divisor=divisor)
     return evolve(made, detector=evolve(made.detector, preprocess=preprocess))
@@ -229,9 +234,8 @@ def zoo_entries(
 
 
 def _mmdet1_entry(row: Row, make: Callable[[Row], Recipe], summary: str, requires: tuple[str, ...]) -> RecipeEntry:
-    model, _, rest = row.name.partition("/")
     return RecipeEntry(
-        name=f"{model}/mmdet1-{rest}",
+        name=name_under("mmdet1", row.name),
         make=partial(make, row),
         requires=requires,
         published=_figures_of_2019(row.published),

@@ -313,3 +313,8 @@ def test_a_dilated_last_stage_keeps_the_stride_of_the_one_before():
     ] * 3
     plain = ResNetConfig(depth=50, stages=(3, 4)).build()
     assert {k: v.shape for k, v in backbone.state_dict().items()} == {k: v.shape for k, v in plain.state_dict().items()}
+
+
+def test_without_a_last_stage_nothing_can_be_dilated():
+    with pytest.raises(ConfigError, match=r"dilated: requires the last stage, but stages are \[3\]; add stage 4"):
+        ResNetConfig(stages=(3,), dilated=True)

@@ -93,6 +93,8 @@ class ResNetConfig(BackboneConfig):
     def __attrs_post_init__(self) -> None:
         if list(self.stages) != sorted(set(self.stages)):
             raise ValueError(f"stages {list(self.stages)} must ascend without repeats")
+        if self.dilated and 4 not in self.stages:
+            raise ConfigError.at("dilated", f"requires the last stage, but stages are {list(self.stages)}; add stage 4")
         _check_blocks(self)
 
     def spatial(self, stage: int) -> ConvConfig:
