@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
+import golden
 import numpy as np
 import torch
 from attrs import evolve
@@ -27,19 +26,6 @@ from det_plugin_rcnn.config import FCBoxHeadConfig
 
 HERE = Path(__file__).parent
 
-
-def _golden() -> Any:
-    """`golden.py` beside this file, as a module (tests are no package)."""
-    if "det_golden" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("det_golden", HERE / "golden.py")
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules["det_golden"] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules["det_golden"]
-
-
-golden = _golden()
 
 # Case name to the recipe of the same model, or of the one that it changes.
 RECIPES = {

@@ -6,12 +6,11 @@ first and the last pixel, so x2 and y2 are one less than here.
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
+import golden
 import numpy as np
 import torch
 from attrs import evolve
@@ -25,19 +24,6 @@ from det_core.weights.fill_detector import import_weights
 
 HERE = Path(__file__).parent
 
-
-def _golden() -> Any:
-    """`golden.py` beside this file, as a module (tests are no package)."""
-    if "det_golden" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("det_golden", HERE / "golden.py")
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules["det_golden"] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules["det_golden"]
-
-
-golden = _golden()
 
 # Case name to the recipe of the same model.
 RECIPES = {

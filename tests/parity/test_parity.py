@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import math
-import sys
 from functools import partial
 from pathlib import Path
 
+import golden
 import numpy as np
 import pytest
 import torch
@@ -22,28 +21,8 @@ from det_core.load import load_recipe
 HERE = Path(__file__).parent
 
 
-def _golden():
-    """`golden.py` beside this file, as a module (tests are no package)."""
-    if "det_golden" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("det_golden", HERE / "golden.py")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["det_golden"] = module
-        spec.loader.exec_module(module)
-    return sys.modules["det_golden"]
-
-
-golden = _golden()
 SYNTHETIC = [name for name in golden.RECIPES if not name.startswith("pipeline_")]
 PIPELINES = [name for name in golden.RECIPES if name.startswith("pipeline_")]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def whole_float32():
-    """On a GPU, convolutions and products of float32 are computed in float32, not in TF32."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    yield
-    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 @pytest.fixture(scope="session")

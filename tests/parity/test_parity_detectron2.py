@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from functools import partial
-from pathlib import Path
 
+import golden
+import golden_detectron2 as theirs
 import numpy as np
 import pytest
 import torch
 
-HERE = Path(__file__).parent
-
-
-def _module(name):
-    """A file beside this one, as a module (tests are no package)."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, HERE / f"{name.removeprefix('det_')}.py")
-        sys.modules[name] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-theirs = _module("det_golden_detectron2")
-golden = theirs.golden
 SYNTHETIC = [name for name in theirs.RECIPES if "_pipeline_" not in name]
 # A cascade samples again at each stage here, and not there.
 SECOND_STAGE = [name for name in SYNTHETIC if "rcnn" in name and "cascade" not in name]

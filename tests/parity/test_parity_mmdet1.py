@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
-import sys
 from functools import partial
-from pathlib import Path
 
+import golden
+import golden_mmdet1 as older
 import numpy as np
 import pytest
 import torch
 from attrs import evolve
 
-HERE = Path(__file__).parent
-
-
-def _module(name):
-    """A file beside this one, as a module (tests are no package)."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, HERE / f"{name.removeprefix('det_')}.py")
-        sys.modules[name] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
-older = _module("det_golden_mmdet1")
-golden = older.golden
 SYNTHETIC = [name for name in older.RECIPES if "_pipeline_" not in name]
 PIPELINES = [name for name in older.RECIPES if "_pipeline_" in name]
 UNUSED = "mask_head.0.conv_res.conv."
@@ -38,15 +23,6 @@ WITH_GRADIENTS = [
     "legacy_ssd300_coco",
     "legacy_ga_rpn_r50_caffe_fpn",
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def whole_float32():
-    """On a GPU, convolutions and products of float32 are computed in float32, not in TF32."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    yield
-    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 @pytest.fixture(scope="session")

@@ -116,3 +116,12 @@ def test_only_placing_transforms_are_given_a_canvas() -> None:
 def test_a_canvas_is_of_8_bits() -> None:
     with pytest.raises(ValueError, match=r"image is \(3, 2, 4\) torch.float32, expected \(C, H, W\) torch.uint8"):
         resize_image(IMAGE.float(), (4, 4), "float", canvas=CANVAS)
+
+
+def test_pillow_resizes_a_drawn_canvas() -> None:
+    """Its antialiased resize cannot read through a placement."""
+    resize = ResizeConfig(scales=((64, 64),), keep_ratio=False, arithmetic="antialiased").build()
+    found, plain = apply_transforms(placed(), [resize], Key()), resize(drawn(placed()))
+    assert found.canvas is None
+    assert found.size == (64, 64)
+    assert torch.equal(found.image, plain.image)
