@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import copy
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from attrs import evolve
 from torch import Tensor, nn
 from torchvision.models.detection import retinanet_resnet50_fpn, ssd300_vgg16
+
+sys.path.append(str(Path(__file__).parent))
+
+from torchvision_imports import in_double
 
 from det_core.boxes.box_config import GridAnchorsConfig
 from det_core.contracts import Sample
@@ -19,7 +25,7 @@ from det_core.errors import WeightsError
 from det_core.load import load_recipe
 from det_core.model.detector import Detector
 from det_core.structures import Detections, Key
-from det_core.weights.fill_detector import class_count, import_weights
+from det_core.weights.fill_detector import import_weights
 
 RETINANET, SSD = "retinanet/torchvision-r50-fpn", "ssd/torchvision-vgg16-300"
 CLASSES = 6
@@ -103,17 +109,7 @@ def wanted(retinanet: nn.Module, ssd: nn.Module) -> dict[str, list[dict[str, Ten
 def imported(name: str, theirs: nn.Module) -> Detector:
     """The recipe's detector with these weights, in double precision from the first pixel on."""
     config = load_recipe(name).detector
-    state = theirs.state_dict()
-    assert class_count(state, source="torchvision", config=config) == CLASSES
-    detector = config.build(num_classes=CLASSES).eval()
-    report = import_weights(state, source="torchvision", detector=detector)
-    assert set(report.filled.values()) == set(state)
-    assert report.ignored == ()
-    detector.double()
-    for value in ("mean", "std"):
-        exact = torch.tensor(getattr(detector.preprocess.config, value), dtype=torch.float64)
-        setattr(detector.preprocess, value, exact[:, None, None])
-    return detector
+    return in_double(theirs, config, CLASSES)
 
 
 def found_in(detector: Detector, resize: ResizeConfig) -> list[Detections]:

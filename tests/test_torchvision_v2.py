@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +24,10 @@ from torchvision.models.detection import (
     retinanet_resnet50_fpn_v2,
 )
 
+sys.path.append(str(Path(__file__).parent))
+
+from torchvision_imports import in_double
+
 from det_core.contracts import Sample
 from det_core.conventions import differences
 from det_core.data.data_config import ResizeConfig
@@ -32,7 +38,7 @@ from det_core.load import load_recipe
 from det_core.model.detector import Detector
 from det_core.plugins import plugin_manager
 from det_core.structures import Detections, Key, Targets
-from det_core.weights.fill_detector import class_count, import_weights
+from det_core.weights.fill_detector import import_weights
 
 CLASSES = 6
 SIDES = (200, 128)  # bounds of the resized image, long and short
@@ -164,17 +170,7 @@ def made() -> Callable[[str], nn.Module]:
 def imported(model: str, theirs: nn.Module) -> Detector:
     """The recipe's detector with these weights, in double precision from the first pixel on."""
     config = load_recipe(recipe_name(model), CASES[model].overrides).detector
-    state = theirs.state_dict()
-    assert class_count(state, source="torchvision", config=config) == CLASSES
-    detector = config.build(num_classes=CLASSES).eval()
-    report = import_weights(state, source="torchvision", detector=detector)
-    assert set(report.filled.values()) == set(state)
-    assert report.ignored == ()
-    detector.double()
-    for value in ("mean", "std"):
-        exact = torch.tensor(getattr(detector.preprocess.config, value), dtype=torch.float64)
-        setattr(detector.preprocess, value, exact[:, None, None])
-    return detector
+    return in_double(theirs, config, CLASSES)
 
 
 def found_in(model: str, detector: Detector) -> list[Detections]:
