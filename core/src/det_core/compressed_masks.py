@@ -22,6 +22,8 @@ import det_ops
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
 
 @frozen(eq=False, kw_only=True)
 class CompressedMasks:
@@ -95,16 +97,41 @@ class CompressedMasks:
         rows = self.rows.flip(0) if flip_y else self.rows
         return attrs.evolve(self, rows=rows, columns=self.columns.flip(0) if flip_x else self.columns)
 
+    def cropped(self, crop: tuple[int, int, int, int]) -> CompressedMasks:
+        """The part (x1, y1, x2, y2) of the masks, in pixels."""
+        x1, y1, x2, y2 = crop
+        return attrs.evolve(self, rows=self.rows[y1:y2], columns=self.columns[x1:x2])
+
+    def padded(self, *, bottom: int, right: int) -> CompressedMasks:
+        """With blank pixels added below and to the right. If there are any, the masks are coded again on the CPU."""
+        if bottom == 0 and right == 0:
+            return self
+        height, width = self.stored_size
+        if len(self) == 0:
+            stored = CompressedMasks.of_codes([], (height + 1, width + 1)).to(self.device)
+        else:  # one blank row and column more, which all added pixels show
+            bitmaps = torch.from_numpy(self._stored()).permute(2, 0, 1)
+            stored = CompressedMasks.of_bitmaps(F.pad(bitmaps, (0, 1, 0, 1))).to(self.device)
+        rows = torch.cat([self.rows, self.rows.new_full((bottom,), height)])
+        return attrs.evolve(
+            stored, rows=rows, columns=torch.cat([self.columns, self.columns.new_full((right,), width)])
+        )
+
     def bitmaps(self) -> Tensor:
         """(n, h, w) uint8 of 0 and 1, on the device of the codes."""
         if len(self) == 0:
             return torch.zeros(self.shape, dtype=torch.uint8, device=self.device)
+        stored = self._stored().transpose(2, 0, 1)
+        shown = stored[:, self.rows.cpu().numpy()][:, :, self.columns.cpu().numpy()]
+        return torch.from_numpy(np.ascontiguousarray(shown)).to(self.device)
+
+    def _stored(self) -> NDArray[np.uint8]:
+        """(H, W, n) the masks as they are stored; n is at least 1."""
         codes: list[dict[str, Any]] = [
             {"size": list(self.stored_size), "counts": text} for text in _texts(self.codes, self.offsets)
         ]
-        stored = coco_mask.decode(codes).transpose(2, 0, 1)
-        shown = stored[:, self.rows.cpu().numpy()][:, :, self.columns.cpu().numpy()]
-        return torch.from_numpy(np.ascontiguousarray(shown)).to(self.device)
+        stored: NDArray[np.uint8] = coco_mask.decode(codes)
+        return stored
 
 
 @frozen(eq=False, kw_only=True)
@@ -194,3 +221,19 @@ def bitmaps_of(masks: None) -> None: ...
 def bitmaps_of(masks: Tensor | CompressedMasks | None) -> Tensor | None:
     """Masks as bitmaps (n, h, w) uint8, whether compressed or not; None stays None."""
     return masks.bitmaps() if isinstance(masks, CompressedMasks) else masks
+
+
+def mask_boxes(masks: Tensor | CompressedMasks) -> Tensor:
+    """The boxes of the pixels of masks: (n, 4) float32 xyxy, all 0 for a mask without pixels.
+
+    masks: compressed, or bitmaps (n, h, w), nonzero inside. The last pixel of a mask is inside its box.
+    """
+    bitmaps = bitmaps_of(masks) != 0
+    sides = []
+    for inside in (bitmaps.any(dim=1), bitmaps.any(dim=2)):  # (n, w), (n, h)
+        at = torch.arange(inside.shape[1], device=inside.device)
+        first = torch.where(inside, at, inside.shape[1]).amin(dim=1)
+        sides.append((first, torch.where(inside, at + 1, 0).amax(dim=1)))
+    (x1, x2), (y1, y2) = sides
+    boxes = torch.stack([x1, y1, x2, y2], dim=1)
+    return torch.where((x2 > 0)[:, None], boxes, 0).float()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -444,6 +444,29 @@ class PlacingTransform(Transform, Protocol):
 
     def on_canvas(self, sample: Sample, /) -> Sample:
         """The transformed sample, as by a call, of whose image the canvas may not be drawn yet."""
+
+
+class Samples(Protocol):
+    """Samples by index 0..len - 1, such as a data set."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, index: int, /) -> Sample: ...
+
+
+@runtime_checkable
+class MixingTransform(Transform, Protocol):
+    """A transform that mixes a sample with others of the data set, such as copy-paste.
+
+    Only training gives it others. Elsewhere the transform is called as any other is, and should raise DataError.
+    """
+
+    def mix(self, sample: Sample, another: Callable[[], Sample], /) -> Sample:
+        """The mixed sample.
+
+        Each call of `another` draws a sample of the data set, and applies the transforms that precede this one, with
+        random numbers of its own.
+        """
 
 
 @frozen(kw_only=True)

@@ -37,6 +37,15 @@ class DataConfig:
         "bad images and annotations: stop with an error, or skip, count and list them", default="error"
     )
 
+    def __attrs_post_init__(self) -> None:
+        for i, transform in enumerate(self.test_transforms):
+            if transform.mixes():
+                message = (
+                    f"{transform.type!r} mixes an image with others of the data set, which only training gives; use it "
+                    "in `train_transforms`"
+                )
+                raise ConfigError.at(f"test_transforms[{i}]", message)
+
 
 @configclass
 class OptimizerConfig:
@@ -133,12 +142,16 @@ class Recipe:
         plain: dict[str, Any] = unstructure(self)
         return plain
 
+    def trains_on_masks(self) -> bool:
+        """Whether training requires instance masks: of the detector, or of a transform."""
+        return self.detector.needs_masks() or any(t.needs_masks() for t in self.data.train_transforms)
+
     def open_train(self) -> DetectionDataset:
-        """Open the training data, with the masks and semantic maps that the detector needs; DetError if invalid."""
+        """Open the training data, with the masks and semantic maps that training needs; DetError if invalid."""
         self._check_proposals("train", self.data.train)
         data = self.data.train.build(
             self.data.root,
-            masks=self.detector.needs_masks(),
+            masks=self.trains_on_masks(),
             semantic=self.detector.needs_semantic(),
             on_bad_sample=self.data.on_bad_sample,
         )

@@ -289,6 +289,14 @@ class TransformConfig(Component):
 
     slot: ClassVar[str] = "transform"
 
+    def needs_masks(self) -> bool:
+        """Whether samples must have instance masks, even for a detector that does not train on them."""
+        return False
+
+    def mixes(self) -> bool:
+        """Whether it mixes samples (`MixingTransform`), which only training allows."""
+        return False
+
     @abstractmethod
     def build(self) -> Transform:
         """The transform."""

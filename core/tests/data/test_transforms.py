@@ -149,6 +149,15 @@ def test_vertical_flip() -> None:
     assert done.boxes.tolist() == [[6, 20, 30, 32], [40, 0, 60, 40]]
 
 
+def test_two_flips_after_a_resize_both_apply() -> None:
+    """Only the first is done in the pass over the image that resizes."""
+    transforms = [c.build() for c in (ResizeConfig(scales=((60, 40),)), FlipConfig(probability=1.0))]
+    transforms.append(FlipConfig(probability=0.0, vertical_probability=1.0).build())
+    done = apply_transforms(sample(), transforms, Key())
+    assert torch.equal(done.image, sample().image.flip((-2, -1)))
+    assert done.boxes.tolist() == [[30, 20, 54, 32], [0, 0, 20, 40]]
+
+
 def test_flip_half_the_time() -> None:
     flip = [FlipConfig().build()]
     flipped = [apply_transforms(sample(), flip, Key(index=i)).boxes[0, 0] == 30 for i in range(400)]

@@ -17,7 +17,7 @@ from attrs import frozen
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from det_core.contracts import BadSample, DetectionDataset, Sample, Transform
+from det_core.contracts import BadSample, DetectionDataset, Sample, Samples, Transform
 from det_core.data.bad_samples import REMEDY, BadImage, skipped_log
 from det_core.data.epoch_order import TrainSampler
 from det_core.data.loader_watch import PATIENCE, watched
@@ -98,13 +98,13 @@ class Loader:
         transforms: Sequence[Transform],
         batches: Batches,
         workers: int,
-        substitute: bool,
+        train: bool,
         timeout: float,
     ) -> None:
         self.skipped: list[BadSample] = []
         self._dataset = dataset
         self._batches = batches
-        self._source = _Source(dataset, tuple(transforms), substitute)
+        self._source = _Source(dataset, tuple(transforms), substitute=train, mixing=train)
         self._workers = workers
         self._timeout = timeout
 
@@ -191,10 +191,10 @@ def test_loader(
 test_loader.__test__ = False  # type: ignore[attr-defined]
 
 
-def prepare(sample: Sample, transforms: Sequence[Transform], key: Key) -> LoadedImage:
-    """Transform a sample, and record its metadata."""
+def prepare(sample: Sample, transforms: Sequence[Transform], key: Key, others: Samples | None = None) -> LoadedImage:
+    """Transform a sample, and record its metadata. others: the samples that transforms may mix it with."""
     height, width = sample.size
-    done = apply_transforms(sample, transforms, key)
+    done = apply_transforms(sample, transforms, key, others)
     info = ImageInfo(
         size=done.size,
         original_size=(height, width),
@@ -207,23 +207,49 @@ def prepare(sample: Sample, transforms: Sequence[Transform], key: Key) -> Loaded
     return LoadedImage(image=done.image, targets=done.targets(), info=info, proposals=done.proposals)
 
 
-class _Source(Dataset[Any]):
-    """Loads and transforms the image of a key. A bad image is returned as a value, not raised."""
+@frozen(eq=False)
+class _Loading:
+    """The samples that one image is made of. If `substitute`, the next image that can be loaded replaces a bad one.
 
-    def __init__(self, dataset: DetectionDataset, transforms: tuple[Transform, ...], substitute: bool) -> None:
-        self.dataset, self.transforms = dataset, transforms
+    skipped: the bad images so far.
+    """
+
+    dataset: DetectionDataset
+    substitute: bool
+    skipped: list[BadSample] = attrs.field(factory=list)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def load(self, index: int, /) -> Sample:
+        """The sample at `index`, or one that replaces it; BadImage if there is none."""
+        for offset in range(len(self) if self.substitute else 1):
+            try:
+                return self.dataset.load((index + offset) % len(self))
+            except BadImage as error:
+                self.skipped.append(error.sample)
+        raise BadImage(self.skipped[0])
+
+
+class _Source(Dataset[Any]):
+    """Loads and transforms the image of a key. A bad image is returned as a value, not raised.
+
+    mixing: whether transforms may mix an image with others of the data set.
+    """
+
+    def __init__(
+        self, dataset: DetectionDataset, transforms: tuple[Transform, ...], substitute: bool, mixing: bool
+    ) -> None:
+        self.dataset, self.transforms, self.mixing = dataset, transforms, mixing
         self.substitute = substitute and dataset.on_bad_sample == "skip"
 
     def __getitem__(self, key: Key) -> LoadedImage | Failure:
-        skipped: list[BadSample] = []
-        for offset in range(len(self.dataset) if self.substitute else 1):
-            try:
-                sample = self.dataset.load((key.index + offset) % len(self.dataset))
-            except BadImage as error:
-                skipped.append(error.sample)
-                continue
-            return attrs.evolve(prepare(sample, self.transforms, key), skipped=tuple(skipped))
-        return Failure(tuple(skipped))
+        loading = _Loading(self.dataset, self.substitute)
+        try:
+            loaded = prepare(loading.load(key.index), self.transforms, key, loading if self.mixing else None)
+        except BadImage:
+            return Failure(tuple(loading.skipped))
+        return attrs.evolve(loaded, skipped=tuple(loading.skipped))
 
 
 def load_batches(

@@ -6,7 +6,9 @@ W the size of an image.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import attrs
@@ -17,7 +19,14 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from det_core.compressed_masks import CompressedMasks, bitmaps_of
-from det_core.contracts import CompressedMasksTransform, PlacingTransform, Sample, Transform
+from det_core.contracts import (
+    CompressedMasksTransform,
+    MixingTransform,
+    PlacingTransform,
+    Sample,
+    Samples,
+    Transform,
+)
 from det_core.data.data_config import ColorJitterConfig, FlipConfig, ResizeConfig
 from det_core.data.placement import clipped, drawn
 from det_core.data.resize import Arithmetic, flip_image, mirror, resize_image
@@ -29,23 +38,49 @@ if TYPE_CHECKING:
 MIN_SIDE = 1e-3  # pixels; smaller boxes are dropped after the transforms
 
 
-def apply_transforms(sample: Sample, transforms: Iterable[Transform], key: Key) -> Sample:
+def apply_transforms(
+    sample: Sample, transforms: Iterable[Transform], key: Key, others: Samples | None = None
+) -> Sample:
     """Apply transforms to a sample, in order. All randomness depends only on `key`.
 
     Then boxes are clipped to the image, and empty boxes are dropped, with their labels and masks. Compressed masks stay
     so, but for transforms that need bitmaps. A canvas is drawn only for transforms that need its pixels.
+
+    others: the samples that a `MixingTransform` draws from, usually the data set. The ones that it draws, and how they
+    are transformed, depend on `key`, too.
+
+    Raises:
+        DataError: by a `MixingTransform`, if there are no others.
     """
+    return _transformed(sample, joined(transforms), key, others, "transforms")
+
+
+def _transformed(
+    sample: Sample, transforms: Sequence[Transform], key: Key, others: Samples | None, consumer: str
+) -> Sample:
+    """As `apply_transforms`, of joined transforms. consumer: the name under which the key gives random numbers."""
     compressed = isinstance(sample.masks, CompressedMasks)
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(key.number("transforms"))
-        for transform in joined(transforms):
+        torch.default_generator.manual_seed(key.number(consumer))
+        for position, transform in enumerate(transforms):
             if isinstance(sample.masks, CompressedMasks) and not _takes_compressed_masks(transform):
                 sample = attrs.evolve(sample, masks=bitmaps_of(sample.masks))
-            sample = transform.on_canvas(sample) if _reads_canvases(transform) else transform(drawn(sample))
+            if others is not None and _mixes(transform):
+                names = (f"{consumer}/{position}/{number}" for number in itertools.count())
+                another = partial(_another, transforms[:position], key, others, names)
+                sample = transform.mix(drawn(sample), another)
+            else:
+                sample = transform.on_canvas(sample) if _reads_canvases(transform) else transform(drawn(sample))
     sample = drop_empty(clip(drawn(sample)))
     if compressed and isinstance(sample.masks, Tensor):
         sample = attrs.evolve(sample, masks=CompressedMasks.of_bitmaps(sample.masks))
     return sample
+
+
+def _another(transforms: Sequence[Transform], key: Key, others: Samples, consumers: Iterator[str]) -> Sample:
+    """One of the others, each with the same probability, after these transforms with random numbers of its own."""
+    index = int(torch.randint(len(others), ()))
+    return _transformed(others.load(index), transforms, key, others, next(consumers))
 
 
 # What isinstance says of these protocols, which in Python 3.11 takes it longer than a small transform takes.
@@ -55,6 +90,10 @@ def _takes_compressed_masks(transform: Transform) -> TypeGuard[CompressedMasksTr
 
 def _reads_canvases(transform: Transform) -> TypeGuard[PlacingTransform]:
     return hasattr(transform, "on_canvas")
+
+
+def _mixes(transform: Transform) -> TypeGuard[MixingTransform]:
+    return hasattr(transform, "mix")
 
 
 def clip(sample: Sample) -> Sample:
@@ -161,8 +200,9 @@ def joined(transforms: Iterable[Transform]) -> list[Transform]:
     """The transforms, with a flip that follows a resize done in the pass over the image that resizes."""
     result: list[Transform] = []
     for transform in transforms:
-        if isinstance(transform, Flip) and result and type(result[-1]) is Resize:
-            result[-1] = Resize(result[-1].config, transform)
+        last = result[-1] if result else None
+        if isinstance(transform, Flip) and type(last) is Resize and last.flip is None:
+            result[-1] = Resize(last.config, transform)
         else:
             result.append(transform)
     return result
