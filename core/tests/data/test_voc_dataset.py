@@ -24,7 +24,8 @@ from det_core.data.loader import train_loader
 from det_core.data.proposals_file import ImageProposals, write_proposals
 from det_core.data.voc_dataset import VocDataset
 from det_core.errors import DataError
-from det_core.reports.dataset_report import data_report, draw_dataset
+from det_core.reports.dataset_pictures import draw_dataset
+from det_core.reports.dataset_report import data_report
 
 MakeVoc = Callable[..., Path]
 BCCD = Path(__file__).with_name("bccd")

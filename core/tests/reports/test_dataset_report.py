@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import det_core
-from det_core.data.bad_samples import BadImage
 from det_core.data.coco_dataset import CocoDataset
 from det_core.data.data_config import ResizeConfig
-from det_core.reports.dataset_report import anchor_fit, anchor_shapes, data_report, draw_dataset
+from det_core.reports.dataset_report import anchor_fit, anchor_shapes, data_report
 
 MakeCoco = Callable[..., Path]
 
@@ -91,22 +89,6 @@ def test_problems_are_listed(make_coco: MakeCoco) -> None:
     ):
         assert part in text
     json.dumps(report.to_dict())
-
-
-def test_drawing(make_coco: MakeCoco, tmp_path: Path) -> None:
-    root = make_coco()
-    files = draw_dataset(opened(root, masks=True), tmp_path / "out", 3)
-    assert [f.name for f in files] == ["000000000010.png", "000000000030.png", "000000000040.png"]
-    assert Image.open(files[0]).size == (480, 320)
-    assert len(draw_dataset(opened(root), tmp_path / "all", 100)) == 4
-    assert draw_dataset(opened(root), tmp_path / "none", 0) == []
-    path = root / "images" / "10.png"
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(BadImage, match=r"10\.png"):
-        draw_dataset(opened(root), tmp_path / "out", 1)
-    skipping = opened(root, on_bad_sample="skip")
-    assert draw_dataset(skipping, tmp_path / "out", 1) == []
-    assert [bad.id for bad in skipping.skipped] == [10]
 
 
 def test_class_names_are_shown_as_they_are(make_coco: MakeCoco) -> None:

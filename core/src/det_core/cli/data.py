@@ -46,7 +46,7 @@ class Choice:
             chosen = choose_recipe(
                 plugin=self.plugin, recipe=self.recipe, config=self.config, data=self.data, overrides=self.overrides
             )
-            return chosen, self.masks or chosen.detector.needs_masks()
+            return chosen, self.masks or chosen.trains_on_masks()
         chosen = _any_recipe(self.overrides)
         if self.data is None:
             click.echo(SAMPLE, err=True)
@@ -114,20 +114,57 @@ def command(
 
 @command.command()
 @click.option("--data", help="Root folder of the data set. Give the other options of `data` before `browse`.")
+@click.option("--recipe", help="Draw the data of this recipe.")
+@click.option("--config", help="Draw the data of the recipe in this YAML file.")
+@OVERRIDES
 @click.option("--out", default="browse", show_default=True, help="Folder for the pictures.")
 @click.option("--count", type=click.IntRange(min=1), default=16, show_default=True, help="Images to draw.")
 @SPLIT
+@click.option("--augmented", is_flag=True, help="Draw training images as the recipe's transforms change them.")
+@click.option("--seed", type=int, help="With --augmented: seed of the transforms. Default: the recipe's.")
 @click.pass_obj
-def browse(choice: Choice, data: str | None, out: str, count: int, split: str) -> None:
-    """Draw images with their annotations, evenly distributed over the data set."""
-    chosen, masks = attrs.evolve(choice, data=data or choice.data).resolve()
-    from det_core.reports.dataset_report import draw_dataset, picture_name, spread_evenly
+def browse(
+    choice: Choice,
+    data: str | None,
+    recipe: str | None,
+    config: str | None,
+    overrides: tuple[str, ...],
+    out: str,
+    count: int,
+    split: str,
+    augmented: bool,
+    seed: int | None,
+) -> None:
+    """Draw images with their annotations, evenly distributed over the data set.
+
+    With --augmented, draws training images with boxes, masks and semantic maps as the detector is given them in the
+    first epoch (with a larger --count, also in later epochs), apart from normalisation.
+    """
+    choice = attrs.evolve(
+        choice,
+        data=data or choice.data,
+        recipe=recipe or choice.recipe,
+        config=config or choice.config,
+        overrides=(*choice.overrides, *overrides),
+    )
+    chosen, masks = choice.resolve()
+    if augmented and split != "train":
+        raise DetError(f"--augmented draws training images, but found --split {split}; leave out one of the two")
+    if seed is not None and not augmented:
+        raise DetError("--seed is the seed of the transforms that --augmented draws; add --augmented, or leave it out")
+    from det_core.reports.dataset_pictures import Augmentation, draw_augmented, draw_dataset, pictures_of
 
     dataset = _open(chosen, split, masks)
-    drawn = spread_evenly(len(dataset), count)
-    pictures = [Path(out) / picture_name(int(dataset.image_ids[index])) for index in drawn]
+    augmentation = None
+    if augmented:
+        transforms = tuple(t.build() for t in chosen.data.train_transforms)
+        augmentation = Augmentation(transforms, chosen.schedule.seed if seed is None else seed)
+    pictures = [Path(out) / name for name in pictures_of(dataset, count, augmentation)]
     check_outputs("--out", pictures, (dataset.file(index) for index in range(len(dataset))))
-    paths = draw_dataset(dataset, Path(out), count)
+    if augmentation is None:
+        paths = draw_dataset(dataset, Path(out), count)
+    else:
+        paths = draw_augmented(dataset, augmentation, Path(out), count)
     click.echo(f"{len(paths)} pictures in {out}")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -24,7 +23,6 @@ from det_core.data.categories import category_mismatch
 from det_core.data.data_config import ResizeConfig
 from det_core.data.transforms import keep_ratio_size
 from det_core.errors import counted, listing
-from det_core.reports.drawing import draw_targets, save_png
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -367,35 +365,3 @@ def _anchor_lines(fit: AnchorFit) -> str:
     if fit.poor > 0.1:
         line += " Smaller or larger anchors, or another input scale, may find more of them."
     return line
-
-
-def spread_evenly(images: int, count: int) -> list[int]:
-    """At most `count` of the positions 0..images-1, evenly distributed."""
-    chosen = np.linspace(0, images - 1, min(max(count, 0), images)).round().astype(int)
-    positions: list[int] = np.unique(chosen).tolist()
-    return positions
-
-
-def picture_name(image_id: int) -> str:
-    """The file name of the picture of an image."""
-    return f"{image_id:012d}.png"
-
-
-def draw_dataset(dataset: DetectionDataset, out_dir: str | Path, count: int = 16) -> list[Path]:
-    """Draw the annotations of `count` images, spread evenly over the data set, as PNGs; the files written.
-
-    Images that cannot be read raise BadImage, or are passed over where the data set skips bad samples.
-    """
-    paths = []
-    for index in spread_evenly(len(dataset), count):
-        try:
-            sample = dataset.load(index)
-        except BadImage as error:
-            if dataset.on_bad_sample == "error":
-                raise
-            dataset.skipped.append(error.sample)
-            continue
-        path = Path(out_dir) / picture_name(sample.image_id)
-        save_png(draw_targets(sample.image, sample.targets(), dataset.classes), path)
-        paths.append(path)
-    return paths
