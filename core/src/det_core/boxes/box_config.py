@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from det_core.boxes.anchors import GridAnchors
     from det_core.boxes.assigners import MaxIoUAssigner
     from det_core.boxes.coders import DeltaCoder
-    from det_core.boxes.samplers import RandomSampler
+    from det_core.boxes.samplers import AllSampler, RandomSampler
 
 
 AnchorRule = Literal["corner", "mmdet1"]
@@ -105,6 +105,12 @@ class MaxIoUAssignerConfig(AssignerConfig):
     )
     min_positive: float = setting("minimum IoU of a low-quality match", default=0.5, least=0, most=1)
     all_ties: bool = setting("a low-quality match includes every box with the highest IoU", default=True)
+    low_quality_object: Literal["its", "nearest"] = setting(
+        "the object of a low-quality match; its: the one whose best box it is, the last of several; nearest: the one "
+        "that the box overlaps most (detectron2; torchvision, except in SSD)",
+        default="its",
+        conventions={"detectron2": "nearest", "torchvision": ANY},
+    )
 
     def __attrs_post_init__(self) -> None:
         if self.negative > self.positive:
@@ -114,6 +120,18 @@ class MaxIoUAssignerConfig(AssignerConfig):
         from det_core.boxes.assigners import MaxIoUAssigner
 
         return MaxIoUAssigner(self)
+
+
+@configclass
+class AllSamplerConfig(SamplerConfig):
+    """Takes every candidate that is positive or negative."""
+
+    type: ClassVar[str] = "all"
+
+    def build(self) -> AllSampler:
+        from det_core.boxes.samplers import AllSampler
+
+        return AllSampler()
 
 
 @configclass

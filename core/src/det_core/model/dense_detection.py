@@ -194,6 +194,7 @@ def dense_losses(
     cls_loss: Loss,
     box_loss: Loss,
     coder: BoxCoder,
+    count_of: Callable[[int, int], Tensor] | None = None,
 ) -> Losses:
     """`cls` over all anchors and `box` over the positive ones, both normalised by the number of positive anchors.
 
@@ -205,6 +206,7 @@ def dense_losses(
         num_classes: number of foreground classes.
         cls_loss: takes logits and labels; the label `num_classes` is background, IGNORED_LABEL is ignored.
         box_loss, coder: of the head.
+        count_of: number of positive anchors and of images to the normaliser (None: the former).
     """
     logits, moves = (torch.cat(list(x), 1).flatten(0, 1) for x in (scores, deltas))
     at = _table_rows(matches.assignments, targets)
@@ -212,7 +214,8 @@ def dense_losses(
     table = [*given, given[0].new_full((1,), num_classes), given[0].new_full((1,), IGNORED_LABEL)]
     boxes = torch.cat([t.boxes for t in targets])
     positive = (at < len(boxes)).nonzero().flatten()
-    count, anchors = float(len(positive)), torch.cat(matches.anchors)
+    count = float(len(positive)) if count_of is None else count_of(len(positive), len(targets))
+    anchors = torch.cat(matches.anchors)
     return {
         "cls": cls_loss(logits, torch.cat(table)[at], count),
         "box": regression(box_loss, coder, anchors[positive], moves[positive], boxes[at[positive]], count),

@@ -28,11 +28,19 @@ class BatchNormConfig(NormConfig):
     frozen_statistics: bool = setting(
         "do not update the running statistics, and use them also in training; the affine part trains", default=False
     )
+    synchronised: bool = setting(
+        "in training by several processes, use the statistics of the images of all of them", default=False
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.synchronised and self.frozen_statistics:
+            raise ValueError("synchronised: frozen statistics are not computed, so set only one of the two")
 
     def build(self, channels: int) -> nn.Module:
         from det_core.model.fold_batch_norm import BatchNorm
 
-        return BatchNorm(channels, eps=self.eps, frozen_statistics=self.frozen_statistics)
+        statistics = {"frozen_statistics": self.frozen_statistics, "synchronised": self.synchronised}
+        return BatchNorm(channels, eps=self.eps, **statistics)
 
 
 @configclass

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from det_core.model.detector import Detector
     from det_core.model.detector_config import DetectorConfig
 
-COUNTER = "num_batches_tracked"
+COUNTERS = ("num_batches_tracked", "running_loss_count")  # of a training; they are not in every file
 # Weights that a source's own detector never uses: HTC's first mask head has none before it.
 UNUSED = {
     "mmdet1": ("roi_head.mask_head.0.conv_res.",),
@@ -77,7 +77,7 @@ def import_weights(
     filling.fill(detector.state_dict(), detector_names(source, filling.config, filling.names))
 
     def left_over(key: str) -> bool:
-        return key.endswith(COUNTER) or key.startswith(UNUSED.get(source, ()))
+        return key.endswith(COUNTERS) or key.startswith(UNUSED.get(source, ()))
 
     return filling.finish(f"the {source} weights do not fit this detector", left_over)
 
@@ -119,7 +119,7 @@ def import_backbone(
     used = {name.partition(".")[0] for name in filling.used & filling.names.keys()}
 
     def unneeded(key: str) -> bool:
-        return key.endswith(COUNTER) or key.startswith(CLASSIFIERS) or key.partition(".")[0] not in used
+        return key.endswith(COUNTERS) or key.startswith(CLASSIFIERS) or key.partition(".")[0] not in used
 
     report = filling.finish(f"the {source} weights do not fit this backbone", unneeded)
     return {k[len(path) :]: v for k, v in filling.values.items() for path in paths if k.startswith(path)}, report
@@ -149,7 +149,7 @@ class _Filling:
                 made = self._derive(key, origin.name, expected)
                 if made is not None:
                     self.values[key] = made
-                elif not key.endswith(COUNTER):
+                elif not key.endswith(COUNTERS):
                     self.problems.append(f"not in the source: {origin.name} (for {key})")
                 continue
             theirs = self.names[origin.name]

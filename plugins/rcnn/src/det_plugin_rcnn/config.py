@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from det_core.boxes.box_config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig, RandomSamplerConfig
+from det_core.conventions import ANY
 from det_core.errors import ConfigError, Problem
 from det_core.model.detection_config import DetectionSettings
 from det_core.model.layer_config import Conv2dConfig, RoIAlignConfig
@@ -47,6 +48,13 @@ class RegionProposalConfig(ProposalHeadConfig):
     sampler: SamplerConfig = setting("selects the anchors that the losses use", default=RandomSamplerConfig())
     cls_loss: LossConfig = setting("object or background", default=BinaryCrossEntropyConfig())
     box_loss: LossConfig = setting("box regression", default=L1Config())
+    loss_anchors: int | None = setting(
+        "anchors of an image by whose number the losses are divided (null: the number sampled; detectron2: the number "
+        "to sample, even if there are fewer)",
+        default=None,
+        least=1,
+        conventions={"detectron2": ANY},  # the sampler's count
+    )
     nms_threshold: float = setting("IoU above which a proposal is suppressed", default=0.7, least=0, most=1)
     min_size: float = setting(
         "discard proposals with a side of this many pixels or less (-1: keep all)",

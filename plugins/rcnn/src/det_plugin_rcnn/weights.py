@@ -102,8 +102,10 @@ def _torchvision_roi_head(config: RCNNHeadConfig) -> Names:
 
 def _detectron2_rpn(config: RPNConfig) -> Names:
     order = sorted_by_ratio(config.anchors)
+    convs = [(r"conv\.", "conv.conv0.")] if config.num_convs > 1 else []
+    convs += [(rf"more_convs\.{i}\.", f"conv.conv{i + 1}.") for i in range(config.num_convs - 1)]
     return Names(
-        rules=((r"scores\.", "objectness_logits."), (r"deltas\.", "anchor_deltas.")),
+        rules=(*convs, (r"scores\.", "objectness_logits."), (r"deltas\.", "anchor_deltas.")),
         changes=tuple((name, change) for name in (r"scores\.", r"deltas\.") for change in order),
     )
 

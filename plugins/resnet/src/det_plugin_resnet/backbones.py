@@ -19,9 +19,16 @@ BACKBONES = {
 }
 # Caffe-style weights expect BGR images minus the mean, not divided by a deviation; their norms are frozen.
 CAFFE = PreprocessConfig(order="bgr", mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0))
-# detectron2's ResNeXt, whose images are divided by a deviation.
-DETECTRON2_X101 = ResNetConfig(depth=101, groups=32, base_width=8, norm=FrozenBatchNormConfig())
-DETECTRON2_X101_IMAGES = PreprocessConfig(order="bgr", mean=CAFFE.mean, std=(57.375, 57.12, 58.395))
+# Images of some of detectron2's models are divided by a deviation.
+DIVIDED = PreprocessConfig(order="bgr", mean=CAFFE.mean, std=(57.375, 57.12, 58.395))
+# detectron2's networks with the images that they require.
+_FROZEN = FrozenBatchNormConfig()
+DETECTRON2_NETWORKS = {
+    "r50": (BACKBONES["r50-caffe"], CAFFE),
+    "r101": (BACKBONES["r101-caffe"], CAFFE),
+    "x101-32x8d": (ResNetConfig(depth=101, groups=32, base_width=8, norm=_FROZEN), DIVIDED),
+    "x152-32x8d": (ResNetConfig(depth=152, groups=32, base_width=8, norm=_FROZEN), CAFFE),
+}
 # The backbone of torchvision's detectors. Their COCO_V1 weights require eps 0; all others require 1e-5.
 TORCHVISION_R50 = ResNetConfig(
     depth=50, frozen_stages=1, norm=FrozenBatchNormConfig(eps=0.0), pretrained="torchvision:resnet50"

@@ -35,6 +35,12 @@ class RetinaNetHeadConfig(TowerHeadConfig):
         conventions={"mmdet1": "anchor"},
     )
 
+    normaliser: Literal["positives", "running_mean"] = setting(
+        "what the losses are divided by: the number of positive anchors of the batch, or its running mean (0.9 of the "
+        "last, from 50 an image; detectron2)",
+        default="positives",
+        conventions={"detectron2": "running_mean"},
+    )
     clip: Literal["before", "after"] = setting(
         "clip boxes to the network's input before NMS, or only in the original image (`clip_original`)",
         default="before",

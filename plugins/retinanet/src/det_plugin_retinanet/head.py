@@ -25,6 +25,7 @@ from det_core.model.dense_detection import (
     suppress,
 )
 from det_core.model.layers import normal_init, prior_bias, tower
+from det_core.model.running_count import RunningLossCount
 from det_core.specs import FeatureSpec
 from det_core.structures import Batch, Detections, ImageInfo, Targets
 from det_plugin_retinanet.config import RetinaNetHeadConfig
@@ -55,6 +56,7 @@ class RetinaNetHead(DenseHead[DenseOutputs]):
         self.assigner = config.assigner.build()
         self.cls_loss = config.cls_loss.build()
         self.box_loss = config.box_loss.build()
+        self.running = RunningLossCount() if config.normaliser == "running_mean" else None
 
     def class_dependent(self) -> tuple[str, ...]:
         return ("scores",)
@@ -66,7 +68,9 @@ class RetinaNetHead(DenseHead[DenseOutputs]):
         return dense_outputs(scores, deltas, self.num_classes, self.anchors)
 
     def losses(self, outputs: DenseOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:
-        """`retina_cls` of all anchors and `retina_box` of positive ones, normalised by the number of the latter."""
+        """`retina_cls` of all anchors and `retina_box` of positive ones, normalised by the number of the latter or its
+        running mean.
+        """
         matches = match_anchors(outputs.anchors, self.strides, self.assigner, targets, batch)
         terms = dense_losses(
             outputs.scores,
@@ -77,6 +81,7 @@ class RetinaNetHead(DenseHead[DenseOutputs]):
             cls_loss=self.cls_loss,
             box_loss=self.box_loss,
             coder=self.coder,
+            count_of=self.running,
         )
         return {f"retina_{name}": term for name, term in terms.items()}
 
