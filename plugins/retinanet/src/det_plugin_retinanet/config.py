@@ -41,11 +41,20 @@ class RetinaNetHeadConfig(TowerHeadConfig):
         default="positives",
         conventions={"detectron2": "running_mean"},
     )
-    clip: Literal["before", "after"] = setting(
-        "clip boxes to the network's input before NMS, or only in the original image (`clip_original`)",
+    clip: Literal["before", "after", "original"] = setting(
+        "clip boxes before NMS, to the network's input or to the original image (original: Detectron); after: only detections, in the original image (`clip_original`)",
         default="before",
-        conventions={"detectron2": "after"},
+        conventions={"detectron2": "after", "detectron": "original"},
     )
+    coarsest: Literal["threshold", "all"] = setting(
+        "on the coarsest level apply the score threshold too, or keep all candidates (Detectron)",
+        default="threshold",
+        conventions={"detectron": "all"},
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.clip == "original" and self.nms_in != "original":
+            raise ValueError(f"clip: original requires nms_in: original, found {self.nms_in!r}")
 
     def anchor_config(self) -> AnchorConfig:
         return self.anchors

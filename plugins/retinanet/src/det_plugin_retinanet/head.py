@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from attrs import evolve
@@ -96,13 +97,29 @@ class RetinaNetHead(DenseHead[DenseOutputs]):
             own = best_anchors(outputs, row, config.before_nms)
             best = best_candidates(own, 0, info, self.coder, limit=None, above=config.score_threshold)
         else:
-            threshold, clipped = lowest_logit(config.score_threshold), config.clip == "before"
             best = best_candidates(
-                outputs, row, info, self.coder, limit=config.before_nms, above=threshold, clipped=clipped
+                outputs,
+                row,
+                info,
+                self.coder,
+                limit=config.before_nms,
+                above=self._lowest_logits(),
+                clipped=config.clip == "before",
             )
             best = evolve(best, scores=best.scores.sigmoid())
-        kept = (best.scores > config.score_threshold) & best.larger_than(config.min_size)
-        return suppress(best.where(kept), info, config)
+        high = best.scores > config.score_threshold
+        if config.coarsest == "all":
+            high |= best.levels == len(self.strides) - 1
+        kept = best.where(high & best.larger_than(config.min_size))
+        clip_to = partial(self.coder.clip, size=info.original_size) if config.clip == "original" else None
+        return suppress(kept, info, config, clip_to)
+
+    def _lowest_logits(self) -> float | list[float] | None:
+        """The threshold of logits, or that of each level; None if none is too low."""
+        least = lowest_logit(self.config.score_threshold)
+        if least is None or self.config.coarsest == "threshold":
+            return least
+        return [*[least] * (len(self.strides) - 1), -math.inf]
 
 
 def lowest_logit(threshold: float) -> float | None:
