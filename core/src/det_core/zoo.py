@@ -178,6 +178,7 @@ def compose_torchvision(
     )
 
 
+SOURCE_NAMES = {"detectron": "Detectron"}
 SHORT_EDGES = (640, 672, 704, 736, 768, 800)  # of training images in detectron2
 # Detectron's mean, which mmdet 0.x and 1.x use for caffe-style weights.
 DETECTRON_MEAN = (102.9801, 115.9465, 122.7717)
@@ -221,32 +222,57 @@ def as_detectron2(recipe: Recipe, row: Row, short: Sequence[int] = SHORT_EDGES, 
         made,
         name=name_under("detectron2", row.name),
         detector=evolve(made.detector, preprocess=preprocess),
-        published=_of_detectron2(row.published),
+        published=_published_by("detectron2", row.published),
     )
 
 
-def detectron2_entries(
+def before_detectron2(recipe: Recipe, row: Row, source: str) -> Recipe:
+    """A recipe with the conventions of Detectron or maskrcnn-benchmark, for its weights: `<model>/<source>-<rest>`.
+
+    Both train and test at one image size, on images minus Detectron's mean.
+    """
+    made = under(recipe, source)
+    preprocess = evolve(
+        made.detector.preprocess,
+        order="bgr",
+        mean=DETECTRON_MEAN,
+        std=(1.0, 1.0, 1.0),
+        pad_divisor=1 if made.detector.neck is None else 32,
+    )
+    return evolve(
+        made,
+        name=name_under(source, row.name),
+        detector=evolve(made.detector, preprocess=preprocess),
+        published=_published_by(source, row.published),
+    )
+
+
+def detectron_entries(
+    source: str,
     rows: Sequence[Row],
     make: Callable[[Row], Recipe],
     summary: Callable[[Row], str],
     requires: Callable[[Row], tuple[str, ...]] = lambda row: (),
 ) -> tuple[RecipeEntry, ...]:
-    """The zoo entries of a table of detectron2's models (`detectron2.csv`). make: makes a row's recipe."""
+    """The zoo entries of a table of models of detectron2, Detectron or maskrcnn-benchmark.
+
+    make: makes the recipe of a row.
+    """
     return tuple(
         RecipeEntry(
-            name=name_under("detectron2", row.name),
+            name=name_under(source, row.name),
             make=partial(make, row),
             requires=requires(row),
-            published=_of_detectron2(row.published),
-            summary=f"{summary(row)}, with detectron2's conventions, for its weights",
-            weights_of="detectron2",
+            published=_published_by(source, row.published),
+            summary=f"{summary(row)}, with {SOURCE_NAMES.get(source, source)}'s conventions, for its weights",
+            weights_of=source,
         )
         for row in rows
     )
 
 
-def _of_detectron2(published: Published) -> Published:
-    return evolve(published, source="detectron2's model zoo")
+def _published_by(source: str, published: Published) -> Published:
+    return evolve(published, source=f"{SOURCE_NAMES.get(source, source)}'s model zoo")
 
 
 def _figures_of_2019(published: Published | None) -> Published | None:

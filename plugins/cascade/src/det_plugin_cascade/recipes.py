@@ -17,7 +17,7 @@ from det_core.zoo import (
     as_detectron2,
     as_mmdet1,
     compose,
-    detectron2_entries,
+    detectron_entries,
     published_rows,
     zoo_entries,
 )
@@ -25,6 +25,7 @@ from det_plugin_cascade.config import THREE_STAGES, CascadeHeadConfig, StagedHea
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_rcnn import recipes as rcnn
 from det_plugin_rcnn.config import FCBoxHeadConfig, RCNNHeadConfig, RPNConfig
+from det_plugin_rcnn.detectron_recipes import detectron2_recipe as detectron2_recipe_of
 from det_plugin_resnet.backbones import backbone_of, preprocess_of
 
 ROWS = published_rows(Path(__file__).with_name("published.csv"))
@@ -68,7 +69,7 @@ def detectron2_recipe(row: Row) -> Recipe:
 
     Only the first stage samples; the others take all its regions, refined.
     """
-    recipe = rcnn.detectron2_recipe(evolve(row, model="mask-rcnn"))
+    recipe = detectron2_recipe_of(evolve(row, model="mask-rcnn"))
     single = recipe.detector.roi_head
     assert isinstance(single, RCNNHeadConfig)
     fine = tuple(1 / x for x in (30.0, 30.0, 15.0, 15.0))
@@ -118,7 +119,7 @@ def demo_recipe(model: str) -> Recipe:
 
 
 ENTRIES = (
-    *detectron2_entries(DETECTRON2_ROWS, detectron2_recipe, lambda row: SUMMARIES[row.model]),
+    *detectron_entries("detectron2", DETECTRON2_ROWS, detectron2_recipe, lambda row: SUMMARIES[row.model]),
     *zoo_entries(
         ROWS, baseline, default="cascade-mask-rcnn/r50-fpn-1x", summary=lambda row: SUMMARIES[row.model], mmdet1=mmdet1
     ),

@@ -17,10 +17,10 @@ from det_core.offers import RecipeEntry
 from det_core.recipe import Recipe
 from det_core.settings import evolve
 from det_core.slots import ConvConfig
-from det_core.zoo import Row, as_mmdet1, detectron2_entries, published_rows, zoo_entries
+from det_core.zoo import Row, as_mmdet1, detectron_entries, published_rows, zoo_entries
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_gn_ws_dcn.config import DeformConv2dConfig, DeformRoIPoolConfig, WSConv2dConfig
-from det_plugin_rcnn import recipes as rcnn
+from det_plugin_rcnn import detectron_recipes, recipes as rcnn
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig
 from det_plugin_resnet.config import ResNetConfig
 
@@ -146,7 +146,7 @@ def mmdet1(row: Row) -> Recipe:
 def detectron2_recipe(row: Row) -> Recipe:
     """A model of detectron2 with deformable convolution: Mask R-CNN, or its largest Cascade Mask R-CNN."""
     if row.model == "mask-rcnn":
-        return _deformable(DeformConv2dConfig())(rcnn.detectron2_recipe(row), row)
+        return _deformable(DeformConv2dConfig())(detectron_recipes.detectron2_recipe(row), row)
     from det_plugin_cascade.config import CascadeHeadConfig
     from det_plugin_cascade.recipes import detectron2_recipe as plain
 
@@ -185,7 +185,8 @@ ENTRIES = (
         requires=lambda row: REQUIRES.get(row.model, ()),
         mmdet1=mmdet1,
     ),
-    *detectron2_entries(
+    *detectron_entries(
+        "detectron2",
         DETECTRON2_ROWS,
         detectron2_recipe,
         lambda row: SUMMARIES["dconv-c3-c5"],

@@ -29,6 +29,11 @@ DETECTRON2_NETWORKS = {
     "x101-32x8d": (ResNetConfig(depth=101, groups=32, base_width=8, norm=_FROZEN), DIVIDED),
     "x152-32x8d": (ResNetConfig(depth=152, groups=32, base_width=8, norm=_FROZEN), CAFFE),
 }
+# The networks of Detectron and maskrcnn-benchmark.
+DETECTRON_NETWORKS = {
+    "x101-64x4d": ResNetConfig(depth=101, groups=64, base_width=4, norm=_FROZEN),
+    **{name: network for name, (network, _) in DETECTRON2_NETWORKS.items()},
+}
 # The backbone of torchvision's detectors. Their COCO_V1 weights require eps 0; all others require 1e-5.
 TORCHVISION_R50 = ResNetConfig(
     depth=50, frozen_stages=1, norm=FrozenBatchNormConfig(eps=0.0), pretrained="torchvision:resnet50"
@@ -38,6 +43,13 @@ TORCHVISION_R50 = ResNetConfig(
 TORCHVISION_R50_V2 = evolve(TORCHVISION_R50, norm=BatchNormConfig())
 # The backbone of the demos, which start from random weights.
 DEMO_R18 = ResNetConfig(depth=18, norm=GroupNormConfig(groups=16), frozen_stages=-1)
+
+
+def detectron_network(source: str, network: str, kind: str) -> ResNetConfig:
+    """A network of Detectron or maskrcnn-benchmark; the latter adds no eps to the variance of its norms."""
+    made = DETECTRON_NETWORKS[network]
+    norm = FrozenBatchNormConfig(eps=0.0) if source == "maskrcnn-benchmark" else made.norm
+    return evolve(made, norm=norm, stages=(3,)) if kind == "c4" else evolve(made, norm=norm)
 
 
 def backbone_of(row: Row) -> ResNetConfig:

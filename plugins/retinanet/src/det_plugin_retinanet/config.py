@@ -42,7 +42,8 @@ class RetinaNetHeadConfig(TowerHeadConfig):
         conventions={"detectron2": "running_mean"},
     )
     clip: Literal["before", "after", "original"] = setting(
-        "clip boxes before NMS, to the network's input or to the original image (original: Detectron); after: only detections, in the original image (`clip_original`)",
+        "clip boxes before NMS, to the network's input or to the original image (original: Detectron); after: only "
+        "detections, in the original image (`clip_original`)",
         default="before",
         conventions={"detectron2": "after", "detectron": "original"},
     )
