@@ -18,7 +18,7 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor
 
-from det_core.boxes.box_config import RandomSamplerConfig
+from det_core.boxes.box_config import AllSamplerConfig, RandomSamplerConfig
 from det_core.boxes.overlaps import box_iou
 from det_core.contracts import BoxHead, MaskHead, RoIPool, Sample
 from det_core.data.data_config import ResizeConfig
@@ -157,7 +157,9 @@ def _sample_everything(head: Any) -> Any:
     return evolve(head, sampler=_everything(head.sampler))
 
 
-def _everything(sampler: Any) -> RandomSamplerConfig:
+def _everything(sampler: Any) -> Any:
+    if isinstance(sampler, AllSamplerConfig):
+        return sampler
     return RandomSamplerConfig(count=EVERYTHING, positive_fraction=sampler.positive_fraction)
 
 

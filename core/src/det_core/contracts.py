@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import attrs
+import torch
 from attrs import frozen
 from torch import Tensor, nn
 
@@ -23,7 +24,6 @@ from det_core.structures import Batch, Classes, Detections, Key, LossTerm, Targe
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from numpy.typing import NDArray
 
     from det_core.compressed_masks import CompressedMasks
@@ -262,6 +262,11 @@ class BoxCoder(ABC):
     @abstractmethod
     def decode(self, anchors: Tensor, deltas: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """(n, ..., 4) boxes from `anchors` (n, 4) and `deltas` (n, ..., 4), clipped to the image `(h, w)` if given."""
+
+    def clip(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+        """Boxes (..., 4) clipped to an image `(h, w)`, as `decode` does."""
+        x, y = boxes[..., 0::2].clamp(0, size[1]), boxes[..., 1::2].clamp(0, size[0])
+        return torch.stack([x, y], -1).flatten(-2)
 
 
 @frozen(eq=False)

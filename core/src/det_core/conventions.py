@@ -18,6 +18,11 @@ T = TypeVar("T")
 ANY = "<any>"  # of a source whose own models differ
 
 
+def of_detectron(value: Any) -> dict[str, Any]:
+    """The same value for Detectron and for maskrcnn-benchmark, which took over its conventions."""
+    return {"detectron": value, "maskrcnn-benchmark": value}
+
+
 @frozen
 class Difference:
     """A setting that differs from a source's conventions: its path, its value, and the source's."""

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from det_core.boxes.box_config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig, RandomSamplerConfig
+from det_core.boxes.box_config import (
+    AllSamplerConfig,
+    DeltaCoderConfig,
+    GridAnchorsConfig,
+    MaxIoUAssignerConfig,
+    RandomSamplerConfig,
+)
 from det_core.data.augmentation_config import CopyPasteConfig, FixedSizeCropConfig, ScaleJitterConfig
 from det_core.data.data_config import CocoConfig, ColorJitterConfig, FlipConfig, ResizeConfig, SampleConfig, VocConfig
 from det_core.evaluation.metric_config import CocoEvaluatorConfig, VocEvaluatorConfig
@@ -34,7 +40,7 @@ det_losses = provides(
     GIoUConfig,
 )
 det_layers = provides(BatchNormConfig, FrozenBatchNormConfig, GroupNormConfig, Conv2dConfig, RoIAlignConfig)
-det_targets = provides(GridAnchorsConfig, DeltaCoderConfig, MaxIoUAssignerConfig, RandomSamplerConfig)
+det_targets = provides(GridAnchorsConfig, DeltaCoderConfig, MaxIoUAssignerConfig, RandomSamplerConfig, AllSamplerConfig)
 det_datasets = provides(CocoConfig, VocConfig, SampleConfig)
 det_transforms = provides(
     ResizeConfig, FlipConfig, ColorJitterConfig, ScaleJitterConfig, FixedSizeCropConfig, CopyPasteConfig

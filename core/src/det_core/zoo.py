@@ -32,6 +32,13 @@ SCHEDULES = {
     "2x": ScheduleConfig(epochs=24, milestones=(16, 22)),
     "20-23-24e": ScheduleConfig(epochs=24, milestones=(20, 23)),
     "3x": ScheduleConfig(epochs=36, milestones=(28, 34)),
+    "9x": ScheduleConfig(epochs=110, milestones=(102, 107)),
+    # In numbers of epochs or steps, as the source has them.
+    "100e": ScheduleConfig(epochs=100, milestones=(89, 96)),
+    "200e": ScheduleConfig(epochs=200, milestones=(178, 193)),
+    "400e": ScheduleConfig(epochs=400, milestones=(356, 385)),
+    "18k": ScheduleConfig(epochs=17, milestones=(12, 15)),  # of 16 images of VOC
+    "24k": ScheduleConfig(epochs=64, milestones=(48,)),  # of 8 images of Cityscapes
 }
 RESIZE = ResizeConfig(scales=((1333, 800),))
 COCO_TRAIN = CocoConfig(split="train", filter_empty=True, min_size=32)
@@ -156,10 +163,9 @@ def compose_torchvision(
 ) -> Recipe:
     """A recipe with torchvision's training settings of detectors with a ResNet; it rounds resized sides down.
 
-    The conventions are those of torchvision/models/detection, version 0.29. Two differences in training remain: an
-    anchor with the best IoU of several objects is assigned to the last of them, while torchvision assigns it to the
-    object that it overlaps most; and RetinaNet's losses are normalised by the positive anchors of all images, while
-    torchvision normalises those of each image and averages over images.
+    The conventions are those of torchvision/models/detection, version 0.29. One difference in training remains:
+    RetinaNet's losses are normalised by the positive anchors of all images, while torchvision normalises those of each
+    image and averages over images.
     """
     resize = evolve(RESIZE, rounding="down", arithmetic="float")
     return Recipe(
@@ -172,6 +178,8 @@ def compose_torchvision(
     )
 
 
+SOURCE_NAMES = {"detectron": "Detectron"}
+SHORT_EDGES = (640, 672, 704, 736, 768, 800)  # of training images in detectron2
 # Detectron's mean, which mmdet 0.x and 1.x use for caffe-style weights.
 DETECTRON_MEAN = (102.9801, 115.9465, 122.7717)
 
@@ -196,15 +204,75 @@ def as_mmdet1(recipe: Recipe, name: str) -> Recipe:
     return evolve(made, detector=evolve(made.detector, preprocess=evolve(preprocess, mean=DETECTRON_MEAN)))
 
 
-def as_detectron2(recipe: Recipe, name: str) -> Recipe:
-    """A recipe with the conventions of detectron2, for its weights: `<model>/detectron2-<rest of the name>`.
+def as_detectron2(recipe: Recipe, row: Row, short: Sequence[int] = SHORT_EDGES, long: int = 1333) -> Recipe:
+    """A recipe with the conventions of detectron2, for its weights: `<model>/detectron2-<rest of the row's name>`.
 
-    Images are padded to 32 only for a pyramid. Losses, assignment and numbers of proposals are the caller's.
+    Images are padded to 32 only for a pyramid, and trained with short edges drawn from `short`. Losses, assignment and
+    numbers of proposals are the caller's.
     """
-    made = evolve(under(recipe, "detectron2"), name=name_under("detectron2", name), published=None)
+    train, *others = recipe.data.train_transforms
+    assert isinstance(train, ResizeConfig)
+    sizes = evolve(train, scales=tuple((long, edge) for edge in short))
+    test = evolve(train, scales=((long, max(short)),))
+    data = evolve(recipe.data, train_transforms=(sizes, *others), test_transforms=(test,))
+    made = under(evolve(recipe, data=data), "detectron2")
     divisor = 1 if made.detector.neck is None else 32
     preprocess = evolve(made.detector.preprocess, pad_divisor=divisor)
-    return evolve(made, detector=evolve(made.detector, preprocess=preprocess))
+    return evolve(
+        made,
+        name=name_under("detectron2", row.name),
+        detector=evolve(made.detector, preprocess=preprocess),
+        published=_published_by("detectron2", row.published),
+    )
+
+
+def before_detectron2(recipe: Recipe, row: Row, source: str) -> Recipe:
+    """A recipe with the conventions of Detectron or maskrcnn-benchmark, for its weights: `<model>/<source>-<rest>`.
+
+    Both train and test at one image size, on images minus Detectron's mean.
+    """
+    made = under(recipe, source)
+    preprocess = evolve(
+        made.detector.preprocess,
+        order="bgr",
+        mean=DETECTRON_MEAN,
+        std=(1.0, 1.0, 1.0),
+        pad_divisor=1 if made.detector.neck is None else 32,
+    )
+    return evolve(
+        made,
+        name=name_under(source, row.name),
+        detector=evolve(made.detector, preprocess=preprocess),
+        published=_published_by(source, row.published),
+    )
+
+
+def detectron_entries(
+    source: str,
+    rows: Sequence[Row],
+    make: Callable[[Row], Recipe],
+    summary: Callable[[Row], str],
+    requires: Callable[[Row], tuple[str, ...]] = lambda row: (),
+) -> tuple[RecipeEntry, ...]:
+    """The zoo entries of a table of models of detectron2, Detectron or maskrcnn-benchmark.
+
+    make: makes the recipe of a row.
+    """
+    return tuple(
+        RecipeEntry(
+            name=name_under(source, row.name),
+            make=partial(make, row),
+            requires=requires(row),
+            published=_published_by(source, row.published),
+            summary=f"{summary(row)}, with {SOURCE_NAMES.get(source, source)}'s conventions, for its weights",
+            weights_of=source,
+        )
+        for row in rows
+    )
+
+
+def _published_by(source: str, published: Published) -> Published:
+    return evolve(published, source=f"{SOURCE_NAMES.get(source, source)}'s model zoo")
 
 
 def _figures_of_2019(published: Published | None) -> Published | None:

@@ -22,7 +22,7 @@ from det_ops.torch_internals import torchvision_gradient
 
 PoolMode = Literal["avg", "max"]
 Alignment = Literal["aligned", "unaligned", "v1"]
-LevelRule = Literal["mmdet", "mmdet-v1", "detectron2", "torchvision"]
+LevelRule = Literal["mmdet", "mmdet-v1", "detectron", "detectron2", "torchvision"]
 
 
 def roi_align(
@@ -113,7 +113,7 @@ def roi_levels(rois: Tensor, count: int, finest_scale: float = 56.0, rule: Level
         count: The number of levels, finest first.
         finest_scale: A region is assigned to the finest level if its side is below twice this length.
         rule: "mmdet" is floor(log2(sqrt(w h) / finest_scale + 1e-6)); "mmdet-v1" has w + 1 and h + 1 (2019);
-            "detectron2" is floor(2 + log2(sqrt(w h) / (4 finest_scale) + 1e-8)); "torchvision" is
+            "detectron2" is floor(2 + log2(sqrt(w h) / (4 finest_scale) + 1e-8)), "detectron" has 1e-6; "torchvision" is
             floor(4 + log2(sqrt(w h) / (4 finest_scale)) + 1e-6) - 2.
 
     Returns:
@@ -126,8 +126,8 @@ def roi_levels(rois: Tensor, count: int, finest_scale: float = 56.0, rule: Level
     checks.check_choice(rule, "rule", LevelRule)
     extra = 1 if rule == "mmdet-v1" else 0
     side = ((rois[:, 3] - rois[:, 1] + extra) * (rois[:, 4] - rois[:, 2] + extra)).clamp(min=0).sqrt()
-    if rule == "detectron2":
-        level = (2 + torch.log2(side / (4 * finest_scale) + 1e-8)).floor()
+    if rule in ("detectron", "detectron2"):
+        level = (2 + torch.log2(side / (4 * finest_scale) + (1e-6 if rule == "detectron" else 1e-8))).floor()
     elif rule == "torchvision":
         level = (4 + torch.log2(side / (4 * finest_scale)) + 1e-6).floor() - 2
     else:

@@ -19,7 +19,8 @@ class GridAnchors(AnchorGenerator):
 
     A base anchor of scale s and ratio r at stride b has width b*s/sqrt(r) and height b*s*sqrt(r); the order in a cell
     is ratio-major. All arithmetic is float32 for every network precision, since assignments depend on it. torchvision's
-    detectors use `whole_sides`, `rounded` and `spacing: image`, mmdet 0.x and 1.x `rule: mmdet1`.
+    detectors use `whole_sides`, `rounded` and `spacing: image`, mmdet 0.x and 1.x `rule: mmdet1`, Detectron and
+    maskrcnn-benchmark `rule: detectron`.
     """
 
     def __init__(self, config: GridAnchorsConfig, strides: tuple[int, ...]) -> None:
@@ -34,6 +35,8 @@ class GridAnchors(AnchorGenerator):
         root = torch.sqrt(ratios)[:, None]
         if config.rule == "mmdet1":
             return pixel_anchors((stride * (1 / root) * scales).flatten(), (stride * root * scales).flatten(), stride)
+        if config.rule == "detectron":
+            return detectron_anchors(ratios, scales, stride)
         if config.whole_sides:
             sides = torch.tensor([float(int(stride * scale)) for scale in config.scales])
             width, height = ((1 / root) * sides).flatten(), (root * sides).flatten()
@@ -69,6 +72,18 @@ def pixel_anchors(width: Tensor, height: Tensor, stride: float) -> Tensor:
     first = torch.stack([middle - x, middle - y], 1).round()
     last = torch.stack([middle + x, middle + y], 1).round()
     return torch.cat([first, last + 1], 1)
+
+
+def detectron_anchors(ratios: Tensor, scales: Tensor, stride: float) -> Tensor:
+    """Anchors (A, 4) as Detectron places them in the first cell of a level, by ratio, then by scale.
+
+    The sides of the anchor of scale 1 are whole pixels, rounded half to even: the width, and then the height from it.
+    """
+    width = torch.sqrt(stride * stride / ratios.double()).round()
+    height = (width * ratios).round()
+    sides = (torch.stack([width, height], 1)[:, None] * scales.double()[:, None]).flatten(0, 1)
+    middle, half = (stride - 1) / 2, 0.5 * (sides - 1)
+    return torch.cat([middle - half, middle + half + 1], 1).float()
 
 
 class KeptAnchors:

@@ -18,8 +18,8 @@ class MaxIoUAssigner(Assigner):
 
     A candidate with maximum IoU < negative is background. One with IoU >= positive is assigned to the best object (the
     first of equals). The others are ignored. With low_quality, each object whose best IoU is at least min_positive is
-    then assigned every candidate with this IoU; a later object overrides an earlier one. The N x M matrix is computed
-    in chunks.
+    then assigned every candidate with this IoU; a later object overrides an earlier one, or, with low_quality_object
+    "nearest", such a candidate is assigned to its own best object. The N x M matrix is computed in chunks.
     """
 
     def __init__(self, config: MaxIoUAssignerConfig) -> None:
@@ -28,13 +28,17 @@ class MaxIoUAssigner(Assigner):
     def __call__(self, boxes: Tensor, objects: Tensor) -> Assignment:
         config = self.config
         real = torch.promote_types(boxes.dtype, objects.dtype)
+        boxes, objects = boxes.to(real), objects.to(real)
         assigned, _ = det_ops.max_iou_assign(
-            boxes.to(real),
-            objects.to(real),
+            boxes,
+            objects,
             config.positive,
             config.negative,
             config.min_positive,
             config.low_quality,
             config.all_ties,
         )
+        if config.low_quality and config.low_quality_object == "nearest":
+            nearest, _ = det_ops.max_iou_assign(boxes, objects, 0.0, 0.0, low_quality=False)
+            assigned = torch.where(assigned > 0, nearest, assigned)
         return Assignment(assigned - 1)  # the operator returns 1.. for objects, 0 for background, -1 for ignored

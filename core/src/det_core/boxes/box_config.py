@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from det_core.conventions import ANY
+from det_core.conventions import ANY, of_detectron
 from det_core.settings import configclass, setting
 from det_core.slots import AnchorConfig, AssignerConfig, CoderConfig, SamplerConfig
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from det_core.boxes.anchors import GridAnchors
     from det_core.boxes.assigners import MaxIoUAssigner
     from det_core.boxes.coders import DeltaCoder
-    from det_core.boxes.samplers import RandomSampler
+    from det_core.boxes.samplers import AllSampler, RandomSampler
 
 
 AnchorRule = Literal["corner", "mmdet1"]
@@ -42,7 +42,12 @@ class GridAnchorsConfig(AnchorConfig):
         default=False,
         conventions={"torchvision": True},
     )
-    rule: AnchorRule = setting(ANCHOR_RULE, default="corner", conventions={"mmdet1": "mmdet1"})
+    rule: Literal["corner", "mmdet1", "detectron"] = setting(
+        f"{ANCHOR_RULE}; detectron: likewise, but sides at the stride's scale are whole, and corners are not rounded "
+        "(Detectron and maskrcnn-benchmark)",
+        default="corner",
+        conventions={"mmdet1": "mmdet1", **of_detectron("detectron")},
+    )
     spacing: Literal["stride", "image"] = setting(
         "pixels between cells; stride: the level's stride; image: the padded image's side divided by the number of "
         "cells, rounded down (differs if the stride does not divide the side)",
@@ -77,13 +82,13 @@ class DeltaCoderConfig(CoderConfig):
     clip_shrinking: bool = setting(
         "clip dw and dh on both sides; false: only from above",
         default=True,
-        conventions={"torchvision": False, "detectron2": False},
+        conventions={"torchvision": False, "detectron2": False, **of_detectron(False)},
     )
     border: Literal["edge", "pixel"] = setting(
         "boxes are clipped to the image; edge: corners to 0..side; pixel: low corners to 0..side-1 and high ones to "
-        "1..side, so that a pixel remains (mmdet 0.x and 1.x)",
+        "1..side, so that a pixel remains (mmdet 0.x and 1.x, Detectron, maskrcnn-benchmark)",
         default="edge",
-        conventions={"mmdet1": "pixel"},
+        conventions={"mmdet1": "pixel", **of_detectron("pixel")},
     )
 
     def build(self) -> DeltaCoder:
@@ -105,6 +110,16 @@ class MaxIoUAssignerConfig(AssignerConfig):
     )
     min_positive: float = setting("minimum IoU of a low-quality match", default=0.5, least=0, most=1)
     all_ties: bool = setting("a low-quality match includes every box with the highest IoU", default=True)
+    low_quality_object: Literal["its", "nearest"] = setting(
+        "the object of a low-quality match; its: the one whose best box it is, the last of several; nearest: the one "
+        "that the box overlaps most (detectron2; torchvision, except in SSD)",
+        default="its",
+        conventions={
+            "detectron2": "nearest",
+            **of_detectron("nearest"),
+            "torchvision": ANY,
+        },
+    )
 
     def __attrs_post_init__(self) -> None:
         if self.negative > self.positive:
@@ -114,6 +129,18 @@ class MaxIoUAssignerConfig(AssignerConfig):
         from det_core.boxes.assigners import MaxIoUAssigner
 
         return MaxIoUAssigner(self)
+
+
+@configclass
+class AllSamplerConfig(SamplerConfig):
+    """Takes every candidate that is positive or negative."""
+
+    type: ClassVar[str] = "all"
+
+    def build(self) -> AllSampler:
+        from det_core.boxes.samplers import AllSampler
+
+        return AllSampler()
 
 
 @configclass

@@ -46,7 +46,10 @@ class DeltaCoder(BoxCoder):
         moved = centre + side * deltas[..., :2]
         half = side * deltas[..., 2:].clamp(self.least, self.limit).exp() * 0.5
         boxes = torch.cat([moved - half, moved + half], -1)
-        return boxes if size is None else clip(boxes, size, self.margin)
+        return boxes if size is None else self.clip(boxes, size)
+
+    def clip(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+        return clip(boxes, size, self.margin)
 
     def _means_and_stds(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """(4,) each, of the device and dtype of a tensor, and kept: a copy to a GPU waits for it."""

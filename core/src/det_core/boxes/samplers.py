@@ -42,6 +42,18 @@ class RandomSampler(Sampler):
         return SampledOnHost(found.positive[positive], found.negative[negative], found.objects[positive])
 
 
+class AllSampler(Sampler):
+    """Takes all positive and negative candidates, in their order."""
+
+    def __call__(self, assignment: Assignment, key: Key, consumer: str) -> Sampled:
+        return to_device(all_of_images([assignment]), assignment.objects.device)[0]
+
+    def sample_images(
+        self, assignments: Sequence[Assignment], keys: Sequence[Key], consumer: str
+    ) -> list[SampledOnHost]:
+        return all_of_images(assignments)
+
+
 def _choose(candidates: int, count: int, generator: torch.Generator) -> Indices | slice:
     """At most `count` random candidates, without replacement; all candidates in their order if they are fewer."""
     if candidates <= count:

@@ -247,22 +247,29 @@ class ResizeConfig(TransformConfig):
     mode: Literal["choice", "range"] = setting(
         "choice: draw one of the scales; range: draw each edge uniformly between the two scales", default="choice"
     )
-    rounding: Literal["nearest", "down"] = setting(
-        "rounding of a new side, with keep_ratio; torchvision's detectors round down",
+    rounding: Literal["nearest", "down", "short"] = setting(
+        "rounding of a new side, with keep_ratio; down: as torchvision's detectors; short: the short side to the "
+        "nearest pixel, and the long side, from it, down (maskrcnn-benchmark)",
         default="nearest",
-        conventions={"torchvision": ANY},  # its SSD resizes to a fixed size
+        conventions={"torchvision": ANY, "maskrcnn-benchmark": "short"},  # its SSD resizes to a fixed size
     )
     arithmetic: Literal["fixed_point", "float", "antialiased"] = setting(
         "fixed_point: OpenCV's 8-bit arithmetic; float: torch's, which keeps fractions (torchvision's detectors); "
-        "antialiased: Pillow's, which averages where it shrinks (detectron2)",
+        "antialiased: Pillow's, which averages where it shrinks (detectron2, maskrcnn-benchmark)",
         default="fixed_point",
-        conventions={"torchvision": "float", "detectron2": "antialiased"},
+        conventions={
+            "torchvision": "float",
+            "detectron2": "antialiased",
+            "maskrcnn-benchmark": "antialiased",
+            "detectron": "float",
+        },
     )
-    boxes: Literal["edges", "pixels"] = setting(
+    boxes: Literal["edges", "pixels", "pixels_by_axis"] = setting(
         "what is multiplied; edges: a box's corners, by new / old side of each axis; pixels: its first and last "
-        "pixels, with keep_ratio by the factor before sides are rounded (mmdet 0.x and 1.x)",
+        "pixels, with keep_ratio by the factor before sides are rounded (mmdet 0.x and 1.x, Detectron); "
+        "pixels_by_axis: these pixels, by new / old side of each axis (maskrcnn-benchmark)",
         default="edges",
-        conventions={"mmdet1": "pixels"},
+        conventions={"mmdet1": "pixels", "detectron": "pixels", "maskrcnn-benchmark": "pixels_by_axis"},
     )
 
     def __attrs_post_init__(self) -> None:

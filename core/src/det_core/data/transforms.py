@@ -222,15 +222,17 @@ class Resize:
         scale = self.draw()
         size = self.target(sample.size, scale)
         flips = (False, False) if self.flip is None else self.flip.draw()
-        if self.config.boxes == "pixels":
+        if self.config.boxes != "edges":
             return resize(sample, size, self.config.arithmetic, *flips, self.pixel_scale(sample.size, size, scale))
         if size == sample.size:
             return flip(drawn(sample), *flips)
         return resize(sample, size, self.config.arithmetic, *flips)
 
     def pixel_scale(self, old: tuple[int, int], new: tuple[int, int], scale: tuple[int, int]) -> tuple[float, float]:
-        """The (y, x) factors of boxes in pixels: with keep_ratio, one for both axes, before sides are rounded."""
-        if not self.config.keep_ratio:
+        """The (y, x) factors of boxes in pixels: with keep_ratio, one for both axes, before sides are rounded, unless
+        the configuration says otherwise.
+        """
+        if not self.config.keep_ratio or self.config.boxes == "pixels_by_axis":
             return new[0] / old[0], new[1] / old[1]
         factor = _fitting_factor(old, scale)
         return factor, factor
@@ -257,9 +259,18 @@ class Resize:
 
 
 def keep_ratio_size(
-    size: tuple[int, int], scale: tuple[int, int], rounding: Literal["nearest", "down"] = "nearest"
+    size: tuple[int, int], scale: tuple[int, int], rounding: Literal["nearest", "down", "short"] = "nearest"
 ) -> tuple[int, int]:
-    """The (height, width) of an image of `size`, resized to fit the maximum (long edge, short edge)."""
+    """The (height, width) of an image of `size`, resized to fit the maximum (long edge, short edge).
+
+    rounding: of both sides; or of the short one to the nearest pixel, and of the long one, from it, down.
+    """
+    if rounding == "short":
+        short, long = min(scale), max(scale)
+        if max(size) / min(size) * short > long:
+            short = max(round(long * min(size) / max(size)), 1)
+        height, width = (short if side == min(size) else int(short * side / min(size)) for side in size)
+        return height, width
     factor = _fitting_factor(size, scale)
     extra = 0.5 if rounding == "nearest" else 0.0
     return max(int(size[0] * factor + extra), 1), max(int(size[1] * factor + extra), 1)

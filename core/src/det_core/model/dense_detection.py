@@ -194,6 +194,7 @@ def dense_losses(
     cls_loss: Loss,
     box_loss: Loss,
     coder: BoxCoder,
+    count_of: Callable[[int, int], Tensor] | None = None,
 ) -> Losses:
     """`cls` over all anchors and `box` over the positive ones, both normalised by the number of positive anchors.
 
@@ -205,6 +206,7 @@ def dense_losses(
         num_classes: number of foreground classes.
         cls_loss: takes logits and labels; the label `num_classes` is background, IGNORED_LABEL is ignored.
         box_loss, coder: of the head.
+        count_of: number of positive anchors and of images to the normaliser (None: the former).
     """
     logits, moves = (torch.cat(list(x), 1).flatten(0, 1) for x in (scores, deltas))
     at = _table_rows(matches.assignments, targets)
@@ -212,7 +214,8 @@ def dense_losses(
     table = [*given, given[0].new_full((1,), num_classes), given[0].new_full((1,), IGNORED_LABEL)]
     boxes = torch.cat([t.boxes for t in targets])
     positive = (at < len(boxes)).nonzero().flatten()
-    count, anchors = float(len(positive)), torch.cat(matches.anchors)
+    count = float(len(positive)) if count_of is None else count_of(len(positive), len(targets))
+    anchors = torch.cat(matches.anchors)
     return {
         "cls": cls_loss(logits, torch.cat(table)[at], count),
         "box": regression(box_loss, coder, anchors[positive], moves[positive], boxes[at[positive]], count),
@@ -253,7 +256,7 @@ def best_candidates(
     coder: BoxCoder,
     *,
     limit: int | None,
-    above: float | None = None,
+    above: float | Sequence[float] | None = None,
     clipped: bool = True,
 ) -> Candidates:
     """The best (anchor, column) pairs of each level of one image, decoded; by level, best first.
@@ -267,11 +270,14 @@ def best_candidates(
         info: of the image; it has the size to clip to.
         coder: decodes the deltas.
         limit: maximum pairs per level; None: all.
-        above: score threshold; None keeps all.
+        above: score threshold, or that of each level; None keeps all.
         clipped: whether boxes are clipped to the image.
     """
     values = [full_precision(scores[row]) for scores in outputs.scores]
-    pairs = [_best_pairs(x, limit) for x in values] if above is None else _best_pairs_above(values, limit, above)
+    if above is None:
+        pairs = [_best_pairs(x, limit) for x in values]
+    else:
+        pairs = _best_pairs_above(values, limit, above if isinstance(above, Sequence) else [above] * len(values))
     columns = [x.shape[1] for x in values]
     rows = [at // count for (_, at), count in zip(pairs, columns, strict=True)]
     anchors = torch.cat([level.boxes[at] for level, at in zip(outputs.anchors, rows, strict=True)])
@@ -308,11 +314,14 @@ def _best_pairs(values: Tensor, limit: int | None) -> tuple[Tensor, Tensor]:
     return best, at
 
 
-def _best_pairs_above(levels: Sequence[Tensor], limit: int | None, above: float) -> list[tuple[Tensor, Tensor]]:
-    """`_best_pairs` of each level among the values above a threshold."""
+def _best_pairs_above(
+    levels: Sequence[Tensor], limit: int | None, above: Sequence[float]
+) -> list[tuple[Tensor, Tensor]]:
+    """`_best_pairs` of each level among the values above its threshold."""
     found = []
     flat = [values.flatten() for values in levels]
-    for values, kept in zip(flat, _rows_of_many([values > above for values in flat]), strict=True):
+    masks = [values > least for values, least in zip(flat, above, strict=True)]
+    for values, kept in zip(flat, _rows_of_many(masks), strict=True):
         best, order = values[kept].topk(_at_most(limit, len(kept)))
         found.append((best, kept[order]))
     return found
@@ -365,10 +374,21 @@ def _best_of_columns(values: Tensor, limit: int | None, above: float | None) -> 
     return at[first], labels[first]
 
 
-def suppress(best: Candidates, info: ImageInfo, config: DetectionSettings) -> Detections:
-    """NMS of one image's candidates, in original or network pixels; detections in original pixels."""
+def suppress(
+    best: Candidates,
+    info: ImageInfo,
+    config: DetectionSettings,
+    clip_to: Callable[[Tensor], Tensor] | None = None,
+) -> Detections:
+    """NMS of one image's candidates, in original or network pixels; detections in original pixels.
+
+    clip_to: clips the boxes (n, 4) before NMS, in the pixels of NMS.
+    """
     network = config.nms_in == "network"
-    found = pairs_nms(best.boxes if network else to_original(best.boxes, info), best.scores, best.labels, config)
+    placed = best.boxes if network else to_original(best.boxes, info)
+    if clip_to is not None:
+        placed = clip_to(placed)
+    found = pairs_nms(placed, best.scores, best.labels, config)
     boxes = to_original(found.boxes, info) if network else found.boxes
     detections = Detections(boxes=boxes, scores=found.scores, labels=found.labels)
     if not config.clip_original:

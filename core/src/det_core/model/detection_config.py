@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from det_core.boxes.box_config import DeltaCoderConfig
+from det_core.conventions import of_detectron
 from det_core.model.layer_config import Conv2dConfig
 from det_core.model.loss_config import FocalConfig
 from det_core.settings import configclass, setting
@@ -38,7 +39,7 @@ class DetectionSettings:
     nms_in: Literal["original", "network"] = setting(
         "compute IoUs in pixels of the original image, or of the network's input",
         default="original",
-        conventions={"torchvision": "network", "detectron2": "network"},
+        conventions={"torchvision": "network", "detectron2": "network", "maskrcnn-benchmark": "network"},
     )
     clip_original: bool = setting(
         "clip detections to the original image once they are in its pixels, and drop those without area",
@@ -60,7 +61,12 @@ class DetectingHeadConfig(DenseHeadConfig, DetectionSettings):
         "discard boxes with a side of this many pixels of the network's input or less (-1: keep all)",
         default=0.0,
         least=-1,
-        conventions={"mmdet1": -1.0, "torchvision": -1.0, "detectron2": -1.0},
+        conventions={
+            "mmdet1": -1.0,
+            "torchvision": -1.0,
+            "detectron2": -1.0,
+            **of_detectron(-1.0),
+        },
     )
 
 

@@ -14,6 +14,7 @@ from attrs import define, field, frozen
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from det_core.model.synchronised import normalise_over_ranks, several_ranks
 from det_core.torch_internals import (
     convolve_packed,
     has_hooks,
@@ -25,18 +26,33 @@ from det_core.torch_internals import (
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """torch's batch norm. With `frozen_statistics` it uses its running statistics also in training."""
+    """torch's batch norm. With `frozen_statistics` it uses its running statistics also in training.
+
+    synchronised: in training by several processes, normalise with the statistics of the images of all of them.
+    """
 
     computed: tuple[Tensor, Tensor] | None = None  # what `fixed_affine` returns, inside `NormAffines.computed`
 
-    def __init__(self, channels: int, *, eps: float = 1e-5, frozen_statistics: bool = False) -> None:
+    def __init__(
+        self, channels: int, *, eps: float = 1e-5, frozen_statistics: bool = False, synchronised: bool = False
+    ) -> None:
         super().__init__(channels, eps=eps)
-        self.frozen_statistics = frozen_statistics
+        self.frozen_statistics, self.synchronised = frozen_statistics, synchronised
         self.train()  # applies `frozen_statistics`, since a new module is in training mode
 
     def train(self, mode: bool = True) -> BatchNorm:
         super().train(mode and not self.frozen_statistics)
         return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        if not (self.synchronised and self.training and several_ranks()):
+            return super().forward(x)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        statistics = self.running_mean, self.running_var
+        momentum = 0.1 if self.momentum is None else self.momentum
+        return normalise_over_ranks(x, self.weight, self.bias, *statistics, momentum, self.eps)
 
     def fixed_affine(self) -> tuple[Tensor, Tensor] | None:
         """The norm as (C,) scale and (C,) shift; None if it uses the statistics of the batch."""

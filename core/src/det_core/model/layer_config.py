@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from attrs import asdict
 
-from det_core.conventions import ANY
+from det_core.conventions import ANY, of_detectron
 from det_core.errors import ConfigError
 from det_core.settings import configclass, setting
 from det_core.slots import ConvConfig, NormConfig, RoIPoolConfig
@@ -28,11 +28,19 @@ class BatchNormConfig(NormConfig):
     frozen_statistics: bool = setting(
         "do not update the running statistics, and use them also in training; the affine part trains", default=False
     )
+    synchronised: bool = setting(
+        "in training by several processes, use the statistics of the images of all of them", default=False
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.synchronised and self.frozen_statistics:
+            raise ValueError("synchronised: frozen statistics are not computed, so set only one of the two")
 
     def build(self, channels: int) -> nn.Module:
         from det_core.model.fold_batch_norm import BatchNorm
 
-        return BatchNorm(channels, eps=self.eps, frozen_statistics=self.frozen_statistics)
+        statistics = {"frozen_statistics": self.frozen_statistics, "synchronised": self.synchronised}
+        return BatchNorm(channels, eps=self.eps, **statistics)
 
 
 @configclass
@@ -104,19 +112,35 @@ class RoIAlignConfig(RoIPoolConfig):
         "samples per bin and axis; 0: adaptive",
         default=0,
         least=0,
-        conventions={"mmdet1": 2, "torchvision": 2, "mmdet": ANY, "detectron2": ANY},
+        conventions={
+            "mmdet1": 2,
+            "torchvision": 2,
+            "mmdet": ANY,
+            "detectron2": ANY,
+            **of_detectron(ANY),
+        },
     )
-    alignment: Literal["aligned", "unaligned", "v1"] = setting(
+    alignment: Literal["aligned", "unaligned", "v1", "detectron"] = setting(
         "aligned: pixel centres at integers; unaligned: pixel corners at integers, regions at least one feature pixel "
-        "large; v1: pixel corners at integers, regions of any size (mmdet 0.x and 1.x)",
+        "large; v1: pixel corners at integers, regions of any size (mmdet 0.x and 1.x); detectron: as unaligned, up to "
+        "a region's last pixel (Detectron and maskrcnn-benchmark)",
         default="aligned",
-        conventions={"torchvision": "unaligned", "mmdet1": "v1", "detectron2": ANY},
+        conventions={
+            "torchvision": "unaligned",
+            "mmdet1": "v1",
+            "detectron2": ANY,
+            **of_detectron("detectron"),
+        },
     )
     finest_scale: float = setting("regions with a side below twice this use the finest level", default=56.0, above=0)
-    level_rule: Literal["mmdet", "mmdet-v1", "detectron2", "torchvision"] = setting(
+    level_rule: Literal["mmdet", "mmdet-v1", "detectron", "detectron2", "torchvision"] = setting(
         "the project whose rounding selects a region's level; they differ at exact borders between levels",
         default="mmdet",
-        conventions={"torchvision": "torchvision", "detectron2": "detectron2"},
+        conventions={
+            "torchvision": "torchvision",
+            "detectron2": "detectron2",
+            **of_detectron("detectron"),
+        },
     )
     mode: Literal["avg", "max"] = setting("how a bin's samples are combined", default="avg")
 

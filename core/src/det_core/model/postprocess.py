@@ -25,6 +25,16 @@ def to_original(boxes: Tensor, info: ImageInfo) -> Tensor:
     return (boxes - last) / factors + last
 
 
+def to_network(boxes: Tensor, info: ImageInfo) -> Tensor:
+    """Convert boxes (..., 4) from pixels of the original image to network pixels."""
+    y, x = info.scale
+    factors = boxes.new_tensor([x, y, x, y])
+    if not info.inclusive:
+        return boxes * factors
+    last = torch.tensor([0, 0, 1, 1], dtype=boxes.dtype, device=boxes.device)
+    return (boxes - last) * factors + last
+
+
 def inside_original(boxes: Tensor, info: ImageInfo) -> tuple[Tensor, Tensor]:
     """Boxes (n, 4) in original pixels clipped to the original image, and which (n,) bool have an area."""
     clipped = clip(boxes, info.original_size)

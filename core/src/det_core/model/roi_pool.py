@@ -36,8 +36,9 @@ class RoIAlign(RoIPool):
     def forward(self, features: Sequence[Tensor], rois: Tensor) -> Tensor:
         """(R, C, h, w) from L maps and (R, 5) rois (image index, x1, y1, x2, y2) in input pixels."""
         config, levels = self.config, self.level_of(rois)
-        if config.alignment == "v1":
+        if config.alignment in ("v1", "detectron"):
             rois = inclusive(rois)
+        alignment = "unaligned" if config.alignment == "detectron" else config.alignment
         return det_ops.multi_level_roi_align(
             [features[i] for i in self.levels],
             rois,
@@ -45,11 +46,11 @@ class RoIAlign(RoIPool):
             self.out.size,
             [1 / stride for stride in config.strides],
             config.sampling,
-            config.alignment,
+            alignment,
             config.mode,
         )
 
 
 def inclusive(rois: Tensor) -> Tensor:
-    """Rois (R, 5) whose corners are their first and last pixels, as the operators of 2019 take them."""
+    """Rois (R, 5) whose corners are their first and last pixels, as the operators of 2017 to 2019 take them."""
     return torch.cat([rois[:, :3], rois[:, 3:] - 1], 1)

@@ -11,6 +11,7 @@ from attrs import frozen
 from det_core.conventions import differences
 from det_core.errors import WeightsError, first_few
 from det_core.offers import Names
+from det_core.weights.detectron_names import is_unused_blob
 from det_core.weights.initial_weights import not_pretrained
 from det_core.weights.mmdet_generation import generation_of
 from det_core.weights.older_names import current_names
@@ -23,17 +24,21 @@ if TYPE_CHECKING:
     from det_core.model.detector import Detector
     from det_core.model.detector_config import DetectorConfig
 
-COUNTER = "num_batches_tracked"
+COUNTERS = ("num_batches_tracked", "running_loss_count")  # of a training; they are not in every file
+BENCHMARK_COPY = "roi_heads.mask.feature_extractor.head."  # of the last stage, which boxes and masks share
 # Weights that a source's own detector never uses: HTC's first mask head has none before it.
 UNUSED = {
     "mmdet1": ("roi_head.mask_head.0.conv_res.",),
     "detectron2": ("pixel_mean", "pixel_std", "proposal_generator.anchor_generator.", "anchor_generator."),
+    "maskrcnn-benchmark": ("rpn.anchor_generator.", BENCHMARK_COPY),
 }
-SPOKEN = {"mmdet": "mmdet 2.x and 3.x", "mmdet1": "mmdet 0.x and 1.x"}
+SPOKEN = {"mmdet": "mmdet 2.x and 3.x", "mmdet1": "mmdet 0.x and 1.x", "detectron": "Detectron"}
 WHERE = {
     "mmdet1": " (MODEL/mmdet1-...)",
     "torchvision": " (MODEL/torchvision-...)",
     "detectron2": " (MODEL/detectron2-...)",
+    "detectron": " (MODEL/detectron-...)",
+    "maskrcnn-benchmark": " (MODEL/maskrcnn-benchmark-...)",
 }
 CLASSIFIERS = ("fc.", "stem.fc.", "linear.")  # in ImageNet models; detectors do not use them
 
@@ -61,8 +66,8 @@ def import_weights(
 
     Args:
         state_dict: the source's names to tensors or numpy arrays.
-        source: `mmdet` (2.x and 3.x; 0.x and 1.x where the names are theirs), `mmdet1` (0.x and 1.x), `torchvision` or
-            `detectron2`.
+        source: `mmdet` (2.x and 3.x; 0.x and 1.x where the names are theirs), `mmdet1` (0.x and 1.x), `torchvision`,
+            `detectron2`, `detectron` (Caffe2) or `maskrcnn-benchmark`.
         detector: built from a configuration; its weights are replaced in place.
         force: load the weights also into a detector with the conventions of another project.
 
@@ -75,9 +80,11 @@ def import_weights(
     if not force:
         check_conventions(source, filling.config)
     filling.fill(detector.state_dict(), detector_names(source, filling.config, filling.names))
+    filling.check_copies()
 
     def left_over(key: str) -> bool:
-        return key.endswith(COUNTER) or key.startswith(UNUSED.get(source, ()))
+        unused = key.startswith(UNUSED.get(source, ())) or (source == "detectron" and is_unused_blob(key))
+        return unused or key.endswith(COUNTERS)
 
     return filling.finish(f"the {source} weights do not fit this detector", left_over)
 
@@ -119,7 +126,12 @@ def import_backbone(
     used = {name.partition(".")[0] for name in filling.used & filling.names.keys()}
 
     def unneeded(key: str) -> bool:
-        return key.endswith(COUNTER) or key.startswith(CLASSIFIERS) or key.partition(".")[0] not in used
+        return (
+            key.endswith(COUNTERS)
+            or key.startswith(CLASSIFIERS)
+            or is_unused_blob(key)
+            or key.partition(".")[0] not in used
+        )
 
     report = filling.finish(f"the {source} weights do not fit this backbone", unneeded)
     return {k[len(path) :]: v for k, v in filling.values.items() for path in paths if k.startswith(path)}, report
@@ -149,7 +161,7 @@ class _Filling:
                 made = self._derive(key, origin.name, expected)
                 if made is not None:
                     self.values[key] = made
-                elif not key.endswith(COUNTER):
+                elif not key.endswith(COUNTERS):
                     self.problems.append(f"not in the source: {origin.name} (for {key})")
                 continue
             theirs = self.names[origin.name]
@@ -168,7 +180,7 @@ class _Filling:
         import torch
 
         module, _, kind = key.rpartition(".")
-        if self.source != "detectron2" or kind not in ("running_mean", "running_var"):
+        if self.source not in ("detectron2", "detectron") or kind not in ("running_mean", "running_var"):
             return None
         if f"{theirs.rpartition('.')[0]}.weight" not in self.names:
             return None
@@ -178,6 +190,17 @@ class _Filling:
         norm = self.detector.get_submodule(module)
         assert isinstance(norm, torch.nn.BatchNorm2d)  # no other norm has running statistics
         return torch.ones_like(expected) - norm.eps
+
+    def check_copies(self) -> None:
+        """maskrcnn-benchmark saves the last stage of a C4 model twice, under boxes and under masks."""
+        import torch
+
+        for name, key in self.names.items():
+            if self.source == "maskrcnn-benchmark" and name.startswith(BENCHMARK_COPY):
+                first = key.replace(".mask.", ".box.", 1)
+                same = first in self.state and torch.equal(*(torch.as_tensor(self.state[of]) for of in (first, key)))
+                if not same:
+                    self.problems.append(f"not equal to {first}, though the model shares them: {key}")
 
     def finish(self, title: str, unneeded: Callable[[str], bool]) -> ImportReport:
         """Load the values and report; WeightsError if there are problems. unneeded: keys that may be left over."""

@@ -6,8 +6,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 
 from det_core.errors import WeightsError
+from det_core.weights.detectron_names import from_benchmark, from_blobs
 
-SOURCES = ("mmdet", "mmdet1", "torchvision", "detectron2")
+SOURCES = ("mmdet", "mmdet1", "torchvision", "detectron2", "detectron", "maskrcnn-benchmark")
+# Sources whose weight maps have the names of detectron2.
+DETECTRON = ("detectron2", "detectron", "maskrcnn-benchmark")
 
 Renames = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 
@@ -60,7 +63,12 @@ def current_names(source: str, keys: Iterable[str]) -> dict[str, str]:
     """
     check_source(source)
     found: dict[str, str] = {}
-    for name, key in unwrapped(keys).items():
+    plain = unwrapped(keys)
+    if source == "detectron":
+        return {name: plain[blob] for blob, name in from_blobs(plain).items()}
+    if source == "maskrcnn-benchmark":
+        return {name: plain[theirs] for theirs, name in from_benchmark(plain).items()}
+    for name, key in plain.items():
         for pattern, replacement in OLDER.get(source, ()):
             name = re.sub(rf"^(?:{pattern})", replacement, name)
         found[name] = key

@@ -13,7 +13,8 @@ from det_core.offers import Change, Names, Part
 from det_core.plugins import plugin_manager
 from det_core.settings import Component, fields_of
 from det_core.slots import ProposalHeadConfig, TrunkConfig
-from det_core.weights.older_names import unwrapped
+from det_core.weights.detectron_names import DETECTOR_BLOBS
+from det_core.weights.older_names import DETECTRON, unwrapped
 
 if TYPE_CHECKING:
     from det_core.model.detector_config import DetectorConfig
@@ -61,7 +62,7 @@ def locate(source: str, names: Names, key: str) -> Origin:
 
 def is_detector(keys: Iterable[str]) -> bool:
     """Whether the names are those of a whole detector, not only of a backbone."""
-    return any(key.startswith("backbone.") for key in unwrapped(keys))
+    return any(key.startswith(("backbone.", *DETECTOR_BLOBS)) for key in unwrapped(keys))
 
 
 def detector_names(source: str, config: DetectorConfig, keys: Iterable[str]) -> Names:
@@ -84,7 +85,7 @@ def _prefixes(source: str, config: DetectorConfig, keys: list[str]) -> dict[str,
             "dense_head": "rpn.head" if isinstance(config.dense_head, ProposalHeadConfig) else "head",
             "roi_head": "roi_heads",
         }
-    if source == "detectron2":
+    if source in DETECTRON:
         return {
             "backbone": "backbone" if config.neck is None else "backbone.bottom_up",
             "neck": "backbone",

@@ -80,6 +80,18 @@ class CascadeHeadConfig(StagedHeadConfig):
         conventions={"detectron2": "one"},
     )
 
+    refine_objects: bool = setting(
+        "a stage passes on the refined boxes of objects that were added to its proposals, and no empty boxes; false: "
+        "it passes on the proposals alone",
+        default=False,
+        conventions={"detectron2": True},
+    )
+    shared_gradient: bool = setting(
+        "divide the gradient that a stage's box head sends to the pooled features by the number of stages",
+        default=False,
+        conventions={"detectron2": True},
+    )
+
     def build(self, features: FeatureSpec, num_classes: int) -> CascadeHead:
         from det_plugin_cascade.roi_head import build_cascade_head
 

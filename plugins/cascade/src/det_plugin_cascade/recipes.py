@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
-from det_core.boxes.box_config import MaxIoUAssignerConfig
+from det_core.boxes.box_config import AllSamplerConfig, MaxIoUAssignerConfig
 from det_core.model.detector_config import DetectorConfig
-from det_core.offers import RecipeEntry
 from det_core.recipe import Recipe
 from det_core.settings import evolve
 from det_core.slots import RoIHeadConfig
-from det_core.zoo import BOXES, MASKS, Row, as_detectron2, as_mmdet1, compose, published_rows, zoo_entries
+from det_core.specs import ProposalLimits
+from det_core.zoo import (
+    BOXES,
+    MASKS,
+    Row,
+    as_detectron2,
+    as_mmdet1,
+    compose,
+    detectron_entries,
+    published_rows,
+    zoo_entries,
+)
 from det_plugin_cascade.config import THREE_STAGES, CascadeHeadConfig, StagedHeadConfig
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_rcnn import recipes as rcnn
 from det_plugin_rcnn.config import FCBoxHeadConfig, RCNNHeadConfig, RPNConfig
+from det_plugin_rcnn.detectron_recipes import detectron2_recipe as detectron2_recipe_of
 from det_plugin_resnet.backbones import backbone_of, preprocess_of
 
 ROWS = published_rows(Path(__file__).with_name("published.csv"))
+DETECTRON2_ROWS = published_rows(Path(__file__).with_name("detectron2.csv"))
 SUMMARIES = {
     "cascade-rcnn": "boxes, refined in three stages (Cai and Vasconcelos, 2018)",
     "cascade-mask-rcnn": "boxes and masks, refined in three stages (Cai and Vasconcelos, 2019)",
@@ -53,20 +64,26 @@ def mmdet1(row: Row) -> Recipe:
     return as_mmdet1(with_low_quality_matches(baseline(row)), row.name)
 
 
-def detectron2_recipe(schedule: str) -> Recipe:
-    """detectron2's Cascade Mask R-CNN: all losses have weight 1, and boxes of the last stage finer deviations."""
-    recipe = rcnn.detectron2_recipe("mask-rcnn", f"r50-fpn-{schedule}")
+def detectron2_recipe(row: Row) -> Recipe:
+    """detectron2's Cascade Mask R-CNN: all losses have weight 1, and boxes of the last stage finer deviations.
+
+    Only the first stage samples; the others take all its regions, refined.
+    """
+    recipe = detectron2_recipe_of(evolve(row, model="mask-rcnn"))
     single = recipe.detector.roi_head
     assert isinstance(single, RCNNHeadConfig)
     fine = tuple(1 / x for x in (30.0, 30.0, 15.0, 15.0))
-    stages = tuple(
+    cascade = _cascade_of(single)
+    first, *others = (
         evolve(stage, loss_weight=1.0, box_loss=single.box_loss, coder=evolve(stage.coder, stds=stds))
-        for stage, stds in zip(THREE_STAGES, ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), fine), strict=True)
+        for stage, stds in zip(cascade.stages, ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), fine), strict=True)
     )
-    head = evolve(_cascade_of(single), stages=stages)
-    return as_detectron2(
-        evolve(recipe, detector=evolve(recipe.detector, roi_head=head)), f"cascade-mask-rcnn/r50-fpn-{schedule}"
-    )
+    later = (evolve(stage, sampler=AllSamplerConfig(), add_ground_truth=False) for stage in others)
+    head = evolve(cascade, stages=(first, *later))
+    rpn = recipe.detector.dense_head
+    assert isinstance(rpn, RPNConfig)
+    rpn = evolve(rpn, train_limits=ProposalLimits(before_nms=2000, after_nms=2000))
+    return as_detectron2(evolve(recipe, detector=evolve(recipe.detector, dense_head=rpn, roi_head=head)), row)
 
 
 def with_low_quality_matches(recipe: Recipe) -> Recipe:
@@ -102,15 +119,7 @@ def demo_recipe(model: str) -> Recipe:
 
 
 ENTRIES = (
-    *(
-        RecipeEntry(
-            name=f"cascade-mask-rcnn/detectron2-r50-fpn-{schedule}",
-            make=partial(detectron2_recipe, schedule),
-            summary=f"{SUMMARIES['cascade-mask-rcnn']}, with detectron2's conventions, for its weights",
-            weights_of="detectron2",
-        )
-        for schedule in ("1x", "3x")
-    ),
+    *detectron_entries("detectron2", DETECTRON2_ROWS, detectron2_recipe, lambda row: SUMMARIES[row.model]),
     *zoo_entries(
         ROWS, baseline, default="cascade-mask-rcnn/r50-fpn-1x", summary=lambda row: SUMMARIES[row.model], mmdet1=mmdet1
     ),

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
+from det_core.boxes.device_copies import rows_of
 from det_core.contracts import BoxHead, BoxOutputs, Losses, MaskHead, RoIHead, RoIPool, Trunk
+from det_core.model.sample_regions import SampledRegions
 from det_core.specs import FeatureSpec
-from det_core.structures import Batch, Detections, LossTerm, Targets
+from det_core.structures import Batch, Detections, ImageInfo, LossTerm, Targets
 from det_plugin_cascade.chain import Chain, mean_probabilities
 from det_plugin_cascade.config import CascadeHeadConfig
+from det_plugin_rcnn.box_stage import BoxStage
 from det_plugin_rcnn.detections import found_labels, to_detections
 from det_plugin_rcnn.mask_branch import mask_term, region_masks
 from det_plugin_rcnn.pooling import mask_regions, pool_regions, positive_regions
@@ -47,14 +51,15 @@ class CascadeHead(RoIHead):
         """`stage1_cls`, `stage1_box`, `stage1_mask` and so on, already weighted.
 
         Each stage assigns and samples its proposals. The next stage starts from the sampled proposals, refined, without
-        ground-truth boxes; if none remain, the next stage samples ground-truth boxes only.
+        ground-truth boxes (`refine_objects`: with them); if none remain, the next stage samples ground-truth boxes
+        only.
         """
         losses: dict[str, LossTerm] = {}
         stages = self.chain.stages
         for number, stage in enumerate(stages):
             sampled = stage.sample(proposals, targets, batch.infos, f"stage{number + 1}")
             regions = pool_regions(features, [s.boxes for s in sampled], self.roi_pool, self.trunk)
-            outputs = self.box_heads[number](regions)
+            outputs = self.box_heads[number](self._with_gradient(regions))
             boxes = stage.losses(outputs, sampled, targets)
             terms = {"cls": boxes.cls, "box": boxes.box}
             if number < len(self.mask_heads):
@@ -63,8 +68,26 @@ class CascadeHead(RoIHead):
                 terms["mask"] = mask_term(self.mask_loss, logits, sampled, targets, self.config.mask_targets)
             losses |= self.chain.weighted_losses(number, terms)
             if number < len(stages) - 1:
-                proposals = stage.next_proposals(outputs, sampled, batch.infos)
+                proposals = self._next_proposals(stage, outputs, sampled, batch.infos)
         return losses
+
+    def _with_gradient(self, regions: Tensor) -> Tensor:
+        """The regions (R, C, h, w), with `shared_gradient` with a gradient divided by the number of stages."""
+        if not self.config.shared_gradient:
+            return regions
+        fixed = regions.detach()
+        return fixed + (regions - fixed) / len(self.box_heads)
+
+    def _next_proposals(
+        self, stage: BoxStage, outputs: BoxOutputs, sampled: Sequence[SampledRegions], infos: Sequence[ImageInfo]
+    ) -> list[Tensor]:
+        """Per image the refined boxes (n, 4) of a stage, the proposals of the next; may be empty."""
+        if not self.config.refine_objects:
+            return stage.next_proposals(outputs, sampled, infos)
+        labels = torch.cat([s.labels for s in sampled])
+        refined = stage.refine(outputs, [s.boxes for s in sampled], infos, labels)
+        real = rows_of([(boxes[:, 2:] > boxes[:, :2]).all(1) for boxes in refined])
+        return [boxes[rows] for boxes, rows in zip(refined, real, strict=True)]
 
     def predict(self, features: Sequence[Tensor], proposals: Sequence[Tensor], batch: Batch) -> list[Detections]:
         """Boxes of the last stage, mean scores and masks of all stages, NMS within each class."""

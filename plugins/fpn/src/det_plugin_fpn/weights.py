@@ -1,6 +1,7 @@
 """Weight maps of FPN."""
 
 from det_core.offers import Names, WeightMap
+from det_core.weights.detectron2_names import detectron_maps
 from det_core.weights.mmdet_names import conv_rules, mmdet_maps
 from det_plugin_fpn.config import FPNConfig
 
@@ -43,5 +44,5 @@ def _detectron2(config: FPNConfig) -> Names:
 WEIGHT_MAPS = (
     *mmdet_maps(FPNConfig, _mmdet),
     WeightMap("torchvision", FPNConfig, _torchvision),
-    WeightMap("detectron2", FPNConfig, _detectron2),
+    *detectron_maps(FPNConfig, _detectron2),
 )

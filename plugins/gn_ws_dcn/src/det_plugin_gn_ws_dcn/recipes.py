@@ -17,14 +17,15 @@ from det_core.offers import RecipeEntry
 from det_core.recipe import Recipe
 from det_core.settings import evolve
 from det_core.slots import ConvConfig
-from det_core.zoo import Row, as_mmdet1, published_rows, zoo_entries
+from det_core.zoo import Row, as_mmdet1, detectron_entries, published_rows, zoo_entries
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_gn_ws_dcn.config import DeformConv2dConfig, DeformRoIPoolConfig, WSConv2dConfig
-from det_plugin_rcnn import recipes as rcnn
+from det_plugin_rcnn import detectron_recipes, recipes as rcnn
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig
 from det_plugin_resnet.config import ResNetConfig
 
 ROWS = published_rows(Path(__file__).with_name("published.csv"))
+DETECTRON2_ROWS = published_rows(Path(__file__).with_name("detectron2.csv"))
 SUMMARIES = {
     "gn": "with group norm everywhere (Wu and He, 2018)",
     "gn-contrib": "with group norm everywhere (Wu and He, 2018), contributed weights",
@@ -142,6 +143,24 @@ def mmdet1(row: Row) -> Recipe:
     return as_mmdet1(CHANGES[row.variant](make(row), row), row.name)
 
 
+def detectron2_recipe(row: Row) -> Recipe:
+    """A model of detectron2 with deformable convolution: Mask R-CNN, or its largest Cascade Mask R-CNN."""
+    if row.model == "mask-rcnn":
+        return _deformable(DeformConv2dConfig())(detectron_recipes.detectron2_recipe(row), row)
+    from det_plugin_cascade.config import CascadeHeadConfig
+    from det_plugin_cascade.recipes import detectron2_recipe as plain
+
+    recipe = _deformable(DeformConv2dConfig())(plain(row), row)
+    norm, head = GroupNormConfig(), recipe.detector.roi_head
+    assert isinstance(head, CascadeHeadConfig)
+    head = evolve(
+        head,
+        box_head=FCBoxHeadConfig(num_convs=4, num_fcs=1, norm=norm, class_agnostic=True),
+        mask_head=ConvMaskHeadConfig(num_convs=8, norm=norm),
+    )
+    return evolve(recipe, detector=evolve(recipe.detector, roi_head=head))
+
+
 def demo_recipe() -> Recipe:
     """The demo of Faster R-CNN with standardised weights and modulated deformable convolutions."""
     plain = rcnn.demo_recipe("faster-rcnn")
@@ -165,6 +184,13 @@ ENTRIES = (
         summary=lambda row: SUMMARIES[row.variant],
         requires=lambda row: REQUIRES.get(row.model, ()),
         mmdet1=mmdet1,
+    ),
+    *detectron_entries(
+        "detectron2",
+        DETECTRON2_ROWS,
+        detectron2_recipe,
+        lambda row: SUMMARIES["dconv-c3-c5"],
+        lambda row: REQUIRES.get(row.model, ()),
     ),
     RecipeEntry(
         name="faster-rcnn/r18-fpn-gn-ws-mdconv-demo",

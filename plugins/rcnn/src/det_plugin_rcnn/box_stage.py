@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import attrs
 import torch
 from attrs import frozen
 from torch import Tensor, nn
 
 from det_core.contracts import BoxOutputs
 from det_core.model.losses import box_loss
+from det_core.model.postprocess import to_original
 from det_core.model.sample_regions import SampledRegions, positive_rows, sample_image_regions
 from det_core.structures import ImageInfo, LossTerm, Targets, full_precision
 from det_plugin_rcnn.config import BoxStageConfig
@@ -86,6 +88,11 @@ class BoxStage(nn.Module):
         deltas = full_precision(deltas if self.class_agnostic else deltas.unflatten(1, (-1, 4)))
         rows = zip(boxes, deltas.split([len(b) for b in boxes]), infos, strict=True)
         return [self.coder.decode(b, d, info.size) for b, d, info in rows]
+
+    def decode_original(self, deltas: Tensor, boxes: Sequence[Tensor], infos: Sequence[ImageInfo]) -> list[Tensor]:
+        """As `decode`, in pixels of the original image, in which the boxes and the size to clip to are first given."""
+        originals = [attrs.evolve(info, size=info.original_size) for info in infos]
+        return self.decode(deltas, [to_original(b, info) for b, info in zip(boxes, infos, strict=True)], originals)
 
     @torch.no_grad()
     def refine(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from det_core.boxes.box_config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig, RandomSamplerConfig
+from det_core.conventions import ANY, of_detectron
 from det_core.errors import ConfigError, Problem
 from det_core.model.detection_config import DetectionSettings
 from det_core.model.layer_config import Conv2dConfig, RoIAlignConfig
@@ -47,12 +48,19 @@ class RegionProposalConfig(ProposalHeadConfig):
     sampler: SamplerConfig = setting("selects the anchors that the losses use", default=RandomSamplerConfig())
     cls_loss: LossConfig = setting("object or background", default=BinaryCrossEntropyConfig())
     box_loss: LossConfig = setting("box regression", default=L1Config())
+    loss_anchors: int | None = setting(
+        "anchors of an image by whose number the losses are divided (null: the number sampled; detectron2: the number "
+        "to sample, even if there are fewer)",
+        default=None,
+        least=1,
+        conventions={"detectron2": ANY},  # the sampler's count
+    )
     nms_threshold: float = setting("IoU above which a proposal is suppressed", default=0.7, least=0, most=1)
     min_size: float = setting(
         "discard proposals with a side of this many pixels or less (-1: keep all)",
         default=0.0,
         least=-1,
-        conventions={"mmdet1": -1.0, "torchvision": 0.001},
+        conventions={"mmdet1": -1.0, "torchvision": 0.001, **of_detectron(-1.0)},
     )
     conv: ConvConfig = setting("the shared convolutions", default=Conv2dConfig())
 
@@ -71,9 +79,10 @@ class RPNConfig(RegionProposalConfig):
         least=-1,
     )
     touching: bool = setting(
-        "with allowed_border, an anchor may end exactly at the limit on the right and below (mmdet 0.x and 1.x)",
+        "with allowed_border, an anchor may end exactly at the limit on the right and below (mmdet 0.x and 1.x, "
+        "Detectron, maskrcnn-benchmark)",
         default=False,
-        conventions={"mmdet1": True},
+        conventions={"mmdet1": True, **of_detectron(True)},
     )
 
     def anchor_config(self) -> AnchorConfig:
@@ -158,11 +167,16 @@ class RegionHeadConfig(RoIHeadConfig, DetectionSettings):
         "discard boxes with a side below this many pixels of the network's input", default=0.0, least=0
     )
     mask_threshold: float = setting("probability threshold of mask pixels", default=0.5, least=0, most=1)
-    mask_paste: Literal["sampled", "resized", "quantised"] = setting(
-        "paste masks by sampling at pixel centres; by resizing to whole pixels with a border of zeros (torchvision); "
-        "or to the box's whole pixels (quantised: mmdet 0.x and 1.x)",
+    mask_paste: Literal["sampled", "resized", "padded", "quantised"] = setting(
+        "paste masks by sampling at pixel centres; by resizing to whole pixels with a border of zeros (resized: "
+        "torchvision; padded: up to the box's last pixel, as Detectron and maskrcnn-benchmark do); or to the box's "
+        "whole pixels (quantised: mmdet 0.x and 1.x)",
         default="sampled",
-        conventions={"mmdet1": "quantised", "torchvision": "resized"},
+        conventions={
+            "mmdet1": "quantised",
+            "torchvision": "resized",
+            **of_detectron("padded"),
+        },
     )
     mask_targets: Literal["sampled", "quantised"] = setting(
         "targets of the mask loss: the object's mask sampled in the region, or the region's whole pixels resized "
@@ -202,6 +216,13 @@ class RCNNHeadConfig(RegionHeadConfig, BoxStageConfig):
     """The second stage of Faster R-CNN, and of Mask R-CNN if it has a mask head."""
 
     type: ClassVar[str] = "rcnn"
+
+    decode_in: Literal["network", "original"] = setting(
+        "decode boxes in pixels of the network's input, or of the original image, where pixels of inclusive boxes have "
+        "another size (Detectron)",
+        default="network",
+        conventions={"detectron": "original"},
+    )
 
     def build(self, features: FeatureSpec, num_classes: int) -> RCNNHead:
         from det_plugin_rcnn.roi_head import build_rcnn_head

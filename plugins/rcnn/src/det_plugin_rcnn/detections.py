@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 from torch import Tensor
 
 from det_core.compressed_masks import RegionMasks
-from det_core.model.postprocess import Chosen, class_wise_nms, inside_original, to_original
+from det_core.model.postprocess import Chosen, class_wise_nms, inside_original, to_network, to_original
 from det_core.structures import Detections, ImageInfo
 from det_plugin_rcnn.config import RegionHeadConfig
 
@@ -48,6 +48,12 @@ def choose_detections(boxes: Tensor, scores: Tensor, info: ImageInfo, config: Re
     else:
         found = Found(boxes[chosen.rows] if shared else boxes[chosen.rows, chosen.labels], chosen)
     return inside(found, info) if config.clip_original else found
+
+
+def choose_original(boxes: Tensor, scores: Tensor, info: ImageInfo, config: RegionHeadConfig) -> Found:
+    """As `choose_detections`, of boxes in original pixels; none is too small."""
+    chosen = class_wise_nms(boxes, scores, config)
+    return Found(to_network(chosen.boxes, info), chosen)
 
 
 def inside(found: Found, info: ImageInfo) -> Found:

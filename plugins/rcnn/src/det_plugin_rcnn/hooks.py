@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from det_core.hookspecs import provides
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig, RPNConfig
+from det_plugin_rcnn.detectron_recipes import ENTRIES as DETECTRON
 from det_plugin_rcnn.recipes import ENTRIES
 from det_plugin_rcnn.weights import WEIGHT_MAPS
 
 det_heads = provides(RPNConfig, RCNNHeadConfig, FCBoxHeadConfig, ConvMaskHeadConfig)
-det_recipes = provides(*ENTRIES)
+det_recipes = provides(*ENTRIES, *DETECTRON)
 det_weight_maps = provides(*WEIGHT_MAPS)

@@ -54,12 +54,14 @@ def region_masks(
     probabilities: Tensor, found: Sequence[Found], infos: Sequence[ImageInfo], config: RegionHeadConfig
 ) -> list[RegionMasks]:
     """Per image the masks of its n detections, from (R, S, S) of all detections in order."""
+    padded = config.mask_paste == "padded"
+    past = torch.tensor([0.0, 0.0, 1.0, 1.0] if padded else [0.0] * 4, device=probabilities.device)
     return [
         RegionMasks(
             probabilities=p,
-            boxes=f.chosen.boxes.clone(),  # whoever changes the detections' boxes in place leaves the masks alone
+            boxes=f.chosen.boxes - past,  # a copy, which nobody changes who changes the detections' boxes in place
             size=info.original_size,
-            rule=config.mask_paste,
+            rule="resized" if config.mask_paste == "padded" else config.mask_paste,
             threshold=config.mask_threshold,
         )
         for p, f, info in zip(probabilities.split([len(f) for f in found]), found, infos, strict=True)

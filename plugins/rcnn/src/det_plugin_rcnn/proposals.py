@@ -58,7 +58,8 @@ class RegionProposalHead(ProposalHead[Outputs]):
         targets: Sequence[Targets],
         batch: Batch,
     ) -> Losses:
-        """`rpn_cls` and `rpn_box`, both normalised by the number of sampled anchors of the global batch.
+        """`rpn_cls` and `rpn_box`, both normalised by the number of sampled anchors of the global batch, or by
+        `loss_anchors` for each image.
 
         Args:
             scores: per level (N, t, 1) logits.
@@ -68,7 +69,9 @@ class RegionProposalHead(ProposalHead[Outputs]):
         """
         sampled = sample_images(self.sampler, matches.assignments, [info.key for info in batch.infos], "rpn")
         logits, moves = torch.cat(list(scores), 1)[..., 0], torch.cat(list(deltas), 1)
-        count = float(sum(len(s.positive) + len(s.negative) for s in sampled))
+        nominal = self.config.loss_anchors
+        counts = [nominal or len(s.positive) + len(s.negative) for s in sampled]
+        count = float(sum(counts))
         return {
             "rpn_cls": objectness_loss(self.cls_loss, logits, sampled, count),
             "rpn_box": dense_box_loss(self.box_loss, self.coder, matches.anchors, list(moves), sampled, targets, count),

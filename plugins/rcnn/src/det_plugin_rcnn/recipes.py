@@ -22,7 +22,6 @@ from det_core.zoo import (
     MASKS,
     PROPOSALS,
     Row,
-    as_detectron2,
     as_mmdet1,
     compose,
     compose_torchvision,
@@ -34,15 +33,13 @@ from det_plugin_fpn.config import FPNConfig
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig, RPNConfig
 from det_plugin_resnet.backbones import (
     DEMO_R18,
-    DETECTRON2_X101,
-    DETECTRON2_X101_IMAGES,
     TORCHVISION_R50,
     TORCHVISION_R50_V2,
     backbone_of,
     c4_trunk_of,
     preprocess_of,
 )
-from det_plugin_resnet.config import ResNetConfig, ResNetStageConfig
+from det_plugin_resnet.config import ResNetStageConfig
 
 ROWS = published_rows(Path(__file__).with_name("published.csv"))
 SUMMARIES = {
@@ -142,73 +139,6 @@ def rpn_of_2019(rpn: RPNConfig) -> RPNConfig:
     )
 
 
-# detectron2's models, of which the FPN and C4 forms of this family are the same functions with its conventions
-
-DETECTRON2_MODELS: dict[str, tuple[str, ...]] = {
-    "rpn": ("r50-c4-1x", "r50-fpn-1x"),
-    "fast-rcnn": ("r50-fpn-1x",),
-    "faster-rcnn": (
-        *("r50-c4-1x", "r50-c4-3x", "r50-dc5-1x", "r50-dc5-3x", "r50-fpn-1x", "r50-fpn-3x"),
-        *("r101-c4-3x", "r101-dc5-3x", "r101-fpn-3x", "x101-32x8d-fpn-3x"),
-    ),
-    "mask-rcnn": (
-        *("r50-c4-1x", "r50-c4-3x", "r50-dc5-1x", "r50-dc5-3x", "r50-fpn-1x", "r50-fpn-3x"),
-        *("r101-c4-3x", "r101-dc5-3x", "r101-fpn-3x", "x101-32x8d-fpn-3x"),
-    ),
-}
-
-
-def detectron2_recipe(model: str, rest: str) -> Recipe:
-    """A model of detectron2's zoo. `rest` is network, kind and schedule, such as `r50-fpn-3x`."""
-    network, kind, schedule = rest.rsplit("-", 2)
-    large, dilated = network == "x101-32x8d", kind == "dc5"
-    row = Row(
-        model=model,
-        network="r101-caffe" if large else f"{network}-caffe",
-        kind="c4" if dilated else kind,
-        schedule=schedule,
-    )
-    recipe = baseline(row)
-    detector = _on_dilated_stage(recipe.detector) if dilated else recipe.detector
-    if large:
-        detector = evolve(detector, backbone=DETECTRON2_X101, preprocess=DETECTRON2_X101_IMAGES)
-    if isinstance(detector.dense_head, RPNConfig):
-        detector = evolve(detector, dense_head=detectron2_rpn(detector.dense_head, alone=model == "rpn"))
-    return as_detectron2(evolve(recipe, detector=detector), f"{model}/{rest}")
-
-
-def _on_dilated_stage(detector: DetectorConfig) -> DetectorConfig:
-    """A C4 model as DC5: everything on the last stage, which keeps stride 16, and heads as on a pyramid."""
-    backbone, rpn, head = detector.backbone, detector.dense_head, detector.roi_head
-    assert isinstance(backbone, ResNetConfig)
-    assert isinstance(rpn, RPNConfig)
-    assert isinstance(head, RCNNHeadConfig)
-    masks = head.mask_head is not None
-    pool = RoIAlignConfig(strides=(16,))
-    return evolve(
-        detector,
-        backbone=evolve(backbone, stages=(4,), dilated=True),
-        dense_head=evolve(rpn, channels=2048),
-        roi_head=evolve(
-            head,
-            trunk=None,
-            roi_pool=pool,
-            box_head=FCBoxHeadConfig(),
-            mask_roi_pool=evolve(pool, size=14) if masks else None,
-            mask_head=ConvMaskHeadConfig() if masks else None,
-        ),
-    )
-
-
-def detectron2_rpn(rpn: RPNConfig, *, alone: bool) -> RPNConfig:
-    """An RPN that gives to every object its best anchor, whatever its IoU; alone it keeps 2000 proposals of C4."""
-    limits = rpn.test_limits
-    if alone and rpn.channels == 256:  # on a pyramid
-        limits = ProposalLimits(before_nms=1000, after_nms=2000)
-    assigner = MaxIoUAssignerConfig(positive=0.7, negative=0.3, low_quality=True, min_positive=0.0)
-    return evolve(rpn, assigner=assigner, allowed_border=-1, test_limits=limits)
-
-
 # torchvision's `fasterrcnn_resnet50_fpn` and `maskrcnn_resnet50_fpn`, for weights that it trained
 
 TORCHVISION_MODELS = {"faster-rcnn": "boxes", "mask-rcnn": "boxes and masks"}
@@ -227,7 +157,9 @@ def torchvision_recipe(model: str) -> Recipe:
             dense_head=RPNConfig(
                 anchors=GridAnchorsConfig(rounded=True, spacing="image"),
                 coder=DeltaCoderConfig(clip_shrinking=False),
-                assigner=MaxIoUAssignerConfig(positive=0.7, negative=0.3, low_quality=True, min_positive=0.0),
+                assigner=MaxIoUAssignerConfig(
+                    positive=0.7, negative=0.3, low_quality=True, min_positive=0.0, low_quality_object="nearest"
+                ),
                 box_loss=box_loss,
                 min_size=0.001,
                 train_limits=ProposalLimits(before_nms=2000, after_nms=2000),
@@ -386,16 +318,6 @@ ENTRIES = (
             weights_of="torchvision",
         )
         for model, what in TORCHVISION_MODELS.items()
-    ),
-    *(
-        RecipeEntry(
-            name=f"{model}/detectron2-{rest}",
-            make=partial(detectron2_recipe, model, rest),
-            summary=f"{SUMMARIES[model]}, with detectron2's conventions, for its weights",
-            weights_of="detectron2",
-        )
-        for model, names in DETECTRON2_MODELS.items()
-        for rest in names
     ),
     *zoo_entries(
         ROWS, baseline, default="mask-rcnn/r50-fpn-1x", summary=lambda row: SUMMARIES[row.model], mmdet1=mmdet1

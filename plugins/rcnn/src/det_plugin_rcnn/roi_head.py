@@ -15,7 +15,7 @@ from det_core.specs import FeatureSpec
 from det_core.structures import Batch, Detections, Targets, full_precision
 from det_plugin_rcnn.box_stage import BoxStage
 from det_plugin_rcnn.config import RCNNHeadConfig
-from det_plugin_rcnn.detections import choose_detections, found_labels, to_detections
+from det_plugin_rcnn.detections import choose_detections, choose_original, found_labels, to_detections
 from det_plugin_rcnn.mask_branch import mask_term, of_class, region_masks
 from det_plugin_rcnn.pooling import mask_regions, pool_regions, positive_regions
 
@@ -58,8 +58,12 @@ class RCNNHead(RoIHead):
         """Softmax scores, decoded boxes, NMS within each class, then the masks of the detections."""
         outputs = self.box_head(pool_regions(features, proposals, self.roi_pool, self.trunk))
         scores = full_precision(outputs.scores).softmax(-1)[:, :-1].split([len(p) for p in proposals])
-        boxes = self.stage.decode(outputs.deltas, proposals, batch.infos)
-        found = [choose_detections(*row, self.config) for row in zip(boxes, scores, batch.infos, strict=True)]
+        if self.config.decode_in == "original":
+            boxes = self.stage.decode_original(outputs.deltas, proposals, batch.infos)
+            found = [choose_original(*row, self.config) for row in zip(boxes, scores, batch.infos, strict=True)]
+        else:
+            boxes = self.stage.decode(outputs.deltas, proposals, batch.infos)
+            found = [choose_detections(*row, self.config) for row in zip(boxes, scores, batch.infos, strict=True)]
         if self.mask_head is None:
             return to_detections(found)
         kept = [f.boxes for f in found]

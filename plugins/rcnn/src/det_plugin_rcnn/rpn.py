@@ -52,7 +52,7 @@ class RPN(RegionProposalHead[DenseOutputs]):
         return x
 
     def losses(self, outputs: DenseOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:
-        """`rpn_cls` and `rpn_box`, both normalised by the number of sampled anchors of the global batch."""
+        """`rpn_cls` and `rpn_box`, both normalised as `sampled_losses` says."""
         limit, touching = self.config.allowed_border, self.config.touching
         matches = match_anchors(outputs.anchors, self.strides, self.assigner, targets, batch, limit, touching)
         return self.sampled_losses(outputs.scores, outputs.deltas, matches, targets, batch)

@@ -1,7 +1,7 @@
 """Weight maps of RPN and of the heads of Faster and Mask R-CNN."""
 
-from det_core.offers import Names, Part, WeightMap
-from det_core.weights.detectron2_names import numbered_convs, sorted_by_ratio
+from det_core.offers import Change, Names, Part, WeightMap
+from det_core.weights.detectron2_names import detectron_maps, numbered_convs, sorted_by_ratio
 from det_core.weights.mmdet_names import (
     BACKGROUND_LAST,
     NO_BACKGROUND_BOX,
@@ -102,8 +102,9 @@ def _torchvision_roi_head(config: RCNNHeadConfig) -> Names:
 
 def _detectron2_rpn(config: RPNConfig) -> Names:
     order = sorted_by_ratio(config.anchors)
+    convs = _rpn_convs(config, "conv.conv{}.") if config.num_convs > 1 else ()
     return Names(
-        rules=((r"scores\.", "objectness_logits."), (r"deltas\.", "anchor_deltas.")),
+        rules=(*convs, (r"scores\.", "objectness_logits."), (r"deltas\.", "anchor_deltas.")),
         changes=tuple((name, change) for name in (r"scores\.", r"deltas\.") for change in order),
     )
 
@@ -116,6 +117,12 @@ def _detectron2_box_head(config: FCBoxHeadConfig) -> Names:
         (r"deltas\.", "box_predictor.bbox_pred."),
     ]
     return Names(rules=tuple(rules))
+
+
+def _detectron_box_head(config: FCBoxHeadConfig) -> Changes:
+    """As `box_changes`; Detectron has a box of background and one of all classes, if these share one."""
+    last = Change("background's box dropped", lambda value: value[-4:])
+    return (*box_changes(config), (r"deltas\.", last)) if config.class_agnostic else box_changes(config)
 
 
 def _detectron2_mask_head(config: ConvMaskHeadConfig) -> Names:
@@ -145,8 +152,8 @@ WEIGHT_MAPS = (
     WeightMap("torchvision", FCBoxHeadConfig, _torchvision_box_head),
     WeightMap("torchvision", ConvMaskHeadConfig, _torchvision_mask_head),
     WeightMap("torchvision", RCNNHeadConfig, _torchvision_roi_head),
-    WeightMap("detectron2", RPNConfig, _detectron2_rpn),
-    WeightMap("detectron2", FCBoxHeadConfig, _detectron2_box_head),
-    WeightMap("detectron2", ConvMaskHeadConfig, _detectron2_mask_head),
-    WeightMap("detectron2", RCNNHeadConfig, _detectron2_roi_head),
+    *detectron_maps(RPNConfig, _detectron2_rpn),
+    *detectron_maps(FCBoxHeadConfig, _detectron2_box_head, box_changes, _detectron_box_head),
+    *detectron_maps(ConvMaskHeadConfig, _detectron2_mask_head, mask_changes),
+    *detectron_maps(RCNNHeadConfig, _detectron2_roi_head),
 )

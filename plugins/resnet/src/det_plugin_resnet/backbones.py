@@ -19,9 +19,21 @@ BACKBONES = {
 }
 # Caffe-style weights expect BGR images minus the mean, not divided by a deviation; their norms are frozen.
 CAFFE = PreprocessConfig(order="bgr", mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0))
-# detectron2's ResNeXt, whose images are divided by a deviation.
-DETECTRON2_X101 = ResNetConfig(depth=101, groups=32, base_width=8, norm=FrozenBatchNormConfig())
-DETECTRON2_X101_IMAGES = PreprocessConfig(order="bgr", mean=CAFFE.mean, std=(57.375, 57.12, 58.395))
+# Images of some of detectron2's models are divided by a deviation.
+DIVIDED = PreprocessConfig(order="bgr", mean=CAFFE.mean, std=(57.375, 57.12, 58.395))
+# detectron2's networks with the images that they require.
+_FROZEN = FrozenBatchNormConfig()
+DETECTRON2_NETWORKS = {
+    "r50": (BACKBONES["r50-caffe"], CAFFE),
+    "r101": (BACKBONES["r101-caffe"], CAFFE),
+    "x101-32x8d": (ResNetConfig(depth=101, groups=32, base_width=8, norm=_FROZEN), DIVIDED),
+    "x152-32x8d": (ResNetConfig(depth=152, groups=32, base_width=8, norm=_FROZEN), CAFFE),
+}
+# The networks of Detectron and maskrcnn-benchmark.
+DETECTRON_NETWORKS = {
+    "x101-64x4d": ResNetConfig(depth=101, groups=64, base_width=4, norm=_FROZEN),
+    **{name: network for name, (network, _) in DETECTRON2_NETWORKS.items()},
+}
 # The backbone of torchvision's detectors. Their COCO_V1 weights require eps 0; all others require 1e-5.
 TORCHVISION_R50 = ResNetConfig(
     depth=50, frozen_stages=1, norm=FrozenBatchNormConfig(eps=0.0), pretrained="torchvision:resnet50"
@@ -31,6 +43,13 @@ TORCHVISION_R50 = ResNetConfig(
 TORCHVISION_R50_V2 = evolve(TORCHVISION_R50, norm=BatchNormConfig())
 # The backbone of the demos, which start from random weights.
 DEMO_R18 = ResNetConfig(depth=18, norm=GroupNormConfig(groups=16), frozen_stages=-1)
+
+
+def detectron_network(source: str, network: str, kind: str) -> ResNetConfig:
+    """A network of Detectron or maskrcnn-benchmark; the latter adds no eps to the variance of its norms."""
+    made = DETECTRON_NETWORKS[network]
+    norm = FrozenBatchNormConfig(eps=0.0) if source == "maskrcnn-benchmark" else made.norm
+    return evolve(made, norm=norm, stages=(3,)) if kind == "c4" else evolve(made, norm=norm)
 
 
 def backbone_of(row: Row) -> ResNetConfig:

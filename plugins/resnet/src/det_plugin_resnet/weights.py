@@ -1,6 +1,7 @@
 """Weight maps of ResNet. det and mmdet use torchvision's names; detectron2 has other names."""
 
 from det_core.offers import Names, WeightMap
+from det_core.weights.detectron2_names import detectron_maps
 from det_core.weights.mmdet_names import mmdet_maps
 from det_plugin_resnet.config import ResNetConfig, ResNetStageConfig
 
@@ -31,6 +32,6 @@ WEIGHT_MAPS = (
     *mmdet_maps(ResNetStageConfig, _mmdet),
     WeightMap("torchvision", ResNetConfig, lambda config: Names()),
     WeightMap("torchvision", ResNetStageConfig, lambda config: Names()),
-    WeightMap("detectron2", ResNetConfig, _detectron2),
-    WeightMap("detectron2", ResNetStageConfig, _detectron2),
+    *detectron_maps(ResNetConfig, _detectron2),
+    *detectron_maps(ResNetStageConfig, _detectron2),
 )

@@ -35,11 +35,27 @@ class RetinaNetHeadConfig(TowerHeadConfig):
         conventions={"mmdet1": "anchor"},
     )
 
-    clip: Literal["before", "after"] = setting(
-        "clip boxes to the network's input before NMS, or only in the original image (`clip_original`)",
-        default="before",
-        conventions={"detectron2": "after"},
+    normaliser: Literal["positives", "running_mean"] = setting(
+        "what the losses are divided by: the number of positive anchors of the batch, or its running mean (0.9 of the "
+        "last, from 50 an image; detectron2)",
+        default="positives",
+        conventions={"detectron2": "running_mean"},
     )
+    clip: Literal["before", "after", "original"] = setting(
+        "clip boxes before NMS, to the network's input or to the original image (original: Detectron); after: only "
+        "detections, in the original image (`clip_original`)",
+        default="before",
+        conventions={"detectron2": "after", "detectron": "original"},
+    )
+    coarsest: Literal["threshold", "all"] = setting(
+        "on the coarsest level apply the score threshold too, or keep all candidates (Detectron)",
+        default="threshold",
+        conventions={"detectron": "all"},
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.clip == "original" and self.nms_in != "original":
+            raise ValueError(f"clip: original requires nms_in: original, found {self.nms_in!r}")
 
     def anchor_config(self) -> AnchorConfig:
         return self.anchors

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from attrs import evolve
@@ -25,6 +26,7 @@ from det_core.model.dense_detection import (
     suppress,
 )
 from det_core.model.layers import normal_init, prior_bias, tower
+from det_core.model.running_count import RunningLossCount
 from det_core.specs import FeatureSpec
 from det_core.structures import Batch, Detections, ImageInfo, Targets
 from det_plugin_retinanet.config import RetinaNetHeadConfig
@@ -55,6 +57,7 @@ class RetinaNetHead(DenseHead[DenseOutputs]):
         self.assigner = config.assigner.build()
         self.cls_loss = config.cls_loss.build()
         self.box_loss = config.box_loss.build()
+        self.running = RunningLossCount() if config.normaliser == "running_mean" else None
 
     def class_dependent(self) -> tuple[str, ...]:
         return ("scores",)
@@ -66,7 +69,9 @@ class RetinaNetHead(DenseHead[DenseOutputs]):
         return dense_outputs(scores, deltas, self.num_classes, self.anchors)
 
     def losses(self, outputs: DenseOutputs, targets: Sequence[Targets], batch: Batch) -> Losses:
-        """`retina_cls` of all anchors and `retina_box` of positive ones, normalised by the number of the latter."""
+        """`retina_cls` of all anchors and `retina_box` of positive ones, normalised by the number of the latter or its
+        running mean.
+        """
         matches = match_anchors(outputs.anchors, self.strides, self.assigner, targets, batch)
         terms = dense_losses(
             outputs.scores,
@@ -77,6 +82,7 @@ class RetinaNetHead(DenseHead[DenseOutputs]):
             cls_loss=self.cls_loss,
             box_loss=self.box_loss,
             coder=self.coder,
+            count_of=self.running,
         )
         return {f"retina_{name}": term for name, term in terms.items()}
 
@@ -91,13 +97,29 @@ class RetinaNetHead(DenseHead[DenseOutputs]):
             own = best_anchors(outputs, row, config.before_nms)
             best = best_candidates(own, 0, info, self.coder, limit=None, above=config.score_threshold)
         else:
-            threshold, clipped = lowest_logit(config.score_threshold), config.clip == "before"
             best = best_candidates(
-                outputs, row, info, self.coder, limit=config.before_nms, above=threshold, clipped=clipped
+                outputs,
+                row,
+                info,
+                self.coder,
+                limit=config.before_nms,
+                above=self._lowest_logits(),
+                clipped=config.clip == "before",
             )
             best = evolve(best, scores=best.scores.sigmoid())
-        kept = (best.scores > config.score_threshold) & best.larger_than(config.min_size)
-        return suppress(best.where(kept), info, config)
+        high = best.scores > config.score_threshold
+        if config.coarsest == "all":
+            high |= best.levels == len(self.strides) - 1
+        kept = best.where(high & best.larger_than(config.min_size))
+        clip_to = partial(self.coder.clip, size=info.original_size) if config.clip == "original" else None
+        return suppress(kept, info, config, clip_to)
+
+    def _lowest_logits(self) -> float | list[float] | None:
+        """The threshold of logits, or that of each level; None if none is too low."""
+        least = lowest_logit(self.config.score_threshold)
+        if least is None or self.config.coarsest == "threshold":
+            return least
+        return [*[least] * (len(self.strides) - 1), -math.inf]
 
 
 def lowest_logit(threshold: float) -> float | None:

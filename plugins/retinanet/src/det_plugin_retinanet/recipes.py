@@ -1,11 +1,11 @@
-"""The zoo of RetinaNet: published baselines (figures in `published.csv`), torchvision's RetinaNet, and a demo."""
+"""The zoo of RetinaNet: baselines (figures in `published.csv`), detectron2's, torchvision's, and a demo."""
 
 from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
 
-from det_core.boxes.box_config import DeltaCoderConfig, GridAnchorsConfig
+from det_core.boxes.box_config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig
 from det_core.model.detector_config import DetectorConfig
 from det_core.model.layer_config import GroupNormConfig
 from det_core.model.loss_config import GIoUConfig, SmoothL1Config
@@ -17,17 +17,29 @@ from det_core.zoo import (
     Row,
     as_detectron2,
     as_mmdet1,
+    before_detectron2,
     compose,
     compose_torchvision,
+    detectron_entries,
     published_rows,
     sample_recipe,
     zoo_entries,
 )
 from det_plugin_fpn.config import FPNConfig
-from det_plugin_resnet.backbones import DEMO_R18, TORCHVISION_R50, TORCHVISION_R50_V2, backbone_of, preprocess_of
+from det_plugin_resnet.backbones import (
+    DEMO_R18,
+    TORCHVISION_R50,
+    TORCHVISION_R50_V2,
+    backbone_of,
+    detectron_network,
+    preprocess_of,
+)
 from det_plugin_retinanet.config import OCTAVE, RetinaNetHeadConfig
 
 ROWS = published_rows(Path(__file__).with_name("published.csv"))
+DETECTRON2_ROWS = published_rows(Path(__file__).with_name("detectron2.csv"))
+DETECTRON_ROWS = published_rows(Path(__file__).with_name("detectron.csv"))
+BENCHMARK_ROWS = published_rows(Path(__file__).with_name("maskrcnn-benchmark.csv"))
 SUMMARY = "boxes, at every location in one stage (Lin et al., 2017)"
 
 
@@ -52,12 +64,29 @@ def mmdet1(row: Row) -> Recipe:
     return as_mmdet1(evolve(recipe, detector=evolve(recipe.detector, dense_head=head)), row.name)
 
 
-def detectron2_recipe(rest: str) -> Recipe:
-    """A RetinaNet of detectron2's zoo: a ReLU before P7. `rest` is network, kind and schedule, such as `r50-fpn-3x`."""
-    network, kind, schedule = rest.rsplit("-", 2)
-    recipe = baseline(Row(model="retinanet", network=f"{network}-caffe", kind=kind, schedule=schedule))
+def detectron2_recipe(row: Row) -> Recipe:
+    """A RetinaNet of detectron2's zoo: a ReLU before P7."""
+    recipe = baseline(evolve(row, network=f"{row.network}-caffe"))
     neck = FPNConfig(start=1, levels=5, extra="conv_input", extra_relu=True)
-    return as_detectron2(evolve(recipe, detector=evolve(recipe.detector, neck=neck)), f"retinanet/{rest}")
+    return as_detectron2(evolve(recipe, detector=evolve(recipe.detector, neck=neck)), row)
+
+
+def older_recipe(source: str, row: Row) -> Recipe:
+    """A RetinaNet of Detectron, or of maskrcnn-benchmark, whose deltas have the deviations of a second stage."""
+    benchmark = source == "maskrcnn-benchmark"
+    recipe = baseline(evolve(row, network="r101-caffe" if row.network.startswith("x") else f"{row.network}-caffe"))
+    head = RetinaNetHeadConfig(
+        box_loss=SmoothL1Config(beta=0.11),
+        coder=DeltaCoderConfig(stds=(0.1, 0.1, 0.2, 0.2) if benchmark else (1.0,) * 4),
+        nms_threshold=0.4 if benchmark else 0.5,
+    )
+    detector = evolve(
+        recipe.detector,
+        backbone=detectron_network(source, row.network, row.kind),
+        neck=FPNConfig(start=1, levels=5, extra="conv_input", extra_relu=True),
+        dense_head=head,
+    )
+    return before_detectron2(evolve(recipe, detector=detector), row, source)
 
 
 def torchvision_recipe() -> Recipe:
@@ -71,6 +100,9 @@ def torchvision_recipe() -> Recipe:
             backbone=TORCHVISION_R50,
             neck=FPNConfig(start=1, levels=5, extra="conv_output", extra_relu=True),  # P6 from P5
             dense_head=RetinaNetHeadConfig(
+                assigner=MaxIoUAssignerConfig(
+                    positive=0.5, negative=0.4, low_quality=True, min_positive=0.0, low_quality_object="nearest"
+                ),
                 anchors=GridAnchorsConfig(scales=OCTAVE, whole_sides=True, rounded=True, spacing="image"),
                 coder=DeltaCoderConfig(clip_shrinking=False),
                 min_size=-1.0,
@@ -131,14 +163,10 @@ def demo_recipe() -> Recipe:
 
 ENTRIES = (
     *zoo_entries(ROWS, baseline, default="retinanet/r50-fpn-1x", summary=lambda row: SUMMARY, mmdet1=mmdet1),
-    *(
-        RecipeEntry(
-            name=f"retinanet/detectron2-{rest}",
-            make=partial(detectron2_recipe, rest),
-            summary=f"{SUMMARY}, with detectron2's conventions, for its weights",
-            weights_of="detectron2",
-        )
-        for rest in ("r50-fpn-1x", "r50-fpn-3x", "r101-fpn-3x")
+    *detectron_entries("detectron2", DETECTRON2_ROWS, detectron2_recipe, lambda row: SUMMARY),
+    *detectron_entries("detectron", DETECTRON_ROWS, partial(older_recipe, "detectron"), lambda row: SUMMARY),
+    *detectron_entries(
+        "maskrcnn-benchmark", BENCHMARK_ROWS, partial(older_recipe, "maskrcnn-benchmark"), lambda row: SUMMARY
     ),
     RecipeEntry(
         name="retinanet/torchvision-r50-fpn",

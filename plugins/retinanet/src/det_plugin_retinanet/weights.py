@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from det_core.offers import Names, WeightMap
-from det_core.weights.detectron2_names import sorted_by_ratio
-from det_core.weights.mmdet_names import conv_rules, mmdet_maps
+from det_core.weights.detectron2_names import detectron_maps, sorted_by_ratio
+from det_core.weights.mmdet_names import Changes, conv_rules, mmdet_maps
 from det_plugin_retinanet.config import RetinaNetHeadConfig
 
 
@@ -45,8 +45,14 @@ def _detectron2(config: RetinaNetHeadConfig) -> Names:
     )
 
 
+def _detectron(config: RetinaNetHeadConfig) -> Changes:
+    """Detectron's models list the ratios 1, 2, 0.5."""
+    order = sorted_by_ratio(config.anchors, order=(2, 0, 1))
+    return tuple((name, change) for name in (r"scores\.", r"deltas\.") for change in order)
+
+
 WEIGHT_MAPS = (
     *mmdet_maps(RetinaNetHeadConfig, _mmdet),
     WeightMap("torchvision", RetinaNetHeadConfig, _torchvision),
-    WeightMap("detectron2", RetinaNetHeadConfig, _detectron2),
+    *detectron_maps(RetinaNetHeadConfig, _detectron2, detectron=_detectron),
 )
