@@ -343,8 +343,32 @@ def test_names_of_other_projects_say_where_the_file_is():
         "unknown initial weights 'detectron2:R-5O'; allowed: detectron2:R-50, detectron2:R-101, "
         "mmdet:resnext101_32x4d, mmdet:detectron/resnet50_gn, mmdet:detectron/resnet101_gn, mmdet:contrib/resnet50_gn, "
         "mmdet:jhu/resnet50_gn_ws, mmdet:jhu/resnet101_gn_ws, mmdet:jhu/resnext50_32x4d_gn_ws, "
-        "mmdet:jhu/resnext101_32x4d_gn_ws, torchvision:NAME, or a file's path"
+        "mmdet:jhu/resnext101_32x4d_gn_ws, mmcls:resnet50_rsb_a1, torchvision:NAME, or a file's path"
     )
+    with pytest.raises(WeightsError) as caught:
+        load_initial(module, "mmcls:resnet50_rsb_a1")
+    assert str(caught.value) == (
+        "initial weights 'mmcls:resnet50_rsb_a1' are a file of another project, which is not downloaded automatically: "
+        "download https://download.openmmlab.com/mmclassification/v0/resnet/"
+        "resnet50_8xb256-rsb-a1-600e_in1k_20211228-20e21305.pth and use it with --set detector.backbone.pretrained="
+        "resnet50_8xb256-rsb-a1-600e_in1k_20211228-20e21305.pth (and, if the RoI head has a trunk, as in the C4 "
+        "models, --set detector.roi_head.trunk.pretrained=resnet50_8xb256-rsb-a1-600e_in1k_20211228-20e21305.pth); use "
+        "null as the path to train from random weights"
+    )
+
+
+def test_a_classifier_of_mmcls_is_read_as_it_is(tmp_path):
+    import torchvision
+
+    state = torchvision.models.resnet50().state_dict()
+    theirs = {("head." if name.startswith("fc.") else "backbone.") + name: value for name, value in state.items()}
+    torch.save({"meta": {"mmcls_version": "0.18.0"}, "state_dict": theirs}, tmp_path / "rsb.pth")
+    detector = load_recipe(
+        "mask-rcnn/r50-fpn-rsb-1x", [f"detector.backbone.pretrained={tmp_path / 'rsb.pth'}"]
+    ).detector
+    backbone = detector.backbone.build()
+    backbone.load_initial_weights()
+    assert torch.equal(backbone.state_dict()["layer3.4.conv2.weight"], state["layer3.4.conv2.weight"])
 
 
 def test_an_unconverted_pickle_says_how_to_convert_it(msra_file):

@@ -123,7 +123,7 @@ def test_regions_are_counted_as_many_as_there_may_be(name: str) -> None:
 
 
 def test_parameters_and_operations_are_listed_on_request(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["recipes", "--find", "retinanet/r50-fpn-", "--find", "1x", "--cost"]
+    words = ["recipes", "--find", "retinanet/r50-fpn-1x", "--cost"]
     assert run(words) == 0
     head, line, *rest = (" ".join(row.split()) for row in capsys.readouterr().out.splitlines())
     assert head == "retinanet box AP GB s/iter fps params M GFLOPs"

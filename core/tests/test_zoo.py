@@ -100,7 +100,20 @@ def test_schedules() -> None:
         "2x": (24, (16, 22)),
         "20-23-24e": (24, (20, 23)),
         "3x": (36, (28, 34)),
+        "9x": (110, (102, 107)),
+        "100e": (100, (89, 96)),
+        "200e": (200, (178, 193)),
+        "400e": (400, (356, 385)),
+        "90k": (49, (44, 47, 48)),
+        "270k": (147, (132, 140, 143)),
+        "18k": (17, (12, 15)),
+        "24k": (64, (48,)),
     }
+    images = 117266  # of COCO, with objects
+    for name, steps, batch in (("90k", 90_000, 64), ("270k", 270_000, 64)):
+        epochs, milestones = found[name]
+        assert epochs == round(steps * batch / images)
+        assert milestones == tuple(round(epochs * part) for part in (0.9, 0.95, 0.975))
 
 
 @stub_config

@@ -58,6 +58,9 @@ class OptimizerConfig:
     )
     momentum: float = setting("momentum of SGD", default=0.9, least=0)
     weight_decay: float = setting("weight decay of all parameters", default=1e-4, least=0)
+    norm_weight_decay: float | None = setting(
+        "weight decay of the parameters of norms; null: as of all others", default=None, least=0
+    )
 
 
 @configclass

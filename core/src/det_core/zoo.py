@@ -18,6 +18,7 @@ from typing import Any
 from attrs import frozen
 
 from det_core.conventions import under
+from det_core.data.augmentation_config import CopyPasteConfig, FixedSizeCropConfig, ScaleJitterConfig
 from det_core.data.data_config import CocoConfig, FlipConfig, ResizeConfig, SampleConfig, VocConfig
 from det_core.errors import PluginError, nearest
 from det_core.evaluation.metric_config import CocoEvaluatorConfig
@@ -37,6 +38,8 @@ SCHEDULES = {
     "100e": ScheduleConfig(epochs=100, milestones=(89, 96)),
     "200e": ScheduleConfig(epochs=200, milestones=(178, 193)),
     "400e": ScheduleConfig(epochs=400, milestones=(356, 385)),
+    "90k": ScheduleConfig(epochs=49, milestones=(44, 47, 48)),  # of 64 images of COCO
+    "270k": ScheduleConfig(epochs=147, milestones=(132, 140, 143)),
     "18k": ScheduleConfig(epochs=17, milestones=(12, 15)),  # of 16 images of VOC
     "24k": ScheduleConfig(epochs=64, milestones=(48,)),  # of 8 images of Cityscapes
 }
@@ -175,6 +178,46 @@ def compose_torchvision(
         optimizer=OptimizerConfig(lr=lr, lr_batch=16),
         schedule=ScheduleConfig(epochs=26, milestones=(16, 22)),
         evaluation=evaluation,
+    )
+
+
+# Stronger training
+
+
+def multi_scale(recipe: Recipe) -> Recipe:
+    """A recipe with mmdet's multi-scale training of 36 epochs: short edges of 640 to 800 pixels.
+
+    An epoch contains the data three times, and there are 12.
+    """
+    resize = evolve(RESIZE, scales=((1333, 640), (1333, 800)), mode="range")
+    data = evolve(recipe.data, train_transforms=(resize, FlipConfig()), repeat=3)
+    return evolve(recipe, data=data, schedule=evolve(recipe.schedule, epochs=12, milestones=(9, 11)))
+
+
+STANDARD_JITTER = (0.8, 1.25)
+LARGE_SCALE_JITTER = (0.1, 2.0)
+CROP = FixedSizeCropConfig(boxes="masks")
+
+
+def jitter_scale(
+    recipe: Recipe,
+    factors: tuple[float, float] = LARGE_SCALE_JITTER,
+    *,
+    crop: FixedSizeCropConfig = CROP,
+    copy_paste: bool = False,
+) -> Recipe:
+    """A recipe trained on square crops of images resized at random (Ghiasi et al., 2021), in batches of 64 images.
+
+    factors: standard or large-scale jitter. crop: its size is what a factor of 1 fits. copy_paste: paste objects of
+    another such crop. Tests are not changed.
+    """
+    jitter = ScaleJitterConfig(size=crop.size, factors=factors)
+    transforms = (jitter, crop, FlipConfig(), *((CopyPasteConfig(),) if copy_paste else ()))
+    return evolve(
+        recipe,
+        data=evolve(recipe.data, train_transforms=transforms, group_by_aspect=False),  # all crops are square
+        optimizer=evolve(recipe.optimizer, lr=0.1, lr_batch=64, weight_decay=4e-5),
+        schedule=evolve(recipe.schedule, warmup_steps=500, warmup_factor=0.067),
     )
 
 

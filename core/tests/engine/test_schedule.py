@@ -5,6 +5,8 @@ import torch
 from torch import nn, optim
 
 from det_core.engine.schedule import build_optimizer, learning_rate
+from det_core.errors import ConfigError
+from det_core.model.fold_batch_norm import BatchNorm
 from det_core.recipe import OptimizerConfig, ScheduleConfig
 
 
@@ -32,6 +34,27 @@ def test_the_optimiser_has_all_parameters_that_train(kind, cls):
     assert isinstance(made, cls)
     assert made.param_groups[0]["weight_decay"] == 0.25
     assert {id(p) for p in made.param_groups[0]["params"]} == {id(p) for p in model[1].parameters()}
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_norms_may_have_a_weight_decay_of_their_own(kind):
+    model = nn.Sequential(nn.Conv2d(2, 4, 1), BatchNorm(4), nn.GroupNorm(2, 4), nn.Conv2d(4, 4, 1))
+    model[1].bias.requires_grad_(False)
+    made = build_optimizer(OptimizerConfig(kind=kind, weight_decay=0.25, norm_weight_decay=0.0), model)
+    others, norms = made.param_groups
+    assert (others["weight_decay"], norms["weight_decay"]) == (0.25, 0.0)
+    assert others["params"] == [model[0].weight, model[0].bias, model[3].weight, model[3].bias]
+    assert norms["params"] == [model[1].weight, model[2].weight, model[2].bias]
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for group in made.param_groups:
+        group["lr"] = 0.5
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    made.step()
+    changed = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    assert changed == {"0.weight", "0.bias", "3.weight", "3.bias"}
+    with pytest.raises(ConfigError, match=r"norm_weight_decay: found -1, expected at least 0"):
+        OptimizerConfig(norm_weight_decay=-1)
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])

@@ -16,7 +16,7 @@ from det_core.recipe import Published, Recipe
 from det_core.specs import ProposalLimits
 from det_core.testing import contract_checks
 from det_plugin_cascade.config import THREE_STAGES, CascadeHeadConfig
-from det_plugin_cascade.recipes import ENTRIES, ROWS
+from det_plugin_cascade.recipes import ENTRIES, ROWS, STRONG_ROWS
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RPNConfig
 from det_plugin_resnet.config import ResNetConfig, ResNetStageConfig
@@ -79,7 +79,30 @@ def test_the_names() -> None:
     names = [entry.name for entry in ENTRIES if not entry.weights_of]
     assert sorted(row.name for row in ROWS) == sorted(ZOO)
     assert len(ZOO) == 22
-    assert sorted(names) == sorted([*ZOO, *DEMOS])
+    assert sorted(names) == sorted([*ZOO, *DEMOS, *(row.name for row in STRONG_ROWS)])
+
+
+def test_stronger_training() -> None:
+    found = {
+        row.name.partition("/")[2]: (row.published.box_ap, row.published.mask_ap, load_recipe(row.name))
+        for row in STRONG_ROWS
+    }
+    assert {name: figures for name, (*figures, _) in found.items()} == {
+        "r50-fpn-ms-3x": [44.3, 38.5],
+        "r101-fpn-ms-3x": [45.5, 39.6],
+        "x101-32x4d-fpn-ms-3x": [46.3, 40.1],
+        "x101-64x4d-fpn-ms-3x": [46.6, 40.3],
+        "r50-fpn-rsb-1x": [44.8, 39.9],
+    }
+    plain = load_recipe("cascade-mask-rcnn/r50-fpn-1x")
+    sizes, newer = found["r50-fpn-ms-3x"][2], found["r50-fpn-rsb-1x"][2]
+    assert sizes.detector == plain.detector
+    assert sizes.schedule.epochs * sizes.data.repeat == 36
+    backbone = newer.detector.backbone
+    assert isinstance(backbone, ResNetConfig)
+    assert backbone.pretrained == "mmcls:resnet50_rsb_a1"
+    assert (newer.optimizer.kind, newer.optimizer.lr, newer.optimizer.weight_decay) == ("adamw", 2e-4, 0.05)
+    assert (newer.schedule, newer.data) == (plain.schedule, plain.data)
 
 
 def test_backbone_and_features(case: Case) -> None:

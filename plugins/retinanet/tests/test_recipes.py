@@ -8,16 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from det_core.data.data_config import ResizeConfig
 from det_core.data.loader import prepare
 from det_core.engine.predict import to_batch, to_targets
 from det_core.load import load_recipe
+from det_core.model.layer_config import BatchNormConfig
 from det_core.plugins import plugin_manager
-from det_core.recipe import Recipe
+from det_core.recipe import OptimizerConfig, Recipe
+from det_core.settings import evolve
 from det_core.structures import Key
 from det_core.weights.translate_names import translate
 from det_plugin_fpn.config import FPNConfig
+from det_plugin_resnet.config import ResNetConfig
 from det_plugin_retinanet.config import RetinaNetHeadConfig
-from det_plugin_retinanet.recipes import ROWS
+from det_plugin_retinanet.recipes import ROWS, STRONG_ROWS
 
 CASE = Path(__file__).parents[3] / "tests" / "parity" / "cases" / "retinanet_r50_fpn.json"
 
@@ -70,6 +74,40 @@ def test_parameters_are_the_reference_s() -> None:
     detector = load_recipe("retinanet/r50-fpn-1x").detector.build(num_classes=80)
     ours = (v.numel() for name, v in detector.state_dict().items() if not name.endswith("num_batches_tracked"))
     assert sum(ours) == sum(sizes)
+
+
+def test_stronger_training() -> None:
+    found = {row.name: row.published.box_ap for row in STRONG_ROWS}
+    assert found == {
+        "retinanet/r50-fpn-ms-3x": 39.5,
+        "retinanet/r101-fpn-ms-3x": 41.0,
+        "retinanet/x101-64x4d-fpn-ms-3x": 41.6,
+        "retinanet/r50-fpn-rsb-1x": 39.0,
+    }
+    plain, newer = load_recipe("retinanet/r50-fpn-1x"), load_recipe("retinanet/r50-fpn-rsb-1x")
+    sizes = load_recipe("retinanet/r50-fpn-ms-3x")
+    assert sizes.detector == plain.detector
+    assert sizes.optimizer == plain.optimizer
+    assert (sizes.schedule.epochs, sizes.schedule.milestones, sizes.data.repeat) == (12, (9, 11), 3)
+    assert newer.optimizer == OptimizerConfig(
+        kind="adamw", lr=1e-4, lr_batch=16, weight_decay=0.05, norm_weight_decay=0.0
+    )
+
+
+def test_torchvision_s_second_version_trains_as_its_weights_did() -> None:
+    recipe = load_recipe("retinanet/torchvision-r50-fpn-v2")
+    resize = recipe.data.train_transforms[0]
+    assert isinstance(resize, ResizeConfig)
+    assert {long for long, _ in resize.scales} == {1333}
+    assert [short for _, short in resize.scales] == [480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800]
+    assert (resize.mode, resize.rounding) == ("choice", "down")
+    assert recipe.data.test_transforms == (evolve(resize, scales=((1333, 800),)),)
+    assert recipe.optimizer.norm_weight_decay == 0
+    assert (recipe.schedule.epochs, recipe.schedule.milestones) == (26, (16, 22))
+    backbone = recipe.detector.backbone
+    assert isinstance(backbone, ResNetConfig)
+    assert backbone.norm == BatchNormConfig(synchronised=True)
+    assert backbone.pretrained == "torchvision:resnet50@IMAGENET1K_V2"
 
 
 def test_names_of_others() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import frozen
 from torch import nn, optim
 
@@ -47,9 +49,25 @@ def learning_rate(
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> optim.Optimizer:
     """torch's optimiser for all trainable parameters, which must be on their device. The rate is set at every step."""
     parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = _groups(config, model)
     # On CPUs torch's fused steps are not faster with channels-last weights (they copy the gradients), and silently
     # wrong if a gradient or momentum has another layout than its weights.
     fused = True if all(p.is_cuda for p in parameters) else None
     if config.kind == "adamw":
-        return optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
-    return optim.SGD(parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=fused)
+        return optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+    return optim.SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=fused)
+
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+
+
+def _groups(config: OptimizerConfig, model: nn.Module) -> list[dict[str, Any]]:
+    """The trainable parameters in groups of one weight decay: those of norms in a second one, if it is their own."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if config.norm_weight_decay is None:
+        return [{"params": parameters}]
+    norms = {p for module in model.modules() if isinstance(module, NORMS) for p in module.parameters(recurse=False)}
+    return [
+        {"params": [p for p in parameters if p not in norms]},
+        {"params": [p for p in parameters if p in norms], "weight_decay": config.norm_weight_decay},
+    ]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/MSRA"
 OPENMMLAB = "https://download.openmmlab.com/pretrain/third_party"
+MMCLS = "https://download.openmmlab.com/mmclassification/v0"
 # Models of other projects, which are not downloaded automatically, and their files.
 FOREIGN_MODELS = {
     "detectron2:R-50": f"{DETECTRON2}/R-50.pkl",
@@ -25,7 +26,9 @@ FOREIGN_MODELS = {
     "mmdet:jhu/resnet101_gn_ws": f"{OPENMMLAB}/resnet101_gn_ws-3e3c308c.pth",
     "mmdet:jhu/resnext50_32x4d_gn_ws": f"{OPENMMLAB}/resnext50_32x4d_gn_ws-0d87ac85.pth",
     "mmdet:jhu/resnext101_32x4d_gn_ws": f"{OPENMMLAB}/resnext101_32x4d_gn_ws-34ac1a9e.pth",
+    "mmcls:resnet50_rsb_a1": f"{MMCLS}/resnet/resnet50_8xb256-rsb-a1-600e_in1k_20211228-20e21305.pth",
 }
+MMCLS_PARTS = ("backbone.", "neck.", "head.")  # what the names in a classifier of mmcls begin with
 TO_SET = "--set detector.backbone.pretrained={path} (and, if the RoI head has a trunk, as in the C4 models, {trunk})"
 TRUNK = "--set detector.roi_head.trunk.pretrained={path}"
 
@@ -50,7 +53,7 @@ def load_initial(
     Args:
         module: the backbone or stage.
         spec: `torchvision:NAME` for IMAGENET1K_V1 weights, `torchvision:NAME@WEIGHTS` for others (both are downloaded
-            once), or a local file.
+            once), or a local file, also a classifier of mmcls.
         ignore: ignore weights whose names begin with these (the classifier).
         only: ignore weights whose names do not begin with this (the stage).
         fresh: layers of the module with these prefixes keep their initial values and need not be in the weights.
@@ -79,7 +82,7 @@ def load_initial(
 def _read(spec: str) -> dict[str, Tensor]:
     if spec.startswith("torchvision:"):
         return _torchvision_weights(spec.removeprefix("torchvision:"))
-    if spec in FOREIGN_MODELS or spec.startswith(("detectron2:", "mmdet:")):
+    if spec in FOREIGN_MODELS or spec.startswith(("detectron2:", "mmdet:", "mmcls:")):
         raise WeightsError(_foreign_model_message(spec))
     path = Path(spec).expanduser()
     if path.suffix == ".pkl":
@@ -87,7 +90,15 @@ def _read(spec: str) -> dict[str, Tensor]:
             f"{path}: a pickle of another project must be converted: det-core import-weights {path} --from detectron2 "
             f"--recipe RECIPE -o backbone.safetensors, then {how_to_set('backbone.safetensors')}"
         )
-    return read_state_dict(path)
+    return _without_prefix(read_state_dict(path))
+
+
+def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights without the prefix and the other parts that they have in a classifier of mmcls."""
+    if not all(name.startswith(MMCLS_PARTS) for name in state):
+        return state
+    prefix = MMCLS_PARTS[0]
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def _foreign_model_message(spec: str) -> str:
@@ -97,11 +108,16 @@ def _foreign_model_message(spec: str) -> str:
         return f"unknown initial weights {spec!r}; allowed: {known}, torchvision:NAME, or a file's path"
     url = FOREIGN_MODELS[spec]
     file = url.rpartition("/")[2]
+    if source == "mmcls":  # read as it is
+        use = f"{url} and use it with {how_to_set(file)}"
+    else:
+        use = (
+            f"{url}, convert it with det-core import-weights {file} --from {source} --recipe RECIPE -o "
+            f"backbone.safetensors, and use it with {how_to_set('backbone.safetensors')}"
+        )
     return (
         f"initial weights {spec!r} are a file of another project, which is not downloaded automatically: download "
-        f"{url}, convert it with det-core import-weights {file} --from {source} --recipe RECIPE -o "
-        f"backbone.safetensors, and use it with {how_to_set('backbone.safetensors')}; use null as the path to train "
-        "from random weights"
+        f"{use}; use null as the path to train from random weights"
     )
 
 

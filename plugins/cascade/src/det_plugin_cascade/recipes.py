@@ -18,6 +18,7 @@ from det_core.zoo import (
     as_mmdet1,
     compose,
     detectron_entries,
+    multi_scale,
     published_rows,
     zoo_entries,
 )
@@ -26,9 +27,11 @@ from det_plugin_fpn.config import FPNConfig
 from det_plugin_rcnn import recipes as rcnn
 from det_plugin_rcnn.config import FCBoxHeadConfig, RCNNHeadConfig, RPNConfig
 from det_plugin_rcnn.detectron_recipes import detectron2_recipe as detectron2_recipe_of
-from det_plugin_resnet.backbones import backbone_of, preprocess_of
+from det_plugin_rcnn.strong_recipes import TRAININGS
+from det_plugin_resnet.backbones import backbone_of, preprocess_of, with_newer_weights
 
 ROWS = published_rows(Path(__file__).with_name("published.csv"))
+STRONG_ROWS = published_rows(Path(__file__).with_name("strong.csv"))
 DETECTRON2_ROWS = published_rows(Path(__file__).with_name("detectron2.csv"))
 SUMMARIES = {
     "cascade-rcnn": "boxes, refined in three stages (Cai and Vasconcelos, 2018)",
@@ -49,6 +52,12 @@ def baseline(row: Row) -> Recipe:
         ),
         evaluation=MASKS if row.model == "cascade-mask-rcnn" else BOXES,
     )
+
+
+def strong_recipe(row: Row) -> Recipe:
+    """The recipe of a row with stronger training: on images of many sizes, or from newer ImageNet weights."""
+    recipe = baseline(row)
+    return multi_scale(recipe) if row.variant == "ms" else with_newer_weights(recipe, row, lr=2e-4, weight_decay=0.05)
 
 
 def cascade_rpn_of(row: Row) -> RPNConfig:
@@ -122,6 +131,9 @@ ENTRIES = (
     *detectron_entries("detectron2", DETECTRON2_ROWS, detectron2_recipe, lambda row: SUMMARIES[row.model]),
     *zoo_entries(
         ROWS, baseline, default="cascade-mask-rcnn/r50-fpn-1x", summary=lambda row: SUMMARIES[row.model], mmdet1=mmdet1
+    ),
+    *zoo_entries(
+        STRONG_ROWS, strong_recipe, default="", summary=lambda row: f"{SUMMARIES[row.model]}, {TRAININGS[row.variant]}"
     ),
     *rcnn.demo_entries(demo_recipe, SUMMARIES, demo="cascade-mask-rcnn"),
 )

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from det_core.boxes.box_config import MaxIoUAssignerConfig, RandomSamplerConfig
+from det_core.conventions import under
+from det_core.data.augmentation_config import FixedSizeCropConfig
 from det_core.evaluation.metric_config import VocEvaluatorConfig
 from det_core.model.detector_config import DetectorConfig
 from det_core.model.layer_config import BatchNormConfig, FrozenBatchNormConfig, GroupNormConfig, RoIAlignConfig
@@ -25,6 +27,7 @@ from det_core.zoo import (
     as_detectron2,
     before_detectron2,
     detectron_entries,
+    jitter_scale,
     published_rows,
 )
 from det_plugin_fpn.config import FPNConfig
@@ -135,15 +138,13 @@ def _normalised(norm: NormConfig, *, scratch: bool, caffe: bool = False) -> Call
 
 
 def _large_scale_jitter(recipe: Recipe, row: Row) -> Recipe:
-    """From random weights with synchronised batch norm, two convolutions in the RPN, and a batch of 64 images."""
+    """From random weights with synchronised batch norm, two convolutions in the RPN, and large-scale jitter."""
     recipe = _normalised(SYNCHRONISED, scratch=True, caffe=True)(recipe, row)
     _, rpn, _ = _parts(recipe)
-    return evolve(
-        recipe,
-        detector=evolve(recipe.detector, dense_head=evolve(rpn, num_convs=2)),
-        optimizer=evolve(recipe.optimizer, lr=0.1, lr_batch=64, weight_decay=4e-5),
-        schedule=evolve(recipe.schedule, warmup_factor=0.067),
-    )
+    recipe = evolve(recipe, detector=evolve(recipe.detector, dense_head=evolve(rpn, num_convs=2)))
+    gray = FixedSizeCropConfig(boxes="masks", fill=(128.0, 128.0, 128.0))
+    made = jitter_scale(recipe, crop=gray)
+    return evolve(made, data=under(made.data, "detectron2"))
 
 
 def _many_classes(recipe: Recipe, row: Row) -> Recipe:

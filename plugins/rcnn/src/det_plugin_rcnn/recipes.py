@@ -183,11 +183,10 @@ def torchvision_recipe(model: str) -> Recipe:
 
 # Its `fasterrcnn_resnet50_fpn_v2` and `maskrcnn_resnet50_fpn_v2`
 
-# Of the weights COCO_V1. Their training (pytorch/vision, pull requests 5763 and 5773) requires a transform and a norm
-# that det does not have, so the recipes train as those of the first version do.
+# Of the weights COCO_V1 (pytorch/vision, pull requests 5763 and 5773).
 V2_NOTE = (
     "trained by torchvision from random weights for 400 epochs, with large-scale jitter and synchronised batch norm, "
-    "unlike this recipe"
+    "as by the recipe ...-v2-400e, unlike this one, which is for fine-tuning"
 )
 PUBLISHED_V2 = {
     "faster-rcnn": Published(box_ap=46.7, source="torchvision, COCO_V1", note=V2_NOTE),
@@ -198,7 +197,7 @@ PUBLISHED_V2 = {
 def torchvision_v2_recipe(model: str) -> Recipe:
     """The model with batch norm everywhere but in the RPN, which has two convolutions, and with larger heads."""
     recipe = torchvision_recipe(model)
-    detector, norm = recipe.detector, BatchNormConfig()
+    detector, norm = recipe.detector, BatchNormConfig(synchronised=True)
     rpn, roi_head = detector.dense_head, detector.roi_head
     assert isinstance(rpn, RPNConfig)
     assert isinstance(roi_head, RCNNHeadConfig)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from det_core.model.detector_config import PreprocessConfig
 from det_core.model.layer_config import BatchNormConfig, FrozenBatchNormConfig, GroupNormConfig
+from det_core.recipe import OptimizerConfig, Recipe
 from det_core.settings import evolve
 from det_core.zoo import Row
 from det_plugin_resnet.config import ResNetConfig, ResNetStageConfig
@@ -40,7 +41,7 @@ TORCHVISION_R50 = ResNetConfig(
 )
 # The backbone of the second version (`..._v2`) of these detectors: its norms train, statistics included. torchvision
 # freezes the weights of the stem and of the first stage, if it is given some; det freezes their statistics, too.
-TORCHVISION_R50_V2 = evolve(TORCHVISION_R50, norm=BatchNormConfig())
+TORCHVISION_R50_V2 = evolve(TORCHVISION_R50, norm=BatchNormConfig(synchronised=True))
 # The backbone of the demos, which start from random weights.
 DEMO_R18 = ResNetConfig(depth=18, norm=GroupNormConfig(groups=16), frozen_stages=-1)
 
@@ -67,3 +68,22 @@ def c4_trunk_of(row: Row) -> ResNetStageConfig:
     """The last stage of a C4 row's network, which the RoI head applies to each region."""
     network = BACKBONES[row.network]
     return ResNetStageConfig(depth=network.depth, style=network.style, norm=network.norm, pretrained=network.pretrained)
+
+
+# Weights of ResNet-50 from newer trainings on ImageNet, by the variant that names them.
+NEWER_WEIGHTS = {"rsb": "mmcls:resnet50_rsb_a1", "tnr": "torchvision:resnet50@IMAGENET1K_V2"}
+
+
+def with_newer_weights(recipe: Recipe, row: Row, *, lr: float, weight_decay: float) -> Recipe:
+    """A recipe that starts from a newer training of ResNet-50, with the optimiser that mmdet found best for it.
+
+    `rsb`: ResNet strikes back (Wightman et al., 2021), `tnr`: torchvision's new recipe. The optimiser is AdamW, and
+    norms have no weight decay. lr: for a total batch of 16 images.
+    """
+    backbone = recipe.detector.backbone
+    assert isinstance(backbone, ResNetConfig)
+    return evolve(
+        recipe,
+        detector=evolve(recipe.detector, backbone=evolve(backbone, pretrained=NEWER_WEIGHTS[row.variant])),
+        optimizer=OptimizerConfig(kind="adamw", lr=lr, lr_batch=16, weight_decay=weight_decay, norm_weight_decay=0.0),
+    )

@@ -1,4 +1,4 @@
-"""The zoo of RetinaNet: baselines (figures in `published.csv`), detectron2's, torchvision's, and a demo."""
+"""The zoo of RetinaNet: baselines (figures in `published.csv`), stronger training (`strong.csv`), presets, a demo."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from det_core.boxes.box_config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig
+from det_core.data.data_config import ResizeConfig
 from det_core.model.detector_config import DetectorConfig
 from det_core.model.layer_config import GroupNormConfig
 from det_core.model.loss_config import GIoUConfig, SmoothL1Config
@@ -21,6 +22,7 @@ from det_core.zoo import (
     compose,
     compose_torchvision,
     detectron_entries,
+    multi_scale,
     published_rows,
     sample_recipe,
     zoo_entries,
@@ -33,13 +35,19 @@ from det_plugin_resnet.backbones import (
     backbone_of,
     detectron_network,
     preprocess_of,
+    with_newer_weights,
 )
 from det_plugin_retinanet.config import OCTAVE, RetinaNetHeadConfig
 
 ROWS = published_rows(Path(__file__).with_name("published.csv"))
+STRONG_ROWS = published_rows(Path(__file__).with_name("strong.csv"))
 DETECTRON2_ROWS = published_rows(Path(__file__).with_name("detectron2.csv"))
 DETECTRON_ROWS = published_rows(Path(__file__).with_name("detectron.csv"))
 BENCHMARK_ROWS = published_rows(Path(__file__).with_name("maskrcnn-benchmark.csv"))
+TRAININGS = {
+    "ms": "trained longer on images of many sizes",
+    "rsb": "from the ImageNet weights of ResNet strikes back",
+}
 SUMMARY = "boxes, at every location in one stage (Lin et al., 2017)"
 
 
@@ -89,6 +97,12 @@ def older_recipe(source: str, row: Row) -> Recipe:
     return before_detectron2(evolve(recipe, detector=detector), row, source)
 
 
+def strong_recipe(row: Row) -> Recipe:
+    """The recipe of a row with stronger training: on images of many sizes, or from newer ImageNet weights."""
+    recipe = baseline(row)
+    return multi_scale(recipe) if row.variant == "ms" else with_newer_weights(recipe, row, lr=1e-4, weight_decay=0.05)
+
+
 def torchvision_recipe() -> Recipe:
     """torchvision's `retinanet_resnet50_fpn`, for its `COCO_V1` weights, whose norms have eps 0.
 
@@ -114,19 +128,22 @@ def torchvision_recipe() -> Recipe:
     )
 
 
-# Of the weights COCO_V1 of `retinanet_resnet50_fpn_v2` (pytorch/vision, pull request 5756).
-PUBLISHED_V2 = Published(
-    box_ap=41.5,
-    source="torchvision, COCO_V1",
-    note="trained by torchvision on images of many sizes, with synchronised batch norm, and without weight decay of "
-    "norms, unlike this recipe",
-)
+# Of the weights COCO_V1 of `retinanet_resnet50_fpn_v2` (pytorch/vision, pull request 5756), which also says how they
+# were trained.
+PUBLISHED_V2 = Published(box_ap=41.5, source="torchvision, COCO_V1")
+V2_SHORT_EDGES = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)
 
 
 def torchvision_v2_recipe() -> Recipe:
-    """torchvision's `retinanet_resnet50_fpn_v2`: P6 from C5, group norm in the towers, and the GIoU loss."""
+    """torchvision's `retinanet_resnet50_fpn_v2`: P6 from C5, group norm in the towers, and the GIoU loss.
+
+    It trains on images of many sizes, which torchvision resizes with antialiasing, unlike this recipe.
+    """
     recipe = torchvision_recipe()
     head = recipe.detector.dense_head
+    resize, *others = recipe.data.train_transforms
+    assert isinstance(resize, ResizeConfig)
+    resize = evolve(resize, scales=tuple((1333, edge) for edge in V2_SHORT_EDGES))
     assert isinstance(head, RetinaNetHeadConfig)
     return evolve(
         recipe,
@@ -137,7 +154,9 @@ def torchvision_v2_recipe() -> Recipe:
             neck=FPNConfig(start=1, levels=5, extra="conv_input", extra_relu=True),
             dense_head=evolve(head, norm=GroupNormConfig(groups=32), box_loss=GIoUConfig()),
         ),
-        optimizer=OptimizerConfig(kind="adamw", lr=1e-4, lr_batch=16, weight_decay=0.05),
+        data=evolve(recipe.data, train_transforms=(resize, *others)),
+        optimizer=OptimizerConfig(kind="adamw", lr=1e-4, lr_batch=16, weight_decay=0.05, norm_weight_decay=0.0),
+        schedule=evolve(recipe.schedule, warmup_steps=1000),
         published=PUBLISHED_V2,
     )
 
@@ -163,6 +182,7 @@ def demo_recipe() -> Recipe:
 
 ENTRIES = (
     *zoo_entries(ROWS, baseline, default="retinanet/r50-fpn-1x", summary=lambda row: SUMMARY, mmdet1=mmdet1),
+    *zoo_entries(STRONG_ROWS, strong_recipe, default="", summary=lambda row: f"{SUMMARY}, {TRAININGS[row.variant]}"),
     *detectron_entries("detectron2", DETECTRON2_ROWS, detectron2_recipe, lambda row: SUMMARY),
     *detectron_entries("detectron", DETECTRON_ROWS, partial(older_recipe, "detectron"), lambda row: SUMMARY),
     *detectron_entries(
