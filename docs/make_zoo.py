@@ -14,6 +14,7 @@ from pathlib import Path
 from det_core.cli.recipes import FIGURES, figure
 from det_core.offers import RecipeEntry
 from det_core.plugins import plugin_manager
+from det_core.recipe import Recipe
 
 HERE = Path(__file__).parent
 COSTS, ZOO = HERE / "zoo_costs.json", HERE / "zoo.md"
@@ -26,7 +27,8 @@ prints a whole recipe, `det-core train --recipe NAME --data ROOT` trains it.
 
 AP and AR are percentages. AP, AR, memory per GPU, seconds per training step and images per second at test time are
 published figures (the 2019 model zoo, 2 images per GPU on V100s; in brackets its later re-runs, whose conventions the
-recipes follow; for `torchvision-...`, torchvision's documentation). None of them was measured here. Parameters
+recipes follow; for `ms`, `rsb`, `tnr` and `syncbn`, mmdetection's later model zoo; for `torchvision-...`, torchvision's
+documentation, and for `detectron2-...`, detectron2's model zoo). None of them was measured here. Parameters
 (millions) and GFLOPs of one image at test time are counted here: two per multiply-add, with 1000 proposals unless the
 recipe sets another number, and the maximum number of detections.
 Images have the recipe's test size: {sizes}.
@@ -61,17 +63,32 @@ def table(model: str, entries: list[RecipeEntry], costs: dict[str, list[float]])
     return "\n".join(lines) + "\n"
 
 
-def count(entries: list[RecipeEntry]) -> dict[str, list[float]]:
-    """Of each recipe: millions of parameters, GFLOPs, and the image's height and width."""
+def count(entries: list[RecipeEntry], known: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Of each recipe: millions of parameters, GFLOPs, and the image's height and width.
+
+    known: counts by name. Recipes that differ only in their training have the same.
+    """
     from det_core.engine.detector_cost import recipe_cost
     from det_core.load import load_recipe
 
+    counted = {detector_of(load_recipe(name)): cost for name, cost in known.items()}
     costs = {}
     for entry in entries:
-        cost = recipe_cost(load_recipe(entry.name))
-        costs[entry.name] = [round(cost.parameters / 1e6, 3), round(cost.total_flops / 1e9, 2), *cost.size]
-        sys.stderr.write(f"{entry.name}: {costs[entry.name]}\n")
+        recipe = load_recipe(entry.name)
+        key = detector_of(recipe)
+        if key not in counted:
+            cost = recipe_cost(recipe)
+            counted[key] = [round(cost.parameters / 1e6, 3), round(cost.total_flops / 1e9, 2), *cost.size]
+            sys.stderr.write(f"{entry.name}: {counted[key]}\n")
+        costs[entry.name] = counted[key]
     return costs
+
+
+def detector_of(recipe: Recipe) -> str:
+    """What the counts depend on: the detector without its initial weights, its data, and its images at test time."""
+    plain = recipe.to_plain()
+    plain["detector"]["backbone"].pop("pretrained", None)
+    return json.dumps([plain["detector"], plain["data"]["val"], plain["data"]["test_transforms"]], sort_keys=True)
 
 
 def main() -> None:
@@ -81,8 +98,10 @@ def main() -> None:
     options = parser.parse_args()
     entries = [e for e in plugin_manager().recipes().values() if e.weights_of != "mmdet1"]
     if options.count or options.missing:
+        names = {e.name for e in entries}
         known = {} if options.count else json.loads(COSTS.read_text(encoding="utf8"))
-        found = known | count([e for e in entries if e.name not in known])
+        known = {name: cost for name, cost in known.items() if name in names}
+        found = known | count([e for e in entries if e.name not in known], known)
         lines = ",\n".join(f"  {json.dumps(e.name)}: {json.dumps(found[e.name])}" for e in entries)
         COSTS.write_text("{\n" + lines + "\n}\n", encoding="utf8")
     ZOO.write_text(tables(entries, json.loads(COSTS.read_text(encoding="utf8"))), encoding="utf8")

@@ -9,13 +9,17 @@ import math
 from collections.abc import Callable
 
 import attrs
+import numpy as np
 import torch
+from attrs import frozen
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from det_core.compressed_masks import bitmaps_of, mask_boxes
+from det_core.compressed_masks import CompressedMasks
 from det_core.contracts import Sample
 from det_core.data.augmentation_config import CopyPasteConfig
+from det_core.data.mask_patches import Patch, bitmaps_of_patches, masks_of, patches_of, union
 from det_core.data.transforms import resize
 from det_core.errors import DataError
 
@@ -72,7 +76,7 @@ def _check(sample: Sample) -> None:
 
 
 def paste(sample: Sample, other: Sample, chosen: Tensor, min_visible: float = 0.0, blur: float = 0.0) -> Sample:
-    """The sample with some objects of another one of the same size pasted, as bitmaps, after its own objects.
+    """The sample with some objects of another one of the same size pasted after its own objects.
 
     Args:
         chosen: (p,) int64, objects of `other`. Those without pixels are not pasted.
@@ -83,28 +87,49 @@ def paste(sample: Sample, other: Sample, chosen: Tensor, min_visible: float = 0.
     assert other.masks is not None
     if len(chosen) == 0:
         return sample
-    pasted, masks = bitmaps_of(other.masks[chosen]) != 0, bitmaps_of(sample.masks) != 0
-    seen = pasted.any(dim=2).any(dim=1)
-    chosen, pasted = chosen[seen], pasted[seen]
-    covering = pasted.any(dim=0)
-    left = masks & ~covering
-    before, after = masks.sum((1, 2)), left.sum((1, 2))
-    lost = after < before
-    keep = ~lost | ((after > 0) & (after >= min_visible * before))
-    boxes = sample.boxes.clone()
-    boxes[lost] = mask_boxes(left[lost]).to(boxes.dtype)
-    semantic = sample.semantic
+    pasted = patches_of(other.masks[chosen])
+    seen = torch.tensor([patch.area() > 0 for patch in pasted])
+    chosen, pasted = chosen[seen], [patch for patch, keep in zip(pasted, seen.tolist(), strict=True) if keep]
+    covered = union(pasted, sample.size)
+    own = _left(sample.boxes, patches_of(sample.masks), covered, min_visible)
+    covering, semantic = torch.from_numpy(covered), sample.semantic
     if semantic is not None and other.semantic is not None:
         semantic = torch.where(covering, other.semantic, semantic)
+    compressed = isinstance(sample.masks, CompressedMasks)
     return attrs.evolve(
         sample,
         image=blended(sample.image, other.image, covering, blur),
-        boxes=torch.cat([boxes[keep], other.boxes[chosen]]),
-        labels=torch.cat([sample.labels[keep], other.labels[chosen]]),
-        ignored=torch.cat([sample.ignored[keep], other.ignored[chosen]]),
-        masks=torch.cat([left[keep], pasted]).to(torch.uint8),
+        boxes=torch.cat([own.boxes, other.boxes[chosen]]),
+        labels=torch.cat([sample.labels[own.kept], other.labels[chosen]]),
+        ignored=torch.cat([sample.ignored[own.kept], other.ignored[chosen]]),
+        masks=(masks_of if compressed else bitmaps_of_patches)([*own.patches, *pasted], sample.size),
         semantic=semantic,
     )
+
+
+@frozen(eq=False)
+class Left:
+    """What is left of an image's objects: kept (k,) int64, which of them, boxes (k, 4), and k patches."""
+
+    kept: Tensor
+    boxes: Tensor
+    patches: list[Patch]
+
+
+def _left(boxes: Tensor, patches: list[Patch], covered: NDArray[np.bool_], min_visible: float) -> Left:
+    """What is left of objects with boxes (n, 4) and n patches where an (h, w) map does not cover them."""
+    kept, left, boxes = [], [], boxes.clone()
+    for number, patch in enumerate(patches):
+        rest = patch.without(covered)
+        before, after = patch.area(), rest.area()
+        if after < before:
+            if after == 0 or after < min_visible * before:
+                continue
+            boxes[number] = torch.tensor(rest.box(), dtype=boxes.dtype)
+        kept.append(number)
+        left.append(rest)
+    chosen = torch.tensor(kept, dtype=torch.int64)
+    return Left(chosen, boxes[chosen], left)
 
 
 def blended(image: Tensor, other: Tensor, covering: Tensor, blur: float) -> Tensor:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from det_core.compressed_masks import CompressedMasks, mask_boxes
+from det_core.compressed_masks import CompressedMasks
 from det_core.contracts import Sample
 from det_core.data.augmentation_config import FixedSizeCropConfig, ScaleJitterConfig
+from det_core.data.mask_patches import patches_of
 from det_core.data.placement import Crop, cropped, drawn, moved
 from det_core.data.transforms import resize
 from det_core.structures import UNLABELLED
@@ -140,5 +141,5 @@ def _boxes_of_cut(before: Tensor, clipped: Tensor, masks: Tensor | CompressedMas
     if not bool(cut.any()):
         return clipped
     boxes = clipped.clone()
-    boxes[cut] = mask_boxes(masks[cut]).to(boxes.dtype)
+    boxes[cut] = torch.tensor([patch.box() for patch in patches_of(masks[cut])], dtype=boxes.dtype)
     return boxes
