@@ -15,7 +15,8 @@ from det_core.cli.main import run
 from det_core.data.resize import resize_image
 from det_core.model.detector import Detector
 from det_core.plugins import plugin_manager
-from det_core.weights.detectron2_facts import candidates
+from det_core.weights.detectron_facts import CLASSES, candidates
+from det_core.weights.fill_detector import COUNTERS
 from det_core.weights.read_files import read_source
 from det_core.weights.translate_names import detector_names, locate
 
@@ -84,7 +85,8 @@ def test_the_recipes_that_it_may_be_of_are_named(
     torch.save({"model": written(theirs)}, file)
     arguments, out = importing(file, recipe=None)
     assert run(arguments) == 1
-    assert "a detector of detectron2 does not describe its model: give --recipe (" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "a detector of detectron2, and its recipe cannot be told from its weights: no recipe has all of its" in said
     assert not out.exists()
 
 
@@ -96,15 +98,37 @@ def test_the_recipes_that_it_may_be_of_are_named(
         ("mask-rcnn/detectron2-r101-c4-3x", ["mask-rcnn/detectron2-r101-c4-3x"]),
         ("faster-rcnn/detectron2-x101-32x8d-fpn-3x", ["faster-rcnn/detectron2-x101-32x8d-fpn-3x"]),
         ("fast-rcnn/detectron2-r50-fpn-1x", ["fast-rcnn/detectron2-r50-fpn-1x"]),
+        (
+            "mask-rcnn/detectron2-r50-fpn-gn-3x",
+            [
+                "mask-rcnn/detectron2-r50-fpn-gn-3x",
+                "mask-rcnn/detectron2-r50-fpn-scratch-gn-3x",
+                "mask-rcnn/detectron2-r50-fpn-scratch-gn-9x",
+            ],
+        ),
+        ("mask-rcnn/detectron2-r50-fpn-lsj-200e", [f"mask-rcnn/detectron2-r50-fpn-lsj-{n}00e" for n in (1, 2, 4)]),
+        ("mask-rcnn/detectron2-r50-fpn-agnostic-1x", ["mask-rcnn/detectron2-r50-fpn-agnostic-1x"]),
+        ("mask-rcnn/detectron2-r50-fpn-cityscapes-24k", ["mask-rcnn/detectron2-r50-fpn-cityscapes-24k"]),
+        ("mask-rcnn/detectron2-r101-fpn-lvis-v1-1x", ["mask-rcnn/detectron2-r101-fpn-lvis-v1-1x"]),
+        (
+            "mask-rcnn/detectron2-r50-fpn-dconv-c3-c5-3x",
+            [f"mask-rcnn/detectron2-r50-fpn-dconv-c3-c5-{n}x" for n in (1, 3)],
+        ),
     ],
 )
 def test_what_the_weights_show(recipe: str, expected: list[str]) -> None:
     config = load_recipe(recipe).detector
+    count = next((n for name, n in CLASSES.items() if name in recipe), 80)
     with torch.device("meta"):
-        detector = config.build(num_classes=3)
+        detector = config.build(num_classes=count)
     parts = detector_names("detectron2", config, [])
-    state = {locate("detectron2", parts, key).name: value for key, value in detector.state_dict().items()}
-    assert candidates(state, plugin_manager().recipes()) == expected
+    counted = config.backbone.norm.type == "batch_norm"  # type: ignore[attr-defined]
+    state = {
+        locate("detectron2", parts, key).name: torch.zeros(()).expand(value.shape)
+        for key, value in detector.state_dict().items()
+        if counted or not key.endswith(COUNTERS)
+    }
+    assert candidates("detectron2", state, plugin_manager().recipes()) == expected
 
 
 def test_what_contradicts(theirs: Detector, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

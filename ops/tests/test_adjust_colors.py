@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import assume, given, settings, strategies as st
 from op_samples import SERVERS, generator, native, pixels, reference, scattered, serve
 
 import det_ops
@@ -78,6 +78,17 @@ def test_colours_of_the_whole_cube_are_those_of_torchvision(server, step, factor
     assert torch.equal(found, torchvision(image, [step], [factor]))
 
 
+def torchvision_is_certain(given, expected):
+    """Whether torchvision's result does not depend on a pixel's place.
+
+    A pixel that equals the mean of its image is the sum of two parts, a whole number or a little less, and torch rounds
+    them in the registers of a processor otherwise than after the last full one.
+    """
+    image, *others = given
+    again = torchvision(image.repeat(1, 33, 1), *others)
+    return torch.equal(again, expected.repeat(1, 33, 1))
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     st.tuples(st.integers(1, 90), st.integers(1, 90)),
@@ -90,6 +101,7 @@ def test_any_steps_are_those_of_torchvision(native_library, size, drawn, channel
     factors = [factor / 2 - 0.5 if step == HUE else factor for step, factor in drawn]
     given = (pixels(*size, 3, seed=seed), steps, factors, channels)
     expected = torchvision(*given)
+    assume(torchvision_is_certain(given, expected))
     assert torch.equal(native("adjust_colors", *given), expected)
     assert torch.equal(reference("adjust_colors", *given), expected)
 

@@ -20,6 +20,8 @@ from det_core.boxes.coders import DeltaCoder
 from det_core.boxes.overlaps import box_iou
 from det_core.data.data_config import ResizeConfig
 from det_core.data.transforms import Resize
+from det_core.settings import evolve
+from det_core.weights.detectron2_names import sorted_by_ratio
 from det_plugin_guided_anchoring.config import GuidedAnchorsConfig, RetinaNetGuidedAnchorsConfig
 from det_plugin_retinanet.config import OCTAVE
 from det_plugin_ssd.anchors import SSDAnchors
@@ -33,6 +35,7 @@ ANCHORS = {
     "mmdet_ga_square_rpn": GuidedAnchorsConfig(anchor_rule="mmdet1").squares(),
     "mmdet_ga_square_retina": RetinaNetGuidedAnchorsConfig(anchor_rule="mmdet1").squares(),
     "mmdet_ga_approx_rpn": GuidedAnchorsConfig(anchor_rule="mmdet1").approximate(),
+    "detectron_rpn_fpn": GridAnchorsConfig(rule="detectron"),
 }
 C4 = GridAnchorsConfig(scales=(2.0, 4.0, 8.0, 16.0, 32.0), rule="mmdet1")
 
@@ -48,6 +51,27 @@ def test_base_anchors(name: str) -> None:
     for stride, boxes in expected.items():
         (level,) = ANCHORS[name].build((int(stride),))([(1, 1)], CPU)
         assert torch.equal(level.boxes, half_open(boxes)), stride
+
+
+def test_base_anchors_of_detectron() -> None:
+    (level,) = evolve(C4, rule="detectron").build((16,))([(1, 1)], CPU)
+    assert torch.equal(level.boxes, half_open(FIXTURES["base_anchors"]["detectron_rpn_c4_s16"]))
+    retinanet = GridAnchorsConfig(scales=OCTAVE, rule="detectron")
+    (change,) = sorted_by_ratio(retinanet, (2, 0, 1))
+    for stride, boxes in FIXTURES["base_anchors"]["detectron_retinanet_size_outer"].items():
+        (level,) = retinanet.build((int(stride),))([(1, 1)], CPU)
+        assert torch.allclose(level.boxes, change.apply(half_open(boxes))), stride
+        benchmark = FIXTURES["base_anchors"]["mrb_retinanet_ratio_outer"][stride]
+        assert torch.allclose(level.boxes, half_open(benchmark)), stride
+
+
+@pytest.mark.parametrize(
+    ("name", "order", "sizes"),
+    [("c4_5x3", None, 5), ("retinanet_3x3", None, 3), ("detectron_retinanet_ratios_1_2_half", (2, 0, 1), 3)],
+)
+def test_orders_of_anchors(name: str, order: tuple[int, ...] | None, sizes: int) -> None:
+    (change,) = sorted_by_ratio(GridAnchorsConfig(scales=tuple(range(1, sizes + 1))), order)
+    assert change.apply(torch.arange(3 * sizes)).tolist() == FIXTURES["anchor_permutation"][name]
 
 
 def test_base_anchors_of_c4_and_their_grid() -> None:
@@ -67,8 +91,6 @@ def test_base_anchors_of_c4_and_their_grid() -> None:
     ],
 )
 def test_anchors_of_ssd(name: str, config: Any, strides: tuple[int, ...]) -> None:
-    from det_core.settings import evolve
-
     levels = SSDAnchors(evolve(config, rule="mmdet1"), strides)([(1, 1)] * len(strides), CPU)
     for level, boxes in zip(levels, FIXTURES["base_anchors"][name], strict=True):
         assert torch.equal(level.boxes, half_open(boxes))
@@ -81,6 +103,8 @@ def test_decoding_and_encoding_are_those_of_inclusive_boxes() -> None:
     deltas, size = torch.tensor(given["deltas"]), tuple(given["image_hw"])
     assert torch.allclose(coder.decode(boxes, deltas, size), half_open(given["mmdet_decode"]), atol=1e-3)
     assert torch.allclose(coder.decode(boxes, deltas), half_open(given["mmdet_decode_noclip"]), atol=1e-3, rtol=1e-5)
+    plain = DeltaCoder(evolve(config, clip_shrinking=False))
+    assert torch.allclose(plain.decode(boxes, deltas, size), half_open(given["detectron_decode"]), atol=1e-3)
     assert torch.allclose(coder.encode(boxes, half_open(given["gt"])), torch.tensor(given["mmdet_encode"]), atol=1e-4)
 
 
@@ -112,6 +136,20 @@ def pasted(boxes: Tensor, rule: str) -> list[list[int]]:
 def test_masks_pasted_by_whole_pixels() -> None:
     given = FIXTURES["mask_paste"]
     assert pasted(half_open(given["boxes_original"]), "quantised") == given["mmdet1"]
+
+
+@pytest.mark.parametrize("source", ["detectron", "mrb"])
+def test_masks_pasted_with_a_border_up_to_the_last_pixel(source: str) -> None:
+    given = FIXTURES["mask_paste"]
+    assert pasted(torch.tensor(given["boxes_original"]), "resized") == given[source]
+
+
+def test_resized_sizes_of_maskrcnn_benchmark() -> None:
+    resize = Resize(ResizeConfig(scales=((1333, 800),), rounding="short", boxes="pixels_by_axis"))
+    for case in FIXTURES["resize_hw"]:
+        size, new = tuple(case["hw"]), tuple(case["mrb"])
+        assert resize.target(size, (1333, 800)) == new
+        assert resize.pixel_scale(size, new, (1333, 800)) == (new[0] / size[0], new[1] / size[1])
 
 
 def test_resized_sizes_and_the_one_factor_of_boxes() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from attrs import evolve
 from hypothesis import given, strategies as st
 from torch import Tensor
 
@@ -40,7 +41,8 @@ def by_definition(config: MaxIoUAssignerConfig, boxes: Tensor, objects: Tensor) 
         if config.low_quality and column and max(column) >= config.min_positive:
             takers = [i for i, value in enumerate(column) if value == max(column)]
             for i in takers if config.all_ties else takers[:1]:
-                result[i] = number
+                nearest = iou[i].tolist().index(iou[i].max().item())
+                result[i] = number if config.low_quality_object == "its" else nearest
     return result
 
 
@@ -127,11 +129,25 @@ def test_boxes_and_objects_may_differ_in_precision():
             assert config.build()(strips(10.0).to(first), strips(10.0).to(second)).objects.tolist() == [0]
 
 
-@given(scenes(), st.booleans(), st.booleans())
-def test_the_rule_is_the_definition(scene, low_quality, all_ties):
+def test_a_box_of_low_quality_may_stand_for_the_object_that_it_overlaps_most():
+    """It is the best box of both objects, and overlaps the first more."""
+    config = MaxIoUAssignerConfig(
+        positive=0.7, negative=0.3, low_quality=True, min_positive=0.0, low_quality_object="nearest"
+    )
+    assert assigned(config, strips(10.0), strips(6.0, 5.0)) == [0]
+    assert assigned(evolve(config, low_quality_object="its"), strips(10.0), strips(6.0, 5.0)) == [1]
+
+
+@given(scenes(), st.booleans(), st.booleans(), st.sampled_from(["its", "nearest"]))
+def test_the_rule_is_the_definition(scene, low_quality, all_ties, low_quality_object):
     boxes, objects = scene
     config = MaxIoUAssignerConfig(
-        positive=0.5, negative=0.4, low_quality=low_quality, min_positive=0.2, all_ties=all_ties
+        positive=0.5,
+        negative=0.4,
+        low_quality=low_quality,
+        min_positive=0.2,
+        all_ties=all_ties,
+        low_quality_object=low_quality_object,
     )
     found = MaxIoUAssigner(config)(boxes, objects)
     assert found.objects.tolist() == by_definition(config, boxes, objects)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from det_core.boxes.box_config import RandomSamplerConfig
+from det_core.boxes.box_config import AllSamplerConfig, RandomSamplerConfig
 from det_core.contracts import BACKGROUND, IGNORED, Assignment, Sampled, Sampler
 from det_core.structures import Key
 
@@ -52,6 +52,14 @@ def test_the_chosen_are_of_their_kind_each_once_and_know_their_object():
     assert len(set(found.positive.tolist())) == len(set(found.negative.tolist())) == 25
     assert torch.equal(found.objects, given.objects[found.positive])
     assert (found.objects >= 100).all()
+
+
+def test_the_sampler_of_all_takes_what_is_not_ignored():
+    given = assignment(40, 60, 30)
+    found = AllSamplerConfig().build()(given, KEY, "test")
+    assert torch.equal(found.positive, given.positive())
+    assert torch.equal(found.negative, given.negative())
+    assert torch.equal(found.objects, given.objects[found.positive])
 
 
 def test_where_all_are_taken_they_stay_in_order():

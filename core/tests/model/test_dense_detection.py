@@ -216,6 +216,12 @@ def test_scores_above_a_threshold() -> None:
     levels = best_candidates(OUTPUTS, 0, IMAGE, CODER, limit=3, above=0.5)
     assert levels.scores.tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6])  # .5 itself is not above
     assert levels.levels.tolist() == [0, 0, 0, 1]
+    by_level = best_candidates(OUTPUTS, 0, IMAGE, CODER, limit=3, above=[0.75, 0.65])
+    assert [(round(score, 2), level) for score, level in zip(by_level.scores.tolist(), by_level.levels.tolist())] == [
+        (round(score, 2), level)
+        for score, level in zip(levels.scores.tolist(), levels.levels.tolist())
+        if score > (0.75, 0.65)[level]
+    ]
     classes = best_per_class(OUTPUTS, 0, IMAGE, CODER, limit=1, above=0.85)
     assert classes.scores.tolist() == pytest.approx([0.9])
     assert classes.labels.tolist() == [1]
@@ -327,9 +333,9 @@ def test_detections_are_in_original_pixels(frame: str) -> None:
 def test_large_masks_stay_on_the_device_and_select_the_same(monkeypatch: pytest.MonkeyPatch, above: float) -> None:
     generator = torch.Generator().manual_seed(0)
     levels = [torch.rand(rows, 3, generator=generator) for rows in (40, 0, 10, 1)]
-    few = dense_detection._best_pairs_above(levels, 7, above)
+    few = dense_detection._best_pairs_above(levels, 7, [above] * len(levels))
     monkeypatch.setattr(dense_detection, "FEW", -1)
-    many = dense_detection._best_pairs_above(levels, 7, above)
+    many = dense_detection._best_pairs_above(levels, 7, [above] * len(levels))
     for one, other in zip(few, many, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     assert [len(best) for best, _ in many] == [min(7, int((x > above).sum())) for x in levels]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+import det_ops
 from det_core.errors import ConfigError
 from det_core.model.layer_config import RoIAlignConfig
 from det_core.model.roi_pool import RoIAlign
@@ -155,3 +156,18 @@ def test_v1_pools_the_same_points_without_a_least_size():
     assert_close(pools["v1"](maps, large), pools["unaligned"](maps, large))
     left, right = pools["v1"](maps, thin)[0, 0, 0]
     assert_close(right - left, torch.tensor(0.125))  # half of a quarter of a feature pixel
+
+
+def test_detectron_pools_up_to_the_last_pixel():
+    """As `unaligned` of regions that end a pixel earlier; the level is that of the whole region."""
+    maps = [torch.rand(1, 2, 64, 64), torch.rand(1, 2, 32, 32)]
+    two = FeatureSpec(channels=(2, 2), strides=(4, 8))
+    config = RoIAlignConfig(size=3, strides=(4, 8), sampling=2, level_rule="detectron")
+    regions = rois((10, 20, 51, 91), (3, 4, 5, 6), (8.0, 8.0, 120.0, 120.0))  # the last is on the border of levels
+    pool = evolve(config, alignment="detectron").build(two)
+    assert pool.level_of(regions).tolist() == [0, 0, 1]
+    shorter = regions - torch.tensor([0, 0, 0, 1.0, 1.0])
+    expected = det_ops.multi_level_roi_align(
+        maps, shorter, pool.level_of(regions), (3, 3), [1 / 4, 1 / 8], 2, "unaligned", "avg"
+    )
+    assert_close(pool(maps, regions), expected)

@@ -259,9 +259,8 @@ def test_all_problems_are_listed_up_to_20():
 
 
 def test_an_unknown_source():
-    assert (
-        refused(checkpoint(), source="yolo") == "unknown source 'yolo'; allowed: mmdet, mmdet1, torchvision, detectron2"
-    )
+    allowed = "mmdet, mmdet1, torchvision, detectron2, detectron, maskrcnn-benchmark"
+    assert refused(checkpoint(), source="yolo") == f"unknown source 'yolo'; allowed: {allowed}"
 
 
 def test_a_component_without_a_map():

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from attrs import evolve
 
 from det_core.boxes.box_config import DeltaCoderConfig, MaxIoUAssignerConfig, RandomSamplerConfig
 from det_core.contracts import BoxOutputs
+from det_core.model.postprocess import to_network, to_original
 from det_core.structures import ImageInfo, Key, Targets
 from det_plugin_rcnn.box_stage import BoxStage
-from det_plugin_rcnn.config import BoxStageConfig, RCNNHeadConfig
+from det_plugin_rcnn.config import BoxStageConfig, FCBoxHeadConfig, RCNNHeadConfig
+from det_plugin_rcnn.detections import choose_original
+from det_plugin_rcnn.mask_branch import region_masks
 
 INFO = ImageInfo(size=(40, 80), original_size=(40, 80), key=Key(index=1))
 A, B = [0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 20.0]
@@ -118,3 +124,31 @@ def test_the_head_of_faster_rcnn_hands_its_settings_on():
     assert not stage.add_ground_truth
     assert stage.coder.stds == coder.stds  # type: ignore[attr-defined]
     assert stage.sampler.count == 7  # type: ignore[attr-defined]
+
+
+def test_decoding_in_the_original_image():
+    """Detectron: boxes of whole pixels are placed in the original image before they are moved, and clipped there.
+
+    At 1.5 times the size the pixels 3..11 are 2..7.33, that is 6.33 wide, and a delta of log 2 doubles this.
+    """
+    config = RCNNHeadConfig(
+        box_head=FCBoxHeadConfig(class_agnostic=True),
+        coder=DeltaCoderConfig(border="pixel"),
+        decode_in="original",
+        mask_paste="padded",
+    )
+    stage = BoxStage(config, 1, class_agnostic=True)
+    info = ImageInfo(size=(30, 60), original_size=(20, 40), scale=(1.5, 1.5), inclusive=True)
+    deltas = torch.tensor([[0.0, 0.0, math.log(2), 0.0]], dtype=torch.float64)
+    boxes = torch.tensor([[3.0, 3.0, 12.0, 12.0]], dtype=torch.float64)
+    (found,) = stage.decode_original(deltas, [boxes], [info])
+    end, side = 22 / 3 + 1, 19 / 3
+    assert found[0].tolist() == pytest.approx([max(2 - side / 2, 0), 2, end + side / 2, end])
+    kept = choose_original(found, torch.tensor([[0.9]], dtype=torch.float64), info, config)
+    assert torch.equal(kept.chosen.boxes, found)
+    assert torch.allclose(to_original(kept.boxes, info), found)  # the boxes of masks are in the network's pixels
+    plain = evolve(info, inclusive=False)
+    assert torch.allclose(to_network(to_original(boxes, plain), plain), boxes)
+    (masks,) = region_masks(torch.ones(1, 4, 4, dtype=torch.float64), [kept], [info], config)
+    assert torch.allclose(masks.boxes, found - torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64))
+    assert masks.rule == "resized"

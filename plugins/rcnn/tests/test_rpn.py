@@ -108,6 +108,14 @@ def test_the_losses_by_hand():
     assert terms["rpn_cls"].count == terms["rpn_box"].count == 6.0
 
 
+def test_losses_may_be_divided_by_a_number_of_anchors_that_is_not_sampled():
+    head = RPNConfig(channels=8, anchors=ONE_ANCHOR, loss_anchors=256).build(ONE_LEVEL, 1)
+    outputs = outputs_of(head, torch.zeros(2, 3, 1), torch.zeros(2, 3, 1, 4))
+    terms = head.losses(outputs, [objects((8, 8, 24, 24))], blank_batch(32, 48))
+    assert terms["rpn_cls"].count == terms["rpn_box"].count == 256
+    assert terms["rpn_cls"].total.item() == pytest.approx(6 * math.log(2))
+
+
 def sampled(*boxes: tuple[float, float, float, float]) -> tuple[list[int], list[int]]:
     """Positive and negative anchors of a map of 2 x 3 cells: 16 x 16 around (0, 0), (16, 0), (32, 0), (0, 16), ..."""
     head = RPNConfig(channels=8, anchors=ONE_ANCHOR).build(ONE_LEVEL, 1)

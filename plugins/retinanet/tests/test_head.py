@@ -10,14 +10,14 @@ import torch
 from attrs import evolve
 from torch import Tensor
 
-from det_core.boxes.box_config import GridAnchorsConfig
+from det_core.boxes.box_config import DeltaCoderConfig, GridAnchorsConfig
 from det_core.errors import ConfigError
 from det_core.model.dense_detection import DenseOutputs
 from det_core.model.detector_config import DetectorConfig
 from det_core.model.layer_config import GroupNormConfig
 from det_core.slots import AnchorConfig
 from det_core.specs import FeatureSpec
-from det_core.structures import Batch, Targets
+from det_core.structures import Batch, ImageInfo, Targets
 from det_core.testing import contract_checks
 from det_core.testing.isolated_plugins import stub_config
 from det_core.testing.tiny_inputs import blank_batch, objects
@@ -226,3 +226,52 @@ def test_anchors_that_do_not_fit_are_refused_before_anything_is_built(anchors: A
 def test_settings_out_of_range_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RetinaNetHeadConfig(**settings)  # type: ignore[arg-type]
+
+
+TWO_LEVELS = FeatureSpec(channels=(4, 4), strides=(16, 32))
+DETECTRON = evolve(
+    SMALL,
+    anchors=ONE_ANCHOR,
+    coarsest="all",
+    clip="original",
+    coder=DeltaCoderConfig(border="pixel"),
+    min_size=-1.0,
+)
+
+
+def detectron_outputs(head: RetinaNetHead) -> DenseOutputs:
+    """Of 32 x 64 pixels: probabilities .3 and .01 at two cells of either level, and nearly 0 elsewhere."""
+    scores = [torch.full((1, n, 1), -20.0) for n in (8, 2)]
+    for level in scores:
+        level[0, :2, 0] = torch.tensor([0.3, 0.01]).logit()
+    deltas = [torch.zeros(1, n, 4) for n in (8, 2)]
+    return DenseOutputs(scores, deltas, head.anchors([(2, 4), (1, 2)], torch.device("cpu")))
+
+
+def test_detectron_keeps_all_candidates_of_the_coarsest_level() -> None:
+    head = head_of(DETECTRON, 1, TWO_LEVELS)
+    (found,) = head.eval().predict(detectron_outputs(head), blank_batch(32, 64))
+    assert found.scores.tolist() == pytest.approx([0.3, 0.3, 0.01])
+    head = head_of(evolve(DETECTRON, coarsest="threshold"), 1, TWO_LEVELS)
+    (found,) = head.eval().predict(detectron_outputs(head), blank_batch(32, 64))
+    assert found.scores.tolist() == pytest.approx([0.3, 0.3])
+
+
+def test_detectron_clips_in_the_original_image_before_nms() -> None:
+    """At twice the size, of inclusive boxes: the anchor -16..16 ends at (16 - 1) / 2 + 1, and begins at the border."""
+    info = ImageInfo(size=(32, 64), original_size=(16, 32), scale=(2.0, 2.0), inclusive=True)
+    batch = evolve(blank_batch(32, 64), infos=(info,))
+    head = head_of(evolve(DETECTRON, coarsest="threshold"), 1, TWO_LEVELS)
+    (found,) = head.eval().predict(detectron_outputs(head), batch)
+    assert found.boxes.tolist() == [[0.0, 0.0, 4.5, 4.5], [0.0, 0.0, 8.5, 8.5]]
+    with pytest.raises(ConfigError, match="clip: original requires nms_in: original, found 'network'"):
+        evolve(DETECTRON, nms_in="network")
+
+
+def test_the_running_mean_divides_the_losses() -> None:
+    head = head_of(evolve(SMALL, anchors=ONE_ANCHOR, normaliser="running_mean"), 1)
+    outputs, batch = head([torch.zeros(1, 4, 2, 4)]), blank_batch(32, 64)
+    target = [objects((-8, -8, 8, 8))]
+    counts = [head.train().losses(outputs, target, batch)["retina_cls"].count for _ in range(2)]
+    assert [float(count) for count in counts] == pytest.approx([45.1, 40.69])  # 0.9 of the last, and 0.1 of one anchor
+    assert float(head.eval().losses(outputs, target, batch)["retina_box"].count) == pytest.approx(40.69)

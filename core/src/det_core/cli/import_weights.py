@@ -16,6 +16,7 @@ from det_core.safe_write import replacing
 from det_core.weights.fill_detector import SPOKEN, ImportReport, class_count, import_backbone, import_weights
 from det_core.weights.import_plan import OPTIONS, Asked, ImportPlan, plan_import
 from det_core.weights.initial_weights import how_to_set
+from det_core.weights.older_names import DETECTRON
 from det_core.weights.read_files import SourceFile, read_source
 from det_core.weights.translate_names import is_detector
 
@@ -38,10 +39,10 @@ COST = (
     "source",
     type=click.Choice(OPTIONS),
     required=True,
-    help="The project that saved FILE: mmdet (any version; mmdet1: 0.x and 1.x, mmdet2: 2.x and 3.x), torchvision or "
-    "detectron2.",
+    help="The project that saved FILE: mmdet (any version; mmdet1: 0.x and 1.x, mmdet2: 2.x and 3.x), torchvision, "
+    "detectron2, detectron (Caffe2) or maskrcnn-benchmark.",
 )
-@click.option("--recipe", help="The recipe of the same model. Default: as FILE describes itself (mmdet).")
+@click.option("--recipe", help="The recipe of the same model. Default: as FILE describes itself.")
 @click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change a setting of the recipe.")
 @click.option(
     "--conventions",
@@ -126,7 +127,7 @@ def _classes(file: SourceFile, plan: ImportPlan, count: int | None) -> Classes:
         count = len(names) or 1
     if len(names) != count and plan.source == "torchvision":
         names = _torchvision_names()
-    if plan.source == "detectron2" and count == len(COCO_CLASSES):  # its files name no classes, and its zoo is COCO's
+    if plan.source in DETECTRON and count == len(COCO_CLASSES):  # their files name no classes, and the zoos are COCO's
         names, ids = COCO_CLASSES, COCO_IDS
     if len(names) != count:
         return Classes.numbered(count)

@@ -23,7 +23,7 @@ VERBS = {
     "test": "Evaluate a checkpoint on a data set.",
     "predict": "Detect objects in images; write pictures and JSON.",
     "proposals": "Write the proposals of an RPN, to train Fast R-CNN on.",
-    "import-weights": "Convert a checkpoint of mmdet, torchvision or detectron2.",
+    "import-weights": "Convert a checkpoint of another toolbox.",
     "recipes": "List recipes, show a recipe, print the JSON Schema.",
     "plugins": "List installed plugins and what each adds; create one.",
     "data": "Report on a data set before training.",

@@ -75,10 +75,28 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
-def parse_yaml(text: str, where: str) -> Any:
-    """Plain data from YAML text; DetError with line and column if it is not valid YAML."""
+class _TagFreeLoader(_Loader):
+    """Takes the values of Python objects for what they are written as: a mapping, a list or text. Makes no object."""
+
+    def construct_python(self, suffix: str, node: yaml.Node) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            found = self.construct_mapping(node, deep=True)
+            return found.get("dictitems", found)  # of a subclass of dict
+        if isinstance(node, yaml.SequenceNode):
+            return self.construct_sequence(node, deep=True)
+        return node.value
+
+
+_TagFreeLoader.add_multi_constructor("tag:yaml.org,2002:python/", _TagFreeLoader.construct_python)
+
+
+def parse_yaml(text: str, where: str, *, python_tags: bool = False) -> Any:
+    """Plain data from YAML text; DetError with line and column if it is not valid YAML.
+
+    python_tags: read what is written of a Python object, which is otherwise refused; it is never made.
+    """
     try:
-        loader = _Loader(text)
+        loader = (_TagFreeLoader if python_tags else _Loader)(text)
         try:
             node = loader.get_single_node()
             _check_aliases(node)

@@ -82,11 +82,28 @@ def import_weights(
     filling.fill(detector.state_dict(), detector_names(source, filling.config, filling.names))
     filling.check_copies()
 
+    return filling.finish(f"the {source} weights do not fit this detector", _unneeded_by(source))
+
+
+def unfit(state_dict: Mapping[str, Any], *, source: str, config: DetectorConfig, num_classes: int) -> list[str]:
+    """Why the weights are not those of a detector: missing, unexpected and misshapen ones; empty if all fit."""
+    import torch
+
+    with torch.device("meta"):
+        detector = config.build(num_classes=num_classes)
+    filling = _Filling(source, state_dict, detector)
+    filling.fill(detector.state_dict(), detector_names(source, filling.config, filling.names))
+    return filling.all_problems(_unneeded_by(source))
+
+
+def _unneeded_by(source: str) -> Callable[[str], bool]:
+    """Whether a weight of this name may be left over in a detector's file."""
+
     def left_over(key: str) -> bool:
         unused = key.startswith(UNUSED.get(source, ())) or (source == "detectron" and is_unused_blob(key))
         return unused or key.endswith(COUNTERS)
 
-    return filling.finish(f"the {source} weights do not fit this detector", left_over)
+    return left_over
 
 
 def _generation(source: str, keys: Iterable[str]) -> str:
@@ -204,15 +221,20 @@ class _Filling:
 
     def finish(self, title: str, unneeded: Callable[[str], bool]) -> ImportReport:
         """Load the values and report; WeightsError if there are problems. unneeded: keys that may be left over."""
+        found = self.all_problems(unneeded)
+        if found:
+            raise WeightsError.listing(title, found)
+        self.detector.load_state_dict(self.values, strict=False)
+        unused = tuple(self.names[name] for name in self.names if name not in self.used)
+        return ImportReport(self.filled, unused, self.changed, tuple(self.derived))
+
+    def all_problems(self, unneeded: Callable[[str], bool]) -> list[str]:
+        """What is left over, though it may not be, and the problems found on the way."""
         averages = {f"ema_{key.replace('.', '_')}" for key in self.state}  # mmcv's copies of all weights
         left = [name for name in self.names if name not in self.used]
         ignored = {name for name in left if unneeded(name) or self.names[name] in averages}
         over = [f"left over in the source: {self.names[name]}" for name in left if name not in ignored]
-        if over or self.problems:
-            raise WeightsError.listing(title, [*over, *self.problems])
-        self.detector.load_state_dict(self.values, strict=False)
-        unused = tuple(self.names[name] for name in left)
-        return ImportReport(self.filled, unused, self.changed, tuple(self.derived))
+        return [*over, *self.problems]
 
 
 def _imported(raw: Any, origin: Origin) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from attrs import frozen
 
@@ -12,21 +12,38 @@ from det_core.errors import WeightsError
 from det_core.load import load_recipe
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
-from det_core.weights.detectron2_facts import candidates, pixel_contradictions
+from det_core.weights.detectron_facts import candidates, pixel_contradictions, same_at_test
+from det_core.weights.detectron_names import DETECTOR_BLOBS
 from det_core.weights.fill_detector import SPOKEN, check_conventions
 from det_core.weights.mmdet_facts import FileFacts, facts_of
 from det_core.weights.mmdet_generation import generation_of
 from det_core.weights.mmdet_presets import contradictions, preset_of, settings_of
-from det_core.weights.older_names import unwrapped
+from det_core.weights.older_names import DETECTRON, unwrapped
 from det_core.weights.read_files import SourceFile
 from det_core.weights.translate_names import is_detector
+from det_core.weights.yacs_facts import read_yacs, yacs_contradictions, yacs_settings
 
-Asked = Literal["mmdet", "mmdet1", "mmdet2", "torchvision", "detectron2"]  # mmdet: of either generation
-OPTIONS: tuple[Asked, ...] = ("mmdet", "mmdet1", "mmdet2", "torchvision", "detectron2")
+# mmdet: of either generation
+Asked = Literal["mmdet", "mmdet1", "mmdet2", "torchvision", "detectron2", "detectron", "maskrcnn-benchmark"]
+OPTIONS: tuple[Asked, ...] = get_args(Asked)
 REMEDY = "change these settings, or force the import"
 # Beginnings of names that only one project has.
 _SIGNS = {
-    "torchvision": ("backbone.body.", "backbone.fpn.", "rpn.head.", "head.classification_head."),
+    "torchvision": (
+        "backbone.body.conv1.",
+        "backbone.fpn.inner_blocks.",
+        "backbone.fpn.layer_blocks.",
+        "rpn.head.conv.0.",
+        "head.classification_head.",
+    ),
+    "maskrcnn-benchmark": (
+        "backbone.body.stem.",
+        "backbone.fpn.fpn_inner",
+        "roi_heads.box.",
+        "roi_heads.mask.feature_extractor.",
+        "rpn.anchor_generator.",
+    ),
+    "detectron": DETECTOR_BLOBS,
     "detectron2": (
         "backbone.bottom_up.",
         "proposal_generator.",
@@ -83,10 +100,10 @@ def plan_import(
         return ImportPlan(source=written_by, recipe=load_recipe(_required(recipe, "an ImageNet model"), overrides))
     _check_project(file, asked)
     if asked not in ("mmdet", "mmdet1", "mmdet2"):
-        hint = _candidates(file) if asked == "detectron2" else ""
-        made = load_recipe(_required(recipe, f"a detector of {asked}", hint), overrides)
+        if asked in DETECTRON:
+            return _plan_detectron(file, asked, recipe, overrides, force)
+        made = load_recipe(_required(recipe, f"a detector of {asked}"), overrides)
         if not force:
-            _check_pixels(file, made)
             check_conventions(asked, made)
         return ImportPlan(source=asked, recipe=made)
     facts = facts_of(file)
@@ -111,22 +128,55 @@ def plan_import(
     )
 
 
-def _required(recipe: str | None, what: str, hint: str = "") -> str:
+def _required(recipe: str | None, what: str) -> str:
     if recipe is None:
-        hint = hint or "(`det-core recipes` lists them)"
-        raise WeightsError(f"{what} does not describe its model: give --recipe {hint}")
+        raise WeightsError(f"{what} does not describe its model: give --recipe (`det-core recipes` lists them)")
     return recipe
 
 
-def _candidates(file: SourceFile) -> str:
-    """The recipes that a file of detectron2 may be of."""
-    found = candidates(file.state, plugin_manager().recipes())
-    return f"(by its weights: {' or '.join(found)})" if found else ""
+def _plan_detectron(
+    file: SourceFile, source: str, recipe: str | None, overrides: Sequence[str], force: bool
+) -> ImportPlan:
+    """How to import a detector of detectron2, Detectron or maskrcnn-benchmark."""
+    where, yacs = read_yacs(source, file.path, file.yacs_text) or ("", None)
+    name = recipe or _only_candidate(file, source, yacs)
+    settings = [] if yacs is None else yacs_settings(source, yacs, load_recipe(name))
+    made = load_recipe(name, [*settings, *overrides])
+    if not force:
+        _check_file(file, source, yacs, made)
+        check_conventions(source, made)
+    facts = FileFacts(notes=(f"read {where}",)) if where else FileFacts()
+    return ImportPlan(source=source, recipe=made, facts=facts, chosen=recipe is None, settings=tuple(settings))
 
 
-def _check_pixels(file: SourceFile, recipe: Recipe) -> None:
-    """Raise WeightsError if the pixel mean or deviation in a file is not the recipe's."""
-    found = pixel_contradictions(file.state, recipe)
+def _only_candidate(file: SourceFile, source: str, yacs: Any) -> str:
+    """The recipe of a file by its weights and its configuration, if any; WeightsError if it may be of several."""
+    found = candidates(source, file.state, plugin_manager().recipes())
+    fitting = [name for name in found if not _contradictions(file, source, yacs, load_recipe(name))]
+    groups = same_at_test(fitting)
+    if len(groups) == 1:
+        return groups[0][0]
+    named = (
+        f"it may be of {' or '.join(group[0] for group in groups)}" if groups else "no recipe has all of its weights"
+    )
+    if found and not fitting:
+        named = f"its configuration contradicts {' and '.join(found)}, which have its weights"
+    raise WeightsError(
+        f"{file.path}: a detector of {SPOKEN.get(source, source)}, and its recipe cannot be told from its weights: "
+        f"{named}; give --recipe"
+    )
+
+
+def _contradictions(file: SourceFile, source: str, yacs: Any, recipe: Recipe) -> list[str]:
+    return [
+        *pixel_contradictions(file.state, recipe),
+        *([] if yacs is None else yacs_contradictions(source, yacs, recipe)),
+    ]
+
+
+def _check_file(file: SourceFile, source: str, yacs: Any, recipe: Recipe) -> None:
+    """Raise WeightsError if what a file says of its images or its model is not the recipe's."""
+    found = _contradictions(file, source, yacs, recipe)
     if found:
         raise WeightsError.listing(f"the file contradicts the recipe {recipe.name}; {REMEDY}", found)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from det_core.errors import WeightsError, nearest
 from det_core.weights.mmdet_values import at
+from det_core.weights.recipe_values import as_setting, differs, look_up
 
 if TYPE_CHECKING:
     from det_core.recipe import Recipe
@@ -82,8 +81,8 @@ def settings_of(facts: FileFacts, recipe: Recipe) -> list[str]:
     They are those of images, proposals, thresholds and numbers of detections, as far as the recipe has them.
     """
     plain = recipe.to_plain()
-    changes = [(path, value) for path, value in _settings(facts, plain) if _differs(plain, path, value)]
-    return [f"{path}={_yaml(value)}" for path, value in changes]
+    changes = [(path, value) for path, value in _settings(facts, plain) if differs(plain, path, value)]
+    return [f"{path}={as_setting(value)}" for path, value in changes]
 
 
 def _settings(facts: FileFacts, plain: Any) -> Iterator[tuple[str, Any]]:
@@ -130,8 +129,8 @@ def contradictions(facts: FileFacts, recipe: Recipe) -> list[str]:
     if family is not None and told is not None and family != told:
         found.append(f"detector: the recipe's model is {family}, the file's {facts.model}")
     for path, value in _meanings(facts, plain):
-        if _differs(plain, path, value):
-            found.append(f"{path}: the recipe has {_yaml(_look_up(plain, path))}, the file {_yaml(value)}")
+        if differs(plain, path, value):
+            found.append(f"{path}: the recipe has {as_setting(look_up(plain, path))}, the file {as_setting(value)}")
     return [*found, *_other_stages(facts, plain)]
 
 
@@ -173,39 +172,3 @@ def _family(plain: Any) -> str | None:
     dense, roi = at(plain, "detector.dense_head.type") or "", at(plain, "detector.roi_head.type") or ""
     extra = "semantic" if roi == "htc" else "mask_head"
     return _FAMILIES.get((dense, roi, at(plain, f"detector.roi_head.{extra}") is not None))
-
-
-_MISSING = object()
-
-
-def _look_up(plain: Any, path: str) -> Any:
-    """The value at a path such as `a.b[2].c`; `_MISSING` if there is none."""
-    for step in re.findall(r"[^.\[\]]+", path):
-        if isinstance(plain, list) and step.isdecimal() and int(step) < len(plain):
-            plain = plain[int(step)]
-        elif isinstance(plain, Mapping) and step in plain:
-            plain = plain[step]
-        else:
-            return _MISSING
-    return plain
-
-
-def _differs(plain: Any, path: str, value: Any) -> bool:
-    """Whether the recipe has this setting with another value. Where the file says nothing (None) nothing differs."""
-    ours = _look_up(plain, path)
-    return value is not None and ours is not _MISSING and not _same(ours, value)
-
-
-def _same(ours: Any, theirs: Any) -> bool:
-    if isinstance(ours, (list, tuple)) and isinstance(theirs, (list, tuple)):
-        return len(ours) == len(theirs) and all(map(_same, ours, theirs))
-    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-        return ours.keys() == theirs.keys() and all(_same(ours[key], theirs[key]) for key in ours)
-    if isinstance(ours, (int, float)) and isinstance(theirs, (int, float)):
-        return math.isclose(ours, theirs, rel_tol=1e-6)
-    return bool(ours == theirs)
-
-
-def _yaml(value: Any) -> str:
-    """A value as `--set` reads it."""
-    return value if isinstance(value, str) else json.dumps(value)

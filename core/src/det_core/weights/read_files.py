@@ -90,13 +90,14 @@ class SourceFile:
     """A checkpoint of another project.
 
     state: its weights by name, without the prefix `module.` of DataParallel. meta: its metadata, as plain values.
-    message_hub: what mmengine (mmdet 3.x) records beside it.
+    message_hub: what mmengine (mmdet 3.x) records beside it. yacs_text: Detectron's configuration, as YAML, or "".
     """
 
     path: Path
     state: Mapping[str, Any]
     meta: Mapping[str, Any] = attrs.field(factory=dict)
     message_hub: Mapping[str, Any] = attrs.field(factory=dict)
+    yacs_text: str = ""
 
     @property
     def version(self) -> str:
@@ -130,10 +131,16 @@ def read_source(path: Path) -> SourceFile:
 
     Raises WeightsError for a file that is missing or damaged, contains no weights, or requires other objects.
     """
-    content = _arrays(path) if path.suffix == ".pkl" else _content(path)
+    content = read_arrays(path) if path.suffix == ".pkl" else _content(path)
     state = _state_dict(path, content)
-    meta, hub = content.get("meta"), content.get("message_hub")
-    return SourceFile(path, state, meta if isinstance(meta, dict) else {}, hub if isinstance(hub, dict) else {})
+    meta, hub, yacs = (content.get(name) for name in ("meta", "message_hub", "cfg"))
+    return SourceFile(
+        path,
+        state,
+        meta if isinstance(meta, dict) else {},
+        hub if isinstance(hub, dict) else {},
+        yacs if isinstance(yacs, str) else "",
+    )
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -208,14 +215,14 @@ def _refuse_nesting(path: Path, deep: bool) -> None:
 
 
 def _state_dict(path: Path, content: Any) -> dict[str, Any]:
-    """The weights in a file's content, by name: under `state_dict` or `model`, or the whole content.
+    """The weights in a file's content, by name: under one of the known names, or the whole content.
 
     DataParallel's prefix `module.` is removed if all names have it.
     """
     import numpy as np
     import torch
 
-    for name in ("state_dict", "model"):
+    for name in ("state_dict", "model", "model_state", "blobs"):
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
     if not isinstance(content, dict) or not all(
@@ -321,12 +328,3 @@ def read_arrays(path: Path) -> Any:
         named = re.search(r"GLOBAL (.+)", str(error))
         reason = f"it contains a {named[1]}, but only arrays and plain values are loaded" if named else "damaged"
         raise WeightsError(f"{path}: not a readable pickle of arrays ({reason})") from None
-
-
-def _arrays(path: Path) -> Any:
-    """The weights in a pickle of arrays, such as detectron2's ImageNet models."""
-    content = read_arrays(path)
-    for name in ("model", "blobs"):
-        if isinstance(content, dict) and isinstance(content.get(name), dict):
-            content = content[name]
-    return content

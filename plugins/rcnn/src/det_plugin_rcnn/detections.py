@@ -51,7 +51,7 @@ def choose_detections(boxes: Tensor, scores: Tensor, info: ImageInfo, config: Re
 
 
 def choose_original(boxes: Tensor, scores: Tensor, info: ImageInfo, config: RegionHeadConfig) -> Found:
-    """As `choose_detections`, of boxes in original pixels; none is too small."""
+    """As `choose_detections`, of boxes (r, K, 4) or (r, 4) in original pixels; none is too small."""
     chosen = class_wise_nms(boxes, scores, config)
     return Found(to_network(chosen.boxes, info), chosen)
 

@@ -36,9 +36,8 @@ from det_plugin_rcnn.recipes import SUMMARIES, baseline, rpn_of_2019
 from det_plugin_resnet.backbones import DETECTRON2_NETWORKS, DIVIDED, detectron_network
 from det_plugin_resnet.config import ResNetConfig, ResNetStageConfig
 
-HERE = Path(__file__)
 ROWS = {
-    source: published_rows(HERE.with_name(f"{source}.csv"))
+    source: published_rows(Path(__file__).with_name(f"{source}.csv"))
     for source in ("detectron2", "detectron", "maskrcnn-benchmark")
 }
 
