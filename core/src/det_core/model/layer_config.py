@@ -25,6 +25,7 @@ class BatchNormConfig(NormConfig):
     type: ClassVar[str] = "batch_norm"
 
     eps: float = setting("added to the variance", default=1e-5, above=0)
+    momentum: float = setting("weight of a batch in the running statistics", default=0.1, above=0, most=1)
     frozen_statistics: bool = setting(
         "do not update the running statistics, and use them also in training; the affine part trains", default=False
     )
@@ -32,7 +33,7 @@ class BatchNormConfig(NormConfig):
     def build(self, channels: int) -> nn.Module:
         from det_core.model.fold_batch_norm import BatchNorm
 
-        return BatchNorm(channels, eps=self.eps, frozen_statistics=self.frozen_statistics)
+        return BatchNorm(channels, eps=self.eps, momentum=self.momentum, frozen_statistics=self.frozen_statistics)
 
 
 @configclass

@@ -27,9 +27,9 @@ def numbered_convs(ours: str, theirs: str, count: int) -> Rules:
 
 def sorted_by_ratio(anchors: AnchorConfig) -> tuple[Change, ...]:
     """How outputs of a cell's anchors change: detectron2 sorts them by size, det by ratio. Nothing for one size."""
-    if not isinstance(anchors, GridAnchorsConfig) or len(anchors.scales) < 2:
+    if not isinstance(anchors, GridAnchorsConfig) or anchors.sizes() < 2:
         return ()
-    sizes, ratios = len(anchors.scales), len(anchors.ratios)
+    sizes, ratios = anchors.sizes(), len(anchors.ratios)
 
     def apply(value: Tensor) -> Tensor:
         if len(value) % (sizes * ratios):
