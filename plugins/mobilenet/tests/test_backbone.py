@@ -9,9 +9,12 @@ from torchvision.models import mobilenet_v3_large, mobilenet_v3_small
 
 import det_plugin_mobilenet
 from det_core.errors import ConfigError, WeightsError
+from det_core.load import load_recipe
 from det_core.model.layer_config import BatchNormConfig, FrozenBatchNormConfig, GroupNormConfig
+from det_core.settings import evolve
 from det_core.specs import FeatureSpec
 from det_core.testing import contract_checks
+from det_core.weights.fill_detector import import_backbone
 from det_core.weights.translate_names import translate
 from det_plugin_mobilenet.config import MobileNetV3Config
 
@@ -88,6 +91,19 @@ def test_what_is_not_needed_is_not_built_and_its_weights_are_ignored(stages, tak
     backbone.load_initial_weights()
     for name, value in backbone.named_parameters():
         assert torch.equal(value, theirs.get_parameter(name))
+
+
+def test_an_imagenet_model_is_imported_as_initial_weights(tmp_path):
+    theirs = mobilenet_v3_large(weights=None)
+    recipe = load_recipe("faster-rcnn/torchvision-mobilenet-v3-large-fpn")
+    detector = recipe.detector.build(num_classes=2)
+    values, report = import_backbone(theirs.state_dict(), source="torchvision", detector=detector)
+    assert set(report.ignored) == {f"classifier.{layer}.{part}" for layer in (0, 3) for part in ("weight", "bias")}
+    for name, value in values.items():
+        assert torch.equal(value, theirs.state_dict()[name])
+        assert torch.equal(detector.backbone.state_dict()[name], value)
+    torch.save(values, tmp_path / "initial.pth")
+    evolve(recipe.detector.backbone, pretrained=str(tmp_path / "initial.pth")).build().load_initial_weights()
 
 
 def test_weights_of_the_other_size_do_not_fit(tmp_path):
