@@ -137,6 +137,11 @@ def demo_recipe() -> Recipe:
     )
 
 
+WEIGHTS = {  # torchvision's names, by recipe
+    "faster-rcnn/torchvision-mobilenet-v3-large-fpn": "torchvision:fasterrcnn_mobilenet_v3_large_fpn",
+    "faster-rcnn/torchvision-mobilenet-v3-large-320-fpn": "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn",
+    "ssd/torchvision-mobilenet-v3-large-320": "torchvision:ssdlite320_mobilenet_v3_large",
+}
 MAKERS = {"faster-rcnn": faster_rcnn, "ssd": ssdlite}
 SUMMARIES = {
     "faster-rcnn": "boxes, with torchvision's conventions, for its weights on MobileNetV3",
@@ -151,6 +156,7 @@ ENTRIES = (
             default=row.network == SMALL,
             summary=SUMMARIES[row.model],
             weights_of="torchvision",
+            published_weights=WEIGHTS[recipe_name(row)],
         )
         for row in ROWS
     ),
