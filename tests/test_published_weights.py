@@ -31,9 +31,10 @@ from det_core.engine.checkpoint import initialise, load_detector, read_header, r
 from det_core.engine.published_checkpoint import initial_checkpoint, published_checkpoint
 from det_core.errors import WeightsError
 from det_core.load import load_recipe
+from det_core.offers import RecipeEntry
 from det_core.plugins import installed_plugins, plugin_manager
 from det_core.structures import Batch, Classes, ImageInfo
-from det_core.testing.isolated_plugins import isolated_manager
+from det_core.testing.isolated_plugins import isolated_manager, make_plugin
 from det_core.weights.fill_detector import class_count, import_weights
 from det_core.weights.published_weights import entry_of, published_source, with_classes
 
@@ -83,6 +84,18 @@ def test_without_the_plugin_what_installs_it_is_named() -> None:
         entry_of(LITE)
     with isolated_manager(), pytest.raises(WeightsError, match="allowed: none, since no installed plugin has such rec"):
         entry_of("torchvision:nothing")
+
+
+@pytest.mark.parametrize("model", ["nothing", "resnet50"], ids=["no such model", "no such weights"])
+def test_weights_that_the_installed_torchvision_does_not_have(model: str) -> None:
+    entry = RecipeEntry(name="mine/one", make=lambda: load_recipe("mine"), published_weights=f"torchvision:{model}")
+    with (
+        isolated_manager(make_plugin("mine", det_recipes=lambda: [entry])),
+        pytest.raises(
+            WeightsError, match=rf"^torchvision:{model}: torchvision \S+, which is installed, has no weights C"
+        ),
+    ):
+        published_source(f"torchvision:{model}")
 
 
 def test_recipes_say_which_have_published_weights(capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,9 +109,15 @@ def _rows(value: Tensor, classes: int, per_class: int, kept: Sequence[int]) -> T
 
 def _torchvision_entry(name: str) -> Any:
     """torchvision's own entry of these weights: their `url` and `meta`."""
-    from torchvision.models import get_model_weights
+    import torchvision
 
-    return get_model_weights(name.removeprefix(PREFIX))[WHICH]
+    try:
+        return torchvision.models.get_model_weights(name.removeprefix(PREFIX))[WHICH]
+    except (ValueError, KeyError):
+        raise WeightsError(
+            f"{name}: torchvision {torchvision.__version__}, which is installed, has no weights {WHICH} of this name; "
+            "update torchvision"
+        ) from None
 
 
 def _place(url: str) -> Path:
