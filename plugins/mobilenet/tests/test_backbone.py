@@ -8,6 +8,7 @@ from torch import nn
 from torchvision.models import mobilenet_v3_large, mobilenet_v3_small
 
 import det_plugin_mobilenet
+from det_core.engine.prepare_inference import for_inference
 from det_core.errors import ConfigError, WeightsError
 from det_core.load import load_recipe
 from det_core.model.layer_config import BatchNormConfig, FrozenBatchNormConfig, GroupNormConfig
@@ -127,6 +128,22 @@ def test_frozen_norms_keep_their_statistics_in_training():
     assert {p.requires_grad for m in backbone.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()} == {
         False
     }
+
+
+def test_what_is_folded_for_inference_changes_nothing():
+    torch.manual_seed(0)
+    detector = load_recipe("faster-rcnn/torchvision-mobilenet-v3-large-320-fpn").detector.build(num_classes=2).eval()
+    for norm in (m for m in detector.backbone.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.running_mean.normal_(std=0.1)
+        norm.running_var.uniform_(0.5, 2)
+    x = torch.randn(*IMAGE)
+    with torch.no_grad():
+        plain = [x]
+        for layer in detector.backbone.features:  # torchvision's own modules, one after the other
+            plain.append(layer(plain[-1]))
+        for maps in (detector.backbone(x), for_inference(detector).backbone(x)):
+            torch.testing.assert_close(maps[0], plain[14], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(maps[1], plain[17], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,15 @@ Letters: N images, H W input size, C channels. Layers have torchvision's names.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_large, mobilenet_v3_small
+from torchvision.models.mobilenetv3 import InvertedResidual
+from torchvision.ops import Conv2dNormActivation
 
 from det_core.contracts import Backbone
+from det_core.model.fold_batch_norm import conv_norm
 from det_core.model.layers import init_convs, normal_init
 from det_core.weights.initial_weights import load_initial
 from det_plugin_mobilenet.config import LAST_STAGE, MobileNetV3Config
@@ -72,14 +77,37 @@ class MobileNetV3(Backbone):
         maps, x = [], images
         for number, layer in enumerate(self.features):
             taken = number in self.places
-            if taken and self.expanded and number != self.config.layout.starts[-1]:
-                expand, *rest = layer.get_submodule("block").children()  # a block of stride 2 has no shortcut
-                x = expand(x)
-                maps.append(x)
-                for part in rest:
-                    x = part(x)
+            if taken and self.expanded and isinstance(layer, InvertedResidual):
+                expand, *rest = layer.block  # a block of stride 2 has no shortcut
+                maps.append(_fused(expand, x))
+                x = _in_turn(rest, maps[-1])
             else:
-                x = layer(x)
+                x = _run(layer, x)
                 if taken:
                     maps.append(x)
         return maps
+
+
+def _run(layer: nn.Module, x: Tensor) -> Tensor:
+    """A block, or the first or last convolution: (N, C, H, W) to (N, C', H', W')."""
+    if not isinstance(layer, InvertedResidual):
+        return _fused(layer, x)
+    out = _in_turn(layer.block, x)
+    return out + x if layer.use_res_connect else out
+
+
+def _in_turn(parts: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """The parts of a block, one after the other: (N, C, H, W) to (N, C', H', W')."""
+    for part in parts:
+        x = _fused(part, x)
+    return x
+
+
+def _fused(part: nn.Module, x: Tensor) -> Tensor:
+    """A convolution with its norm, folded where it can be, and its activation; other parts as they are."""
+    if not isinstance(part, Conv2dNormActivation):
+        result: Tensor = part(x)
+        return result
+    conv, norm, *activation = part
+    x = conv_norm(conv, norm, x)
+    return activation[0](x) if activation else x
