@@ -55,7 +55,8 @@ def table(model: str, entries: list[RecipeEntry], costs: dict[str, list[float]])
     lines = [f"## {model}\n", "| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 2) + "|---|"]
     for entry in entries:
         parameters, flops = costs[entry.name][:2]
-        note = "; ".join(filter(None, ["**default**" * entry.default, "demo" * entry.demo, entry.summary]))
+        start = f"`--init {entry.published_weights}`" if entry.published_weights else ""
+        note = "; ".join(filter(None, ["**default**" * entry.default, "demo" * entry.demo, entry.summary, start]))
         cells = [f"`{entry.name}`", *(figure(entry.published, key) for key in figures)]
         lines.append("| " + " | ".join([*cells, f"{parameters:.1f}", f"{flops:.0f}", note]) + " |")
     return "\n".join(lines) + "\n"

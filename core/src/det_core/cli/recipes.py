@@ -107,6 +107,7 @@ def _plain(entry: RecipeEntry) -> dict[str, Any]:
         "default": entry.default,
         "demo": entry.demo,
         "weights_of": entry.weights_of,
+        "published_weights": entry.published_weights,
         "published": published,
         "requires": list(entry.requires),
         "missing": entry.missing(),
@@ -181,6 +182,7 @@ def _notes(entry: RecipeEntry, common: str) -> str:
     if common:
         own = "" if own == common else own.removeprefix(f"{common}, ")
     notes += [own] if own else []
+    notes += [f"--init {entry.published_weights}"] if entry.published_weights else []
     notes += [f"needs {m}: {install_hint(m)}" for m in entry.missing()]
     return "; ".join(notes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +140,11 @@ def import_backbone(
     paths = [f"{path}." for path in backbone_parts(filling.config)]
     fresh = not_pretrained(detector)
     ours = {k: v for k, v in detector.state_dict().items() if k.startswith(tuple(paths)) and not k.startswith(fresh)}
-    filling.fill(ours, backbone_names(filling.config))
+    if source == "torchvision":  # parts have the names of its ImageNet models, which its detectors rename
+        parts = Names(rules=tuple((re.escape(path), "") for path in paths))
+    else:
+        parts = backbone_names(filling.config)
+    filling.fill(ours, parts)
     used = {name.partition(".")[0] for name in filling.used & filling.names.keys()}
 
     def unneeded(key: str) -> bool:

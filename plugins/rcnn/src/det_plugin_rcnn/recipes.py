@@ -306,6 +306,7 @@ ENTRIES = (
             make=partial(torchvision_recipe, model),
             summary=f"{what}, with torchvision's conventions, for its weights",
             weights_of="torchvision",
+            published_weights=f"torchvision:{model.replace('-', '')}_resnet50_fpn",
         )
         for model, what in TORCHVISION_MODELS.items()
     ),
@@ -316,6 +317,7 @@ ENTRIES = (
             published=PUBLISHED_V2[model],
             summary=f"{what}, with torchvision's conventions, for weights of its second version",
             weights_of="torchvision",
+            published_weights=f"torchvision:{model.replace('-', '')}_resnet50_fpn_v2",
         )
         for model, what in TORCHVISION_MODELS.items()
     ),

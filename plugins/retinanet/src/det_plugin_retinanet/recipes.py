@@ -173,6 +173,7 @@ ENTRIES = (
         make=torchvision_recipe,
         summary="boxes, with torchvision's conventions, for its weights",
         weights_of="torchvision",
+        published_weights="torchvision:retinanet_resnet50_fpn",
     ),
     RecipeEntry(
         name="retinanet/torchvision-r50-fpn-v2",
@@ -180,6 +181,7 @@ ENTRIES = (
         published=PUBLISHED_V2,
         summary="boxes, with torchvision's conventions, for weights of its second version",
         weights_of="torchvision",
+        published_weights="torchvision:retinanet_resnet50_fpn_v2",
     ),
     RecipeEntry(
         name="retinanet/r18-fpn-demo", make=demo_recipe, demo=True, summary=f"{SUMMARY}, small, on the bundled sample"
