@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from det_core.cli.output_files import check_outputs
+from det_core.conventions import spoken
 from det_core.data.coco_classes import COCO_CLASSES, COCO_IDS
 from det_core.errors import DetError, counted, first_few
 from det_core.plugins import plugin_manager
-from det_core.weights.fill_detector import SPOKEN, ImportReport, class_count, import_backbone, import_weights
+from det_core.weights.fill_detector import ImportReport, class_count, import_backbone, import_weights
 from det_core.weights.import_plan import OPTIONS, Asked, ImportPlan, plan_import
 from det_core.weights.initial_weights import how_to_set
 from det_core.weights.older_names import DETECTRON
@@ -123,7 +124,7 @@ def _import_detector(file: SourceFile, plan: ImportPlan, out: Path) -> None:
     header = Header(recipe=recipe, classes=classes, plugins=plugin_manager().versions())
     write_weights(out, detector.state_dict(), header.to_metadata())
     names = first_few(classes.names, 4)
-    wrote = SPOKEN.get(plan.source, plan.source)
+    wrote = spoken(plan.source)
     click.echo(f"{file.path}: a detector of {wrote}, {counted(len(classes), 'class', 'es')} ({names})")
     _print_plan(plan)
     _print_report(report)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from attrs import frozen
 
-from det_core.conventions import differences
+from det_core.conventions import differences, spoken
 from det_core.errors import WeightsError, first_few
 from det_core.offers import Names
 from det_core.weights.detectron_names import is_unused_blob
@@ -33,7 +33,6 @@ UNUSED = {
     "detectron2": ("pixel_mean", "pixel_std", "proposal_generator.anchor_generator.", "anchor_generator."),
     "maskrcnn-benchmark": ("rpn.anchor_generator.", BENCHMARK_COPY),
 }
-SPOKEN = {"mmdet": "mmdet 2.x and 3.x", "mmdet1": "mmdet 0.x and 1.x", "detectron": "Detectron"}
 WHERE = {
     "mmdet1": " (MODEL/mmdet1-...)",
     "torchvision": " (MODEL/torchvision-...)",
@@ -117,7 +116,7 @@ def check_conventions(source: str, config: Any) -> None:
     found = differences(config, source)
     if found:
         raise WeightsError.listing(
-            f"weights of {SPOKEN.get(source, source)} do not mean the same under these settings; use a recipe with the "
+            f"weights of {spoken(source)} do not mean the same under these settings; use a recipe with the "
             f"conventions of {source}{WHERE.get(source, '')}, or force the import",
             [str(difference) for difference in found],
         )

@@ -144,8 +144,8 @@ WEIGHTS = {  # torchvision's names, by recipe
 }
 MAKERS = {"faster-rcnn": faster_rcnn, "ssd": ssdlite}
 SUMMARIES = {
-    "faster-rcnn": "boxes, with torchvision's conventions, for its weights on MobileNetV3",
-    "ssd": "boxes, SSDLite on MobileNetV3 with torchvision's conventions, for its weights",
+    "faster-rcnn": "boxes, on MobileNetV3",
+    "ssd": "boxes, SSDLite on MobileNetV3",
 }
 ENTRIES = (
     *(

@@ -146,7 +146,7 @@ ENTRIES = (
     RecipeEntry(
         name="ssd/torchvision-vgg16-300",
         make=torchvision_recipe,
-        summary="boxes, with torchvision's conventions, for its weights",
+        summary="boxes",
         weights_of="torchvision",
         published_weights="torchvision:ssd300_vgg16",
     ),
