@@ -27,7 +27,7 @@ import torch
 from attrs import asdict, evolve, frozen
 from peers import Inputs, make_inputs
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 
 from det_core import Detector, Recipe, Targets, load_recipe
 from det_core.data.data_config import ResizeConfig
@@ -81,6 +81,14 @@ def input_size(recipe: Recipe, wanted: tuple[int, int]) -> tuple[int, int]:
             width, height = transform.scales[0]
             return height, width
     return wanted
+
+
+def images_of(recipe: Recipe, detector: Detector, wanted: int) -> int:
+    """Images of a batch: as wanted, but two for batch norms that train on a map of one cell."""
+    sizes = [t.scales[0] for t in recipe.data.test_transforms if isinstance(t, ResizeConfig) and not t.keep_ratio]
+    one_cell = any(recipe.detector.feature_spec().strides[-1] >= max(size) for size in sizes)
+    trains = any(isinstance(m, nn.BatchNorm2d) and m.training for m in detector.train().modules())
+    return max(wanted, 2) if one_cell and trains else wanted
 
 
 def with_few_regions(recipe: Recipe, limit: int) -> Recipe:
@@ -176,7 +184,8 @@ def run(entry: RecipeEntry, options: argparse.Namespace) -> Result:
         detector = recipe.detector.build(num_classes=class_count(recipe)).to(options.device)
         built = time.perf_counter() - started
         to_channels_last(detector)  # as training and `load_detector` do
-        inputs = inputs_of(recipe, tuple(options.size), options.images, options.device, options.regions)
+        images = images_of(recipe, detector, options.images)
+        inputs = inputs_of(recipe, tuple(options.size), images, options.device, options.regions)
         if options.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         train = steps(detector, recipe, inputs, options.rounds)

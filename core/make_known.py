@@ -32,6 +32,7 @@ def known(manager: PluginManager) -> dict[str, Any]:
             "types": {slot: sorted(state.provides[slot]) for slot in slots},
             "models": sorted(model for model, owner in owners.items() if owner == name),
             "words": sorted(_own_words(manager, state, owners)),
+            "weights": sorted(_weights(manager, name)),
         }
     return found
 
@@ -65,6 +66,12 @@ def _own_words(manager: PluginManager, state: PluginState, owners: dict[str, str
             words = {word for word in name.partition("/")[2].split("-") if word.isalpha()}
             (own if manager.recipe_owner(name) is state else others).update(words)
     return own - others
+
+
+def _weights(manager: PluginManager, distribution: str) -> set[str]:
+    """The published weights of a distribution's recipes."""
+    own = (e for name, e in manager.recipes().items() if manager.recipe_owner(name).distribution == distribution)
+    return {entry.published_weights for entry in own} - {""}
 
 
 def _model(recipe: str) -> str:

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from det_core.cli.recipes import FIGURES, figure
+from det_core.conventions import spoken
 from det_core.offers import RecipeEntry
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
@@ -27,14 +28,15 @@ prints a whole recipe, `det-core train --recipe NAME --data ROOT` trains it.
 
 AP and AR are percentages. AP, AR, memory per GPU, seconds per training step and images per second at test time are
 published figures (the 2019 model zoo, 2 images per GPU on V100s; in brackets its later re-runs, whose conventions the
-recipes follow; for `ms`, `rsb`, `tnr` and `syncbn`, mmdetection's later model zoo; for `torchvision-...`, torchvision's
-documentation, and for `detectron2-...`, detectron2's model zoo). None of them was measured here. Parameters
+recipes follow; for `ms`, `rsb`, `tnr` and `syncbn`, mmdetection's later model zoo; for other toolboxes, those of their
+own documentation). None of them was measured here. Parameters
 (millions) and GFLOPs of one image at test time are counted here: two per multiply-add, with 1000 proposals unless the
 recipe sets another number, and the maximum number of detections.
 Images have the recipe's test size: {sizes}.
 
 Every recipe with figures of the 2019 model zoo also exists as `MODEL/mmdet1-...`, with the conventions of mmdet 0.x and
-1.x, for their weights (`det-core recipes --all`): those are the detectors that the figures of 2019 belong to.
+1.x, for their weights (`det-core recipes --weights-of mmdet1`): those are the detectors that the figures of 2019 belong
+to. Recipes for weights of other toolboxes follow those of their model.
 """
 
 
@@ -42,22 +44,24 @@ def tables(entries: list[RecipeEntry], costs: dict[str, list[float]]) -> str:
     """All of docs/zoo.md; costs of each name are millions of parameters, GFLOPs, height and width."""
     sizes = sorted({(int(c[2]), int(c[3])) for c in costs.values()})
     parts = [INTRO.format(count=len(entries), sizes=", ".join(f"{h} x {w}" for h, w in sizes))]
-    for model in dict.fromkeys(e.name.partition("/")[0] for e in entries):
-        parts.append(table(model, [e for e in entries if e.name.startswith(f"{model}/")], costs))
+    for model, source in sorted({(e.name.partition("/")[0], e.weights_of) for e in entries}):
+        own = [e for e in entries if e.name.startswith(f"{model}/") and e.weights_of == source]
+        parts.append(table(f"{model}, for weights of {spoken(source)}" if source else model, own, costs))
     notes = [f"- `{e.name}`: {e.published.note}." for e in entries if e.published and e.published.note]
     if notes:
         parts.append("\n".join(["## Notes on published figures\n", *notes]) + "\n")
     return "\n".join(parts)
 
 
-def table(model: str, entries: list[RecipeEntry], costs: dict[str, list[float]]) -> str:
-    """The section of one model."""
+def table(title: str, entries: list[RecipeEntry], costs: dict[str, list[float]]) -> str:
+    """The section of one model, or of those for weights of one source."""
     figures = {key: title for key, title in FIGURES.items() if any(figure(e.published, key) for e in entries)}
     head = ["recipe", *figures.values(), "M parameters", "GFLOPs", ""]
-    lines = [f"## {model}\n", "| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 2) + "|---|"]
+    lines = [f"## {title}\n", "| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 2) + "|---|"]
     for entry in entries:
         parameters, flops = costs[entry.name][:2]
-        note = "; ".join(filter(None, ["**default**" * entry.default, "demo" * entry.demo, entry.summary]))
+        start = f"`--init {entry.published_weights}`" if entry.published_weights else ""
+        note = "; ".join(filter(None, ["**default**" * entry.default, "demo" * entry.demo, entry.summary, start]))
         cells = [f"`{entry.name}`", *(figure(entry.published, key) for key in figures)]
         lines.append("| " + " | ".join([*cells, f"{parameters:.1f}", f"{flops:.0f}", note]) + " |")
     return "\n".join(lines) + "\n"

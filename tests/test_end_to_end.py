@@ -647,6 +647,9 @@ def test_the_report_as_json(folder: Path) -> None:
     }
     assert plain["train"]["anchors"]["smallest"] == pytest.approx(32)  # 8 times the finest stride
     assert plain["train"]["bad"] == plain["train"]["mismatch"] == []
+    sides = ("--recipe", "faster-rcnn/r18-fpn-demo", "--set", "detector.dense_head.anchors.sides=[20.0, 50.0]")
+    anchors = json.loads(works("data", "--data", folder, *sides, "--json"))["train"]["anchors"]
+    assert (anchors["smallest"], anchors["largest"]) == (pytest.approx(20), pytest.approx(50))
 
 
 def test_the_report_on_bad_data(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def test_command_is_light(run_counted, arguments):
         "det_plugin_ssd.hooks",
         "det_plugin_gn_ws_dcn.hooks",
         "det_plugin_guided_anchoring.hooks",
+        "det_plugin_mobilenet.hooks",
         "det_plugin_resnet",
         "det_plugin_fpn",
         "det_plugin_rcnn",
@@ -67,6 +68,7 @@ def test_command_is_light(run_counted, arguments):
         "det_plugin_ssd",
         "det_plugin_gn_ws_dcn",
         "det_plugin_guided_anchoring",
+        "det_plugin_mobilenet",
     ],
 )
 def test_module_is_light(module):

@@ -70,7 +70,18 @@ def requirements(package: str) -> set[str]:
 
 
 def test_all_packages_are_looked_at():
-    names = ("resnet", "fpn", "rcnn", "cascade", "htc", "retinanet", "ssd", "gn_ws_dcn", "guided_anchoring")
+    names = (
+        "resnet",
+        "fpn",
+        "rcnn",
+        "cascade",
+        "htc",
+        "retinanet",
+        "ssd",
+        "mobilenet",
+        "gn_ws_dcn",
+        "guided_anchoring",
+    )
     assert {"det_ops", "det_core", *(f"det_plugin_{name}" for name in names)} <= set(PACKAGES)
     assert len(SOURCES) > 150
     assert len(ARROWS) > 500

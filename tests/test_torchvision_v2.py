@@ -26,7 +26,7 @@ from torchvision.models.detection import (
 
 sys.path.append(str(Path(__file__).parent))
 
-from torchvision_imports import in_double
+from torchvision_imports import in_double, randomise_norms
 
 from det_core.contracts import Sample
 from det_core.conventions import differences
@@ -107,23 +107,6 @@ def torchvision_model(model: str) -> nn.Module:
     return theirs
 
 
-def randomise_norms(theirs: nn.Module) -> None:
-    """Statistics near those of the images, so that features keep their size, and random affine parts."""
-    norms = [m for m in theirs.modules() if isinstance(m, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = 1.0
-        norm.train()
-    theirs([image.float() / 255 for image in images()])
-    for norm in norms:
-        norm.eval()
-        norm.running_mean += 0.2 * norm.running_var.sqrt() * torch.randn(norm.num_features)
-        norm.running_var *= torch.empty(norm.num_features).uniform_(0.7, 1.5)
-    for norm in theirs.modules():
-        if isinstance(norm, (nn.BatchNorm2d, nn.GroupNorm)):
-            norm.weight.uniform_(0.7, 1.3)
-            norm.bias.normal_(std=0.1)
-
-
 def spread_rcnn(theirs: nn.Module) -> None:
     heads, rpn = theirs.roi_heads, theirs.rpn.head
     for layer in (rpn.conv[0][0], rpn.conv[1][0]):
@@ -134,7 +117,7 @@ def spread_rcnn(theirs: nn.Module) -> None:
     for layer, std in spread.items():
         nn.init.normal_(layer.weight, std=std)
         nn.init.normal_(layer.bias, std=std)
-    randomise_norms(theirs)
+    randomise_norms(theirs, images())
     seen: list[Tensor] = []
     handle = heads.box_head.register_forward_hook(lambda module, inputs, output: seen.append(output))
     theirs([image.float() / 255 for image in images()])
@@ -146,7 +129,7 @@ def spread_rcnn(theirs: nn.Module) -> None:
 
 def spread_retinanet(theirs: nn.Module) -> None:
     classes, boxes = theirs.head.classification_head, theirs.head.regression_head
-    randomise_norms(theirs)
+    randomise_norms(theirs, images())
     batch, _ = theirs.transform([image.float() / 255 for image in images()])
     features = list(theirs.backbone(batch.tensors).values())
     nn.init.normal_(boxes.bbox_reg.weight, std=0.005)

@@ -20,6 +20,7 @@ DEMOS = [
     "rpn/r18-fpn-demo",
     "fast-rcnn/r18-fpn-demo",
     "ssd/vgg16-demo",
+    "faster-rcnn/mobilenet-v3-small-fpn-demo",
     "ga-retinanet/r18-fpn-demo",
     "htc/r18-fpn-demo",
 ]
@@ -54,6 +55,16 @@ def test_models_of_every_kind_of_input_run(zoo, name: str, monkeypatch, tmp_path
     assert result["parameters"] == pytest.approx(count / 1e6)
     assert min(result["build_s"], result["train_s"], result["infer_s"]) > 0
     assert result["failure"] == ""
+
+
+def test_batch_norms_of_a_map_of_one_cell_get_two_images(zoo, monkeypatch, capsys) -> None:
+    arguments(monkeypatch, "--find", "ssd/torchvision-mobilenet-v3-large-320")
+    assert zoo.main() == 0
+    assert "1 recipes, 0 failures" in capsys.readouterr().out
+    for name, count in (("ssd/vgg16-demo", 1), ("faster-rcnn/torchvision-r50-fpn-v2", 1)):
+        recipe = load_recipe(name)
+        with torch.device("meta"):
+            assert zoo.images_of(recipe, recipe.detector.build(num_classes=1), 1) == count
 
 
 def test_failures_are_shown_and_the_rest_still_runs(zoo, monkeypatch, capsys) -> None:

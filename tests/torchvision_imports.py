@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from det_core.model.detector import Detector
 from det_core.model.detector_config import DetectorConfig
@@ -23,3 +25,26 @@ def in_double(theirs: nn.Module, config: DetectorConfig, classes: int) -> Detect
         exact = torch.tensor(getattr(detector.preprocess.config, value), dtype=torch.float64)
         setattr(detector.preprocess, value, exact[:, None, None])
     return detector
+
+
+@torch.no_grad()
+def randomise_norms(theirs: nn.Module, images: Sequence[Tensor]) -> None:
+    """Statistics near those of the images (3, H, W) uint8, so that features keep their size, and random affine parts.
+
+    theirs: a detector in evaluation mode, which it keeps.
+    """
+    norms = [m for m in theirs.modules() if isinstance(m, nn.BatchNorm2d)]
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+        norm.train()
+    theirs([image.float() / 255 for image in images])
+    for norm, momentum in zip(norms, before, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+        norm.running_mean += 0.2 * norm.running_var.sqrt() * torch.randn(norm.num_features)
+        norm.running_var *= torch.empty(norm.num_features).uniform_(0.7, 1.5)
+    for norm in theirs.modules():
+        if isinstance(norm, (nn.BatchNorm2d, nn.GroupNorm)):
+            norm.weight.uniform_(0.7, 1.3)
+            norm.bias.normal_(std=0.1)

@@ -18,6 +18,14 @@ T = TypeVar("T")
 ANY = "<any>"  # of a source whose own models differ
 
 
+SPOKEN = {"mmdet": "mmdet 2.x and 3.x", "mmdet1": "mmdet 0.x and 1.x", "detectron": "Detectron"}
+
+
+def spoken(source: str) -> str:
+    """A source of weights as it is called in a sentence."""
+    return SPOKEN.get(source, source)
+
+
 def of_detectron(value: Any) -> dict[str, Any]:
     """The same value for Detectron and for maskrcnn-benchmark, which took over its conventions."""
     return {"detectron": value, "maskrcnn-benchmark": value}

@@ -18,7 +18,8 @@ class Distribution:
     """A plugin of this project.
 
     folder: its source folder, relative to the repository. types: type names by slot. models: first words of its
-    recipes' names. words: words in the names of the recipes that it adds to other plugins' models.
+    recipes' names. words: words in the names of the recipes that it adds to other plugins' models. weights: names of
+    the published weights that its recipes start from.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Distribution:
     types: dict[str, list[str]]
     models: list[str]
     words: list[str]
+    weights: list[str]
 
 
 @cache

@@ -22,7 +22,8 @@ class RecipeEntry:
 
     requires: distributions that the recipe needs besides the plugin's. default, demo: whether `--plugin` selects this
     recipe with and without `--data`. weights_of: the source (`mmdet1`, `torchvision`) whose conventions the recipe has,
-    for its weights; "" for those of mmdet 2.x and 3.x.
+    for its weights; "" for those of mmdet 2.x and 3.x. published_weights: the name of weights that others published for
+    this very model (`torchvision:ssd300_vgg16`), which `--init` and import-weights download; "" if there are none.
     """
 
     name: str
@@ -33,6 +34,7 @@ class RecipeEntry:
     demo: bool = False
     summary: str = ""
     weights_of: str = ""
+    published_weights: str = ""
 
     def missing(self) -> list[str]:
         """Required distributions that are not installed."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from attrs import frozen
 
-from det_core.conventions import under
+from det_core.conventions import spoken, under
 from det_core.data.augmentation_config import CopyPasteConfig, FixedSizeCropConfig, ScaleJitterConfig
 from det_core.data.data_config import CocoConfig, FlipConfig, ResizeConfig, SampleConfig, VocConfig
 from det_core.errors import PluginError, nearest
@@ -221,7 +221,6 @@ def jitter_scale(
     )
 
 
-SOURCE_NAMES = {"detectron": "Detectron"}
 SHORT_EDGES = (640, 672, 704, 736, 768, 800)  # of training images in detectron2
 # Detectron's mean, which mmdet 0.x and 1.x use for caffe-style weights.
 DETECTRON_MEAN = (102.9801, 115.9465, 122.7717)
@@ -307,7 +306,7 @@ def detectron_entries(
             make=partial(make, row),
             requires=requires(row),
             published=_published_by(source, row.published),
-            summary=f"{summary(row)}, with {SOURCE_NAMES.get(source, source)}'s conventions, for its weights",
+            summary=summary(row),
             weights_of=source,
         )
         for row in rows
@@ -315,7 +314,7 @@ def detectron_entries(
 
 
 def _published_by(source: str, published: Published) -> Published:
-    return evolve(published, source=f"{SOURCE_NAMES.get(source, source)}'s model zoo")
+    return evolve(published, source=f"{spoken(source)}'s model zoo")
 
 
 def _figures_of_2019(published: Published | None) -> Published | None:
@@ -350,7 +349,7 @@ def _mmdet1_entry(row: Row, make: Callable[[Row], Recipe], summary: str, require
         make=partial(make, row),
         requires=requires,
         published=_figures_of_2019(row.published),
-        summary=f"{summary}, with the conventions of mmdet 0.x and 1.x, for their weights",
+        summary=summary,
         weights_of="mmdet1",
     )
 

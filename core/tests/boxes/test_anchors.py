@@ -111,6 +111,8 @@ def test_as_many_sizes_as_strides_are_needed():
         ({"scales": ()}, r"scales: found \d values, expected at least 1"),
         ({"ratios": ()}, r"ratios: found \d values, expected at least 1"),
         ({"scales": (8.0, 0.0)}, r"scales\S*: found .+, expected .*above 0"),
+        ({"sides": ()}, r"sides: found \d values, expected at least 1"),
+        ({"sides": (0.0,)}, r"sides\S*: found .+, expected .*above 0"),
         ({"ratios": (-1.0,)}, r"ratios\S*: found .+, expected .*above 0"),
     ],
 )
@@ -122,6 +124,20 @@ def test_settings_that_make_no_anchors_are_refused(settings, message):
 def test_rounded_anchors_have_whole_corners():
     (level,) = GridAnchorsConfig(rounded=True).build((4,))([(1, 1)], torch.device("cpu"))
     assert level.boxes.tolist() == [[-23, -11, 23, 11], [-16, -16, 16, 16], [-11, -23, 11, 23]]
+
+
+def test_sides_in_pixels_are_the_same_on_every_level():
+    config = GridAnchorsConfig(sides=(6.0, 10.0), ratios=(1.0, 4.0))
+    assert config.anchors_per_cell() == 4
+    fine, coarse = config.build((4, 8))([(1, 2), (1, 1)], CPU)
+    assert coarse.boxes.tolist() == [
+        [-3.0, -3.0, 3.0, 3.0],
+        [-5.0, -5.0, 5.0, 5.0],
+        [-1.5, -6.0, 1.5, 6.0],
+        [-2.5, -10.0, 2.5, 10.0],
+    ]
+    assert torch.equal(fine.boxes[:4], coarse.boxes)
+    assert torch.equal(fine.boxes[4:], coarse.boxes + torch.tensor([4.0, 0.0, 4.0, 0.0]))
 
 
 def test_cells_spread_over_the_image():

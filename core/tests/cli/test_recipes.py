@@ -199,3 +199,31 @@ def test_schema_is_json(capsys):
         "two/r50-1x",
     ]
     assert schema["$defs"]["backbone.tower"]["properties"]["depth"] == {"type": "integer", "default": 50}
+
+
+def test_recipes_for_weights_of_other_toolboxes_stand_apart(capsys):
+    sources = {"m/a": "", "m/detectron-a": "detectron", "m/detectron-b": "detectron", "m/torchvision-a": "torchvision"}
+    entries = [RecipeEntry(name=n, make=pytest.fail, summary="boxes", weights_of=s) for n, s in sources.items()]
+
+    def shown(*options: str) -> list[str]:
+        assert run(["recipes", *options]) == 0
+        return [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip()]
+
+    detectron = ["m, for weights of Detectron: boxes", "m/detectron-a", "m/detectron-b"]
+    with isolated_manager(make_plugin("zoo", det_recipes=lambda: entries)):
+        *first, last = shown()
+        assert [" ".join(line.split()) for line in first] == [
+            "m",
+            "m/a boxes",
+            "m, for weights of torchvision",
+            "m/torchvision-a boxes",
+        ]
+        assert last == "and recipes for weights of other toolboxes: 2 of Detectron (--weights-of SOURCE, or --all)"
+        assert shown("--weights-of", "detectron") == detectron
+        assert all(line in shown("--all") for line in detectron)
+        assert run(["recipes", "--weights-of", "detektron"]) == 1
+        assert capsys.readouterr().err == (
+            "error: no recipes for weights of 'detektron'; did you mean \"detectron\"?\n"
+        )
+        assert run(["recipes", "--weights-of", "detectron", "--find", "x"]) == 1
+        assert "no recipe matches --weights-of detectron --find x; remove an option" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from det_core.errors import ConfigError
+from det_core.errors import ConfigError, DetError
 from det_core.model.layer_config import BatchNormConfig, Conv2dConfig, FrozenBatchNormConfig, GroupNormConfig
 from det_core.model.layers import ConvNorm, kaiming_init, normal_init, to_rois, tower, xavier_init
 from det_core.specs import ConvSpec
@@ -23,6 +23,26 @@ def test_batch_norm_learns_its_statistics_in_training():
     norm(images())
     assert norm.num_batches_tracked == 1
     assert not torch.equal(norm.running_mean, torch.zeros(8))
+
+
+def test_the_momentum_is_the_weight_of_a_batch():
+    norm = BatchNormConfig(momentum=0.03).build(8).train()
+    norm(images())
+    assert torch.allclose(norm.running_mean, 0.03 * images().mean((0, 2, 3)))
+    with pytest.raises(ValueError, match="momentum: found 1.5, expected"):
+        BatchNormConfig(momentum=1.5)
+
+
+def test_batch_norm_cannot_train_on_one_value():
+    norm = BatchNormConfig().build(8).train()
+    message = (
+        r"batch norm cannot train on one value per channel: found an input of shape \(1, 8, 1, 1\); use more images "
+        r"per process \(data.images_per_rank\), or the norm's frozen_statistics=true"
+    )
+    with pytest.raises(DetError, match=message):
+        norm(torch.zeros(1, 8, 1, 1))
+    assert norm(torch.zeros(2, 8, 1, 1)).shape == (2, 8, 1, 1)
+    assert norm.eval()(torch.zeros(1, 8, 1, 1)).shape == (1, 8, 1, 1)
 
 
 @pytest.mark.parametrize("config", [BatchNormConfig(frozen_statistics=True), FrozenBatchNormConfig()])

@@ -258,6 +258,16 @@ def test_proposals_must_be_larger_than_the_least_size():
         assert len(head.proposals(outputs, blank_batch(32, 32), ProposalLimits())[0]) == count
 
 
+def test_proposals_must_reach_the_least_score():
+    """Logits of 0 and 1 have scores of 0.5, which may be the least, and of 0.731."""
+    scores = torch.tensor([0.0, 1.0]).view(1, 2, 1)
+    for least, count in ((0.0, 2), (0.5, 2), (0.51, 1), (0.74, 0)):
+        config = RPNConfig(channels=8, anchors=ONE_ANCHOR, score_threshold=least)
+        head = config.build(ONE_LEVEL, 1)
+        outputs = outputs_of(head, scores, torch.zeros(1, 2, 1, 4))
+        assert len(head.proposals(outputs, blank_batch(32, 32), ProposalLimits())[0]) == count
+
+
 def test_under_autocast_boxes_and_losses_are_float32(tiny):
     head = tiny.rpn.build(tiny.levels, 1)
     batch = tiny.batch()
@@ -309,6 +319,7 @@ def test_levels_of_different_channels_are_refused():
         ({"channels": 0}, r"channels\S*: found .+, expected .*at least 1"),
         ({"allowed_border": -2}, r"allowed_border\S*: found .+, expected .*at least -1"),
         ({"nms_threshold": 1.5}, r"nms_threshold\S*: found .+, expected .*at most 1"),
+        ({"score_threshold": 1.5}, r"score_threshold\S*: found .+, expected .*at most 1"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):

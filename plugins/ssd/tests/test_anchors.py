@@ -79,6 +79,17 @@ def test_longer_sides_are_cut() -> None:
     assert sides == [pytest.approx(side) for side in ([20, 20], [25, 25], [25, 10], [10, 25])]
 
 
+def test_cells_may_divide_the_image() -> None:
+    """Three columns of 320 pixels are 106.7 apart, whatever the level's stride; rows of 160 pixels 53.3."""
+    config = SSDAnchorsConfig(sizes=(8.0, 16.0, 32.0), ratios=((), ()), spacing="image")
+    fine, coarse = config.build((16, 107))([(10, 20), (3, 3)], CPU)
+    centres = (coarse.boxes[::2, :2] + coarse.boxes[::2, 2:]) / 2
+    assert centres[:3, 0].tolist() == pytest.approx([320 / 6, 160, 320 * 5 / 6])
+    assert centres[::3, 1].tolist() == pytest.approx([160 / 6, 80, 160 * 5 / 6])
+    plain = evolve(config, spacing="stride").build((16, 107))([(10, 20), (3, 3)], CPU)[0]
+    assert torch.equal(fine.boxes, plain.boxes)
+
+
 def test_a_level_may_have_squares_alone() -> None:
     config = SSDAnchorsConfig(sizes=(8.0, 18.0), ratios=((),))
     assert config.anchors_per_cell() == 2
@@ -93,6 +104,10 @@ def test_a_level_may_have_squares_alone() -> None:
         ({"sizes": (8.0,), "ratios": ()}, r"sizes: found \d values, expected at least 2"),
         ({"sizes": (8.0, 0.0), "ratios": ((2.0,),)}, r"sizes\S*: found .+, expected .*above 0"),
         ({"sizes": (8.0, 16.0), "ratios": ((0.5,),)}, r"ratios\S*: found .+, expected .*above 1"),
+        (
+            {"sizes": (8.0, 16.0), "ratios": ((2.0,),), "spacing": "image", "rule": "mmdet1"},
+            r"spacing: found 'image', but rule: mmdet1 requires whole strides; use 'stride'",
+        ),
         ({"sizes": (8.0, 16.0), "ratios": ((2.0,),), "longest": 0.0}, r"longest\S*: found .+, expected .*above 0"),
     ],
 )

@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from det_core.boxes.box_config import DeltaCoderConfig, GridAnchorsConfig
+from det_core.errors import ConfigError
 from det_core.model.dense_detection import DenseOutputs
 from det_core.model.detection_config import SoftNMSConfig
+from det_core.model.layer_config import GroupNormConfig
 from det_core.specs import FeatureSpec
 from det_core.structures import Batch, Detections, LossTerm, Targets
 from det_core.testing import contract_checks
@@ -45,8 +47,10 @@ def outputs_of(head: SSDHead, logits: Tensor, deltas: Tensor | None = None) -> D
         SSDHeadConfig(anchors=evolve(ANCHORS, sizes=(16.0, 32.0, 64.0))),
         SSDHeadConfig(anchors=GridAnchorsConfig(scales=(2.0,)), candidates="class", before_nms=50, nms_in="network"),
         SSDHeadConfig(anchors=ANCHORS, soft_nms=SoftNMSConfig(), class_agnostic_nms=True, negatives=0.0),
+        SSDHeadConfig(anchors=ANCHORS, separable=True),
+        SSDHeadConfig(anchors=ANCHORS, separable=True, norm=GroupNormConfig(groups=2)),
     ],
-    ids=["plain", "by class", "soft"],
+    ids=["plain", "by class", "soft", "separable", "separable, group norm"],
 )
 def test_the_contract_of_dense_heads(config: SSDHeadConfig) -> None:
     contract_checks.check_dense_head(config, LEVELS)
@@ -61,6 +65,28 @@ def test_every_level_has_its_layers() -> None:
     assert [tuple(x.shape) for x in outputs.scores] == [(2, 60, 4), (2, 36, 4)]
     assert [tuple(x.shape) for x in outputs.deltas] == [(2, 60, 4), (2, 36, 4)]
     assert head.class_dependent() == ("scores.0", "scores.1")
+
+
+def test_separable_layers_by_hand() -> None:
+    """A depthwise 3x3 convolution, ReLU6 and a 1x1 convolution; only the last depends on the classes."""
+    head = head_of(SSDHeadConfig(anchors=ANCHORS, separable=True), 3, LEVELS)
+    assert head.class_dependent() == ("scores.0.predict", "scores.1.predict")
+    layer = head.scores[1]
+    depthwise, predict = layer.depthwise.conv, layer.predict
+    assert (depthwise.groups, depthwise.kernel_size, predict.out_channels, predict.kernel_size) == (
+        8,
+        (3, 3),
+        24,
+        (1, 1),
+    )
+    x = 200 * torch.randn(1, 8, 3, 4)
+    wanted = predict(depthwise(x).clamp(0, 6))
+    torch.testing.assert_close(layer(x), wanted)
+
+
+def test_a_norm_requires_separable_layers() -> None:
+    with pytest.raises(ConfigError, match="norm: requires separable: true; plain prediction layers have no norm, so u"):
+        SSDHeadConfig(norm=GroupNormConfig())
 
 
 def test_rows_are_those_of_the_anchors() -> None:

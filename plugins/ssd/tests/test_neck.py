@@ -18,8 +18,14 @@ EXTRA = (ExtraLevelConfig(channels=8, spacing=32), ExtraLevelConfig(channels=4, 
 
 @pytest.mark.parametrize(
     "config",
-    [SSDNeckConfig(extra=EXTRA), SSDNeckConfig(extra=EXTRA, norm=GroupNormConfig(groups=2)), SSDNeckConfig(extra=())],
-    ids=["plain", "group norm", "no further levels"],
+    [
+        SSDNeckConfig(extra=EXTRA),
+        SSDNeckConfig(extra=EXTRA, norm=GroupNormConfig(groups=2)),
+        SSDNeckConfig(extra=()),
+        SSDNeckConfig(extra=EXTRA, separable=True, scale=None),
+        SSDNeckConfig(extra=EXTRA, separable=True, norm=GroupNormConfig(groups=2)),
+    ],
+    ids=["plain", "group norm", "no further levels", "separable", "separable, group norm"],
 )
 def test_the_contract_of_necks(config: SSDNeckConfig) -> None:
     contract_checks.check_neck(config, INPUTS)
@@ -61,6 +67,35 @@ def test_the_finest_map_is_normalised_and_the_next_is_not() -> None:
     first, second = neck([fine, coarse])
     assert torch.allclose(first, torch.tensor([12.0, 16.0]).view(1, 2, 1, 1).expand(1, 2, 2, 3))
     assert torch.equal(second, coarse)
+
+
+def test_without_a_scale_the_finest_map_stays() -> None:
+    neck = SSDNeckConfig(extra=(), scale=None).build(INPUTS)
+    maps = [torch.randn(1, 8, 4, 6), torch.randn(1, 16, 2, 3)]
+    assert all(ours is given for ours, given in zip(neck(maps), maps, strict=True))
+    assert list(neck.parameters()) == []
+
+
+def test_a_separable_level_by_hand() -> None:
+    """1x1 to half the channels, a depthwise convolution with the level's stride, 1x1; ReLUs end at 6."""
+    neck = SSDNeckConfig(extra=EXTRA[:1], separable=True, scale=None).build(INPUTS)
+    narrow, depthwise, wide = (layer.conv for layer in neck.extra[0])
+    assert [(c.in_channels, c.out_channels, c.groups, c.stride[0]) for c in (narrow, depthwise, wide)] == [
+        (16, 4, 1, 1),
+        (4, 4, 4, 2),
+        (4, 8, 1, 1),
+    ]
+    x = 40 * torch.randn(1, 16, 5, 7, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for conv in (narrow, depthwise, wide):
+            conv.weight *= 20
+        by_hand = x
+        for conv in (narrow, depthwise, wide):
+            by_hand = conv(by_hand).clamp(0, 6)
+        found = neck([torch.zeros(1, 8, 10, 14), x])[-1]
+    assert found.shape == (1, 8, 3, 4)
+    assert found.max() == 6
+    torch.testing.assert_close(found, by_hand)
 
 
 def test_each_channel_has_its_factor() -> None:

@@ -11,6 +11,7 @@ from torchvision.models.detection import ssd300_vgg16
 
 from det_core.boxes.box_config import GridAnchorsConfig
 from det_core.load import load_recipe
+from det_core.model.layer_config import BatchNormConfig
 from det_core.settings import Component, evolve
 from det_core.weights.fill_detector import import_weights
 from det_core.weights.translate_names import detector_names, locate, translate
@@ -29,6 +30,19 @@ NAMES = [
     (SSDHeadConfig(), "scores.5.weight", "cls_convs.5.0.weight", "classification_head.module_list.5.weight"),
     (SSDHeadConfig(), "deltas.0.bias", "reg_convs.0.0.bias", "regression_head.module_list.0.bias"),
 ]
+LITE = {
+    "scores.2.depthwise.conv.weight": "classification_head.module_list.2.0.0.weight",
+    "scores.2.depthwise.norm.running_mean": "classification_head.module_list.2.0.1.running_mean",
+    "deltas.0.predict.bias": "regression_head.module_list.0.1.bias",
+}
+
+
+def test_torchvision_s_names_of_ssdlite() -> None:
+    for key, name in LITE.items():
+        assert translate("torchvision", SSDHeadConfig(separable=True, norm=BatchNormConfig()), key) == name
+    neck = SSDNeckConfig(separable=True, scale=None, norm=BatchNormConfig())
+    assert translate("torchvision", neck, "extra.3.1.conv.weight") == "extra.3.1.0.weight"
+    assert translate("torchvision", neck, "extra.3.2.norm.bias") == "extra.3.2.1.bias"
 
 
 @pytest.mark.parametrize(("config", "name", "mmdet", "torchvision"), NAMES, ids=[n[1] for n in NAMES])

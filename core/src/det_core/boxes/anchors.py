@@ -17,10 +17,10 @@ from det_core.contracts import AnchorGenerator, LevelAnchors
 class GridAnchors(AnchorGenerator):
     """Anchors centred on the cell's corner (x * stride, y * stride), as in Detectron and the modern reference.
 
-    A base anchor of scale s and ratio r at stride b has width b*s/sqrt(r) and height b*s*sqrt(r); the order in a cell
-    is ratio-major. All arithmetic is float32 for every network precision, since assignments depend on it. torchvision's
-    detectors use `whole_sides`, `rounded` and `spacing: image`, mmdet 0.x and 1.x `rule: mmdet1`, Detectron and
-    maskrcnn-benchmark `rule: detectron`.
+    A base anchor of scale s and ratio r at stride b has width b*s/sqrt(r) and height b*s*sqrt(r); with `sides`, b*s is
+    the side. The order in a cell is ratio-major. All arithmetic is float32 for every network precision, since
+    assignments depend on it. torchvision's detectors use `whole_sides`, `rounded` and `spacing: image`, its small ones
+    `sides`, mmdet 0.x and 1.x `rule: mmdet1`, Detectron and maskrcnn-benchmark `rule: detectron`.
     """
 
     def __init__(self, config: GridAnchorsConfig, strides: tuple[int, ...]) -> None:
@@ -31,17 +31,18 @@ class GridAnchors(AnchorGenerator):
 
     @staticmethod
     def _base(config: GridAnchorsConfig, stride: int) -> Tensor:
-        ratios, scales = (torch.tensor(values, dtype=torch.float32) for values in (config.ratios, config.scales))
+        unit, sizes = (stride, config.scales) if config.sides is None else (1, config.sides)
+        ratios, scales = (torch.tensor(values, dtype=torch.float32) for values in (config.ratios, sizes))
         root = torch.sqrt(ratios)[:, None]
         if config.rule == "mmdet1":
-            return pixel_anchors((stride * (1 / root) * scales).flatten(), (stride * root * scales).flatten(), stride)
+            return pixel_anchors((unit * (1 / root) * scales).flatten(), (unit * root * scales).flatten(), stride)
         if config.rule == "detectron":
-            return detectron_anchors(ratios, scales, stride)
+            return detectron_anchors(ratios, scales if config.sides is None else scales / stride, stride)
         if config.whole_sides:
-            sides = torch.tensor([float(int(stride * scale)) for scale in config.scales])
+            sides = torch.tensor([float(int(unit * size)) for size in sizes])
             width, height = ((1 / root) * sides).flatten(), (root * sides).flatten()
         else:
-            width, height = (stride * (1 / root) * scales).flatten(), (stride * root * scales).flatten()
+            width, height = (unit * (1 / root) * scales).flatten(), (unit * root * scales).flatten()
         base = torch.stack([-0.5 * width, -0.5 * height, 0.5 * width, 0.5 * height], 1)
         return base.round() if config.rounded else base
 

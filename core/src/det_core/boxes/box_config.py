@@ -24,12 +24,21 @@ ANCHOR_RULE = (
 
 @configclass
 class GridAnchorsConfig(AnchorConfig):
-    """Anchors of every scale and ratio at every cell; their size is proportional to the level's stride."""
+    """Anchors of every scale and ratio at every cell.
+
+    Their size is proportional to the level's stride, or with `sides` the same on all levels.
+    """
 
     type: ClassVar[str] = "grid_anchors"
 
     scales: tuple[float, ...] = setting(
         "side of an anchor of ratio 1, in strides", default=(8.0,), min_items=1, above=0
+    )
+    sides: tuple[float, ...] | None = setting(
+        "side in pixels of an anchor of ratio 1, on every level, in place of `scales` (null: `scales`)",
+        default=None,
+        min_items=1,
+        above=0,
     )
     ratios: tuple[float, ...] = setting("height over width", default=(0.5, 1.0, 2.0), min_items=1, above=0)
     whole_sides: bool = setting(
@@ -60,7 +69,11 @@ class GridAnchorsConfig(AnchorConfig):
             raise ValueError(f"rule: {self.rule} rounds in its own way, so rounded and whole_sides must be false")
 
     def anchors_per_cell(self) -> int:
-        return len(self.scales) * len(self.ratios)
+        return self.sizes() * len(self.ratios)
+
+    def sizes(self) -> int:
+        """Number of anchors of one ratio at every cell."""
+        return len(self.scales if self.sides is None else self.sides)
 
     def build(self, strides: tuple[int, ...]) -> GridAnchors:
         from det_core.boxes.anchors import GridAnchors

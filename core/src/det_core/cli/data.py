@@ -200,4 +200,6 @@ def _anchors(recipe: Recipe) -> AnchorSetting | None:
     anchors = None if head is None else head.anchor_config()
     if not isinstance(anchors, GridAnchorsConfig):
         return None
+    if anchors.sides is not None:
+        return anchors.sides, anchors.ratios, (1,)
     return anchors.scales, anchors.ratios, recipe.detector.feature_spec().strides

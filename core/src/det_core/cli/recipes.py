@@ -10,6 +10,7 @@ import click
 
 from det_core.cli.output import print_json, print_table
 from det_core.config.plain import unstructure
+from det_core.conventions import spoken
 from det_core.errors import PluginError, nearest
 from det_core.known import install_hint
 from det_core.load import load_recipe, recipe_schema
@@ -32,7 +33,8 @@ COSTS = ("params M", "GFLOPs")
 @click.group(name="recipes", invoke_without_command=True)
 @click.option("--model", help="Only recipes of this model, such as mask-rcnn.")
 @click.option("--find", "words", multiple=True, metavar="TEXT", help="Only names with this text; may be repeated.")
-@click.option("--all", "every", is_flag=True, help="Also those for weights of mmdet 0.x and 1.x, as --find does.")
+@click.option("--all", "every", is_flag=True, help="Also those for weights of other toolboxes, as --find does.")
+@click.option("--weights-of", "source", help="Only those for weights of this source, such as detectron2.")
 @click.option("--dataset", help="Only recipes with figures on this data set, such as voc.")
 @click.option("--cost", is_flag=True, help="Also build each detector; show parameters and GFLOPs of one test image.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -42,22 +44,28 @@ def command(
     model: str | None,
     words: tuple[str, ...],
     every: bool,
+    source: str | None,
     dataset: str | None,
     cost: bool,
     as_json: bool,
 ) -> None:
-    """List recipes by model, with the figures that others published for them."""
+    """List recipes by model, with the figures that others published for them.
+
+    Weights of other toolboxes require recipes with their conventions; without --all, only torchvision's are listed.
+    """
     if ctx.invoked_subcommand is not None:
         return
-    found = _chosen(list(plugin_manager().recipes().values()), model, words, dataset)
-    entries = [e for e in found if every or words or e.weights_of != "mmdet1"]
+    found = _chosen(list(plugin_manager().recipes().values()), model, words, dataset, source)
+    entries = [e for e in found if every or words or source or e.weights_of in ("", "torchvision")]
     costs = {e.name: _cost(e) for e in entries} if cost else {}
     if as_json:
         print_json([_plain(e) | ({"cost": costs[e.name]} if cost else {}) for e in entries])
     else:
         _show(entries, costs)
-        if len(entries) < len(found):
-            click.echo(f"and {len(found) - len(entries)} for weights of mmdet 0.x and 1.x (--all)")
+        hidden = Counter(e.weights_of for e in found) - Counter(e.weights_of for e in entries)
+        if hidden:
+            counts = ", ".join(f"{number} of {spoken(name)}" for name, number in hidden.items())
+            click.echo(f"and recipes for weights of other toolboxes: {counts} (--weights-of SOURCE, or --all)")
 
 
 def _model(entry: RecipeEntry) -> str:
@@ -65,19 +73,22 @@ def _model(entry: RecipeEntry) -> str:
 
 
 def _chosen(
-    entries: list[RecipeEntry], model: str | None, words: tuple[str, ...], dataset: str | None
+    entries: list[RecipeEntry], model: str | None, words: tuple[str, ...], dataset: str | None, source: str | None
 ) -> list[RecipeEntry]:
     _check_known("of model", model, {_model(e) for e in entries})
+    _check_known("for weights of", source, {e.weights_of for e in entries if e.weights_of})
     _check_known("on data set", dataset, {e.published.dataset for e in entries if e.published})
     chosen = [
         e
         for e in entries
         if model in (None, _model(e))
+        and source in (None, e.weights_of)
         and (dataset is None or (e.published is not None and e.published.dataset == dataset))
         and all(word in e.name for word in words)
     ]
     if entries and not chosen:
-        what = [f"--model {model}"] * (model is not None) + [f"--dataset {dataset}"] * (dataset is not None)
+        what = [f"--model {model}"] * (model is not None) + [f"--weights-of {source}"] * (source is not None)
+        what += [f"--dataset {dataset}"] * (dataset is not None)
         raise PluginError(f"no recipe matches {' '.join([*what, *(f'--find {w}' for w in words)])}; remove an option")
     return chosen
 
@@ -107,6 +118,7 @@ def _plain(entry: RecipeEntry) -> dict[str, Any]:
         "default": entry.default,
         "demo": entry.demo,
         "weights_of": entry.weights_of,
+        "published_weights": entry.published_weights,
         "published": published,
         "requires": list(entry.requires),
         "missing": entry.missing(),
@@ -117,8 +129,9 @@ def _show(entries: list[RecipeEntry], costs: dict[str, dict[str, Any] | None]) -
     if not entries:
         click.echo("no recipes: no installed plugin provides any (`det-core plugins`)")
         return
-    for model in dict.fromkeys(_model(e) for e in entries):
-        _show_model(model, [e for e in entries if _model(e) == model], costs)
+    for model, source in sorted({(_model(e), e.weights_of) for e in entries}):
+        own = [e for e in entries if (_model(e), e.weights_of) == (model, source)]
+        _show_model(f"{model}, for weights of {spoken(source)}" if source else model, own, costs)
         click.echo()
     if any(e.published for e in entries):
         _show_sources([e.published for e in entries if e.published])
@@ -128,12 +141,12 @@ def _show(entries: list[RecipeEntry], costs: dict[str, dict[str, Any] | None]) -
         click.echo(f"GFLOPs: of one test image of {shown}, two per multiply-add; computed by det")
 
 
-def _show_model(model: str, entries: list[RecipeEntry], costs: dict[str, dict[str, Any] | None]) -> None:
-    """Print the table of a model's recipes, with their most common summary above it, so that a row fits a line."""
+def _show_model(title: str, entries: list[RecipeEntry], costs: dict[str, dict[str, Any] | None]) -> None:
+    """Print a table of a model's recipes, with their most common summary above it, so that a row fits a line."""
     ((common, times),) = Counter(e.summary for e in entries).most_common(1)
     common = common if times > 1 else ""
     if common:
-        click.echo(f"{model}: {common}")
+        click.echo(f"{title}: {common}")
     figures = {k: title for k, title in FIGURES.items() if any(figure(e.published, k) for e in entries)}
     titles = (*figures.values(), *(COSTS if costs else ()))
     rows = [
@@ -145,7 +158,7 @@ def _show_model(model: str, entries: list[RecipeEntry], costs: dict[str, dict[st
         )
         for e in entries
     ]
-    print_table(("" if common else model, *titles, ""), rows, right=titles)
+    print_table(("" if common else title, *titles, ""), rows, right=titles)
 
 
 def _cost_cells(cost: dict[str, Any] | None) -> tuple[str, str]:
@@ -181,6 +194,7 @@ def _notes(entry: RecipeEntry, common: str) -> str:
     if common:
         own = "" if own == common else own.removeprefix(f"{common}, ")
     notes += [own] if own else []
+    notes += [f"--init {entry.published_weights}"] if entry.published_weights else []
     notes += [f"needs {m}: {install_hint(m)}" for m in entry.missing()]
     return "; ".join(notes)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +209,22 @@ def prune(run: Path, keep: int) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def write_weights(file: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a lone weights file, whole or not at all, and its folder.
+
+    Args:
+        file: a `.safetensors` file.
+        weights: tensors (...) of any shape by name.
+        metadata: such as `Header.to_metadata`.
+
+    Raises:
+        WriteError: if it cannot be written.
+    """
+    with replacing(file) as temporary:
+        save_file(_plain(weights), temporary, metadata=dict(metadata))
+
+
+def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Contiguous copies on the CPU without shared storage, as safetensors requires."""
     return {k: v.detach().to("cpu", copy=True).contiguous() for k, v in state.items()}
 

@@ -19,6 +19,7 @@ from det_core.engine import training_state
 from det_core.engine.agreement import check_agreement
 from det_core.engine.checkpoint import initialise, last_checkpoint
 from det_core.engine.distributed import World
+from det_core.engine.published_checkpoint import initial_checkpoint
 from det_core.engine.schedule import LearningRate, build_optimizer, learning_rate
 from det_core.engine.train_options import TrainOptions
 from det_core.engine.training_state import Trained
@@ -142,7 +143,7 @@ def _build(
     to_channels_last(detector)
     detector.test_transforms = recipe.data.test_transforms
     if fresh and options.init is not None:
-        report = initialise(detector, Path(options.init))
+        report = initialise(detector, initial_checkpoint(options.init, recipe))
         say(f"init: {len(report.loaded)} tensors from {options.init}")
         if report.fresh:
             say(f"re-initialised, because the class lists differ: {', '.join(report.fresh)}")

@@ -14,6 +14,7 @@ from attrs import define, field, frozen
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from det_core.errors import DetError
 from det_core.model.synchronised import normalise_over_ranks, several_ranks
 from det_core.torch_internals import (
     convolve_packed,
@@ -34,9 +35,15 @@ class BatchNorm(nn.BatchNorm2d):
     computed: tuple[Tensor, Tensor] | None = None  # what `fixed_affine` returns, inside `NormAffines.computed`
 
     def __init__(
-        self, channels: int, *, eps: float = 1e-5, frozen_statistics: bool = False, synchronised: bool = False
+        self,
+        channels: int,
+        *,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        frozen_statistics: bool = False,
+        synchronised: bool = False,
     ) -> None:
-        super().__init__(channels, eps=eps)
+        super().__init__(channels, eps=eps, momentum=momentum)
         self.frozen_statistics, self.synchronised = frozen_statistics, synchronised
         self.train()  # applies `frozen_statistics`, since a new module is in training mode
 
@@ -45,14 +52,19 @@ class BatchNorm(nn.BatchNorm2d):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape."""
-        if not (self.synchronised and self.training and several_ranks()):
-            return super().forward(x)
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-        statistics = self.running_mean, self.running_var
-        momentum = 0.1 if self.momentum is None else self.momentum
-        return normalise_over_ranks(x, self.weight, self.bias, *statistics, momentum, self.eps)
+        """(N, C, H, W) to the same shape; DetError for the statistics of a single value per channel."""
+        if self.training and self.synchronised and several_ranks():
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
+            statistics = self.running_mean, self.running_var
+            momentum = 0.1 if self.momentum is None else self.momentum
+            return normalise_over_ranks(x, self.weight, self.bias, *statistics, momentum, self.eps)
+        if self.training and x.numel() == x.shape[1]:
+            raise DetError(
+                f"batch norm cannot train on one value per channel: found an input of shape {tuple(x.shape)}; use more "
+                "images per process (data.images_per_rank), or the norm's frozen_statistics=true"
+            )
+        return super().forward(x)
 
     def fixed_affine(self) -> tuple[Tensor, Tensor] | None:
         """The norm as (C,) scale and (C,) shift; None if it uses the statistics of the batch."""

@@ -25,6 +25,7 @@ class BatchNormConfig(NormConfig):
     type: ClassVar[str] = "batch_norm"
 
     eps: float = setting("added to the variance", default=1e-5, above=0)
+    momentum: float = setting("weight of a batch in the running statistics", default=0.1, above=0, most=1)
     frozen_statistics: bool = setting(
         "do not update the running statistics, and use them also in training; the affine part trains", default=False
     )
@@ -40,7 +41,7 @@ class BatchNormConfig(NormConfig):
         from det_core.model.fold_batch_norm import BatchNorm
 
         statistics = {"frozen_statistics": self.frozen_statistics, "synchronised": self.synchronised}
-        return BatchNorm(channels, eps=self.eps, **statistics)
+        return BatchNorm(channels, eps=self.eps, momentum=self.momentum, **statistics)
 
 
 @configclass

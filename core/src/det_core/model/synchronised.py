@@ -17,7 +17,7 @@ def several_ranks() -> bool:
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:
-    """The sum (...) of a value (...) over all ranks, with gradient: on a rank, the sum of the gradients of all ranks."""
+    """The sum (...) of a value (...) over all ranks, with gradient: on each rank, the sum of those of all ranks."""
     if not several_ranks():
         return value
     from torch.distributed.nn.functional import all_reduce

@@ -60,9 +60,9 @@ def sorted_by_ratio(anchors: AnchorConfig, order: tuple[int, ...] | None = None)
 
     order: for each ratio its place in the file, if it lists them in another order.
     """
-    if not isinstance(anchors, GridAnchorsConfig) or len(anchors.scales) < 2:
+    if not isinstance(anchors, GridAnchorsConfig) or anchors.sizes() < 2:
         return ()
-    sizes, ratios = len(anchors.scales), len(anchors.ratios)
+    sizes, ratios = anchors.sizes(), len(anchors.ratios)
 
     def apply(value: Tensor) -> Tensor:
         if len(value) % (sizes * ratios):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
 from attrs import frozen
 
-from det_core.conventions import differences
+from det_core.conventions import differences, spoken
 from det_core.errors import WeightsError, first_few
 from det_core.offers import Names
 from det_core.weights.detectron_names import is_unused_blob
@@ -32,7 +33,6 @@ UNUSED = {
     "detectron2": ("pixel_mean", "pixel_std", "proposal_generator.anchor_generator.", "anchor_generator."),
     "maskrcnn-benchmark": ("rpn.anchor_generator.", BENCHMARK_COPY),
 }
-SPOKEN = {"mmdet": "mmdet 2.x and 3.x", "mmdet1": "mmdet 0.x and 1.x", "detectron": "Detectron"}
 WHERE = {
     "mmdet1": " (MODEL/mmdet1-...)",
     "torchvision": " (MODEL/torchvision-...)",
@@ -116,7 +116,7 @@ def check_conventions(source: str, config: Any) -> None:
     found = differences(config, source)
     if found:
         raise WeightsError.listing(
-            f"weights of {SPOKEN.get(source, source)} do not mean the same under these settings; use a recipe with the "
+            f"weights of {spoken(source)} do not mean the same under these settings; use a recipe with the "
             f"conventions of {source}{WHERE.get(source, '')}, or force the import",
             [str(difference) for difference in found],
         )
@@ -139,7 +139,11 @@ def import_backbone(
     paths = [f"{path}." for path in backbone_parts(filling.config)]
     fresh = not_pretrained(detector)
     ours = {k: v for k, v in detector.state_dict().items() if k.startswith(tuple(paths)) and not k.startswith(fresh)}
-    filling.fill(ours, backbone_names(filling.config))
+    if source == "torchvision":  # parts have the names of its ImageNet models, which its detectors rename
+        parts = Names(rules=tuple((re.escape(path), "") for path in paths))
+    else:
+        parts = backbone_names(filling.config)
+    filling.fill(ours, parts)
     used = {name.partition(".")[0] for name in filling.used & filling.names.keys()}
 
     def unneeded(key: str) -> bool:

@@ -7,14 +7,14 @@ from typing import Any, Literal, get_args
 
 from attrs import frozen
 
-from det_core.conventions import Difference, differences
+from det_core.conventions import Difference, differences, spoken
 from det_core.errors import WeightsError
 from det_core.load import load_recipe
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
 from det_core.weights.detectron_facts import candidates, pixel_contradictions, same_at_test
 from det_core.weights.detectron_names import DETECTOR_BLOBS
-from det_core.weights.fill_detector import SPOKEN, check_conventions
+from det_core.weights.fill_detector import check_conventions
 from det_core.weights.mmdet_facts import FileFacts, facts_of
 from det_core.weights.mmdet_generation import generation_of
 from det_core.weights.mmdet_presets import contradictions, preset_of, settings_of
@@ -109,7 +109,7 @@ def plan_import(
     facts = facts_of(file)
     source = _generation(file, facts, asked, force)
     if modern and source != "mmdet1":
-        raise WeightsError(f"{file.path}: of {SPOKEN[source]}, whose conventions are modern; leave out --conventions")
+        raise WeightsError(f"{file.path}: of {spoken(source)}, whose conventions are modern; leave out --conventions")
     name, settings = recipe, list[str]()
     if name is None:
         name = _preset(facts, modern)
@@ -162,7 +162,7 @@ def _only_candidate(file: SourceFile, source: str, yacs: Any) -> str:
     if found and not fitting:
         named = f"its configuration contradicts {' and '.join(found)}, which have its weights"
     raise WeightsError(
-        f"{file.path}: a detector of {SPOKEN.get(source, source)}, and its recipe cannot be told from its weights: "
+        f"{file.path}: a detector of {spoken(source)}, and its recipe cannot be told from its weights: "
         f"{named}; give --recipe"
     )
 
@@ -208,8 +208,8 @@ def _generation(file: SourceFile, facts: FileFacts, asked: Asked, force: bool) -
         )
     if named is not None and named != told:
         raise WeightsError(
-            f"{file.path}: the file contradicts itself: its version or configuration is of {SPOKEN[told]}, "
-            f"its names are of {SPOKEN[named]}; save the weights again with what belongs to them"
+            f"{file.path}: the file contradicts itself: its version or configuration is of {spoken(told)}, "
+            f"its names are of {spoken(named)}; save the weights again with what belongs to them"
         )
     wanted = {"mmdet1": "mmdet1", "mmdet2": "mmdet"}.get(asked, told)
     if told == wanted or (force and named is None):  # names of another generation cannot be read
@@ -217,7 +217,7 @@ def _generation(file: SourceFile, facts: FileFacts, asked: Asked, force: bool) -
     version = f"version {file.version} is" if file.version else "its configuration is"
     what = version if facts.generation else "its names are"
     other = "mmdet1" if told == "mmdet1" else "mmdet2"
-    raise WeightsError(f"{file.path}: {what} of {SPOKEN[told]}, not of {SPOKEN[wanted]}; give --from {other}")
+    raise WeightsError(f"{file.path}: {what} of {spoken(told)}, not of {spoken(wanted)}; give --from {other}")
 
 
 def _preset(facts: FileFacts, modern: bool) -> str:

@@ -43,9 +43,8 @@ class FPNConfig(NeckConfig):
                 f"{self.levels} output levels from {len(used)} inputs (strides {list(used)}); give at least "
                 f"{len(used)} levels, or a higher start",
             )
-        doubled = [b == 2 * a for a, b in pairwise(used)]
-        if not all(doubled):
-            raise ConfigError([Problem("", f"requires inputs whose strides double, found {list(used)}")])
+        if not all(b in (a, 2 * a) for a, b in pairwise(used)):
+            raise ConfigError([Problem("", f"requires inputs whose strides double or stay, found {list(used)}")])
         strides = list(used) + [used[-1] * 2 ** (i + 1) for i in range(self.levels - len(used))]
         return FeatureSpec(channels=(self.channels,) * self.levels, strides=strides)
 

@@ -62,6 +62,9 @@ class RegionProposalConfig(ProposalHeadConfig):
         least=-1,
         conventions={"mmdet1": -1.0, "torchvision": 0.001, **of_detectron(-1.0)},
     )
+    score_threshold: float = setting(
+        "discard proposals with a score below this (torchvision's models for CPUs: 0.05)", default=0.0, least=0, most=1
+    )
     conv: ConvConfig = setting("the shared convolutions", default=Conv2dConfig())
 
 

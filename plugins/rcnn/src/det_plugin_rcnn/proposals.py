@@ -81,9 +81,15 @@ class RegionProposalHead(ProposalHead[Outputs]):
     def scored_proposals(self, outputs: Outputs, batch: Batch, limits: ProposalLimits) -> list[ScoredBoxes]:
         """Per image the best candidates after NMS within each level."""
         best = [self.candidates(outputs, row, info, limits.before_nms) for row, info in enumerate(batch.infos)]
-        real = rows_of([b.larger_than(self.config.min_size) for b in best])
+        real = rows_of([self._keeps(b) for b in best])
         rows = zip(best, real, strict=True)
         return [choose_proposals(b, large, self.config, limits) for b, large in rows]
+
+    def _keeps(self, found: Candidates) -> Tensor:
+        """(n,) bool: whether the candidates of one image are large enough, and their scores high enough."""
+        large = found.larger_than(self.config.min_size)
+        least = self.config.score_threshold
+        return large if least == 0 else large & (found.scores.sigmoid() >= least)
 
     def proposals(self, outputs: Outputs, batch: Batch, limits: ProposalLimits) -> list[Tensor]:
         return [found.boxes for found in self.scored_proposals(outputs, batch, limits)]
@@ -99,7 +105,7 @@ def choose_proposals(
 ) -> ScoredBoxes:
     """The proposals of one image: candidates (scored by logits) after NMS within each level.
 
-    real: (u,) int64, the candidates that are large enough.
+    real: (u,) int64, the candidates that are large enough and score high enough.
     """
     scores = best.scores.sigmoid()
     kept = det_ops.batched_nms(best.boxes[real], scores[real], best.levels[real], config.nms_threshold)

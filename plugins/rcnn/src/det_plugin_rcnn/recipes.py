@@ -303,8 +303,9 @@ ENTRIES = (
         RecipeEntry(
             name=f"{model}/torchvision-r50-fpn",
             make=partial(torchvision_recipe, model),
-            summary=f"{what}, with torchvision's conventions, for its weights",
+            summary=what,
             weights_of="torchvision",
+            published_weights=f"torchvision:{model.replace('-', '')}_resnet50_fpn",
         )
         for model, what in TORCHVISION_MODELS.items()
     ),
@@ -313,8 +314,9 @@ ENTRIES = (
             name=f"{model}/torchvision-r50-fpn-v2",
             make=partial(torchvision_v2_recipe, model),
             published=PUBLISHED_V2[model],
-            summary=f"{what}, with torchvision's conventions, for weights of its second version",
+            summary=f"{what}, second version",
             weights_of="torchvision",
+            published_weights=f"torchvision:{model.replace('-', '')}_resnet50_fpn_v2",
         )
         for model, what in TORCHVISION_MODELS.items()
     ),

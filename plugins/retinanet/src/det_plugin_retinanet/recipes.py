@@ -191,15 +191,17 @@ ENTRIES = (
     RecipeEntry(
         name="retinanet/torchvision-r50-fpn",
         make=torchvision_recipe,
-        summary="boxes, with torchvision's conventions, for its weights",
+        summary="boxes",
         weights_of="torchvision",
+        published_weights="torchvision:retinanet_resnet50_fpn",
     ),
     RecipeEntry(
         name="retinanet/torchvision-r50-fpn-v2",
         make=torchvision_v2_recipe,
         published=PUBLISHED_V2,
-        summary="boxes, with torchvision's conventions, for weights of its second version",
+        summary="boxes, second version",
         weights_of="torchvision",
+        published_weights="torchvision:retinanet_resnet50_fpn_v2",
     ),
     RecipeEntry(
         name="retinanet/r18-fpn-demo", make=demo_recipe, demo=True, summary=f"{SUMMARY}, small, on the bundled sample"

@@ -28,6 +28,7 @@ class SSDAnchors(AnchorGenerator):
             for size, after, ratios in zip(config.sizes[:-1], config.sizes[1:], config.ratios, strict=True)
         ]
         self.offset = 0.5
+        self.spacing_from_image = config.spacing == "image"
         if config.rule == "mmdet1":
             self.offset = 0.0  # from the start of the cell, not from its centre
             sides = [base[:, 2:] - base[:, :2] for base in self.base]
@@ -48,6 +49,13 @@ class SSDAnchors(AnchorGenerator):
 
     def _make(self, sizes: Sequence[tuple[int, int]], device: torch.device) -> list[LevelAnchors]:
         return [
-            tile(base.to(device), (stride, stride), size, self.offset)
-            for base, stride, size in zip(self.base, self.strides, sizes, strict=True)
+            tile(base.to(device), spacing, size, self.offset)
+            for base, spacing, size in zip(self.base, self._spacing(sizes), sizes, strict=True)
         ]
+
+    def _spacing(self, sizes: Sequence[tuple[int, int]]) -> list[tuple[float, float]]:
+        """Pixels between rows and between columns of each level."""
+        if not self.spacing_from_image:
+            return [(stride, stride) for stride in self.strides]
+        height, width = (side * self.strides[0] for side in sizes[0])
+        return [(height / rows, width / columns) for rows, columns in sizes]

@@ -80,14 +80,29 @@ EXTRA_512 = (
 )
 
 
+# The extra levels of SSDLite, on inputs of 320 pixels; the third has 3 cells, 106.7 pixels apart.
+EXTRA_LITE = (
+    ExtraLevelConfig(channels=512, spacing=64),
+    ExtraLevelConfig(spacing=107),
+    ExtraLevelConfig(spacing=160),
+    ExtraLevelConfig(channels=128, spacing=320),
+)
+
+
 @configclass
 class SSDNeckConfig(NeckConfig):
     """Normalises the finest map, and adds levels after the coarsest."""
 
     type: ClassVar[str] = "ssd_neck"
 
-    scale: float = setting("initial scale of the finest map's channels", default=20.0, above=0)
+    scale: float | None = setting(
+        "initial scale of the finest map's channels (null: the map is not normalised)", default=20.0, above=0
+    )
     extra: tuple[ExtraLevelConfig, ...] = setting("levels after the inputs, in order", default=EXTRA_300)
+    separable: bool = setting(
+        "the second convolution of a level is a depthwise and a 1x1 convolution, and ReLUs end at 6 (SSDLite)",
+        default=False,
+    )
     norm: NormConfig | None = setting("after every convolution", default=None)
     conv: ConvConfig = setting("convolutions of the extra levels", default=Conv2dConfig())
 
@@ -120,6 +135,12 @@ class SSDAnchorsConfig(AnchorConfig):
     longest: float | None = setting(
         "maximum side in pixels (null: none); torchvision uses the image size", default=None, above=0
     )
+    spacing: Literal["stride", "image"] = setting(
+        "pixels between cells; stride: the level's stride; image: the image's side divided by the number of cells "
+        "(SSDLite). The side is that of the finest map times its stride",
+        default="stride",
+        conventions={"torchvision": ANY},
+    )
     rule: Literal["centre", "mmdet1"] = setting(
         "centre: around the centre of the cell; mmdet1: around the middle of the cell's pixels, rounded to whole "
         "pixels, half to even (mmdet 0.x and 1.x)",
@@ -128,6 +149,8 @@ class SSDAnchorsConfig(AnchorConfig):
     )
 
     def __attrs_post_init__(self) -> None:
+        if self.rule == "mmdet1" and self.spacing == "image":
+            raise ConfigError.at("spacing", "found 'image', but rule: mmdet1 requires whole strides; use 'stride'")
         if len(self.sizes) != len(self.ratios) + 1:
             raise ConfigError.at(
                 "sizes",
@@ -170,6 +193,10 @@ COCO_300 = SSDAnchorsConfig(sizes=(21.0, 45.0, 99.0, 153.0, 207.0, 261.0, 315.0)
 COCO_512 = SSDAnchorsConfig(sizes=(20.0, 51.0, 133.0, 215.0, 296.0, 378.0, 460.0, 542.0), ratios=RATIOS_512)
 VOC_300 = SSDAnchorsConfig(sizes=(30.0, 60.0, 111.0, 162.0, 213.0, 264.0, 315.0), ratios=RATIOS_300)
 VOC_512 = SSDAnchorsConfig(sizes=(35.0, 76.0, 153.0, 230.0, 307.0, 384.0, 460.0, 537.0), ratios=RATIOS_512)
+# SSDLite's: 0.2 to 0.95 of a side of 320 pixels in equal steps, then the whole side.
+LITE_320 = SSDAnchorsConfig(
+    sizes=(64.0, 112.0, 160.0, 208.0, 256.0, 304.0, 320.0), ratios=((2.0, 3.0),) * 6, longest=320.0, spacing="image"
+)
 
 
 @configclass
@@ -180,6 +207,11 @@ class SSDHeadConfig(DetectingHeadConfig):
 
     anchors: AnchorConfig = setting("reference boxes", default=COCO_300)
     coder: CoderConfig = setting("box regression targets", default=DeltaCoderConfig(stds=(0.1, 0.1, 0.2, 0.2)))
+    separable: bool = setting(
+        "a depthwise 3x3 convolution, norm, ReLU6 and a 1x1 convolution in place of each 3x3 convolution (SSDLite)",
+        default=False,
+    )
+    norm: NormConfig | None = setting("after the depthwise convolutions of `separable`", default=None)
     assigner: AssignerConfig = setting(
         "assigns anchors to objects",
         default=MaxIoUAssignerConfig(positive=0.5, negative=0.5, low_quality=True, min_positive=0.0, all_ties=False),
@@ -203,6 +235,10 @@ class SSDHeadConfig(DetectingHeadConfig):
     score_threshold: float = setting("keep detections with a score above this", default=0.02, least=0, most=1)
     nms_threshold: float = setting("IoU above which a detection is suppressed", default=0.45, least=0, most=1)
     max_detections: int = setting("maximum detections per image", default=200, least=1)
+
+    def __attrs_post_init__(self) -> None:
+        if self.norm is not None and not self.separable:
+            raise ConfigError.at("norm", "requires separable: true; plain prediction layers have no norm, so use null")
 
     def anchor_config(self) -> AnchorConfig:
         return self.anchors

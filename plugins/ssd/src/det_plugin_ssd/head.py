@@ -24,14 +24,18 @@ from det_core.model.dense_detection import (
     sample_all_images,
     suppress,
 )
-from det_core.model.layers import xavier_init
+from det_core.model.layers import init_convs, xavier_init
 from det_core.specs import FeatureSpec
 from det_core.structures import Batch, Detections, Targets, full_precision
 from det_plugin_ssd.config import SSDHeadConfig
+from det_plugin_ssd.separable import SeparablePrediction, small_init
 
 
 class SSDHead(DenseHead[DenseOutputs]):
-    """Per level one 3x3 convolution to K+1 class scores, background last, and one to boxes."""
+    """Per level one 3x3 convolution to K+1 class scores, background last, and one to boxes.
+
+    In SSDLite each of these is separable (Sandler et al., MobileNetV2, 2018, section 6.2).
+    """
 
     def __init__(self, config: SSDHeadConfig, features: FeatureSpec, num_classes: int) -> None:
         super().__init__()
@@ -39,18 +43,23 @@ class SSDHead(DenseHead[DenseOutputs]):
         self.strides = features.strides
         counts = config.anchors.anchors_per_level(len(features.strides))
         pairs = list(zip(features.channels, counts, strict=True))
-        self.scores = nn.ModuleList(nn.Conv2d(c, a * (num_classes + 1), 3, padding=1) for c, a in pairs)
-        self.deltas = nn.ModuleList(nn.Conv2d(c, a * 4, 3, padding=1) for c, a in pairs)
-        for layer in (*self.scores, *self.deltas):
-            xavier_init(layer)
+        self.scores = nn.ModuleList(self._layer(c, a * (num_classes + 1)) for c, a in pairs)
+        self.deltas = nn.ModuleList(self._layer(c, a * 4) for c, a in pairs)
+        init_convs(self, small_init if config.separable else xavier_init)
         self.anchors = config.anchors.build(features.strides)
         self.coder = config.coder.build()
         self.assigner = config.assigner.build()
         self.cls_loss = config.cls_loss.build()
         self.box_loss = config.box_loss.build()
 
+    def _layer(self, channels: int, out: int) -> nn.Module:
+        if self.config.separable:
+            return SeparablePrediction(channels, out, self.config.norm)
+        return nn.Conv2d(channels, out, 3, padding=1)
+
     def class_dependent(self) -> tuple[str, ...]:
-        return tuple(f"scores.{number}" for number in range(len(self.scores)))
+        last = ".predict" if self.config.separable else ""
+        return tuple(f"scores.{number}{last}" for number in range(len(self.scores)))
 
     def forward(self, features: Sequence[Tensor]) -> DenseOutputs:
         """L maps (N, C, h, w) to scores (N, t, K+1) and deltas (N, t, 4) per level, one row per anchor."""

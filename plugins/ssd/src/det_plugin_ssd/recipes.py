@@ -146,8 +146,9 @@ ENTRIES = (
     RecipeEntry(
         name="ssd/torchvision-vgg16-300",
         make=torchvision_recipe,
-        summary="boxes, with torchvision's conventions, for its weights",
+        summary="boxes",
         weights_of="torchvision",
+        published_weights="torchvision:ssd300_vgg16",
     ),
     RecipeEntry(name="ssd/vgg16-demo", make=demo_recipe, demo=True, summary=f"{SUMMARY}, small, on the bundled sample"),
 )

@@ -23,6 +23,13 @@ def _torchvision_backbone(config: VGGConfig) -> Names:
 
 
 def _torchvision_neck(config: SSDNeckConfig) -> Names:
+    if config.separable:  # three convolutions per level, each with its norm
+        return Names(
+            rules=(
+                (r"extra\.(\d+)\.(\d)\.conv\.", r"extra.\1.\2.0."),
+                (r"extra\.(\d+)\.(\d)\.norm\.", r"extra.\1.\2.1."),
+            )
+        )
     levels = range(len(config.extra))
     rules = [
         (rf"extra\.{i}\.{own}\.conv\.", f"extra.{i + 1}.{theirs}.") for i in levels for own, theirs in ((0, 0), (1, 2))
@@ -32,8 +39,17 @@ def _torchvision_neck(config: SSDNeckConfig) -> Names:
 
 def _torchvision_head(config: SSDHeadConfig) -> Names:
     """Background is each anchor's first class in torchvision, and the last one in det."""
+    separable = []
+    for ours, theirs in (("scores", "classification_head"), ("deltas", "regression_head")):
+        to = rf"{theirs}.module_list.\1"
+        separable += [
+            (rf"{ours}\.(\d+)\.depthwise\.conv\.", f"{to}.0.0."),
+            (rf"{ours}\.(\d+)\.depthwise\.norm\.", f"{to}.0.1."),
+            (rf"{ours}\.(\d+)\.predict\.", f"{to}.1."),
+        ]
     return Names(
         rules=(
+            *separable,
             (r"scores\.(\d+)\.", r"classification_head.module_list.\1."),
             (r"deltas\.(\d+)\.", r"regression_head.module_list.\1."),
         ),
@@ -42,10 +58,10 @@ def _torchvision_head(config: SSDHeadConfig) -> Names:
 
 
 def _background_changes(config: SSDHeadConfig) -> Changes:
-    anchors = config.anchors
+    anchors, last = config.anchors, r"predict\." if config.separable else ""
     if isinstance(anchors, SSDAnchorsConfig):
-        return tuple((rf"scores\.{level}\.", _background_last(a)) for level, a in enumerate(anchors.per_level()))
-    return ((r"scores\.", _background_last(anchors.anchors_per_cell())),)
+        return tuple((rf"scores\.{level}\.{last}", _background_last(a)) for level, a in enumerate(anchors.per_level()))
+    return ((rf"scores\.\d+\.{last}", _background_last(anchors.anchors_per_cell())),)
 
 
 def _background_last(per_cell: int) -> Change:

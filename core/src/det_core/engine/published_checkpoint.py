@@ -1,0 +1,73 @@
+"""Published weights as checkpoints of det, converted once: what `--init torchvision:NAME` starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from det_core.conventions import differences
+from det_core.data.coco_classes import COCO_CLASSES, COCO_IDS
+from det_core.engine.checkpoint import CheckpointError, Header, read_header, write_weights
+from det_core.errors import WeightsError
+from det_core.load import load_recipe
+from det_core.plugins import plugin_manager
+from det_core.recipe import Recipe
+from det_core.structures import Classes
+from det_core.weights.fill_detector import import_weights
+from det_core.weights.published_weights import entry_of, is_published, published_file, published_source
+
+FOLDER = "det"  # in torch's hub folder, beside `checkpoints`
+
+
+def published_checkpoint(name: str) -> Path:
+    """The checkpoint of published weights, `torchvision:NAME`, with COCO's 80 classes.
+
+    It is converted if there is none yet, or one with other settings than the recipe has today.
+
+    Raises:
+        WeightsError: for an unknown name, a failed download, and a file that is not the published one.
+        WriteError: if the checkpoint cannot be written.
+    """
+    recipe = load_recipe(entry_of(name).name)
+    header = Header(
+        recipe=recipe, classes=Classes(names=COCO_CLASSES, ids=COCO_IDS), plugins=plugin_manager().versions()
+    )
+    file = Path(torch.hub.get_dir()) / FOLDER / published_file(name).with_suffix(".safetensors").name
+    if not _is_current(file, header):
+        source = published_source(name)
+        detector = recipe.detector.build(classes=header.classes)
+        import_weights(source.state, source="torchvision", detector=detector)
+        write_weights(file, detector.state_dict(), header.to_metadata())
+    return file
+
+
+def _is_current(file: Path, header: Header) -> bool:
+    """Whether a file has this recipe and these classes. A file that cannot be read has not."""
+    if not file.is_file():
+        return False
+    try:
+        found = read_header(file)
+    except CheckpointError:
+        return False
+    return (found.recipe, found.classes) == (header.recipe, header.classes)
+
+
+def initial_checkpoint(init: str | Path, recipe: Recipe) -> Path:
+    """The checkpoint that `--init` names: a path, or published weights, which are converted if necessary.
+
+    Raises:
+        WeightsError: as `published_checkpoint`, and for published weights if the recipe has other conventions.
+    """
+    if not is_published(init):
+        return Path(init)
+    name = str(init)
+    own = entry_of(name).name
+    found = differences(recipe.detector, "torchvision", "detector")
+    if found:
+        raise WeightsError.listing(
+            f"{name}: torchvision's weights do not mean the same under these settings; train the recipe {own}, or one "
+            f"that extends it, or convert them (det-core import-weights {name} -o FILE.safetensors) and give the file",
+            [str(difference) for difference in found],
+        )
+    return published_checkpoint(name)
