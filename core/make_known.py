@@ -58,11 +58,14 @@ def _provider_of_head(manager: PluginManager, model: str) -> str:
 
 
 def _own_words(manager: PluginManager, state: PluginState, owners: dict[str, str]) -> set[str]:
-    """Words in the names of a plugin's recipes for models of others, which these others' recipes do not have."""
+    """Words in the names of a plugin's recipes for models of others, which these others' recipes do not have.
+
+    Recipes for weights of other toolboxes do not count: the names of these are theirs.
+    """
     own: set[str] = set()
     others: set[str] = set()
-    for name in manager.recipes():
-        if owners[_model(name)] != state.distribution:
+    for name, entry in manager.recipes().items():
+        if owners[_model(name)] != state.distribution and entry.weights_of in ("", "torchvision"):
             words = {word for word in name.partition("/")[2].split("-") if word.isalpha()}
             (own if manager.recipe_owner(name) is state else others).update(words)
     return own - others
