@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from PIL import Image
 from det_core import DetError, load_recipe, predict, settings
 from det_core.cli import predict as verb
 from det_core.cli.main import cli
+from det_core.engine import predict as engine
 from det_core.engine.checkpoint import Header, save_checkpoint
 from det_core.errors import DataError
 from det_core.plugins import plugin_manager
@@ -107,6 +109,21 @@ def test_what_is_no_image(detector, image, message, monkeypatch, tmp_path):
 def test_options_that_are_not_allowed(detector, options, message):
     with pytest.raises(DetError, match=message):
         predict(detector, [PIXELS], **options)
+
+
+@pytest.mark.parametrize("computed", [True, False])
+def test_bfloat16_needs_a_processor_that_computes_in_it(detector, computed, monkeypatch, caplog):
+    """Otherwise float32, which is faster there; it is said once."""
+    monkeypatch.setattr(engine, "computes_in_bfloat16", lambda: computed)
+    monkeypatch.setattr(engine, "_warn_of_float32", cache(engine._warn_of_float32.__wrapped__))
+    plain = predict(detector, PIXELS)
+    for _ in range(2):
+        found = predict(detector, PIXELS, precision="bf16")
+        assert torch.equal(found.scores, plain.scores) is not computed
+    assert caplog.messages == ([] if computed else [f"this processor has no instructions for bfloat16 ({WHICH}"])
+
+
+WHICH = "AVX512-BF16 or AMX): precision fp32 is used instead"
 
 
 # The command line

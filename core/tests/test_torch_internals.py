@@ -18,7 +18,7 @@ from det_plugin_resnet import ResNetConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted([*ROOT.glob("core/src/**/*.py"), *ROOT.glob("plugins/*/src/**/*.py")])
-NAMES = ["PACK", "CONVOLVE", "HOOKS", "COMPILED", "VERSION"]
+NAMES = ["PACK", "CONVOLVE", "HOOKS", "COMPILED", "VERSION", "BF16"]
 OVERRIDDEN = {"_apply", "_load_from_state_dict", "_save_to_state_dict", "_call_impl", "_named_members", "_get_name"}
 
 
@@ -65,6 +65,22 @@ def test_hooks_are_called_without_any_of_the_names(missing: str) -> None:
     with torch.no_grad():
         conv_norm(conv, norm, torch.randn(1, 4, 9, 9))
     assert seen == ["conv", "norm"]
+
+
+@pytest.mark.parametrize(
+    ("known", "told"), [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx2": True}, False)]
+)
+def test_processors_that_compute_in_bfloat16(
+    monkeypatch: pytest.MonkeyPatch, known: dict[str, bool], told: bool
+) -> None:
+    ask = torch_internals.computes_in_bfloat16.__wrapped__
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    assert ask() is told
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    monkeypatch.setattr(torch.cpu, torch_internals.BF16, lambda: told, raising=False)
+    assert ask() is told
+    monkeypatch.delattr(torch.cpu, torch_internals.BF16)
+    assert ask() is False
 
 
 def test_a_weight_made_in_inference_mode_is_never_taken_to_be_as_it_was() -> None:

@@ -7,6 +7,7 @@ slower. Letters: N images, O output and C input channels, H W size, kh kw kernel
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 # Operators of torch.ops.mkldnn, which torch.compile uses.
 PACK = "_reorder_convolution_weight"
 CONVOLVE = "_convolution_pointwise"
+BF16 = "_is_avx512_bf16_supported"
 # Attributes of modules and of tensors.
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 COMPILED = "_compiled_call_impl"
@@ -25,6 +27,16 @@ def packing_available() -> bool:
     """Whether this torch uses oneDNN and has its operators for convolutions with packed weights."""
     has = all(hasattr(torch.ops.mkldnn, name) for name in (PACK, CONVOLVE))
     return has and torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
+
+
+@cache
+def computes_in_bfloat16() -> bool:
+    """Whether this processor has instructions for bfloat16 (AVX512-BF16 or AMX). False if this torch cannot say."""
+    known: Any = getattr(torch.cpu, "get_capabilities", dict)()
+    if known:
+        return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+    ask: Any = getattr(torch.cpu, BF16, bool)
+    return bool(ask())
 
 
 def pack_weight(weight: Tensor, conv: nn.Conv2d, input_size: Sequence[int]) -> Tensor:
@@ -41,6 +53,8 @@ def convolve_packed(
 
     Requires `packing_available`.
     """
+    if bias is not None and add is not None:
+        bias = bias.to(weight.dtype)  # with a sum the operator does not take another one
     settings = (weight, bias, conv.padding, conv.stride, conv.dilation, conv.groups)
     convolve: Any = getattr(torch.ops.mkldnn, CONVOLVE)
     out: Tensor

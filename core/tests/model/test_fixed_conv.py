@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from det_core.model import fold_batch_norm as module
-from det_core.model.fold_batch_norm import BatchNorm, FixedConv2d, conv_norm
+from det_core.model.fold_batch_norm import BatchNorm, FixedConv2d, FixedLinear, conv_norm
 from det_core.model.layer_config import GroupNormConfig
 from det_core.torch_internals import packing_available
 
@@ -89,10 +89,57 @@ def _of_one_image_alone(fixed: FixedConv2d, x: Tensor) -> Tensor:
     return fixed(x[0])[None]
 
 
+def _bfloat16_is_computed(monkeypatch: pytest.MonkeyPatch, computed: bool) -> None:
+    monkeypatch.setattr(module, "computes_in_bfloat16", lambda: computed)
+
+
+@pytest.mark.parametrize("after", ["nothing", "relu", "add", "add relu"])
+def test_values_in_bfloat16(monkeypatch: pytest.MonkeyPatch, after: str) -> None:
+    """Packed under autocast, if the processor computes in it; oneDNN emulates it where it does not."""
+    torch.manual_seed(0)
+    _bfloat16_is_computed(monkeypatch, computed=True)
+    conv, norm = nn.Conv2d(8, 16, 3, padding=1, bias=False), random_norm(16)
+    fixed, x = FixedConv2d.of(conv), torch.randn(2, 8, 9, 11)
+    add = torch.randn(2, 16, 9, 11) if "add" in after else None
+    with torch.no_grad():
+        plain = conv_norm(fixed, norm, x, add=add, relu="relu" in after)
+        with torch.autocast("cpu", torch.bfloat16):
+            out = conv_norm(fixed, norm, x, add=add, relu="relu" in after)
+            again = conv_norm(fixed, norm, x.bfloat16(), add=add, relu="relu" in after)
+            assert PACKED in operators(conv_norm, fixed, norm, x)
+        assert out.dtype == torch.bfloat16
+        assert torch.equal(out, again)
+        torch.testing.assert_close(out.float(), plain, atol=0.1, rtol=0.05)
+        torch.testing.assert_close(conv_norm(fixed, norm, x, add=add, relu="relu" in after), plain)
+
+
+def test_linear_layers_are_converted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(64, 16)
+    fixed, x = FixedLinear.of(linear), torch.randn(5, 64)
+    for computed in (True, False):
+        _bfloat16_is_computed(monkeypatch, computed)
+        with torch.no_grad():
+            assert torch.equal(fixed(x), linear(x))
+            with torch.autocast("cpu", torch.bfloat16):
+                expected = linear(x)
+                assert torch.equal(fixed(x), expected)
+                first = fixed._converted
+                assert torch.equal(fixed(x), expected)
+                assert fixed._converted is first
+    assert first is not None
+    other = nn.Linear(64, 16)
+    _bfloat16_is_computed(monkeypatch, computed=True)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        fixed.load_state_dict(other.state_dict())
+        assert torch.equal(fixed(x), other(x))
+
+
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")  # torch's, on setting oneDNN's flags
 @pytest.mark.parametrize("call", [_in_grad_mode, _in_autocast, _without_onednn, _of_no_images, _of_one_image_alone])
-def test_where_packed_weights_do_not_serve_torch_convolves(call: object) -> None:
+def test_where_packed_weights_do_not_serve_torch_convolves(monkeypatch: pytest.MonkeyPatch, call: object) -> None:
     torch.manual_seed(0)
+    _bfloat16_is_computed(monkeypatch, computed=False)
     conv = nn.Conv2d(8, 16, 3)
     fixed, x = FixedConv2d.of(conv), torch.randn(2, 8, 9, 9)
     with torch.no_grad():

@@ -12,7 +12,7 @@ from det_core.data.loader import LoadedImage, test_loader
 from det_core.data.loader_watch import worker_errors
 from det_core.data.proposals_file import ImageProposals
 from det_core.engine.distributed import World, gather
-from det_core.engine.predict import autocast, to_batch
+from det_core.engine.predict import inference_autocast, to_batch
 from det_core.engine.prepare_inference import for_inference
 from det_core.errors import DetError
 from det_core.model.detector import Detector
@@ -64,7 +64,7 @@ def propose(
 def _of_image(detector: Detector, head: ProposalHead[Any], image: LoadedImage, precision: str) -> ImageProposals:
     """The proposals of one image, clipped to it."""
     batch = to_batch(detector, [image])
-    with autocast(batch.images.device, precision):
+    with inference_autocast(batch.images.device, precision):
         found = head.predict(head(detector.features(batch)), batch)[0].to("cpu")
     height, width = image.info.original_size
     limits = torch.tensor([width, height, width, height], dtype=torch.float32)

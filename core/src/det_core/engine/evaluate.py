@@ -12,7 +12,7 @@ from det_core.contracts import DetectionDataset, Evaluator
 from det_core.data.loader import TestLoader, test_loader
 from det_core.data.loader_watch import worker_errors
 from det_core.engine.distributed import World, gather
-from det_core.engine.predict import autocast, to_batch
+from det_core.engine.predict import inference_autocast, to_batch
 from det_core.engine.prepare_inference import for_inference
 from det_core.engine.same_size import same_size_batches
 from det_core.engine.test_time_augmentation import Augmentation, merge, unflip
@@ -109,7 +109,7 @@ def _detections(
 ) -> Iterator[Found]:
     """Image ids and detections, in pixels of the original image, of each batch of this rank."""
     for images in same_size_batches(loader, batch_size, detector.preprocess.config.pad_divisor):
-        with autocast(detector.preprocess.mean.device, precision):
+        with inference_autocast(detector.preprocess.mean.device, precision):
             found = [f.to("cpu") for f in detector.predict(to_batch(detector, images))]
         if mirrored:
             found = [unflip(f, image.info.original_size[1]) for f, image in zip(found, images, strict=True)]

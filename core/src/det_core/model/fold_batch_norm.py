@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from det_core.errors import DetError
 from det_core.model.synchronised import normalise_over_ranks, several_ranks
 from det_core.torch_internals import (
+    computes_in_bfloat16,
     convolve_packed,
     has_hooks,
     is_compiled,
@@ -185,7 +186,8 @@ def conv_norm(
         folded = conv.folded(norm)
         packed = None if folded is None else conv.packed(norm, folded[0], x)
         if folded is not None and packed is not None:
-            x = x.contiguous(memory_format=torch.channels_last)
+            x = x.to(packed.dtype).contiguous(memory_format=torch.channels_last)
+            add = None if add is None else add.to(packed.dtype)
             return convolve_packed(conv, packed, folded[1], x, add=add, relu=relu)
     else:
         folded = None if norm is None or type(conv) is not nn.Conv2d else fold(conv, norm)
@@ -214,13 +216,14 @@ class FixedConv2d(nn.Conv2d):
     """A convolution for inference: what depends only on its weights is computed once.
 
     The norm that `conv_norm` passes is folded in once. On CPUs the weights are packed in oneDNN's layout, which oneDNN
-    otherwise does in every call, and the sum and ReLU are part of the convolution. This requires float32, no autocast,
-    and a torch that has the operators (see `torch_internals`).
+    otherwise does in every call, and the sum and ReLU are part of the convolution. This requires float32 weights, and a
+    torch that has the operators (see `torch_internals`). Under torch's autocast to bfloat16 the weights are packed in
+    bfloat16 if the processor computes in it.
     """
 
     # Norm to the state of the tensors when it was folded, and the result.
     _folded: dict[nn.Module | None, tuple[object, tuple[Tensor, Tensor | None] | None]]
-    _packed: dict[nn.Module | None, Tensor]
+    _packed: dict[tuple[nn.Module | None, torch.dtype], Tensor]
 
     @classmethod
     def of(cls, conv: nn.Conv2d) -> FixedConv2d:
@@ -244,17 +247,50 @@ class FixedConv2d(nn.Conv2d):
         states = tuple(state_of(tensor) for tensor in (self.weight, *others))
         if norm not in self._folded or self._folded[norm][0] != states:  # weights were loaded or moved
             self._folded[norm] = states, (self.weight, self.bias) if norm is None else fold(self, norm)
-            self._packed.pop(norm, None)
+            for dtype in (torch.float32, torch.bfloat16):
+                self._packed.pop((norm, dtype), None)
         return self._folded[norm][1]
 
     def packed(self, norm: nn.Module | None, weight: Tensor, x: Tensor) -> Tensor | None:
         """`weight` in oneDNN's layout for the first input; None if oneDNN's operators do not support this call."""
-        if not all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (x, weight)):
+        if x.device.type != "cpu" or weight.device.type != "cpu" or weight.dtype != torch.float32:
+            return None
+        dtype = computing_dtype()
+        if dtype is None or x.dtype not in (torch.float32, dtype):
             return None
         if x.dim() != 4 or x.numel() == 0 or isinstance(self.padding, str):  # oneDNN takes numbers, not "same"
             return None
-        if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or not packing_available():
+        if torch.is_grad_enabled() or not packing_available():
             return None
-        if norm not in self._packed:
-            self._packed[norm] = pack_weight(weight, self, x.shape)
-        return self._packed[norm]
+        if (norm, dtype) not in self._packed:
+            self._packed[norm, dtype] = pack_weight(weight.to(dtype), self, x.shape)
+        return self._packed[norm, dtype]
+
+
+class FixedLinear(nn.Linear):
+    """A linear layer for inference. Under autocast to bfloat16 on a CPU its weights are converted once."""
+
+    _converted: tuple[object, Tensor] | None = None  # the state of the weights when they were converted
+
+    @classmethod
+    def of(cls, linear: nn.Linear) -> FixedLinear:
+        """A fixed copy of `linear` that shares its tensors."""
+        fixed = cls.__new__(cls)
+        fixed.__dict__.update(linear.__dict__)
+        return fixed
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C_in) to (..., C_out)."""
+        if x.device.type != "cpu" or torch.is_grad_enabled() or computing_dtype() is not torch.bfloat16:
+            return super().forward(x)
+        if self._converted is None or self._converted[0] != state_of(self.weight):
+            self._converted = state_of(self.weight), self.weight.to(torch.bfloat16)
+        return F.linear(x, self._converted[1], self.bias)  # autocast converts what is left, which is small
+
+
+def computing_dtype() -> torch.dtype | None:
+    """What packed weights are in on a CPU: float32, or bfloat16 under autocast to it; None for any other autocast."""
+    if not torch.is_autocast_enabled("cpu"):
+        return torch.float32
+    bfloat16 = torch.get_autocast_dtype("cpu") is torch.bfloat16 and computes_in_bfloat16()
+    return torch.bfloat16 if bfloat16 else None
