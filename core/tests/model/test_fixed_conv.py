@@ -113,6 +113,25 @@ def test_values_in_bfloat16(monkeypatch: pytest.MonkeyPatch, after: str) -> None
         torch.testing.assert_close(conv_norm(fixed, norm, x, add=add, relu="relu" in after), plain)
 
 
+@pytest.mark.parametrize(("channels", "packings"), [(72, 4), (64, 1)])
+def test_small_maps_have_layouts_of_their_own_in_bfloat16(
+    monkeypatch: pytest.MonkeyPatch, channels: int, packings: int
+) -> None:
+    """With the weights of another map they cost hundreds of times as much. Few are kept."""
+    torch.manual_seed(0)
+    _bfloat16_is_computed(monkeypatch, computed=True)
+    conv = nn.Conv2d(8, channels, 3, padding=1)
+    fixed = FixedConv2d.of(conv)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for size in ((2, 3), (3, 2), (4, 5), (5, 8), (20, 30), (40, 50)):
+            x = torch.randn(1, 8, *size)
+            torch.testing.assert_close(fixed(x).float(), conv(x).float(), atol=0.02, rtol=0.02)
+        assert len(fixed._packed) == packings
+        for width in range(1, 40):
+            fixed(torch.randn(1, 8, 1, width))
+    assert len(fixed._packed) <= module.LAYOUTS
+
+
 def test_linear_layers_are_converted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     linear = nn.Linear(64, 16)

@@ -212,6 +212,10 @@ def fold(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor] | None:
     return conv.weight * scale[:, None, None, None], shift
 
 
+LAYOUTS = 16  # packed weights of a convolution in memory
+SMALL_MAP = 256  # pixels
+
+
 class FixedConv2d(nn.Conv2d):
     """A convolution for inference: what depends only on its weights is computed once.
 
@@ -223,7 +227,7 @@ class FixedConv2d(nn.Conv2d):
 
     # Norm to the state of the tensors when it was folded, and the result.
     _folded: dict[nn.Module | None, tuple[object, tuple[Tensor, Tensor | None] | None]]
-    _packed: dict[tuple[nn.Module | None, torch.dtype], Tensor]
+    _packed: dict[tuple[nn.Module | None, object], Tensor]
 
     @classmethod
     def of(cls, conv: nn.Conv2d) -> FixedConv2d:
@@ -247,8 +251,8 @@ class FixedConv2d(nn.Conv2d):
         states = tuple(state_of(tensor) for tensor in (self.weight, *others))
         if norm not in self._folded or self._folded[norm][0] != states:  # weights were loaded or moved
             self._folded[norm] = states, (self.weight, self.bias) if norm is None else fold(self, norm)
-            for dtype in (torch.float32, torch.bfloat16):
-                self._packed.pop((norm, dtype), None)
+            for known in [key for key in self._packed if key[0] is norm]:
+                del self._packed[known]
         return self._folded[norm][1]
 
     def packed(self, norm: nn.Module | None, weight: Tensor, x: Tensor) -> Tensor | None:
@@ -262,9 +266,22 @@ class FixedConv2d(nn.Conv2d):
             return None
         if torch.is_grad_enabled() or not packing_available():
             return None
-        if (norm, dtype) not in self._packed:
-            self._packed[norm, dtype] = pack_weight(weight.to(dtype), self, x.shape)
-        return self._packed[norm, dtype]
+        layout = self._layout(dtype, x)
+        if (norm, layout) not in self._packed:
+            if len(self._packed) == LAYOUTS:
+                del self._packed[next(iter(self._packed))]
+            self._packed[norm, layout] = pack_weight(weight.to(dtype), self, x.shape)
+        return self._packed[norm, layout]
+
+    def _layout(self, dtype: torch.dtype, x: Tensor) -> tuple[torch.dtype, int]:
+        """What weights packed for `x` (N, C, H, W) serve for: inputs of this type, and small maps of so many pixels.
+
+        In bfloat16 oneDNN has other layouts for small maps, if output channels are no multiple of 64. With weights in
+        the wrong one it takes hundreds of times as long.
+        """
+        pixels = x.shape[2] * x.shape[3]
+        alike = dtype is torch.float32 or self.out_channels % 64 == 0 or pixels > SMALL_MAP
+        return dtype, 0 if alike else pixels
 
 
 class FixedLinear(nn.Linear):
