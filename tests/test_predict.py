@@ -81,7 +81,7 @@ def test_what_an_image_may_be(detector, tmp_path):
             r"an image is Tensor \(2, 3, 8, 8\) of torch.uint8, expected \(3,",
         ),
         (Image.new("I;16", (8, 8)), "a PIL image has mode I;16, expected 8 bits per channel"),
-        (None, r"images: found None \(NoneType\), expected a path, a \(3, h, w\) tensor"),
+        (None, r"images: found None \(NoneType\), expected a path, the bytes of a file, a"),
         ([None], r"an image is None \(NoneType\), expected a path"),
         ([3], r"an image is 3 \(int\), expected a path"),
         ("", "the image file does not exist"),

@@ -156,9 +156,7 @@ def _save_picture(result: FileResult, where: Path, classes: Classes, threshold: 
 
 def _plain(found: Detections, classes: Classes) -> list[dict[str, Any]]:
     """Detections as plain data for JSON."""
-    from det_core.evaluation.coco_metric import mask_codes
-
-    codes = mask_codes(found)
+    codes = found.mask_codes()
     masks = [None] * len(found) if codes is None else codes
     rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), masks)
     return [

@@ -64,7 +64,7 @@ def predict_files(
         DetError: for a setting of the environment that is wrong; if a loader process returns nothing for long.
     """
     augmentation = augmentation or Augmentation()
-    views = built_views(detector, augmentation)
+    views = built_views(detector.test_transforms, augmentation)
     detector.eval()
     source = _Files(files, [transforms for transforms, _ in views])
     starts = range(0, len(files), batch_size)

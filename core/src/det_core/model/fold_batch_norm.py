@@ -229,6 +229,10 @@ class FixedConv2d(nn.Conv2d):
         fixed.__dict__.update(conv.__dict__, _folded={}, _packed={})
         return fixed
 
+    def __getstate__(self) -> dict[str, object]:
+        """What a pickle has: not what is computed from the weights, which torch cannot pickle."""
+        return {**self.__dict__, "_folded": {}, "_packed": {}}
+
     def forward(self, x: Tensor) -> Tensor:
         return conv_norm(self, None, x)
 
@@ -255,6 +259,7 @@ class FixedConv2d(nn.Conv2d):
             return None
         if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or not packing_available():
             return None
-        if norm not in self._packed:
-            self._packed[norm] = pack_weight(weight, self, x.shape)
-        return self._packed[norm]
+        packed = self._packed.get(norm)  # another thread may drop or set it meanwhile
+        if packed is None:
+            packed = self._packed[norm] = pack_weight(weight, self, x.shape)
+        return packed
