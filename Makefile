@@ -55,7 +55,7 @@ demo: $(STAMP)  ## train the demo recipe on the bundled sample, evaluate it and 
 	@echo "==> evaluating the best checkpoint of $(DEMO_DIR)"
 	@$(BIN)/det-core test --checkpoint $(DEMO_DIR)
 	@echo "==> drawing its detections on the validation images into $(DEMO_DIR)/predictions"
-	@$(BIN)/det-core predict --checkpoint $(DEMO_DIR) --out $(DEMO_DIR)/predictions $(VAL_IMAGES)
+	@$(BIN)/det-core predict --checkpoint $(DEMO_DIR) --out $(DEMO_DIR)/predictions --overwrite $(VAL_IMAGES)
 
 lint: $(STAMP)  ## check style and types
 	@echo "==> ruff check"

@@ -33,6 +33,40 @@ def tiny_settings() -> tuple[str, ...]:
     return TINY
 
 
+@pytest.fixture(scope="session")
+def make_tiny_checkpoint(tmp_path_factory):
+    """Make a run folder with a tiny detector of a demo recipe that was never trained; every box passes its threshold.
+
+    `make_tiny_checkpoint("faster-rcnn/r18-fpn-demo", "detector.roi_head.max_detections=5")`
+    """
+
+    def make(name: str, *overrides: str) -> Path:
+        import torch
+
+        from det_core import load_recipe
+        from det_core.engine.checkpoint import Header, save_checkpoint
+        from det_core.plugins import plugin_manager
+        from det_core.structures import Classes
+
+        tiny = [s for s in TINY if "mask_head" not in s or name.startswith("mask")]
+        recipe = load_recipe(name, [*tiny, "detector.roi_head.score_threshold=0.0", *overrides])
+        classes = Classes.numbered(3)
+        torch.manual_seed(0)
+        detector = recipe.detector.build(classes=classes)
+        run = tmp_path_factory.mktemp("run")
+        header = Header(recipe=recipe, classes=classes, plugins=plugin_manager().versions())
+        save_checkpoint(run, header, detector.state_dict())
+        return run
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(make_tiny_checkpoint) -> Path:
+    """A run folder with a tiny Faster R-CNN that was never trained."""
+    return make_tiny_checkpoint("faster-rcnn/r18-fpn-demo")
+
+
 @pytest.fixture
 def run_python():
     """Run a Python command line to its end in a process of its own: `run_python("-m", "det_core", ...)`."""

@@ -103,5 +103,5 @@ def test_an_older_checkpoint_becomes_a_detector_of_ones_own(tmp_path: Path, caps
     assert 0 <= json.loads(metrics.read_text(encoding="utf8"))["metrics"]["box_ap"] <= 1
     found = ["predict", "--checkpoint", str(moved), "--score-threshold", "0", "--device", "cpu"]
     assert run([*found, "--out", str(tmp_path / "out"), str(data / "images" / "4.png")]) == 0
-    (record,) = json.loads((tmp_path / "out" / "predictions.json").read_text(encoding="utf8"))
+    record = json.loads((tmp_path / "out" / "predictions.jsonl").read_text(encoding="utf8"))
     assert {detection["class"] for detection in record["detections"]} <= set(OURS)

@@ -193,5 +193,5 @@ def test_with_it_its_checkpoint_opens(environment: Environment, run_folder: Path
     image = next((run_folder / "pictures").iterdir())
     out = tmp_path / "out"
     succeeded(environment.det_core("predict", "--checkpoint", run_folder, "--device", "cpu", "--out", out, image))
-    assert (out / image.name).is_file()
-    assert json.loads((out / "predictions.json").read_text(encoding="utf8"))[0]["file"] == str(image)
+    assert (out / "pictures" / image.name).is_file()
+    assert json.loads((out / "predictions.jsonl").read_text(encoding="utf8"))["file"] == str(image)

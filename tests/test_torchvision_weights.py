@@ -24,7 +24,8 @@ from det_core.data.data_config import ResizeConfig
 from det_core.data.images import read_image
 from det_core.data.loader import prepare
 from det_core.engine.checkpoint import load_detector
-from det_core.engine.predict import predict, to_batch
+from det_core.engine.predict import to_batch
+from det_core.engine.predictor import predict
 from det_core.errors import WeightsError
 from det_core.load import load_recipe
 from det_core.model.detector import Detector

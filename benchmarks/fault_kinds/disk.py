@@ -39,8 +39,9 @@ TRAINING = {
     "anywhere in training": ("", 0),
 }
 PREDICTING = {
-    "predictions.json": ("det_core.engine.checkpoint:write_text", 1),
-    "picture of a prediction": ("det_core.reports.drawing:save_png", 1),
+    "run.json": ("det_core.engine.prediction_folder:write_text", 1),
+    "results": ("det_core.engine.result_log:ResultLog.append", 1),
+    "picture of a prediction": ("det_core.reports.prediction_pictures:save_png", 1),
     "anywhere in predicting": ("", 0),
 }
 WAYS = TRAINING | PREDICTING
@@ -98,7 +99,7 @@ def _tries(folder: Path, disk: Path, sizes: Sizes) -> Found:
     first = Child(_predict(undisturbed, folder / "predicted", images), folder / "first.out")
     if problem or first.end():
         return "full disks", 1, [f"the undisturbed run: {problem or first.errors}"]
-    wanted, predicted = outcome(undisturbed), (folder / "predicted" / "predictions.json").read_text(encoding="utf8")
+    wanted, predicted = outcome(undisturbed), (folder / "predicted" / "predictions.jsonl").read_text(encoding="utf8")
     for number in range(sizes.count):
         seed = sizes.seed + number
         rng, way = random.Random(seed), list(WAYS)[number % len(WAYS)]
@@ -126,7 +127,7 @@ def _training(disk: Path, way: str, rng: random.Random, whole: Path, wanted: Out
 
 
 def _predicting(disk: Path, way: str, rng: random.Random, run: Path, images: list[Path], predicted: str) -> str:
-    """The disk fills while predictions are written, and is emptied before they are made again."""
+    """The disk fills while predictions are written, and is emptied before the run goes on."""
     out = disk / "out"
     call = _predict(run, out, images)
     child = Child(_filling(disk, way, rng, call), disk.with_name("try.out"))
@@ -134,7 +135,7 @@ def _predicting(disk: Path, way: str, rng: random.Random, run: Path, images: lis
     end = _judge(child, out)
     (disk / "filler").unlink(missing_ok=True)
     again = Child(call, disk.with_name("try.out"))
-    if again.end() or (out / "predictions.json").read_text(encoding="utf8") != predicted:
+    if again.end() or (out / "predictions.jsonl").read_text(encoding="utf8") != predicted:
         return f"then again: {again.errors[-600:] or 'other predictions'}"
     return end
 
@@ -149,11 +150,12 @@ def _judge(child: Child, folder: Path) -> str:
     if "No space left on device" not in line or str(folder) not in line:
         return f"not the path and the reason: {line}"
     kept = ("the earlier file is kept", "no file is left", "the last checkpoint is", "there is no earlier checkpoint")
+    kept += ("what was found before is kept", "no result is lost")
     return "one line" if any(word in line for word in kept) else f"not what is kept: {line}"
 
 
 def _predict(run: Path, out: Path, images: list[Path]) -> Callable[[], int]:
-    return command("predict", "--checkpoint", run, "--out", out, *images)
+    return command("predict", "--checkpoint", run, "--out", out, "--resume", *images)
 
 
 def _images() -> list[Path]:

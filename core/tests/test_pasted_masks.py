@@ -13,9 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import det_ops
 from det_core.cli.predict import _plain
-from det_core.compressed_masks import RegionMasks
+from det_core.compressed_masks import RegionMasks, encode_masks
 from det_core.engine.test_time_augmentation import Augmentation, merge, unflip
-from det_core.evaluation.coco_metric import encode_masks, mask_codes
 from det_core.structures import Classes, Detections
 
 SIZE = (30, 40)
@@ -107,9 +106,9 @@ def test_codes_are_those_of_the_bitmaps(rule, flipped):
     given = regions(8, rule).mirrored() if flipped else regions(8, rule)
     found = detections(given, 8)
     assert found.masks is not None
-    assert mask_codes(found) == encode_masks(found.masks) == mask_codes(attrs.evolve(found, masks=found.masks))
-    assert mask_codes(detections(None)) is None
-    assert mask_codes(detections(regions(0), 0)) == []
+    assert found.mask_codes() == encode_masks(found.masks) == attrs.evolve(found, masks=found.masks).mask_codes()
+    assert detections(None).mask_codes() is None
+    assert detections(regions(0), 0).mask_codes() == []
 
 
 def test_the_records_of_predictions_have_the_codes():
@@ -128,7 +127,7 @@ def test_many_masks_take_no_more_calls_than_few():
     for count in (1, 100):
         found = detections(regions(count), count).to("cpu")
         with Calls() as calls:
-            mask_codes(found)
+            found.mask_codes()
             assert found.masks is not None
         counted.append(calls.names)
     assert counted[0] == counted[1]

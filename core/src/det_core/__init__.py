@@ -12,8 +12,12 @@ from det_core.lazy_names import lazy_names
 if TYPE_CHECKING:
     from det_core.engine.checkpoint import load_detector as load_detector
     from det_core.engine.evaluate import evaluate as evaluate
-    from det_core.engine.predict import predict as predict
+    from det_core.engine.predictor import (
+        Predictor as Predictor,
+        predict as predict,
+    )
     from det_core.engine.prepare_inference import for_inference as for_inference
+    from det_core.engine.tiling import Tiling as Tiling
     from det_core.engine.train import train as train
     from det_core.errors import (
         ConfigError as ConfigError,
@@ -50,7 +54,8 @@ __getattr__, __dir__, __all__ = lazy_names(
         "engine.checkpoint": "load_detector",
         "engine.evaluate": "evaluate",
         "engine.prepare_inference": "for_inference",
-        "engine.predict": "predict",
+        "engine.predictor": "Predictor predict",
+        "engine.tiling": "Tiling",
         "engine.train": "train",
         "errors": "ConfigError DetError PluginError",
         "hookspecs": "hookimpl",

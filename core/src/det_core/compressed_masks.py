@@ -72,8 +72,10 @@ class CompressedMasks:
     def device(self) -> torch.device:
         return self.codes.device
 
-    def __getitem__(self, chosen: Tensor) -> CompressedMasks:
-        """The masks chosen by (n,) bool or by int64 indices, in their order."""
+    def __getitem__(self, chosen: Tensor | slice) -> CompressedMasks:
+        """The masks chosen by (n,) bool, by int64 indices or by a slice, in their order."""
+        if isinstance(chosen, slice):
+            chosen = torch.arange(len(self))[chosen]
         indices = chosen.nonzero().flatten() if chosen.dtype == torch.bool else chosen
         bounds = self.offsets.tolist()
         parts = [self.codes[bounds[i] : bounds[i + 1]] for i in indices.tolist()]
@@ -133,6 +135,13 @@ class CompressedMasks:
         stored: NDArray[np.uint8] = coco_mask.decode(codes)
         return stored
 
+    def run_lengths(self) -> list[bytes]:
+        """COCO's compressed run-length code of each mask, of the image's (h, w)."""
+        height, width = self.stored_size
+        if torch.equal(self.rows.cpu(), torch.arange(height)) and torch.equal(self.columns.cpu(), torch.arange(width)):
+            return _texts(self.codes, self.offsets)
+        return CompressedMasks.of_bitmaps(self.bitmaps()).run_lengths()
+
 
 @frozen(eq=False, kw_only=True)
 class RegionMasks:
@@ -182,6 +191,14 @@ class RegionMasks:
         """Mirrored left and right."""
         return attrs.evolve(self, flipped=~self.flags())
 
+    def placed(self, x: int, y: int, size: tuple[int, int]) -> RegionMasks:
+        """The masks in a larger image of (height, width) that has this one's top-left pixel at (x, y)."""
+        boxes = self.boxes + self.boxes.new_tensor([x, y, x, y])
+        if self.flipped is not None:  # boxes of the mirrored image are counted from the right
+            right = size[1] - self.size[1] - x
+            boxes = torch.where(self.flipped[:, None], self.boxes + self.boxes.new_tensor([right, y, right, y]), boxes)
+        return attrs.evolve(self, boxes=boxes, size=size)
+
     def bitmaps(self) -> Tensor:
         """(n, h, w) bool, pasted."""
         return det_ops.paste_masks(*self.arguments(), mirrored=self.flipped)
@@ -198,6 +215,56 @@ class RegionMasks:
     def flags(self) -> Tensor:
         """(n,) bool: `flipped`, if it is not None."""
         return torch.zeros_like(self.boxes[:, 0], dtype=torch.bool) if self.flipped is None else self.flipped
+
+
+def encode_masks(masks: Tensor) -> list[dict[str, Any]]:
+    """(n, H, W) masks, nonzero inside, as compressed run-length codes: {"size": [H, W], "counts": text}."""
+    array = (masks.detach() != 0).to("cpu", torch.uint8).numpy()
+    codes = []
+    for mask in array:
+        code = coco_mask.encode(np.asfortranarray(mask))
+        codes.append({"size": [int(s) for s in code["size"]], "counts": code["counts"].decode("ascii")})
+    return codes
+
+
+def mask_codes(masks: Tensor | RegionMasks | CompressedMasks) -> list[dict[str, Any]]:
+    """Masks of a detector, bitmaps (n, H, W) or not, as `encode_masks` returns them; only bitmaps are looked at."""
+    if isinstance(masks, torch.Tensor):
+        return encode_masks(masks)
+    size = masks.size if isinstance(masks, RegionMasks) else (len(masks.rows), len(masks.columns))
+    codes = masks.codes() if isinstance(masks, RegionMasks) else masks.run_lengths()
+    return [{"size": list(size), "counts": code.decode("ascii")} for code in codes]
+
+
+def decode_masks(codes: Sequence[dict[str, Any]]) -> CompressedMasks:
+    """At least one compressed run-length code, as `encode_masks` returns them, as masks (n, H, W).
+
+    Raises:
+        ValueError: if a code has no text, or another size than the first.
+    """
+    sizes = {tuple(code.get("size", ())) if isinstance(code, dict) else () for code in codes}
+    if len(sizes) != 1 or len(size := sizes.pop()) != 2:
+        raise ValueError("expected run-length codes {size: [height, width], counts: text} of one size")
+    if not all(isinstance(code.get("counts"), str) for code in codes):
+        raise ValueError("expected run-length codes whose `counts` is text")
+    return CompressedMasks.of_codes([code["counts"].encode("ascii") for code in codes], (size[0], size[1]))
+
+
+def placed_bitmaps(bitmaps: Tensor, x: int, y: int, size: tuple[int, int]) -> CompressedMasks:
+    """Bitmaps (n, h, w) in a larger image of (height, width) with their top-left pixel at (x, y), one by one."""
+    codes = []
+    for bitmap in bitmaps.cpu():
+        whole = torch.zeros(1, *size, dtype=torch.uint8)
+        whole[0, y : y + bitmap.shape[0], x : x + bitmap.shape[1]] = bitmap
+        codes += CompressedMasks.of_bitmaps(whole).run_lengths()
+    return CompressedMasks.of_codes(codes, size)
+
+
+def united(masks: CompressedMasks, groups: Sequence[Sequence[int]]) -> CompressedMasks:
+    """For each group of the masks (n, h, w) their union: a mask for each group."""
+    size = (len(masks.rows), len(masks.columns))
+    codes = [{"size": list(size), "counts": text} for text in masks.run_lengths()]
+    return CompressedMasks.of_codes([coco_mask.merge([codes[i] for i in group])["counts"] for group in groups], size)
 
 
 def _texts(codes: Tensor, offsets: Tensor) -> list[bytes]:

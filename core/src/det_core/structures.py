@@ -7,15 +7,18 @@ Boxes are xyxy. Sizes are `(height, width)`. Importing this module does not impo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from attrs import frozen
 
+from det_core.errors import DetError
+
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from det_core.compressed_masks import CompressedMasks, RegionMasks
@@ -156,20 +159,37 @@ class Detections:
 
     boxes (n, 4) float xyxy; scores (n,) float; labels (n,) int64 in 0..K-1 (all 0 for proposals);
     masks (n, height, width) bool of the original image, or None. A detector may give masks as `RegionMasks`, which are
-    pasted into the image when `masks` is first used, and which `region_masks` returns.
+    pasted into the image when `masks` is first used, and which `region_masks` returns; those that are read from a file
+    or joined over tiles are `CompressedMasks`, which `masks` decodes.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
-    _masks: Tensor | RegionMasks | None = None
+    _masks: Tensor | RegionMasks | CompressedMasks | None = None
 
     @cached_property
     def masks(self) -> Tensor | None:
         """(n, height, width) bool, or None."""
-        from det_core.compressed_masks import RegionMasks
+        import torch
 
-        return self._masks.bitmaps() if isinstance(self._masks, RegionMasks) else self._masks
+        if self._masks is None or isinstance(self._masks, torch.Tensor):
+            return self._masks
+        return self._masks.bitmaps().bool()
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether there are masks; asking pastes none."""
+        return self._masks is not None
+
+    def mask_codes(self) -> list[dict[str, Any]] | None:
+        """The masks as COCO's compressed run-length codes {"size": [height, width], "counts": text}, or None.
+
+        Masks that are no bitmaps never become any.
+        """
+        from det_core.compressed_masks import mask_codes
+
+        return None if self._masks is None else mask_codes(self._masks)
 
     @property
     def region_masks(self) -> RegionMasks | None:
@@ -191,6 +211,169 @@ class Detections:
         return Detections(
             boxes=self.boxes.to(device), scores=self.scores.to(device), labels=self.labels.to(device), masks=masks
         )
+
+    def to_numpy(self) -> dict[str, NDArray[Any]]:
+        """The detections as arrays in host memory.
+
+        `boxes` (n, 4) float32 xyxy in pixels of the original image; `scores` (n,) float32; `labels` (n,) int64; and,
+        with masks, `masks` (n, height, width) bool.
+        """
+        import torch
+
+        found = {
+            "boxes": self.boxes.detach().to("cpu", torch.float32).numpy(),
+            "scores": self.scores.detach().to("cpu", torch.float32).numpy(),
+            "labels": self.labels.cpu().numpy(),
+        }
+        return found if self.masks is None else {**found, "masks": self.masks.bool().cpu().numpy()}
+
+    @classmethod
+    def from_numpy(cls, arrays: Mapping[str, NDArray[Any]]) -> Detections:
+        """Detections of the arrays of `to_numpy`; other arrays are ignored.
+
+        Raises:
+            DetError: if an array is missing, or the arrays are not of one length.
+        """
+        import numpy as np
+        import torch
+
+        missing = [name for name in ("boxes", "scores", "labels") if name not in arrays]
+        if missing:
+            raise DetError(f"arrays of detections: found {', '.join(arrays) or 'none'}, missing: {', '.join(missing)}")
+        boxes = torch.from_numpy(np.array(arrays["boxes"], np.float32)).reshape(-1, 4)
+        scores = torch.from_numpy(np.array(arrays["scores"], np.float32))
+        labels = torch.from_numpy(np.array(arrays["labels"], np.int64))
+        masks = torch.from_numpy(np.array(arrays["masks"], np.bool_)) if "masks" in arrays else None
+        lengths = {len(x) for x in (boxes, scores, labels, *(() if masks is None else (masks,)))}
+        if len(lengths) > 1:
+            raise DetError(f"arrays of detections have lengths {sorted(lengths)}, expected one length")
+        return cls(boxes=boxes, scores=scores, labels=labels, masks=masks)
+
+    def to_coco(self, image_id: int, classes: Classes | None = None, *, masks: bool = True) -> list[dict[str, Any]]:
+        """Records in COCO's results format: `image_id`, `category_id`, `bbox`, `score` and, with masks, `segmentation`.
+
+        Args:
+            image_id: the image's id in its annotation file.
+            classes: of the detector (`detector.found_classes`), whose ids are the categories'; without them, the
+                categories are numbered from 1: label + 1.
+            masks: whether to add masks, if there are any, as compressed run-length codes.
+
+        Boxes are [x, y, width, height] in pixels of the original image.
+
+        Raises:
+            DetError: if a label has no class.
+        """
+        boxes = self.boxes.detach().to("cpu", copy=True).double()
+        boxes[:, 2:] -= boxes[:, :2]
+        labels = self.labels.tolist()
+        if classes is not None and labels and not 0 <= min(labels) <= max(labels) < len(classes):
+            raise DetError(f"a detection has label {max(labels)}, but there are {len(classes)} classes")
+        ids = [label + 1 for label in labels] if classes is None else [classes.ids[label] for label in labels]
+        records: list[dict[str, Any]] = [
+            {"image_id": image_id, "category_id": number, "bbox": box, "score": score}
+            for number, box, score in zip(
+                ids, boxes.tolist(), self.scores.detach().cpu().double().tolist(), strict=True
+            )
+        ]
+        codes = self.mask_codes() if masks else None
+        for record, code in zip(records, codes or (), strict=False):
+            record["segmentation"] = code
+        return records
+
+    @classmethod
+    def from_coco(cls, records: Sequence[Mapping[str, Any]], classes: Classes | None = None) -> Detections:
+        """The detections of one image from records as `to_coco` returns them, best first.
+
+        classes: as given to `to_coco`. The image ids of the records are ignored.
+
+        Raises:
+            DetError: if a record has no usable `bbox`, `score`, `category_id` or `segmentation`.
+        """
+        import torch
+
+        from det_core.compressed_masks import decode_masks
+
+        numbers = None if classes is None else {number: label for label, number in enumerate(classes.ids)}
+        rows = [_of_coco(record, numbers) for record in records]
+        coded = [record["segmentation"] for record in records if "segmentation" in record]
+        if coded and len(coded) != len(records):
+            raise DetError(f"{len(coded)} of {len(records)} records have a segmentation, expected all or none")
+        try:
+            masks = decode_masks(coded) if coded else None
+        except ValueError as error:
+            raise DetError(f"segmentation: {error}") from None
+        boxes = torch.tensor([box for box, _, _ in rows], dtype=torch.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        found = cls(
+            boxes=boxes.float(),
+            scores=torch.tensor([score for _, score, _ in rows], dtype=torch.float32),
+            labels=torch.tensor([label for _, _, label in rows], dtype=torch.int64),
+            masks=masks,
+        )
+        return found[found.scores.argsort(descending=True, stable=True)]
+
+    def to_supervision(self, classes: Classes | None = None) -> Any:
+        """The detections as `supervision.Detections`.
+
+        classes: of the detector; their names become `data["class_name"]`.
+
+        Raises:
+            DetError: if supervision is not installed.
+        """
+        supervision = _supervision()
+        arrays = self.to_numpy()
+        names = {} if classes is None else {"class_name": _names(classes, arrays["labels"])}
+        return supervision.Detections(
+            xyxy=arrays["boxes"],
+            mask=arrays.get("masks"),
+            confidence=arrays["scores"],
+            class_id=arrays["labels"].astype(int),
+            data=names,
+        )
+
+    @classmethod
+    def from_supervision(cls, found: Any) -> Detections:
+        """Detections of `supervision.Detections`; without confidence every score is 1, without class every label 0."""
+        import numpy as np
+
+        count = len(found.xyxy)
+        arrays = {
+            "boxes": found.xyxy,
+            "scores": np.ones(count, np.float32) if found.confidence is None else found.confidence,
+            "labels": np.zeros(count, np.int64) if found.class_id is None else found.class_id,
+        }
+        return cls.from_numpy(arrays if found.mask is None else {**arrays, "masks": found.mask})
+
+
+def _of_coco(record: Mapping[str, Any], numbers: Mapping[int, int] | None) -> tuple[list[float], float, int]:
+    """The box [x, y, width, height], score and label of a record. numbers: labels by category id, or None."""
+    box, score, category = (record.get(name) for name in ("bbox", "score", "category_id"))
+    if not (isinstance(box, (list, tuple)) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)):
+        raise DetError(f"bbox: found {box!r}, expected four numbers [x, y, width, height]")
+    if not isinstance(score, (int, float)):
+        raise DetError(f"score: found {score!r}, expected a number")
+    label = -1
+    if isinstance(category, int):
+        label = category - 1 if numbers is None else numbers.get(category, -1)
+    if label < 0:
+        known = "" if numbers is None else f"; the classes have {', '.join(map(str, list(numbers)[:8]))}"
+        raise DetError(f"category_id: found {category!r}, which is of no class{known}")
+    return list(box), float(score), label
+
+
+def _names(classes: Classes, labels: NDArray[Any]) -> NDArray[Any]:
+    import numpy as np
+
+    return np.array([classes.names[label] for label in labels.tolist()], dtype=np.str_)
+
+
+def _supervision() -> Any:
+    """The module; DetError if it is not installed."""
+    try:
+        import supervision
+    except ImportError:
+        raise DetError("supervision is not installed: pip install supervision") from None
+    return supervision
 
 
 def full_precision(x: Tensor) -> Tensor:

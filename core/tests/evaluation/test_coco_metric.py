@@ -17,11 +17,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torchvision.ops import box_iou
 
-from det_core.compressed_masks import bitmaps_of
+from det_core.compressed_masks import bitmaps_of, encode_masks
 from det_core.contracts import DetectionDataset, Sample
 from det_core.data.data_config import SampleConfig
 from det_core.errors import DataError, DetError
-from det_core.evaluation.coco_metric import CocoEvaluator, choose_backend, encode_masks
+from det_core.evaluation.coco_metric import CocoEvaluator, choose_backend
 from det_core.evaluation.metric_config import CocoEvaluatorConfig
 from det_core.structures import Classes, Detections
 

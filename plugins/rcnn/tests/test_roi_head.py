@@ -15,7 +15,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from det_core.boxes.box_config import MaxIoUAssignerConfig, RandomSamplerConfig
 from det_core.contracts import BoxHead, BoxOutputs, MaskHead, Trunk
 from det_core.errors import ConfigError, WeightsError
-from det_core.evaluation.coco_metric import mask_codes
 from det_core.model.layer_config import BatchNormConfig, GroupNormConfig, RoIAlignConfig
 from det_core.model.loss_config import GIoUConfig
 from det_core.slots import TrunkConfig
@@ -173,7 +172,7 @@ def test_many_detections_take_no_more_calls_than_few(tiny):
         detector = tiny.build(tiny.config("mask", roi_head=config)).eval()
         with torch.no_grad(), Calls() as calls:
             found = [d.to("cpu") for d in detector.predict(tiny.batch())]
-            codes = [mask_codes(f) for f in found]
+            codes = [f.mask_codes() for f in found]
         assert [len(f) for f in found] == [len(c) for c in codes] == [limit] * len(found)
         counted.append(calls.count)
     assert counted[0] == counted[1]

@@ -103,14 +103,13 @@ class KeptAnchors:
     ) -> list[LevelAnchors]:
         """Those for feature sizes (h, w), one per level; `make` makes them if they are not among the latest."""
         key = tuple(sizes), device
-        if key in self._made:
-            found = self._made.pop(key)
-        else:
+        found = self._made.pop(key, None)  # several threads may do this at once
+        if found is None:
             with torch.inference_mode(False):  # what is made in inference mode cannot be used in training
                 found = make(sizes, device)
         self._made[key] = found  # the latest is the last
-        if len(self._made) > self.LIMIT:
-            del self._made[next(iter(self._made))]
+        for old in list(self._made)[: -self.LIMIT]:
+            self._made.pop(old, None)
         return list(found)
 
 

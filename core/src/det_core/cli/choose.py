@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -19,6 +19,7 @@ from det_core.settings import evolve
 
 if TYPE_CHECKING:
     from det_core.engine.test_time_augmentation import Augmentation
+    from det_core.engine.tiling import Tiling
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -115,6 +116,42 @@ def detection_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def tiling_options(command: Command) -> Command:
+    """The options of commands that detect on tiles of large images."""
+    for option in (
+        click.option(
+            "--tile",
+            type=click.IntRange(min=16),
+            metavar="PIXELS",
+            help="Detect on square tiles of images that are larger, at full resolution.",
+        ),
+        click.option(
+            "--overlap",
+            type=click.FloatRange(0, 0.9),
+            default=0.2,
+            show_default=True,
+            help="Share of a tile that the next one shows, too.",
+        ),
+        click.option(
+            "--merge-tiles",
+            "merge",
+            type=click.Choice(["nms", "union"]),
+            default="nms",
+            show_default=True,
+            help="At seams: keep whole objects, or also join the parts of those that no tile shows whole.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def tiling(size: int | None, overlap: float, merge: Literal["nms", "union"]) -> Tiling | None:
+    """The tiles of `--tile`, `--overlap` and `--merge-tiles`; DetError if they do not fit together."""
+    from det_core.engine.tiling import Tiling
+
+    return None if size is None else Tiling(size=size, overlap=overlap, merge=merge)
 
 
 def with_limits(recipe: Recipe, score_threshold: float | None, max_detections: int | None) -> Recipe:

@@ -76,11 +76,12 @@ class _Verbs(click.Group):
 
 
 class _Warnings(logging.Handler):
-    """Prints warnings, but for those of skipped samples, which the verbs list."""
+    """Prints warnings and errors, but for those of skipped samples, which the verbs list."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.name != "det_core.skipped":
-            click.echo(f"warning: {record.getMessage()}", err=True)
+            kind = "error" if record.levelno >= logging.ERROR else "warning"
+            click.echo(f"{kind}: {record.getMessage()}", err=True)
 
 
 WARNINGS = _Warnings(logging.WARNING)

@@ -2,39 +2,77 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from det_core.cli.choose import augmentation, detection_options, with_limits
-from det_core.cli.options import AMP, CHECKPOINT, DEVICE, TIMEOUT
+from det_core.cli.choose import augmentation, detection_options, tiling, tiling_options, with_limits
+from det_core.cli.options import ALLOW_OUTSIDE, AMP, CHECKPOINT, DEVICE, ON_BAD_SAMPLE, TIMEOUT
 from det_core.cli.output_files import check_outputs
 from det_core.errors import DetError, counted
 
 if TYPE_CHECKING:
-    from det_core.engine.predict_files import FileResult
-    from det_core.structures import Classes, Detections
+    from det_core.data.image_list import ImageList
+    from det_core.engine.distributed import World
+    from det_core.engine.prediction_folder import RunFacts
+    from det_core.engine.prediction_run import Counts, RunOptions
+    from det_core.engine.predictor import Predictor
+    from det_core.engine.share import Share
 
-SECONDS_BETWEEN_WRITES = 10  # of predictions.json, so that a process that is killed loses little
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
+A_WEEK = 7 * 24 * 3600.0  # a rank that is done waits so long for the others
+TELL_EVERY = 600.0  # seconds after which it says so
+
+# Options that results depend on.
+DECIDING = ("score_threshold", "max_detections", "use_amp", "flip", "scales", "classes", "tile", "overlap", "merge")
+
+
+def _pictures(_: object, __: object, text: str) -> int | None:
+    """The number of `--pictures`; None for all."""
+    if text in ("none", "all"):
+        return 0 if text == "none" else None
+    if not text.isdecimal():
+        raise click.BadParameter(f"found {text!r}, expected a number, none or all")
+    return int(text)
 
 
 @click.command(name="predict")
 @CHECKPOINT
 @click.argument("images", nargs=-1, required=True)
-@click.option("--out", default="predictions", show_default=True, help="Folder for the pictures and predictions.json.")
+@click.option("--out", default="predictions", show_default=True, help="Folder for the results.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "coco"]),
+    default="jsonl",
+    show_default=True,
+    help="coco: at the end also write predictions.json in COCO's results format, and images.json.",
+)
+@click.option(
+    "--pictures",
+    default="100",
+    show_default=True,
+    metavar="N|none|all",
+    callback=_pictures,
+    help="Draw the detections of the first N images, of none or of all.",
+)
+@click.option("--crops", is_flag=True, help="Also cut out each detection, as a picture in a folder of its class.")
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1),
     default=0.5,
     show_default=True,
-    help="Draw detections of at least this score; the JSON has all.",
+    help="Draw and cut out detections of at least this score; the JSON has all.",
 )
+@click.option("--classes", multiple=True, metavar="NAME", help="Keep only this class; may be repeated.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out: no image is done twice.")
+@click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run in --out.")
+@click.option("--share", metavar="K/N", help="Do only the K-th of N shares. Default: by torchrun or the SLURM array.")
+@click.option("--image-root", help="Folder of the images of COCO files. Default: the folder of the file.")
+@ALLOW_OUTSIDE
+@ON_BAD_SAMPLE
 @click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option(
     "--workers",
@@ -44,125 +82,152 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 @DEVICE
 @AMP
 @TIMEOUT
+@tiling_options
 @detection_options
-def command(
-    checkpoint: str,
-    images: tuple[str, ...],
-    out: str,
-    threshold: float,
-    batch_size: int,
-    workers: int | None,
-    device: str | None,
-    use_amp: bool,
-    timeout: int,
-    flip: bool,
-    scales: tuple[str, ...],
-    score_threshold: float | None,
-    max_detections: int | None,
-) -> None:
-    """Detect objects in IMAGES (files or folders). Writes a picture of each image, and all detections as JSON.
+def command(images: tuple[str, ...], out: str, share: str | None, **options: Any) -> None:
+    """Detect objects in IMAGES: files, folders (with those below), glob patterns, text files (.txt) with a path a
+    line, or COCO files (.json).
 
-    An image that cannot be read costs only its own result: it is reported, is in the JSON with its error, and the exit
-    status is 1.
+    Results are appended to predictions.jsonl as they are found: for each image its detections, or why it cannot be
+    read. An image that cannot be read costs only its own result, and the exit status is 1. Ranks of torchrun, and tasks
+    of a SLURM array, share the images, and each writes a file of its own.
 
     In the JSON, boxes are x1, y1, x2, y2 in pixels of the image, and masks are COCO's compressed RLE.
     """
-    files = find_images(images)
-    from det_core.data.loader_watch import worker_errors
-    from det_core.engine.checkpoint import load_detector, read_header, weights_file, write_text
-    from det_core.engine.distributed import choose_device
-    from det_core.engine.predict_files import FEW, predict_files
-    from det_core.engine.prepare_inference import for_inference
-    from det_core.reports.drawing import picture_names
+    if options["resume"] and options["overwrite"]:
+        raise DetError("found --resume and --overwrite: give one of them")
+    from det_core.engine.share import chosen_share
 
-    names, folder = picture_names(files), Path(out)
-    check_outputs("--out", [folder / "predictions.json", *(folder / name for name in names.values())], files)
-    file = weights_file(checkpoint)
-    recipe = with_limits(read_header(file).recipe, score_threshold, max_detections)
-    detector = for_inference(load_detector(file, choose_device(device), recipe=recipe))
-    classes = detector.found_classes
-    if workers is None:
-        workers = recipe.data.workers if len(files) > FEW else 0
-    batches = predict_files(
-        detector,
-        files,
-        batch_size=batch_size,
-        precision="bf16" if use_amp else "fp32",
-        augmentation=augmentation(recipe, scales, flip),
-        workers=workers,
-        timeout=timeout,
-    )
-    records: list[dict[str, Any]] = []
-    written = time.monotonic()
+    folder, own = Path(out), chosen_share(share)
+    check_outputs("--out", [folder / "run.json"], [])
+    listed = _listed(images, folder, options)
+    from det_core.engine.distributed import gather, join, leave
+
+    world = join(options["device"], options["timeout"], exchanges=A_WEEK, patience=TELL_EVERY, on_cpu=True)
     try:
-        with worker_errors("--workers 0"), closing(batches):
-            for results in batches:
-                records += _records(results, names, classes)
-                if time.monotonic() - written > SECONDS_BETWEEN_WRITES:
-                    write_text(folder / "predictions.json", json.dumps(records) + "\n")
-                    written = time.monotonic()
-                for result in results:
-                    _save_picture(result, folder / names[result.file], classes, threshold)
-    finally:  # also of what was found before an error or Ctrl-C
-        write_text(folder / "predictions.json", json.dumps(records) + "\n")
-    failed = sum("error" in record for record in records)
-    if failed:
-        raise DetError(f"{failed} of {counted(len(files), 'image')} cannot be read; {folder}/predictions.json says why")
+        work = _Work(folder, listed, own, world, options)
+        counts = gather(work.run(), world, "the end of the predictions")
+        if world.main:
+            work.finish(counts)
+        _raise_if_bad(counts, folder, world.main)
+    finally:
+        leave(world)
 
 
-def find_images(given: tuple[str, ...]) -> list[Path]:
-    """The image files of paths, where a folder means all its images; DetError for a path that does not exist."""
-    files: list[Path] = []
-    for text in given:
-        path = Path(text)
-        if path.is_dir():
-            named = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-            inside = [p for p in named if not p.is_dir()]
-            for folder in set(named) - set(inside):
-                click.echo(f"passed over {folder}: it is a folder; give it as one to have its images", err=True)
-            if not inside:
-                raise DetError(f"{path}: no images in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})")
-            files += inside
-        elif path.exists():  # a pipe or device is reported when it is read
-            files.append(path)
-        else:
-            raise DetError(f"{path}: no such file or folder")
-    return list(dict.fromkeys(files))
+def _listed(images: tuple[str, ...], folder: Path, options: dict[str, Any]) -> ImageList:
+    """The images of the command line, without the pictures that an earlier run left in a folder among them."""
+    from det_core.data.image_list import list_images
+    from det_core.engine.prediction_folder import RUN
+    from det_core.reports.prediction_pictures import CROPS, PICTURES, check_no_input_is_overwritten
+
+    made = (folder / PICTURES, folder / CROPS) if (folder / RUN).is_file() else ()
+    listed = list_images(
+        images, image_root=options["image_root"], allow_outside=options["allow_outside"], leave_out=made
+    )
+    check_no_input_is_overwritten(folder, {os.path.dirname(listed.paths[i]) for i in range(len(listed))})
+    return listed
 
 
-def _records(results: Sequence[FileResult], names: Mapping[Path, str], classes: Classes) -> list[dict[str, Any]]:
-    """Results as plain data for JSON: first the images that cannot be read, which are also reported."""
-    bad = [(result.file, result.bad) for result in results if result.bad is not None]
-    for _, problem in bad:
-        click.echo(f"error: {problem}", err=True)
-    return [{"file": str(file), "error": problem.what} for file, problem in bad] + [
-        {"file": str(r.file), "picture": names[r.file], "detections": _plain(r.detections, classes)}
-        for r in results
-        if r.detections is not None
-    ]
+class _Work:
+    """What one process does of a run."""
+
+    def __init__(self, folder: Path, listed: ImageList, share: Share, world: World, options: dict[str, Any]) -> None:
+        from det_core.engine.checkpoint import read_header, weights_file
+        from det_core.reports.loggers import Terminal
+
+        self.folder, self.listed, self.world, self.options = folder, listed, world, options
+        self.share = share.among(world.rank, world.size)
+        self.file = weights_file(options["checkpoint"])
+        self.header = read_header(self.file)
+        self.recipe = with_limits(self.header.recipe, options["score_threshold"], options["max_detections"])
+        self.terminal = Terminal(quiet=not world.main)
+
+    def run(self) -> Counts:
+        """Detect on this process's share of the images."""
+        from det_core.engine.prediction_folder import begin
+        from det_core.engine.prediction_run import PredictionRun
+
+        facts = self._facts()
+        self.predictor = self._predictor()
+        begin(self.folder, facts, self.share, resume=self.options["resume"], overwrite=self.options["overwrite"])
+        run = PredictionRun(
+            self.predictor, self.listed, self.share, self._run_options(), facts.model, lambda n, _: self._advance(n)
+        )
+        self.terminal.start("predicting", len(self.share.indices(len(self.listed))))
+        try:
+            return run.run()
+        finally:
+            self.terminal.stop()
+
+    def finish(self, counts: Sequence[Counts]) -> None:
+        """Say what was found, and write COCO's results once all shares are done."""
+        from det_core.engine.prediction_folder import COCO, remaining, write_coco
+        from det_core.engine.result_log import log_file
+        from det_core.engine.share import Share
+
+        total = sum(counts[1:], counts[0])
+        before = f" ({total.before} of them done before)" if total.before else ""
+        where = log_file(self.folder, self.share) if self.share.count == 1 else self.folder / "predictions-*.jsonl"
+        self.terminal.say(f"{total.detections} detections in {counted(total.images, 'image')}{before} -> {where}")
+        if self.options["form"] == "coco":
+            left = len(remaining(self.folder, self.listed, Share()))
+            if left:
+                self.terminal.say(f"{counted(left, 'image')} of other shares are left; the last share writes {COCO}")
+            else:
+                write_coco(self.folder, self.listed, self.predictor.classes)
+                self.terminal.say(f"COCO's results -> {self.folder / COCO}")
+
+    def _advance(self, done: int) -> None:
+        self.terminal.advance(done)
+
+    def _facts(self) -> RunFacts:
+        from det_core.engine.prediction_folder import RunFacts, model_name
+
+        plain = {name: value for name in DECIDING if (value := self.options[name]) not in (None, (), False)}
+        settings = {name: list(v) if isinstance(v, tuple) else v for name, v in plain.items()}
+        count = self.share.count
+        images = (len(self.listed), self.listed.digest)
+        return RunFacts(model_name(self.header, self.file), settings, images, count)
+
+    def _predictor(self) -> Predictor:
+        from det_core.engine.predictor import Predictor
+
+        options = self.options
+        return Predictor(
+            self.file,
+            str(self.world.device),
+            "bf16" if options["use_amp"] else "fp32",
+            options["batch_size"],
+            augmentation=augmentation(self.recipe, options["scales"], options["flip"]),
+            tiling=tiling(options["tile"], options["overlap"], options["merge"]),
+            classes=options["classes"] or None,
+            recipe=self.recipe,
+        )
+
+    def _run_options(self) -> RunOptions:
+        from det_core.engine.prediction_run import RunOptions
+
+        return RunOptions(
+            folder=self.folder,
+            threshold=self.options["threshold"],
+            pictures=self.options["pictures"],
+            crops=self.options["crops"],
+            stop_at_bad=self.options["on_bad_sample"] == "error",
+            workers=self.options["workers"],
+            default_workers=self.recipe.data.workers,
+            timeout=self.options["timeout"],
+        )
 
 
-def _save_picture(result: FileResult, where: Path, classes: Classes, threshold: float) -> None:
-    """Draw the detections of at least the threshold, if the image could be read."""
-    from det_core.reports.drawing import draw, save_png
-
-    found = result.detections
-    if result.image is None or found is None:
+def _raise_if_bad(counts: Sequence[Counts], folder: Path, main: bool) -> None:
+    """End with status 1, on all ranks, if images cannot be read; the main rank says so."""
+    total = sum(counts[1:], counts[0])
+    if not total.bad:
         return
-    save_png(draw(result.image, found, classes, threshold), where)
-    drawn = int((found.scores >= threshold).sum())
-    click.echo(f"{result.file}: {len(found)} detections, {drawn} of at least {threshold:g} -> {where}")
+    if not main:
+        raise click.exceptions.Exit(1)
+    from det_core.engine.result_log import log_files
 
-
-def _plain(found: Detections, classes: Classes) -> list[dict[str, Any]]:
-    """Detections as plain data for JSON."""
-    from det_core.evaluation.coco_metric import mask_codes
-
-    codes = mask_codes(found)
-    masks = [None] * len(found) if codes is None else codes
-    rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), masks)
-    return [
-        {"box": box, "score": score, "label": label, "class": classes.names[label]}
-        | ({} if mask is None else {"mask": mask})
-        for box, score, label, mask in rows
-    ]
+    names = ", ".join(str(file) for file in log_files(folder)[:3])
+    say = "says" if len(log_files(folder)) == 1 else "say"
+    raise DetError(f"{total.bad} of {counted(total.images, 'image')} cannot be read; {names} {say} why")

@@ -17,19 +17,22 @@ OUTSIDE = "is outside the image folder; correct it, or allow it with --allow-out
 
 @frozen(eq=False)
 class Names:
-    """Strings in one array of bytes; string i is the UTF-8 of text[offsets[i]:offsets[i + 1]]."""
+    """Strings in one array of bytes; string i is the UTF-8 of text[offsets[i]:offsets[i + 1]].
+
+    A name of a file system that is no UTF-8 keeps its bytes, as `os.fsdecode` gives it.
+    """
 
     text: NDArray[np.uint8]
     offsets: NDArray[np.int64]
 
     @classmethod
     def of(cls, names: list[str]) -> Names:
-        encoded = [name.encode() for name in names]
+        encoded = [name.encode("utf8", "surrogateescape") for name in names]
         offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
         return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets)
 
     def __getitem__(self, index: int) -> str:
-        return self.text[self.offsets[index] : self.offsets[index + 1]].tobytes().decode()
+        return self.text[self.offsets[index] : self.offsets[index + 1]].tobytes().decode("utf8", "surrogateescape")
 
 
 def name_problem(name: str) -> str:

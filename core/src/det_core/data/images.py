@@ -5,6 +5,7 @@ Letters: H W the size of an image.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import warnings
@@ -55,9 +56,16 @@ def read_image(path: str | Path, image_id: int | None = None) -> Tensor:
     Raises BadImage with the path if the file is missing, truncated, not an image, or has more than 8 bits per channel.
     """
     with _opened(path, image_id) as image:
-        turn = TURNS.get(_orientation(image))
-        turned = image if turn is None else image.transpose(turn)
-        return _pixels(turned if turned.mode == "RGB" else turned.convert("RGB"))
+        return _upright(image)
+
+
+def decode_image(content: bytes, name: str = "bytes") -> Tensor:
+    """The bytes of an image file, as `read_image` reads a file: (3, H, W) uint8 RGB.
+
+    name: of the image, for messages. Raises BadImage as `read_image`.
+    """
+    with _opened(content, None, name) as image:
+        return _upright(image)
 
 
 def read_image_of(path: str | Path, image_id: int, size: tuple[int, int], source: str | Path) -> Tensor:
@@ -79,19 +87,19 @@ def image_size(path: str | Path, image_id: int | None = None) -> tuple[int, int]
         return (width, height) if _orientation(image) in QUARTER_TURNS else (height, width)
 
 
-def open_file(path: str | Path) -> ImageFile.ImageFile:
-    """An image file opened by PIL, its pixels not yet decoded.
+def open_file(path: str | Path | bytes) -> ImageFile.ImageFile:
+    """An image file, or its content as bytes, opened by PIL, its pixels not yet decoded.
 
     Raises:
         OSError: it is missing, a folder, a device or a pipe (which may have no end), or in none of the `FORMATS`.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    if not isinstance(path, bytes) and not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError("it is a folder, a device or a pipe, not a file")
     with warnings.catch_warnings():  # of damaged EXIF, and of images that are only half as large as PIL refuses
         warnings.simplefilter("ignore")
         limit = _max_pixels()
         try:
-            return Image.open(path, formats=FORMATS)
+            return Image.open(path if isinstance(path, (str, Path)) else io.BytesIO(path), formats=FORMATS)
         except Image.DecompressionBombError:
             what = f"it has more than {limit} pixels; to allow it, set the environment variable {MAX_PIXELS_VARIABLE}"
             raise OSError(what) from None
@@ -137,10 +145,11 @@ def _orientation(image: Image.Image) -> int:
 
 
 @contextmanager
-def _opened(path: str | Path, image_id: int | None) -> Iterator[Image.Image]:
-    """Open an image file; BadImage for errors on opening and while it is used."""
+def _opened(source: str | Path | bytes, image_id: int | None, name: str = "") -> Iterator[Image.Image]:
+    """Open an image file, or its bytes of a name; BadImage for errors on opening and while it is used."""
+    path = name if isinstance(source, bytes) else source
     try:
-        with open_file(path) as image:
+        with open_file(source) as image:
             if image.mode not in EIGHT_BIT_MODES:
                 raise bad_image(
                     path,
@@ -153,10 +162,17 @@ def _opened(path: str | Path, image_id: int | None) -> Iterator[Image.Image]:
         raise bad_image(path, image_id, "the image file does not exist") from None
     except UnidentifiedImageError:
         raise bad_image(
-            path, image_id, f"not a readable image ({_byte_count(path)}); expected {', '.join(FORMATS)}"
+            path, image_id, f"not a readable image ({_byte_count(source)}); expected {', '.join(FORMATS)}"
         ) from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise bad_image(path, image_id, f"the image cannot be decoded: {error}") from None
+
+
+def _upright(image: Image.Image) -> Tensor:
+    """The pixels (3, H, W) of an opened image, as its EXIF orientation shows them."""
+    turn = TURNS.get(_orientation(image))
+    turned = image if turn is None else image.transpose(turn)
+    return _pixels(turned if turned.mode == "RGB" else turned.convert("RGB"))
 
 
 def _pixels(image: Image.Image) -> Tensor:
@@ -164,9 +180,9 @@ def _pixels(image: Image.Image) -> Tensor:
     return torch.from_numpy(array).permute(2, 0, 1)  # pixel by pixel, as images are resized fastest
 
 
-def _byte_count(path: str | Path) -> str:
+def _byte_count(source: str | Path | bytes) -> str:
     try:
-        size = Path(path).stat().st_size
+        size = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
     except OSError:
         return "unreadable"
     return "the file is empty" if size == 0 else f"{size} bytes"

@@ -45,11 +45,19 @@ class World:
         return self.rank == 0
 
 
-def join(device: str | None = None, timeout: float = TIMEOUT) -> World:
+def join(
+    device: str | None = None,
+    timeout: float = TIMEOUT,
+    *,
+    exchanges: float | None = None,
+    patience: float = PATIENCE,
+    on_cpu: bool = False,
+) -> World:
     """Join the process group of torchrun's environment variables, if set.
 
     device: `cpu`, `cuda`, `cuda:1`, `mps`; by default the GPU of this rank, or the CPU if there is none. timeout:
-    seconds that a rank waits for the others, and for its loader processes.
+    seconds that a rank waits for the others, and for its loader processes. exchanges: in place of it, where a rank
+    waits for others. patience: seconds before it says for whom it waits. on_cpu: exchange through the CPU's memory.
 
     Raises DetError for an unavailable device, or if not all ranks join in time.
     """
@@ -59,18 +67,19 @@ def join(device: str | None = None, timeout: float = TIMEOUT) -> World:
         torch.cuda.set_device(chosen)
     watch = None
     if size > 1 and not dist.is_initialized():
-        watch = _join_ranks(rank, size, "nccl" if chosen.type == "cuda" else "gloo", timeout)
+        backend = "nccl" if chosen.type == "cuda" and not on_cpu else "gloo"
+        watch = _join_ranks(rank, size, backend, exchanges or timeout, patience)
     return World(rank, size, chosen, timeout, watch)
 
 
-def _join_ranks(rank: int, size: int, backend: str, timeout: float) -> RankWatch:
+def _join_ranks(rank: int, size: int, backend: str, timeout: float, patience: float) -> RankWatch:
     limit = timedelta(seconds=timeout)
     slow = threading.Timer(PATIENCE, log.warning, ["rank %d waits for all %d ranks to start", rank, size])
     slow.daemon = True
     slow.start()
     try:
         store, _, _ = next(rendezvous("env://", rank, size, timeout=limit))
-        watch = RankWatch(rank, size, store)
+        watch = RankWatch(rank, size, store, patience=patience)
         with watch.exchange("the start"):
             dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
     except (RuntimeError, ValueError) as error:

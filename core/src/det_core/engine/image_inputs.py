@@ -1,4 +1,4 @@
-"""What `predict` takes as an image: files, tensors, arrays, PIL images, and samples of a data set.
+"""What is taken as an image: files, bytes of files, tensors, arrays, PIL images, and samples of a data set.
 
 Letters: h w original image size, n images.
 """
@@ -16,18 +16,18 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from det_core.contracts import Sample
-from det_core.data.images import EIGHT_BIT_MODES, read_image
+from det_core.data.images import EIGHT_BIT_MODES, decode_image, read_image
 from det_core.errors import DetError
 from det_core.settings import show
 
 Order = Literal["rgb", "bgr"]
-Image: TypeAlias = "str | Path | Tensor | NDArray[np.uint8] | PILImage.Image | Sample"
-ALLOWED = "a path, a (3, h, w) tensor, an (h, w, 3) array, a PIL image or a Sample"
+Image: TypeAlias = "str | Path | bytes | Tensor | NDArray[np.uint8] | PILImage.Image | Sample"
+ALLOWED = "a path, the bytes of a file, a (3, h, w) tensor, an (h, w, 3) array, a PIL image or a Sample"
 
 
 def is_image(images: Image | Sequence[Image]) -> TypeGuard[Image]:
     """Whether this is one image rather than several; tensors and arrays are always one."""
-    return isinstance(images, (str, Path, Tensor, np.ndarray, PILImage.Image, Sample))
+    return isinstance(images, (str, Path, bytes, Tensor, np.ndarray, PILImage.Image, Sample))
 
 
 def to_sample(image: Image, order: Order = "rgb") -> Sample:
@@ -37,7 +37,7 @@ def to_sample(image: Image, order: Order = "rgb") -> Sample:
     EXIF orientation.
 
     Raises:
-        DataError: for a file that cannot be read.
+        DataError: for a file, or bytes, that cannot be read.
         DetError: for another type, shape or dtype.
     """
     if isinstance(image, Sample):
@@ -53,6 +53,8 @@ def to_sample(image: Image, order: Order = "rgb") -> Sample:
         pixels = _of_pil(image)
     elif isinstance(image, (str, Path)):
         pixels, file = read_image(image), str(image)
+    elif isinstance(image, bytes):
+        pixels = decode_image(image)
     else:
         raise DetError(f"an image is {show(image)} ({type(image).__name__}), expected {ALLOWED}")
     return Sample(

@@ -5,25 +5,24 @@ Letters: h w original image size.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
-import attrs
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from det_core.contracts import BadSample, Transform
+from det_core.contracts import BadSample
 from det_core.data.bad_samples import BadImage
-from det_core.data.loader import LoadedImage, load_batches, prepare
+from det_core.data.image_list import ImageList, ListedImage
+from det_core.data.loader import load_batches
 from det_core.engine.image_inputs import to_sample
-from det_core.engine.predict import built_views, detect_views
-from det_core.engine.test_time_augmentation import Augmentation
+from det_core.engine.predictor import Predictor
+from det_core.engine.prepared_images import Preparation, PreparedImage
+from det_core.engine.same_size import batches_of
 from det_core.errors import DetError
-from det_core.model.detector import Detector
 from det_core.specs import TIMEOUT
-from det_core.structures import Detections, Key
+from det_core.structures import Detections
 
 FEW = 8  # images that are sooner read than processes start
 AHEAD = 1  # batches that wait in each process; they hold the pixels of whole photographs
@@ -31,79 +30,109 @@ AHEAD = 1  # batches that wait in each process; they hold the pixels of whole ph
 
 @frozen(eq=False, kw_only=True)
 class FileResult:
-    """What was found in a file: image, (3, h, w) uint8 RGB, and its detections; or why it cannot be read."""
+    """What was found in an image of a list, of `size` (h, w); or why it cannot be read.
 
-    file: Path
-    image: Tensor | None = None
+    index: in the list. pixels: (3, h, w) uint8 RGB, where they were asked for.
+    """
+
+    index: int
+    image: ListedImage
+    size: tuple[int, int] = (0, 0)
+    pixels: Tensor | None = None
     detections: Detections | None = None
     bad: BadSample | None = None
 
 
 def predict_files(
-    detector: Detector,
-    files: Sequence[Path],
+    predictor: Predictor,
+    images: ImageList,
+    indices: Sequence[int],
     *,
-    batch_size: int = 1,
-    precision: str = "fp32",
-    augmentation: Augmentation | None = None,
     workers: int = 0,
     timeout: float = TIMEOUT,
+    wants_pixels: Callable[[int], bool] = lambda index: False,
 ) -> Generator[list[FileResult]]:
-    """The results of `predict` for the files, in their order, a batch at a time; only a few batches are in memory.
+    """The results for images of a list, a batch at a time; only a few batches are in memory.
+
+    Images that are padded to one size are detected at once. So results come in an order of their own, which depends
+    only on the images.
 
     Args:
-        detector: put into evaluation mode; stays on its device.
-        files: of images. One that cannot be read has only its own result missing.
-        batch_size: files that are detected at once, if they are padded to one size.
-        precision: `fp32`, `bf16` or `fp16`.
-        augmentation: views of each image whose detections are merged; by default one view.
+        predictor: its `batch_size` is that of a batch.
+        images, indices: the list, and which of its images.
         workers: loader processes; 0 reads in this process.
         timeout: seconds without a batch of the loader processes after which DataError is raised.
+        wants_pixels: whether the result of an index has the image's pixels.
 
     Raises:
         DetError: for a setting of the environment that is wrong; if a loader process returns nothing for long.
     """
-    augmentation = augmentation or Augmentation()
-    views = built_views(detector, augmentation)
-    detector.eval()
-    source = _Files(files, [transforms for transforms, _ in views])
-    starts = range(0, len(files), batch_size)
-    batches = [list(range(start, min(start + batch_size, len(files)))) for start in starts]
-    for prepared in load_batches(source, batches, workers, timeout, ahead=AHEAD):
-        for item in prepared:
-            if item.failure:
-                raise DetError(item.failure)
-        good = [item for item in prepared if item.result.bad is None]
-        seen = [[item.views[i] for item in good] for i in range(len(views))]
-        found = iter(detect_views(detector, seen, [mirrored for _, mirrored in views], precision, augmentation))
-        yield [
-            item.result if item.result.bad is not None else attrs.evolve(item.result, detections=next(found))
-            for item in prepared
-        ]
+    size = predictor.batch_size
+    source = _Files(images, predictor.preparation, wants_pixels)
+    loaded = load_batches(source, _Batches(indices, size), workers, timeout, ahead=AHEAD)
+    divisor = predictor.detector.preprocess.config.pad_divisor
+    bad: list[FileResult] = []
+    for batch in batches_of(_readable(loaded, bad), size, lambda item: item.prepared.padded_sizes(divisor)):
+        found = predictor.detect([item.prepared for item in batch])
+        done = [evolve(item.result, detections=d) for item, d in zip(batch, found, strict=True)]
+        yield [*bad, *done]
+        bad.clear()
+    if bad:
+        yield bad
 
 
 @frozen(eq=False)
-class _Prepared:
-    """A file that is read, and its image in each view; or the failure that is not of this file alone."""
+class _Item:
+    """An image that is read, or not, and prepared; or the failure that is not of this image alone."""
 
     result: FileResult
-    views: tuple[LoadedImage, ...] = ()
+    prepared: PreparedImage = PreparedImage()
     failure: str = ""
 
 
+def _readable(batches: Iterator[list[_Item]], bad: list[FileResult]) -> Iterator[_Item]:
+    """The images that can be read; the results of the others are added to `bad`."""
+    for batch in batches:
+        for item in batch:
+            if item.failure:
+                raise DetError(item.failure)
+            if item.result.bad is None:
+                yield item
+            else:
+                bad.append(item.result)
+
+
+@frozen
+class _Batches:
+    """The indices in batches, made as they are needed."""
+
+    indices: Sequence[int]
+    size: int
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start in range(0, len(self.indices), self.size):
+            yield [int(index) for index in self.indices[start : start + self.size]]
+
+
 class _Files(Dataset[Any]):
-    """Reads and transforms the file of an index. What is wrong is returned as a value, not raised."""
+    """Reads and transforms the image of an index. What is wrong is returned as a value, not raised."""
 
-    def __init__(self, files: Sequence[Path], views: Sequence[Sequence[Transform]]) -> None:
-        self._files, self._views = files, views
+    def __init__(self, images: ImageList, preparation: Preparation, wants_pixels: Callable[[int], bool]) -> None:
+        self._images, self._preparation, self._wants_pixels = images, preparation, wants_pixels
 
-    def __getitem__(self, index: int) -> _Prepared:
-        file = self._files[index]
+    def __getitem__(self, index: int) -> _Item:
+        image = self._images[index]
+        if image.problem:
+            return _Item(FileResult(index=index, image=image, bad=BadSample(image.problem, image.path, image.image_id)))
         try:
-            sample = to_sample(file)
+            sample = to_sample(image.path)
         except BadImage as error:
-            return _Prepared(FileResult(file=file, bad=error.sample))
+            return _Item(FileResult(index=index, image=image, bad=error.sample))
         except DetError as error:
-            return _Prepared(FileResult(file=file), failure=str(error))
-        views = tuple(prepare(sample, transforms, Key()) for transforms in self._views)
-        return _Prepared(FileResult(file=file, image=sample.image), views)
+            return _Item(FileResult(index=index, image=image), failure=str(error))
+        pixels = sample.image if self._wants_pixels(index) else None
+        result = FileResult(index=index, image=image, size=sample.size, pixels=pixels)
+        return _Item(result, self._preparation(sample))

@@ -5,9 +5,12 @@ Letters: h w size of an image after its transforms.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from det_core.data.loader import LoadedImage
+
+T = TypeVar("T")
 
 WAITING = 4  # batches' worth of images that may wait for others of their size
 
@@ -19,15 +22,20 @@ def padded_size(image: LoadedImage, divisor: int) -> tuple[int, int]:
 
 
 def same_size_batches(images: Iterable[LoadedImage], batch_size: int, divisor: int) -> Iterator[list[LoadedImage]]:
-    """Batches of at most `batch_size` images of one padded size, in the order in which they become full.
+    """Batches of at most `batch_size` images of one padded size; see `batches_of`."""
+    return batches_of(images, batch_size, lambda image: padded_size(image, divisor))
 
-    If images of too many sizes wait, the one that has waited longest goes with those of its size.
+
+def batches_of(items: Iterable[T], batch_size: int, size_of: Callable[[T], Hashable]) -> Iterator[list[T]]:
+    """Batches of at most `batch_size` items of one size, in the order in which they become full.
+
+    If items of too many sizes wait, the one that has waited longest goes with those of its size.
     """
-    waiting: dict[tuple[int, int], list[LoadedImage]] = {}
-    for image in images:
-        size = padded_size(image, divisor)
+    waiting: dict[Hashable, list[T]] = {}
+    for item in items:
+        size = size_of(item)
         group = waiting.setdefault(size, [])
-        group.append(image)
+        group.append(item)
         if len(group) == batch_size:
             yield waiting.pop(size)
         elif sum(map(len, waiting.values())) > WAITING * batch_size:

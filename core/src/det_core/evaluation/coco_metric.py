@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from attrs import frozen
 from pycocotools import mask as coco_mask
 from rich.table import Table
@@ -27,7 +26,6 @@ from det_core.evaluation.metric_tables import CLASSES_SHOWN, as_text, metric_tab
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from det_core.structures import Detections
 
@@ -58,27 +56,14 @@ class CocoEvaluator(Evaluator):
 
         Raises DataError for a label that the data set has no class for.
         """
-        boxes = detections.boxes.detach().double().cpu()
-        extents = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1).tolist()
-        scores, labels = detections.scores.detach().double().cpu().tolist(), detections.labels.cpu().tolist()
-        check_labels(self.dataset, labels)
-        records = [
-            {"image_id": image_id, "category_id": self.dataset.classes.ids[label], "bbox": box, "score": score}
-            for box, score, label in zip(extents, scores, labels, strict=True)
-        ]
-        if "mask" in self.config.kinds:
-            self._add_masks(records, detections)
-        return records
-
-    def _add_masks(self, records: list[dict[str, Any]], detections: Detections) -> None:
-        codes = mask_codes(detections)
-        if codes is None:
+        check_labels(self.dataset, detections.labels.tolist())
+        masks = "mask" in self.config.kinds
+        if masks and not detections.has_masks:
             raise DetError(
                 "the evaluator needs masks, but the detector gives none; use `kinds: [box]`, or a detector with a mask "
                 "head"
             )
-        for record, code in zip(records, codes, strict=True):
-            record["segmentation"] = code
+        return detections.to_coco(image_id, self.dataset.classes, masks=masks)
 
     def compute(self, results: list[dict[str, Any]]) -> EvaluationResult:
         metrics: dict[str, float] = {}
@@ -120,24 +105,6 @@ def choose_backend(name: str) -> str:
             "backend: faster-coco-eval is not installed; `pip install faster-coco-eval`, or use `backend: auto`"
         )
     return ("faster-coco-eval" if installed else "pycocotools") if name == "auto" else name
-
-
-def mask_codes(detections: Detections) -> list[dict[str, Any]] | None:
-    """The masks of detections as `encode_masks` returns them, or None. Those of regions never become bitmaps."""
-    regions = detections.region_masks
-    if regions is None:
-        return None if detections.masks is None else encode_masks(detections.masks)
-    return [{"size": list(regions.size), "counts": code.decode("ascii")} for code in regions.codes()]
-
-
-def encode_masks(masks: Tensor) -> list[dict[str, Any]]:
-    """(n, H, W) masks, nonzero inside, as compressed run-length codes: {"size": [H, W], "counts": text}."""
-    array = (masks.detach() != 0).to("cpu", torch.uint8).numpy()
-    codes = []
-    for mask in array:
-        code = coco_mask.encode(np.asfortranarray(mask))
-        codes.append({"size": [int(s) for s in code["size"]], "counts": code["counts"].decode("ascii")})
-    return codes
 
 
 @frozen

@@ -236,6 +236,10 @@ class FixedConv2d(nn.Conv2d):
         fixed.__dict__.update(conv.__dict__, _folded={}, _packed={})
         return fixed
 
+    def __getstate__(self) -> dict[str, object]:
+        """What a pickle has: not what is computed from the weights, which torch cannot pickle."""
+        return {**self.__dict__, "_folded": {}, "_packed": {}}
+
     def forward(self, x: Tensor) -> Tensor:
         return conv_norm(self, None, x)
 
@@ -251,8 +255,8 @@ class FixedConv2d(nn.Conv2d):
         states = tuple(state_of(tensor) for tensor in (self.weight, *others))
         if norm not in self._folded or self._folded[norm][0] != states:  # weights were loaded or moved
             self._folded[norm] = states, (self.weight, self.bias) if norm is None else fold(self, norm)
-            for known in [key for key in self._packed if key[0] is norm]:
-                del self._packed[known]
+            for known in [key for key in list(self._packed) if key[0] is norm]:
+                self._packed.pop(known, None)
         return self._folded[norm][1]
 
     def packed(self, norm: nn.Module | None, weight: Tensor, x: Tensor) -> Tensor | None:
@@ -267,11 +271,12 @@ class FixedConv2d(nn.Conv2d):
         if torch.is_grad_enabled() or not packing_available():
             return None
         layout = self._layout(dtype, x)
-        if (norm, layout) not in self._packed:
-            if len(self._packed) == LAYOUTS:
-                del self._packed[next(iter(self._packed))]
-            self._packed[norm, layout] = pack_weight(weight.to(dtype), self, x.shape)
-        return self._packed[norm, layout]
+        packed = self._packed.get((norm, layout))  # another thread may drop or set it meanwhile
+        if packed is None:
+            if len(self._packed) >= LAYOUTS:
+                self._packed.pop(next(iter(list(self._packed))), None)
+            packed = self._packed[norm, layout] = pack_weight(weight.to(dtype), self, x.shape)
+        return packed
 
     def _layout(self, dtype: torch.dtype, x: Tensor) -> tuple[torch.dtype, int]:
         """What weights packed for `x` (N, C, H, W) serve for: inputs of this type, and small maps of so many pixels.

@@ -7,7 +7,7 @@ from typing import Any
 
 from det_core.contracts import DetectionDataset
 from det_core.data.bad_samples import BadImage
-from det_core.engine.predict import predict
+from det_core.engine.predictor import predict
 from det_core.errors import DetError
 from det_core.model.detector import Detector
 from det_core.reports.drawing import draw, draw_curves, picture_names, save_png
