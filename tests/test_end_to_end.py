@@ -486,7 +486,7 @@ def test_data_of_other_classes(run_folder: Path, other_classes: Path, folder: Pa
     ("name", "message"),
     [
         ("absent.jpg", "no such file or folder"),
-        ("nothing", "no images in this folder"),
+        ("nothing", "in this folder and below it there are no images"),
         ("text.jpg", "not a readable image"),
         ("cut.jpg", "the image cannot be decoded"),
     ],

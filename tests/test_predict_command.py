@@ -102,8 +102,8 @@ def test_names_of_results_are_safe_and_differ(photos):
     ("content", "message"),
     [
         ("none.png", "none.png: no such file or folder"),
-        ("*.gif", r"\*.gif: no image matches this pattern \(.bmp, "),
-        ("empty", "empty: no images in this folder or below it"),
+        ("*.gif", r"\*.gif: this pattern matches no images \(.bmp, "),
+        ("empty", "empty: in this folder and below it there are no images"),
         ("empty.txt", "empty.txt: the list of images is empty; expected a path a line"),
         ("binary.txt", "binary.txt: .* is no path; expected a text file"),
         ("text.json", "text.json: not JSON"),

@@ -26,7 +26,10 @@ A_WEEK = 7 * 24 * 3600.0  # a rank that is done waits so long for the others
 TELL_EVERY = 600.0  # seconds after which it says so
 
 # Options that results depend on.
-DECIDING = ("score_threshold", "max_detections", "use_amp", "flip", "scales", "classes", "tile", "overlap", "merge")
+DECIDING = (
+    *("score_threshold", "max_detections", "use_amp", "flip", "scales", "classes"),
+    *("tile", "overlap", "merge", "video"),
+)
 
 
 def _pictures(_: object, __: object, text: str) -> int | None:
@@ -70,6 +73,8 @@ def _pictures(_: object, __: object, text: str) -> int | None:
 @click.option("--resume", is_flag=True, help="Go on with the run in --out: no image is done twice.")
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run in --out.")
 @click.option("--share", metavar="K/N", help="Do only the K-th of N shares. Default: by torchrun or the SLURM array.")
+@click.option("--video", is_flag=True, help="IMAGES are videos: write a JSON line a frame, and drawn videos.")
+@click.option("--stride", type=click.IntRange(min=1), default=1, show_default=True, help="Of videos, every N-th frame.")
 @click.option("--image-root", help="Folder of the images of COCO files. Default: the folder of the file.")
 @ALLOW_OUTSIDE
 @ON_BAD_SAMPLE
@@ -109,7 +114,7 @@ def command(images: tuple[str, ...], out: str, share: str | None, **options: Any
         counts = gather(work.run(), world, "the end of the predictions")
         if world.main:
             work.finish(counts)
-        _raise_if_bad(counts, folder, world.main)
+        _raise_if_bad(counts, folder, world.main, options["video"])
     finally:
         leave(world)
 
@@ -118,11 +123,15 @@ def _listed(images: tuple[str, ...], folder: Path, options: dict[str, Any]) -> I
     """The images of the command line, without the pictures that an earlier run left in a folder among them."""
     from det_core.data.image_list import list_images
     from det_core.engine.prediction_folder import RUN
-    from det_core.reports.prediction_pictures import CROPS, PICTURES, check_no_input_is_overwritten
+    from det_core.reports.prediction_pictures import CROPS, PICTURES, VIDEOS, check_no_input_is_overwritten
 
-    made = (folder / PICTURES, folder / CROPS) if (folder / RUN).is_file() else ()
+    made = [folder / name for name in (PICTURES, CROPS, VIDEOS)] if (folder / RUN).is_file() else []
     listed = list_images(
-        images, image_root=options["image_root"], allow_outside=options["allow_outside"], leave_out=made
+        images,
+        image_root=options["image_root"],
+        allow_outside=options["allow_outside"],
+        leave_out=made,
+        videos=options["video"],
     )
     check_no_input_is_overwritten(folder, {os.path.dirname(listed.paths[i]) for i in range(len(listed))})
     return listed
@@ -150,6 +159,8 @@ class _Work:
         facts = self._facts()
         self.predictor = self._predictor()
         begin(self.folder, facts, self.share, resume=self.options["resume"], overwrite=self.options["overwrite"])
+        if self.options["video"]:
+            return self._videos(facts.model)
         run = PredictionRun(
             self.predictor, self.listed, self.share, self._run_options(), facts.model, lambda n, _: self._advance(n)
         )
@@ -159,8 +170,42 @@ class _Work:
         finally:
             self.terminal.stop()
 
+    def _videos(self, model: str) -> Counts:
+        """Detect on this process's share of the videos; those whose lines are there are done."""
+        from det_core.engine.predict_video import predict_video
+        from det_core.engine.prediction_run import Counts
+        from det_core.reports.prediction_pictures import VIDEOS, inside
+
+        counts = Counts()
+        for index in self.share.indices(len(self.listed)):
+            video = self.listed[index]
+            lines, drawn = (inside(self.folder, f"{VIDEOS}/{video.name}{end}") for end in (".jsonl", ".mp4"))
+            if self.options["resume"] and lines.exists():
+                counts += Counts(images=1, before=1)
+                continue
+            done = predict_video(
+                self.predictor,
+                video.path,
+                lines,
+                drawn if self.options["pictures"] != 0 else None,
+                model=model,
+                stride=self.options["stride"],
+                threshold=self.options["threshold"],
+            )
+            if done.error:
+                click.echo(f"error: {video.path}: {done.error}", err=True)
+                if self.options["on_bad_sample"] == "error":
+                    raise DetError(f"{video.path}: {done.error}")
+            self.terminal.say(
+                f"{video.path}: {done.detections} detections in {counted(done.frames, 'frame')} -> {lines}"
+            )
+            counts += Counts(images=1, bad=int(bool(done.error)), detections=done.detections)
+        return counts
+
     def finish(self, counts: Sequence[Counts]) -> None:
         """Say what was found, and write COCO's results once all shares are done."""
+        if self.options["video"]:
+            return
         from det_core.engine.prediction_folder import COCO, remaining, write_coco
         from det_core.engine.result_log import log_file
         from det_core.engine.share import Share
@@ -184,6 +229,8 @@ class _Work:
         from det_core.engine.prediction_folder import RunFacts, model_name
 
         plain = {name: value for name in DECIDING if (value := self.options[name]) not in (None, (), False)}
+        if self.options["video"]:
+            plain["stride"] = self.options["stride"]
         settings = {name: list(v) if isinstance(v, tuple) else v for name, v in plain.items()}
         count = self.share.count
         images = (len(self.listed), self.listed.digest)
@@ -219,13 +266,17 @@ class _Work:
         )
 
 
-def _raise_if_bad(counts: Sequence[Counts], folder: Path, main: bool) -> None:
-    """End with status 1, on all ranks, if images cannot be read; the main rank says so."""
+def _raise_if_bad(counts: Sequence[Counts], folder: Path, main: bool, video: bool) -> None:
+    """End with status 1, on all ranks, if images or videos cannot be read; the main rank says so."""
     total = sum(counts[1:], counts[0])
     if not total.bad:
         return
     if not main:
         raise click.exceptions.Exit(1)
+    if video:
+        raise DetError(
+            f"{total.bad} of {counted(total.images, 'video')} cannot be read to the end; their last lines say why"
+        )
     from det_core.engine.result_log import log_files
 
     names = ", ".join(str(file) for file in log_files(folder)[:3])

@@ -5,11 +5,25 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from det_core.cli.choose import augmentation, detection_options, recipe_of, with_limits
+from det_core.cli.choose import (
+    augmentation,
+    detection_options,
+    recipe_of,
+    tiling,
+    tiling_options,
+    with_limits,
+)
 from det_core.cli.options import ALLOW_OUTSIDE, AMP, CHECKPOINT, DATA, DEVICE, ON_BAD_SAMPLE, OVERRIDES, TIMEOUT
+
+if TYPE_CHECKING:
+    from det_core.contracts import DetectionDataset
+    from det_core.engine.evaluate import Evaluation
+    from det_core.recipe import Recipe
+    from det_core.reports.loggers import Terminal
 
 
 @click.command(name="test")
@@ -17,31 +31,44 @@ from det_core.cli.options import ALLOW_OUTSIDE, AMP, CHECKPOINT, DATA, DEVICE, O
 @DATA
 @OVERRIDES
 @click.option("--json", "json_file", help="Also write the metrics to this JSON file.")
+@click.option(
+    "--predictions",
+    help="Evaluate predictions in a folder or file of `det-core predict`, or in COCO's results format, in place of "
+    "running the model.",
+)
 @click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Images at once.")
 @DEVICE
 @AMP
 @ON_BAD_SAMPLE
 @ALLOW_OUTSIDE
 @TIMEOUT
+@tiling_options
 @detection_options
 def command(
     checkpoint: str,
     data: str | None,
     overrides: tuple[str, ...],
     json_file: str | None,
+    predictions: str | None,
     batch_size: int,
     device: str | None,
     use_amp: bool,
     on_bad_sample: str | None,
     allow_outside: bool,
     timeout: int,
+    tile: int | None,
+    overlap: float,
+    merge: Literal["nms", "union"],
     flip: bool,
     scales: tuple[str, ...],
     score_threshold: float | None,
     max_detections: int | None,
 ) -> None:
-    """Evaluate a checkpoint on its validation data. Prints a table of metrics; --json also writes them to a file."""
-    from det_core.engine.checkpoint import load_detector, read_header, weights_file, write_text
+    """Evaluate a checkpoint on its validation data. Prints a table of metrics; --json also writes them to a file.
+
+    With --predictions, the checkpoint only says which data and metrics; its weights are not loaded.
+    """
+    from det_core.engine.checkpoint import load_detector, read_header, weights_file
     from det_core.engine.distributed import join, leave
     from det_core.engine.evaluate import evaluate
     from det_core.reports.loggers import Terminal
@@ -58,6 +85,9 @@ def command(
         allow_outside=allow_outside,
     )
     recipe = with_limits(recipe, score_threshold, max_detections)
+    if predictions is not None:
+        _evaluate_file(Path(predictions), recipe, json_file)
+        return
     world = join(device, timeout)
     try:
         terminal = Terminal(quiet=not world.main)
@@ -74,17 +104,38 @@ def command(
             batch_size=batch_size,
             precision=recipe.schedule.precision,
             augmentation=augmentation(recipe, scales, flip),
+            tiling=tiling(tile, overlap, merge),
             world=world,
             progress=lambda done, total: terminal.advance(done),
         )
         terminal.stop()
-        terminal.say("\n".join(result.tables))
-        for bad in dataset.skipped:
-            terminal.say(f"left out: {bad}")
-        if json_file is not None and world.main:
-            write_text(Path(json_file), json.dumps(_plain(result.metrics, result.per_class), indent=2) + "\n")
+        _tell(result, dataset, terminal, json_file if world.main else None)
     finally:
         leave(world)
+
+
+def _evaluate_file(path: Path, recipe: Recipe, json_file: str | None) -> None:
+    """Evaluate predictions that are there already, on the recipe's validation data."""
+    from det_core.engine.evaluate_predictions import evaluate_predictions, read_predictions
+    from det_core.reports.loggers import Terminal
+
+    terminal = Terminal()
+    dataset = recipe.open_val()
+    predictions = read_predictions(path, dataset)
+    models = f" of {', '.join(predictions.models)}" if predictions.models else ""
+    terminal.say(f"{path}{models} on {len(dataset)} images of {dataset.name}")
+    _tell(evaluate_predictions(dataset, predictions, recipe.evaluation.evaluators), dataset, terminal, json_file)
+
+
+def _tell(result: Evaluation, dataset: DetectionDataset, terminal: Terminal, json_file: str | None) -> None:
+    """Print the metrics and what was left out, and write the metrics to a file if one is given."""
+    from det_core.engine.checkpoint import write_text
+
+    terminal.say("\n".join(result.tables))
+    for bad in dataset.skipped:
+        terminal.say(f"left out: {bad}")
+    if json_file is not None:
+        write_text(Path(json_file), json.dumps(_plain(result.metrics, result.per_class), indent=2) + "\n")
 
 
 def _plain(metrics: dict[str, float], per_class: dict[str, dict[str, float]]) -> dict[str, object]:

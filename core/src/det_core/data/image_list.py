@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
 LIST_SUFFIXES = frozenset({".txt", ".lst"})
 KEY = "S16"  # bytes of a key: keys of different images differ
 
@@ -87,7 +88,12 @@ def key(path: str, image_id: int | None) -> bytes:
 
 
 def list_images(
-    given: Sequence[str], *, image_root: str | None = None, allow_outside: bool = False, leave_out: Sequence[Path] = ()
+    given: Sequence[str],
+    *,
+    image_root: str | None = None,
+    allow_outside: bool = False,
+    leave_out: Sequence[Path] = (),
+    videos: bool = False,
 ) -> ImageList:
     """The images that texts of a command line name.
 
@@ -97,6 +103,7 @@ def list_images(
         image_root: the folder of the images of COCO files; by default that of the file.
         allow_outside: whether COCO files may name images outside of that folder; otherwise these are bad images.
         leave_out: folders whose images are left out of those above them.
+        videos: list videos in place of images; COCO files have none.
 
     Raises:
         DetError: for a text that names nothing, a folder or pattern without images, a file that is not read.
@@ -104,7 +111,7 @@ def list_images(
     entries: dict[bytes, _Entry] = {}
     skipped = {os.path.realpath(folder) for folder in leave_out}
     for text in given:
-        for entry in _entries(text, image_root, allow_outside, skipped):
+        for entry in _entries(text, image_root, allow_outside, _Kind(videos, skipped)):
             entries.setdefault(key(entry.path, entry.image_id), entry)
     images = list(entries.values())
     return ImageList(
@@ -124,12 +131,29 @@ class _Entry:
     outside: bool = False
 
 
-def _entries(text: str, image_root: str | None, allow_outside: bool, skipped: set[str]) -> Iterator[_Entry]:
+@frozen
+class _Kind:
+    """Which files of folders and patterns are meant: images or videos, but not those in `skipped` folders."""
+
+    videos: bool
+    skipped: set[str]
+
+    @property
+    def suffixes(self) -> frozenset[str]:
+        return VIDEO_SUFFIXES if self.videos else IMAGE_SUFFIXES
+
+    @property
+    def named(self) -> str:
+        """What is meant, with the suffixes, for messages."""
+        return f"{'videos' if self.videos else 'images'} ({', '.join(sorted(self.suffixes))})"
+
+
+def _entries(text: str, image_root: str | None, allow_outside: bool, kind: _Kind) -> Iterator[_Entry]:
     path = Path(text)
     if path.is_dir():
-        yield from _in_folder(path, skipped)
+        yield from _in_folder(path, kind)
     elif not path.exists():
-        yield from _of_pattern(text)
+        yield from _of_pattern(text, kind)
     elif path.suffix.lower() in LIST_SUFFIXES:
         yield from _of_text_file(path)
     elif path.suffix.lower() == ".json":
@@ -138,26 +162,26 @@ def _entries(text: str, image_root: str | None, allow_outside: bool, skipped: se
         yield _Entry(text, path.stem)
 
 
-def _in_folder(folder: Path, skipped: set[str]) -> Iterator[_Entry]:
+def _in_folder(folder: Path, kind: _Kind) -> Iterator[_Entry]:
     count = 0
     for place, folders, files in os.walk(folder):
-        folders[:] = sorted(f for f in folders if os.path.realpath(os.path.join(place, f)) not in skipped)
+        folders[:] = sorted(f for f in folders if os.path.realpath(os.path.join(place, f)) not in kind.skipped)
         for file in sorted(files):
-            if Path(file).suffix.lower() in IMAGE_SUFFIXES:
+            if Path(file).suffix.lower() in kind.suffixes:
                 count += 1
                 inner = os.path.relpath(os.path.join(place, Path(file).stem), folder)
                 yield _Entry(os.path.join(place, file), inner)
     if not count:
-        raise DetError(f"{folder}: no images in this folder or below it ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise DetError(f"{folder}: in this folder and below it there are no {kind.named}")
 
 
-def _of_pattern(text: str) -> Iterator[_Entry]:
+def _of_pattern(text: str, kind: _Kind) -> Iterator[_Entry]:
     if not glob.has_magic(text):
         raise DetError(f"{text}: no such file or folder")
     found = sorted(glob.glob(text, recursive=True))
-    images = [file for file in found if Path(file).suffix.lower() in IMAGE_SUFFIXES and not os.path.isdir(file)]
+    images = [file for file in found if Path(file).suffix.lower() in kind.suffixes and not os.path.isdir(file)]
     if not images:
-        raise DetError(f"{text}: no image matches this pattern ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise DetError(f"{text}: this pattern matches no {kind.named}")
     yield from (_Entry(file, Path(file).stem) for file in images)
 
 

@@ -8,14 +8,16 @@ from typing import Any
 
 from attrs import frozen
 
-from det_core.contracts import DetectionDataset, Evaluator
+from det_core.contracts import DetectionDataset, Evaluator, Sample, Transform
 from det_core.data.loader import TestLoader, test_loader
 from det_core.data.loader_watch import worker_errors
 from det_core.engine.distributed import World, gather
 from det_core.engine.predict import inference_autocast, to_batch
 from det_core.engine.prepare_inference import for_inference
+from det_core.engine.prepared_images import Preparation, detect
 from det_core.engine.same_size import same_size_batches
 from det_core.engine.test_time_augmentation import Augmentation, merge, unflip
+from det_core.engine.tiling import Tiling
 from det_core.errors import DetError, first_few
 from det_core.evaluation.metric_config import CocoEvaluatorConfig
 from det_core.model.detector import Detector
@@ -49,6 +51,7 @@ def evaluate(
     batch_size: int = 1,
     precision: str = "fp32",
     augmentation: Augmentation | None = None,
+    tiling: Tiling | None = None,
     world: World | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -62,9 +65,10 @@ def evaluate(
         transforms: of the images; by default the detector's test transforms.
         workers: loader processes of this rank.
         batch_size: images of one padded size that are detected at once, with the results of one at a time; with several
-            views of an image always 1.
+            views of an image always 1. With tiles, the tiles of an image that are detected at once.
         precision: `fp32`, `bf16` or `fp16`.
         augmentation: views of each image whose detections are merged; by default one view.
+        tiling: the tiles of images that are larger than one; by default no image is divided.
         world: the ranks that share the work; by default only this process.
         progress: called with the number of finished images and of all images of this rank.
         should_stop: called after every batch.
@@ -81,19 +85,24 @@ def evaluate(
     world = world or World(0, 1, detector.preprocess.mean.device)
     built = [config.build(dataset) for config in evaluators]
     augmentation = augmentation or Augmentation()
-    loaders, mirrored = [], []
-    for view, mirror in augmentation.views(detector.test_transforms if transforms is None else transforms):
-        steps = [t.build() for t in view]
-        loaders.append(test_loader(dataset, steps, workers, world.rank, world.size, world.timeout))
-        mirrored.append(mirror)
-    stopped, done = False, 0
-    size = batch_size if len(loaders) == 1 else 1
-    seen = [_detections(detector, *view, precision, size) for view in zip(loaders, mirrored, strict=True)]
+    given = detector.test_transforms if transforms is None else transforms
+
+    def loader(steps: Sequence[Transform]) -> TestLoader:
+        return test_loader(dataset, steps, workers, world.rank, world.size, world.timeout)
+
+    if tiling is None:
+        views = [(loader([t.build() for t in view]), mirror) for view, mirror in augmentation.views(given)]
+        size = batch_size if len(views) == 1 else 1
+        seen = [_detections(detector, *view, precision, size) for view in views]
+    else:
+        preparation = Preparation.of(given, augmentation, tiling)
+        seen = [_on_tiles(detector, loader([]), preparation, precision, batch_size)]
+    stopped, done, total = False, 0, len(range(world.rank, len(dataset), world.size))
     with worker_errors(), _Encoder(built) as encoder:
-        for views in zip(*seen, strict=True):
-            encoder.add(views[0] if len(views) == 1 else _merged(views, augmentation))
-            done += len(views[0])
-            progress(done, len(loaders[0]))
+        for found in zip(*seen, strict=True):
+            encoder.add(found[0] if len(found) == 1 else _merged(found, augmentation))
+            done += len(found[0])
+            progress(done, total)
             if should_stop():
                 stopped = True
                 break
@@ -101,7 +110,7 @@ def evaluate(
     gathered = gather((stopped, records), world, "the detections of an evaluation")
     if any(s for s, _ in gathered):
         raise EvaluationStopped
-    return _compute(built, [[row for _, r in gathered for row in r[i]] for i in range(len(built))])
+    return metrics_of(built, [[row for _, r in gathered for row in r[i]] for i in range(len(built))])
 
 
 def _detections(
@@ -114,6 +123,26 @@ def _detections(
         if mirrored:
             found = [unflip(f, image.info.original_size[1]) for f, image in zip(found, images, strict=True)]
         yield [(image.info.image_id, f) for image, f in zip(images, found, strict=True)]
+
+
+def _on_tiles(
+    detector: Detector, loader: TestLoader, preparation: Preparation, precision: str, batch_size: int
+) -> Iterator[Found]:
+    """The id and detections of each image of this rank, those of large images from their tiles."""
+    for image in loader:
+        targets, info = image.targets, image.info
+        assert targets.ignored is not None  # as loaded
+        sample = Sample(
+            image=image.image,
+            boxes=targets.boxes,
+            labels=targets.labels,
+            ignored=targets.ignored,
+            proposals=image.proposals,
+            file=info.file,
+            image_id=info.image_id,
+        )
+        found = detect(detector, [preparation(sample)], preparation, precision, batch_size)
+        yield [(info.image_id, found[0])]
 
 
 def _merged(views: Sequence[Found], augmentation: Augmentation) -> Found:
@@ -156,7 +185,7 @@ class _Encoder:
                 rows += evaluator.encode(image_id, detections)
 
 
-def _compute(evaluators: Sequence[Evaluator], records: Sequence[Records]) -> Evaluation:
+def metrics_of(evaluators: Sequence[Evaluator], records: Sequence[Records]) -> Evaluation:
     """The metrics of all evaluators from the records of all images."""
     metrics: dict[str, float] = {}
     per_class: dict[str, dict[str, float]] = {}

@@ -16,7 +16,7 @@ from det_core.errors import DetError
 from det_core.reports.drawing import draw, save_png
 from det_core.structures import Classes, Detections
 
-PICTURES, CROPS = "pictures", "crops"
+PICTURES, CROPS, VIDEOS = "pictures", "crops", "videos"
 
 
 @define(eq=False)
@@ -54,16 +54,23 @@ class PredictionPictures:
             save_png(cut, self._inside(f"{CROPS}/{_folder_of(self.classes.names[label])}/{name}-{number}.png"))
 
     def _inside(self, relative: str) -> Path:
-        """The path of an output, whose folder is made; DetError if links lead outside of the folder of results."""
+        """The path of an output; its folder is looked at once."""
         path = self.folder / relative
         if path.parent not in self._checked:
-            root, place = os.path.realpath(self.folder), os.path.realpath(path.parent)
-            if os.path.commonpath([root, place]) != root:
-                raise DetError(f"--out: {path.parent} is outside of {self.folder}, by a link; choose another --out")
-            path.parent.mkdir(parents=True, exist_ok=True)
+            inside(self.folder, relative)
             if len(self._checked) < 10_000:  # each costs memory
                 self._checked.add(path.parent)
         return path
+
+
+def inside(folder: Path, relative: str) -> Path:
+    """The path of an output, whose folder is made; DetError if links lead outside of the folder of results."""
+    path = folder / relative
+    root, place = os.path.realpath(folder), os.path.realpath(path.parent)
+    if os.path.commonpath([root, place]) != root:
+        raise DetError(f"--out: {path.parent} is outside of {folder}, by a link; choose another --out")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def _folder_of(name: str) -> str:
@@ -73,7 +80,7 @@ def _folder_of(name: str) -> str:
 
 def check_no_input_is_overwritten(folder: Path, inputs: set[str]) -> None:
     """Raise DetError if images lie where pictures or crops are written. inputs: the folders of the images."""
-    for name in (PICTURES, CROPS):
+    for name in (PICTURES, CROPS, VIDEOS):
         own = os.path.realpath(folder / name)
         for given in inputs:
             if os.path.commonpath([own, os.path.realpath(given or ".")]) == own:
