@@ -102,6 +102,8 @@ class KeptAnchors:
         make: Callable[[Sequence[tuple[int, int]], torch.device], list[LevelAnchors]],
     ) -> list[LevelAnchors]:
         """Those for feature sizes (h, w), one per level; `make` makes them if they are not among the latest."""
+        if torch.compiler.is_compiling():  # sizes may be symbols, and nothing that is traced may be kept
+            return make(sizes, device)
         key = tuple(sizes), device
         if key in self._made:
             found = self._made.pop(key)
