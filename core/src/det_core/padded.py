@@ -6,7 +6,7 @@ What is padding is marked, and comes after what is not. Importing this module do
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from attrs import frozen
 
@@ -39,12 +39,25 @@ class PaddedProposals:
     valid: Tensor
 
 
+@frozen(kw_only=True)
+class MaskPaste:
+    """How the masks of regions are pasted into the image: rule and threshold as in `det_ops.paste_masks`.
+
+    last_pixel: boxes end at their last pixel, so that x2 - 1 and y2 - 1 are given to the operator (Detectron).
+    """
+
+    rule: Literal["sampled", "resized", "quantised"] = "sampled"
+    threshold: float = 0.5
+    last_pixel: bool = False
+
+
 @frozen(eq=False, kw_only=True)
 class PaddedDetections:
     """The detections of N images, best first, in pixels of the original images.
 
     boxes (N, D, 4); scores (N, D); labels (N, D) int64; counts (N,) int64, the number of detections of each image.
     Padding has box and score 0 and label -1. masks: (N, D, S, S) probabilities of each detection's region, or None.
+    paste: how they become masks of the image, or None.
     """
 
     boxes: Tensor
@@ -52,6 +65,7 @@ class PaddedDetections:
     labels: Tensor
     counts: Tensor
     masks: Tensor | None = None
+    paste: MaskPaste | None = None
 
 
 class NotExportableError(DetError):

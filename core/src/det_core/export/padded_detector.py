@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from det_core.model.detector import Detector
-from det_core.padded import PaddedBatch
+from det_core.padded import PaddedBatch, PaddedDetections
 
 INPUTS = ("images", "sizes", "original_sizes", "scales")
 OUTPUTS = ("boxes", "scores", "labels", "counts", "masks")
@@ -35,7 +35,7 @@ class PaddedDetector(nn.Module):
         """Padded detections of resized images.
 
         Args:
-            images: (N, 3, H, W) uint8 RGB, each in the top-left corner; the rest may have any values.
+            images: (N, 3, H, W) uint8 or float32 RGB of 0..255, each in the top-left corner; the rest has any values.
             sizes: (N, 2) int64, (h, w) of each image in the input.
             original_sizes: (N, 2) int64, (height, width) of the images before resizing.
             scales: (N, 2) float32, (y, x) factors by which the images were resized.
@@ -45,7 +45,13 @@ class PaddedDetector(nn.Module):
             detections of each image, best first; with masks (N, D, S, S) float32 probabilities. Padding has box and
             score 0 and label -1.
         """
-        found = self.detector.predict_padded(
+        found = self.detect(images, sizes, original_sizes, scales)
+        tensors = (found.boxes, found.scores, found.labels, found.counts)
+        return tensors if found.masks is None else (*tensors, found.masks)
+
+    def detect(self, images: Tensor, sizes: Tensor, original_sizes: Tensor, scales: Tensor) -> PaddedDetections:
+        """The detections that `forward` returns as tensors."""
+        return self.detector.predict_padded(
             PaddedBatch(
                 images=self.normalised(images, sizes),
                 sizes=sizes.to(torch.float32),
@@ -54,8 +60,6 @@ class PaddedDetector(nn.Module):
                 inclusive=self.inclusive,
             )
         )
-        tensors = (found.boxes, found.scores, found.labels, found.counts)
-        return tensors if found.masks is None else (*tensors, found.masks)
 
     def normalised(self, images: Tensor, sizes: Tensor) -> Tensor:
         """As `Preprocess`: (N, 3, H', W') normalised, 0 outside the valid sizes, H' and W' multiples of the divisor."""

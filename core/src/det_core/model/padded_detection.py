@@ -159,8 +159,8 @@ class PaddedAnchors:
 def best_anchors_padded(
     outputs: DenseOutputs, batch: PaddedBatch, coder: BoxCoder, *, limit: int | None, clipped: bool = True
 ) -> PaddedAnchors:
-    """As `best_anchors`, of all images, decoded: the `limit` anchors of each level with the highest scores, padded, with
-    all their scores; None: all anchors.
+    """As `best_anchors`, of all images, decoded: the `limit` anchors of each level with the highest scores, padded,
+    with all their scores; None: all anchors.
     """
     anchors, deltas, scores, levels = [], [], [], []
     for number, (values, moves, level) in enumerate(zip(outputs.scores, outputs.deltas, outputs.anchors, strict=True)):
@@ -236,13 +236,14 @@ def choose_pairs(
 
 
 def choose_classes(boxes: Tensor, scores: Tensor, config: DetectionSettings) -> PaddedChoice:
-    """As `class_wise_nms`, of all images: boxes (N, R, K, 4), or (N, R, 4) that all classes share, and scores (N, R, K).
+    """As `class_wise_nms`, of all images: boxes (N, R, K, 4), or (N, R, 4) that all classes share, and scores
+    (N, R, K).
 
-    Scores of padding, and those that are too low, are -inf. A class is suppressed as if it were an image, since no box of another touches it: of each
-    the best D boxes suffice.
+    Scores of padding, and those that are too low, are -inf. A class is suppressed as if it were an image, since no box
+    of another touches it: of each the best D boxes suffice.
     """
     check_nms(config)
-    regions, columns = scores.shape[1:]
+    columns = scores.shape[2]
     boxes = boxes if boxes.dim() == 4 else boxes[:, :, None].expand(-1, -1, columns, -1)
     if config.class_agnostic_nms:
         flat = scores.flatten(1)

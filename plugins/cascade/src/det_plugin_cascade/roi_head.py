@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from det_core.boxes.device_copies import rows_of
 from det_core.contracts import BoxHead, BoxOutputs, Losses, MaskHead, RoIHead, RoIPool, Trunk
 from det_core.model.sample_regions import SampledRegions
-from det_core.specs import FeatureSpec
 from det_core.padded import PaddedBatch, PaddedDetections, PaddedProposals
+from det_core.specs import FeatureSpec
 from det_core.structures import Batch, Detections, ImageInfo, LossTerm, Targets
 from det_plugin_cascade.chain import Chain, mean_probabilities
 from det_plugin_cascade.config import CascadeHeadConfig
@@ -117,7 +117,7 @@ class CascadeHead(RoIHead):
         if not self.needs_masks:
             return found.detections
         regions = mask_regions_padded(features, found.boxes, self.roi_pool, self.trunk, self.mask_roi_pool)
-        return found.with_masks(mean_masks_padded([head(regions) for head in self.mask_heads], found))
+        return found.with_masks(mean_masks_padded([head(regions) for head in self.mask_heads], found), self.config)
 
 
 def build_cascade_head(config: CascadeHeadConfig, features: FeatureSpec, num_classes: int) -> CascadeHead:

@@ -150,7 +150,8 @@ class HTCHead(RoIHead):
 
         found = self.chain.detect_padded(run_stage, proposals, batch)
         regions = self._mask_regions(features, semantic, padded_rois(found.boxes))
-        return found.with_masks(mean_masks_padded(self.mask_logits(regions, self._mask_stages()), found))
+        probabilities = mean_masks_padded(self.mask_logits(regions, self._mask_stages()), found)
+        return found.with_masks(probabilities, self.config)
 
     def _mask_stages(self) -> range:
         """The stages whose masks the detections have."""

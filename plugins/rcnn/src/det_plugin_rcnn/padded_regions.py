@@ -1,7 +1,7 @@
 """Regions and detections of a RoI head in tensors of fixed size: what `pooling` and `detections` do, for export.
 
-Letters: N images, P proposals and D detections of each image, R regions of all images, K foreground classes, C channels,
-h w pooled size, S side of a mask. Boxes are xyxy in pixels of the padded network input unless said otherwise.
+Letters: N images, P proposals and D detections of each image, K foreground classes, C channels, h w pooled size, S side
+of a mask. Boxes are xyxy in pixels of the padded network input unless said otherwise.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from det_core.model.padded_detection import (
     to_network_images,
     to_original_images,
 )
-from det_core.padded import PaddedBatch, PaddedDetections
+from det_core.padded import MaskPaste, PaddedBatch, PaddedDetections
 from det_core.structures import full_precision
 from det_plugin_rcnn.config import RegionHeadConfig
 from det_plugin_rcnn.mask_branch import of_class
@@ -36,9 +36,17 @@ class PaddedFound:
     boxes: Tensor
     detections: PaddedDetections
 
-    def with_masks(self, probabilities: Tensor) -> PaddedDetections:
+    def with_masks(self, probabilities: Tensor, config: RegionHeadConfig) -> PaddedDetections:
         """The detections with masks (N * D, S, S)."""
-        return evolve(self.detections, masks=probabilities.unflatten(0, (-1, self.boxes.shape[1])))
+        return evolve(
+            self.detections,
+            masks=probabilities.unflatten(0, (-1, self.boxes.shape[1])),
+            paste=MaskPaste(
+                rule="resized" if config.mask_paste == "padded" else config.mask_paste,
+                threshold=config.mask_threshold,
+                last_pixel=config.mask_paste == "padded",
+            ),
+        )
 
 
 def padded_rois(boxes: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ class RCNNHead(RoIHead):
         if self.mask_head is None:
             return found.detections
         regions = mask_regions_padded(features, found.boxes, self.roi_pool, self.trunk, self.mask_roi_pool)
-        return found.with_masks(mean_masks_padded([self.mask_head(regions)], found))
+        return found.with_masks(mean_masks_padded([self.mask_head(regions)], found), self.config)
 
 
 def build_rcnn_head(config: RCNNHeadConfig, features: FeatureSpec, num_classes: int) -> RCNNHead:
