@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from onnxscript import FLOAT, INT64, opset20 as op
+from onnxscript import FLOAT, INT64, opset20
 
 import det_ops
 from det_core.padded import NotExportableError
 
 OPSET = 20
+op: Any = opset20  # its annotations are those of eager evaluation
 LOWEST = -3.0e38  # NonMaxSuppression visits the boxes whose score is above this: all but those of -inf
 
 
