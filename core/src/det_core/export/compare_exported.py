@@ -95,8 +95,8 @@ def check(found: Comparison, file: str) -> None:
                 [
                     f"{file}: not written, since it gives other detections than the detector ({found}):",
                     *listing(found.unmatched),
-                    "compare it on other images (--images), allow more (--box-tolerance, --score-tolerance), or write it "
-                    "without comparison (--no-check)",
+                    "compare it on other images (--images), allow more (--box-tolerance, --score-tolerance), or write "
+                    "it without comparison (--no-check)",
                 ]
             )
         )
