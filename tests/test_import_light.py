@@ -29,6 +29,7 @@ COMMANDS = (
     ["predict", "--help"],
     ["data", "--help"],
     ["proposals", "--help"],
+    ["export", "--help"],
     ["import-weights", "--help"],
     ["doctor", "--help"],
 )

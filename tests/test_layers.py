@@ -23,7 +23,7 @@ ROOMS = (
     ("errors", "lazy_names", "safe_write", "torch_internals"),
     ("settings", "conventions", "config.plain", "config.yaml_text"),
     ("specs",),
-    ("structures", "compressed_masks"),
+    ("structures", "compressed_masks", "padded"),
     ("contracts",),
     ("slots",),
     ("boxes", "data", "model", "evaluation"),
@@ -34,7 +34,7 @@ ROOMS = (
     ("config", "load"),
     ("zoo",),
     ("weights",),
-    ("engine", "reports"),
+    ("engine", "reports", "export"),
     ("",),  # det_core itself: the public names
     ("testing", "cli", "hooks", "__main__"),
 )

@@ -187,7 +187,7 @@ def test_a_command_that_does_not_exist_is_seen() -> None:
     assert problem(["plugins", "new", "NAME", "--out", "here"]) == ""
     assert problem(["train", "--epochs", "3"]) == "train has no option --epochs"
     assert problem(["data", "browse", "--json"]) == "browse has no option --json"
-    assert problem(["export", "--checkpoint", "x"]) == "det-core has no command export"
+    assert problem(["explain", "--checkpoint", "x"]) == "det-core has no command explain"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -162,6 +162,10 @@ def arguments(name: str, dtype: torch.dtype = torch.float32, layout: torch.memor
         "nms": lambda: (*_scored(dtype), 0.3, 1),
         "batched_nms": lambda: (*_scored(dtype), _groups(70), 0.3),
         "nms_padded": lambda: (*_scored(dtype), _groups(70), 0.3, 80),
+        "nms_images": lambda: (
+            *(boxes(140, dtype=dtype).reshape(2, 70, 4), scores(140, dtype=dtype).reshape(2, 70)),
+            *(_groups(140).reshape(2, 70), 0.3, 80),
+        ),
         "soft_nms": lambda: (*_scored(dtype), 0.3, 0.5, 0.05, "gaussian"),
         "box_overlaps": lambda: (boxes(19, dtype=dtype), boxes(21, 9, dtype=dtype), "giou", False, 1),
         "max_iou_assign": lambda: (boxes(70, dtype=dtype), boxes(6, 9, dtype=dtype), 0.5, 0.3, 0.1, True, True),

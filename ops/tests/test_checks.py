@@ -47,6 +47,16 @@ VALUES = [
     (lambda: det_ops.batched_nms(B, S[:2], G, 0.5), "scores have shape (2,), expected (3,) to match boxes"),
     (lambda: det_ops.batched_nms(B, S, G[:2], 0.5), "groups have shape (2,), expected (3,) to match scores"),
     (lambda: det_ops.nms_padded(B, S, G[:2], 0.5, 4), "groups have shape (2,), expected (3,) to match scores"),
+    (lambda: det_ops.nms_images(B, S, G, 0.5, 4), "boxes have shape (3, 4), expected (B, N, 4)"),
+    (
+        lambda: det_ops.nms_images(B[None], S, G[None], 0.5, 4),
+        "scores have shape (3,), expected (1, 3) to match boxes",
+    ),
+    (
+        lambda: det_ops.nms_images(B[None], S[None], G, 0.5, 4),
+        "groups have shape (3,), expected (1, 3) to match scores",
+    ),
+    (lambda: det_ops.nms_images(B[None], S[None], G[None], 0.5, -1), "max_out is -1, expected at least 0"),
     (lambda: det_ops.nms_padded(B, S, G, 0.5, -1), "max_out is -1, expected at least 0"),
     (lambda: det_ops.soft_nms(B, S[:2]), "scores have shape (2,), expected (3,) to match boxes"),
     (lambda: det_ops.soft_nms(B, S, method="hard"), "method is 'hard', expected 'linear', 'gaussian' or 'naive'"),

@@ -183,3 +183,34 @@ def test_groups_of_any_integer_type_are_taken():
         assert torch.equal(det_ops.batched_nms(crowd, ranks, groups.to(dtype), 0.4), expected)
     halves = det_ops.batched_nms(crowd, ranks, groups > 1, 0.4)
     assert torch.equal(halves, det_ops.batched_nms(crowd, ranks, (groups > 1).long(), 0.4))
+
+
+@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("images", [0, 1, 3])
+def test_each_image_of_a_batch_gives_what_it_gives_alone(server, images):
+    crowd = boxes(200 * images).reshape(images, 200, 4)
+    ranks, groups = scores(200 * images).reshape(images, 200), torch.arange(200).expand(images, -1) % 3
+    kept, counts = serve(server, "nms_images", crowd, ranks, groups, 0.4, 30)
+    assert kept.shape == (images, 30)
+    assert counts.shape == (images,)
+    for row in range(images):
+        alone, count = serve(server, "nms_padded", crowd[row], ranks[row], groups[row], 0.4, 30)
+        assert torch.equal(kept[row], alone)
+        assert int(counts[row]) == int(count)
+
+
+def test_the_batch_size_of_an_exported_graph_is_free():
+    class Suppress(torch.nn.Module):
+        def forward(self, crowd, ranks, groups):
+            return det_ops.nms_images(crowd, ranks, groups, 0.4, 30)
+
+    def inputs(images):
+        count = 50 * images
+        given = boxes(count).reshape(-1, 50, 4), scores(count).reshape(-1, 50)
+        return *given, torch.zeros(images, 50, dtype=torch.int64)
+
+    free = {0: torch.export.Dim("images")}
+    program = torch.export.export(Suppress(), inputs(2), dynamic_shapes=(free, free, free))
+    for images in (1, 5):
+        for ours, theirs in zip(program.module()(*inputs(images)), Suppress()(*inputs(images)), strict=True):
+            assert torch.equal(ours, theirs)

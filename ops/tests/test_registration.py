@@ -46,6 +46,7 @@ mask_targets(Tensor codes, Tensor offsets, int height, int width, Tensor rows, T
 masked_conv2d(Tensor x, Tensor mask, Tensor weight, Tensor? bias, int[] padding) -> Tensor
 max_iou_assign(Tensor boxes, Tensor objects, float positive, float negative, float min_positive, bool low_quality, bool all_ties) -> (Tensor, Tensor)
 nms(Tensor boxes, Tensor scores, float threshold, int offset) -> Tensor
+nms_images(Tensor boxes, Tensor scores, Tensor groups, float threshold, int max_out) -> (Tensor, Tensor)
 nms_padded(Tensor boxes, Tensor scores, Tensor groups, float threshold, int max_out) -> (Tensor, Tensor)
 paste_mask_codes(Tensor masks, Tensor boxes, Tensor? mirrored, int height, int width, float threshold, str rule) -> (Tensor, Tensor)
 paste_masks(Tensor masks, Tensor boxes, Tensor? mirrored, int height, int width, float threshold, str rule) -> Tensor

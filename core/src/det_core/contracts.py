@@ -19,6 +19,7 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
+from det_core.padded import PaddedBatch, PaddedDetections, PaddedProposals, no_padded_form
 from det_core.specs import FeatureSpec, OnBadSample, ProposalLimits, RegionSpec
 from det_core.structures import Batch, Classes, Detections, Key, LossTerm, Targets, full_precision
 
@@ -99,6 +100,13 @@ class DenseHead(Head, ABC, Generic[Outputs]):
     def predict(self, outputs: Outputs, batch: Batch) -> list[Detections]:
         """Detections per image, in original pixels."""
 
+    def predict_padded(self, outputs: Outputs, batch: PaddedBatch) -> PaddedDetections:
+        """The detections of `predict`, in tensors of fixed size: for export. NotExportableError if it has no such form.
+
+        No shape may depend on the values of tensors; batch size and feature sizes may be symbols.
+        """
+        raise no_padded_form(self, "predict_padded(outputs, batch)")
+
 
 class ProposalHead(DenseHead[Outputs]):
     """A dense head that proposes boxes to a RoI head."""
@@ -109,6 +117,10 @@ class ProposalHead(DenseHead[Outputs]):
     @abstractmethod
     def proposals(self, outputs: Outputs, batch: Batch, limits: ProposalLimits) -> list[Tensor]:
         """Per image (n, 4) detached boxes, best first, n <= limits.after_nms."""
+
+    def proposals_padded(self, outputs: Outputs, batch: PaddedBatch, limits: ProposalLimits) -> PaddedProposals:
+        """As `proposals`, limits.after_nms of each image; see `predict_padded`."""
+        raise no_padded_form(self, "proposals_padded(outputs, batch, limits)")
 
 
 class RoIHead(Head, ABC):
@@ -126,6 +138,15 @@ class RoIHead(Head, ABC):
     @abstractmethod
     def predict(self, features: Sequence[Tensor], proposals: Sequence[Tensor], batch: Batch) -> list[Detections]:
         """Detections per image, in original pixels."""
+
+    def predict_padded(
+        self, features: Sequence[Tensor], proposals: PaddedProposals, batch: PaddedBatch
+    ) -> PaddedDetections:
+        """The detections of `predict`, in tensors of fixed size: for export. NotExportableError if it has no such form.
+
+        No shape may depend on the values of tensors; batch size and feature sizes may be symbols.
+        """
+        raise no_padded_form(self, "predict_padded(features, proposals, batch)")
 
 
 class RoIPool(nn.Module, ABC):
@@ -267,6 +288,10 @@ class BoxCoder(ABC):
         """Boxes (..., 4) clipped to an image `(h, w)`, as `decode` does."""
         x, y = boxes[..., 0::2].clamp(0, size[1]), boxes[..., 1::2].clamp(0, size[0])
         return torch.stack([x, y], -1).flatten(-2)
+
+    def clip_images(self, boxes: Tensor, sizes: Tensor) -> Tensor:
+        """Boxes (N, ..., 4) of N images, each clipped to its size (h, w) in `sizes` (N, 2): for export."""
+        raise no_padded_form(self, "clip_images(boxes, sizes)")
 
 
 @frozen(eq=False)

@@ -14,7 +14,7 @@ from det_ops.dispatch import OpStatus, status
 from det_ops.mask_targets import mask_targets
 from det_ops.masked_conv2d import masked_conv2d
 from det_ops.max_iou_assign import max_iou_assign
-from det_ops.nms import batched_nms, nms, nms_padded
+from det_ops.nms import batched_nms, nms, nms_images, nms_padded
 from det_ops.paste_masks import PasteRule, paste_mask_codes, paste_masks
 from det_ops.resize_bilinear import Canvas, resize_bilinear
 from det_ops.roi_align import multi_level_roi_align, roi_align, roi_levels
@@ -39,6 +39,7 @@ __all__ = [
     "max_iou_assign",
     "multi_level_roi_align",
     "nms",
+    "nms_images",
     "nms_padded",
     "paste_mask_codes",
     "paste_masks",

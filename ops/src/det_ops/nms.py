@@ -1,6 +1,6 @@
 """Greedy non-maximum suppression: of all boxes, within groups, and with a result of fixed size.
 
-Letters: N boxes, n kept. Boxes are xyxy. Coordinates are computed in float32, or float64 if given.
+Letters: B images, N boxes, n kept. Boxes are xyxy. Coordinates are computed in float32, or float64 if given.
 """
 
 from __future__ import annotations
@@ -110,6 +110,43 @@ def nms_padded(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, 
     return _nms_padded(boxes, scores, groups.long(), threshold, max_out)
 
 
+def nms_images(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, max_out: int) -> tuple[Tensor, Tensor]:
+    """`nms_padded` of each image of a batch, in one operator whose batch size may be symbolic in an exported graph.
+
+    Args:
+        boxes: (B, N, 4) floating point, xyxy.
+        scores: (B, N) floating point.
+        groups: (B, N) integer.
+        threshold: as in `nms`.
+        max_out: The number of indices to return for each image.
+
+    Returns:
+        (B, max_out) int64 indices into the boxes of each image, best first, padded with -1; and (B,) int64, the number
+        of kept boxes among them.
+
+    Raises:
+        ValueError: for shapes other than these, or a negative max_out.
+        TypeError: for boxes or scores that are not floating point, or groups that are not integers.
+    """
+    if boxes.dim() != 3 or boxes.shape[2] != 4:
+        raise ValueError(f"boxes have shape {tuple(boxes.shape)}, expected (B, N, 4)")
+    checks.check_shape(scores, "scores have", boxes.shape[:2], " to match boxes")
+    checks.check_floating(boxes, "boxes have")
+    checks.check_floating(scores, "scores have")
+    _check_groups(groups, scores)
+    checks.check_at_least(max_out, "max_out", 0)
+    return _nms_images(boxes, scores, groups.long(), threshold, max_out)
+
+
+def _each_image(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, max_out: int) -> tuple[Tensor, Tensor]:
+    """The definition of `nms_images`. It calls the operator of one image, which has native kernels."""
+    found = [_nms_padded(*image, threshold, max_out) for image in zip(boxes, scores, groups, strict=True)]
+    kept, counts = [x for x, _ in found], [x for _, x in found]
+    if not found:
+        return groups.new_zeros((0, max_out)), groups.new_zeros(0)
+    return torch.stack(kept), torch.stack(counts)
+
+
 def _torchvision_nms(peer: Any, boxes: Tensor, scores: Tensor, threshold: float, offset: int) -> Tensor | None:
     return _ranked_nms(peer, boxes, scores, threshold) if offset == 0 and len(boxes) else None
 
@@ -153,6 +190,12 @@ def _fake_padded(boxes: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
     return boxes.new_empty(others[-1], dtype=torch.int64), boxes.new_empty((), dtype=torch.int64)
 
 
+def _fake_images(boxes: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    images = boxes.shape[0]
+    return boxes.new_empty((images, others[-1]), dtype=torch.int64), boxes.new_empty(images, dtype=torch.int64)
+
+
 _nms = operator("nms", reference.nms, fake=_fake, torchvision=_torchvision_nms)
 _batched_nms = operator("batched_nms", reference.batched_nms, fake=_fake, torchvision=_torchvision_batched_nms)
 _nms_padded = operator("nms_padded", reference.nms_padded, fake=_fake_padded, torchvision=_torchvision_nms_padded)
+_nms_images = operator("nms_images", _each_image, fake=_fake_images)

@@ -102,6 +102,8 @@ class KeptAnchors:
         make: Callable[[Sequence[tuple[int, int]], torch.device], list[LevelAnchors]],
     ) -> list[LevelAnchors]:
         """Those for feature sizes (h, w), one per level; `make` makes them if they are not among the latest."""
+        if torch.compiler.is_compiling():  # sizes may be symbols, and nothing that is traced may be kept
+            return make(sizes, device)
         key = tuple(sizes), device
         found = self._made.pop(key, None)  # several threads may do this at once
         if found is None:

@@ -51,8 +51,13 @@ class DeltaCoder(BoxCoder):
     def clip(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         return clip(boxes, size, self.margin)
 
+    def clip_images(self, boxes: Tensor, sizes: Tensor) -> Tensor:
+        return clip_images(boxes, sizes, self.margin)
+
     def _means_and_stds(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """(4,) each, of the device and dtype of a tensor, and kept: a copy to a GPU waits for it."""
+        if torch.compiler.is_compiling():  # nothing that is traced may be kept
+            return like.new_tensor(self.means), like.new_tensor(self.stds)
         key = like.device, like.dtype
         if key not in self._constants:
             with torch.inference_mode(False):
@@ -83,3 +88,17 @@ def clip(boxes: Tensor, size: tuple[int, int], margin: int = 0) -> Tensor:
         )
         return torch.stack(sides, -1)
     return torch.stack([boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)], -1).flatten(-2)
+
+
+def clip_images(boxes: Tensor, sizes: Tensor, margin: int = 0) -> Tensor:
+    """`clip` of boxes (N, ..., 4) of N images, each to its size (h, w) in `sizes` (N, 2)."""
+    sizes = sizes.to(boxes.dtype).reshape(-1, *[1] * (boxes.dim() - 2), 2)
+    width, height = sizes[..., 1], sizes[..., 0]
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    sides = (
+        torch.minimum(x1.clamp(min=0), width - margin),
+        torch.minimum(y1.clamp(min=0), height - margin),
+        torch.minimum(x2.clamp(min=margin), width),
+        torch.minimum(y2.clamp(min=margin), height),
+    )
+    return torch.stack(sides, -1)

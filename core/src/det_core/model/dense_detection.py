@@ -48,14 +48,14 @@ class DenseOutputs:
 
 def per_anchor(maps: Tensor, columns: int) -> Tensor:
     """(N, A * columns, h, w) to (N, h*w*A, columns), in the order of anchors: row, column, anchor."""
-    return maps.permute(0, 2, 3, 1).reshape(len(maps), -1, columns)
+    return maps.permute(0, 2, 3, 1).reshape(maps.shape[0], -1, columns)
 
 
 def dense_outputs(
     scores: Sequence[Tensor], deltas: Sequence[Tensor], columns: int, anchors: AnchorGenerator
 ) -> DenseOutputs:
     """Outputs from L maps of scores (N, A * columns, h, w) and of deltas (N, A * 4, h, w), one row per anchor."""
-    sizes = [(int(x.shape[-2]), int(x.shape[-1])) for x in scores]
+    sizes = [(x.shape[-2], x.shape[-1]) for x in scores]
     return DenseOutputs(
         scores=[per_anchor(x, columns) for x in scores],
         deltas=[per_anchor(x, 4) for x in deltas],

@@ -16,6 +16,7 @@ from det_core.data.data_config import ResizeConfig
 from det_core.errors import DetError
 from det_core.model.detector_config import DetectorConfig, PreprocessConfig
 from det_core.model.fold_batch_norm import NormAffines
+from det_core.padded import NotExportableError, PaddedBatch, PaddedDetections
 from det_core.slots import TransformConfig
 from det_core.structures import Batch, Classes, Detections, ImageInfo, LossTerm, Targets
 
@@ -111,8 +112,12 @@ class Detector(nn.Module):
 
     def features(self, batch: Batch) -> list[Tensor]:
         """The feature maps (N, C, h, w) that the heads receive, finest first."""
+        return self.maps_of(batch.images)
+
+    def maps_of(self, images: Tensor) -> list[Tensor]:
+        """The feature maps (N, C, h, w) of normalised images (N, 3, H, W)."""
         # Convolutions on CPUs and tensor cores compute in this layout, and their outputs keep it.
-        maps: list[Tensor] = self.backbone(batch.images.contiguous(memory_format=torch.channels_last))
+        maps: list[Tensor] = self.backbone(images.contiguous(memory_format=torch.channels_last))
         return maps if self.neck is None else self.neck(maps)
 
     def losses(self, batch: Batch, targets: Sequence[Targets]) -> dict[str, LossTerm]:
@@ -147,6 +152,26 @@ class Detector(nn.Module):
                 proposals = tuple(self.dense_head.proposals(outputs, batch, self.dense_head.test_limits))
         assert self.roi_head is not None
         return self.roi_head.predict(features, _require_proposals(proposals), batch)
+
+    @torch.no_grad()
+    def predict_padded(self, batch: PaddedBatch) -> PaddedDetections:
+        """As `predict`, in tensors of fixed size: for export, CUDA graphs and compiled code.
+
+        Raises:
+            NotExportableError: for a part, or a setting, that has no such form.
+        """
+        features = self.maps_of(batch.images)
+        if self.dense_head is None:
+            raise NotExportableError(
+                "a detector without a proposal head takes proposals from a file, so it cannot be exported; add one "
+                "(type: rpn)"
+            )
+        outputs = self.dense_head(features)
+        if self.roi_head is None:
+            return self.dense_head.predict_padded(outputs, batch)
+        assert isinstance(self.dense_head, ProposalHead)
+        proposals = self.dense_head.proposals_padded(outputs, batch, self.dense_head.test_limits)
+        return self.roi_head.predict_padded(features, proposals, batch)
 
     def forward(self, batch: Batch, targets: Sequence[Targets] | None = None) -> dict[str, LossTerm] | list[Detections]:
         """`losses` if targets are given, otherwise `predict`; wrappers such as DDP need one entry point."""

@@ -13,14 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from det_core.contracts import BoxHead, BoxOutputs
+from det_core.padded import PaddedBatch, PaddedProposals
 from det_core.structures import ImageInfo, LossTerm, full_precision
 from det_plugin_cascade.config import StagedHeadConfig
 from det_plugin_rcnn.box_stage import BoxStage
 from det_plugin_rcnn.detections import Found, choose_detections
 from det_plugin_rcnn.mask_branch import of_class
+from det_plugin_rcnn.padded_regions import PaddedFound, choose_padded
 
 # Stage number from 0 and each image's boxes (n, 4) to the outputs of the stage's box head.
 RunStage = Callable[[int, Sequence[Tensor]], BoxOutputs]
+# The same of boxes (N, P, 4) of all images.
+RunPaddedStage = Callable[[int, Tensor], BoxOutputs]
 
 
 class Chain(nn.Module):
@@ -57,11 +61,26 @@ class Chain(nn.Module):
             logits.append(full_precision(outputs.scores))
             if number < len(self.stages) - 1:
                 boxes = stage.refine(outputs, boxes, infos)
-        stacked = torch.stack(logits)
-        mean = stacked.mean(0).softmax(-1) if self.config.mean_of == "logits" else stacked.softmax(-1).mean(0)
-        scores = mean[:, :-1].split([len(b) for b in boxes])
+        scores = self._mean_scores(logits).split([len(b) for b in boxes])
         decoded = self.stages[-1].decode(outputs.deltas, boxes, infos)
         return [choose_detections(*row, self.config) for row in zip(decoded, scores, infos, strict=True)]
+
+    def _mean_scores(self, logits: Sequence[Tensor]) -> Tensor:
+        """(R, K) from the logits (R, K+1) of each stage."""
+        stacked = torch.stack(list(logits))
+        mean = stacked.mean(0).softmax(-1) if self.config.mean_of == "logits" else stacked.softmax(-1).mean(0)
+        return mean[:, :-1]
+
+    def detect_padded(self, run_stage: RunPaddedStage, proposals: PaddedProposals, batch: PaddedBatch) -> PaddedFound:
+        """As `detect`, in tensors of fixed size."""
+        boxes, logits = proposals.boxes, []
+        for number, stage in enumerate(self.stages):
+            outputs = run_stage(number, boxes)
+            logits.append(full_precision(outputs.scores))
+            if number < len(self.stages) - 1:
+                boxes = stage.refine_padded(outputs, boxes, batch)
+        decoded = self.stages[-1].decode_padded(outputs.deltas, boxes, batch)
+        return choose_padded(decoded, self._mean_scores(logits), proposals.valid, batch, self.config)
 
 
 def mean_probabilities(logits: Sequence[Tensor], labels: Tensor) -> Tensor:

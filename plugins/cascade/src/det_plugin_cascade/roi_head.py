@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from det_core.boxes.device_copies import rows_of
 from det_core.contracts import BoxHead, BoxOutputs, Losses, MaskHead, RoIHead, RoIPool, Trunk
 from det_core.model.sample_regions import SampledRegions
+from det_core.padded import PaddedBatch, PaddedDetections, PaddedProposals
 from det_core.specs import FeatureSpec
 from det_core.structures import Batch, Detections, ImageInfo, LossTerm, Targets
 from det_plugin_cascade.chain import Chain, mean_probabilities
@@ -21,6 +22,7 @@ from det_plugin_cascade.config import CascadeHeadConfig
 from det_plugin_rcnn.box_stage import BoxStage
 from det_plugin_rcnn.detections import found_labels, to_detections
 from det_plugin_rcnn.mask_branch import mask_term, region_masks
+from det_plugin_rcnn.padded_regions import mask_regions_padded, mean_masks_padded, pool_padded
 from det_plugin_rcnn.pooling import mask_regions, pool_regions, positive_regions
 
 
@@ -102,6 +104,20 @@ class CascadeHead(RoIHead):
         regions = mask_regions(features, boxes, self.roi_pool, self.trunk, self.mask_roi_pool)
         probabilities = mean_probabilities([head(regions) for head in self.mask_heads], found_labels(found))
         return to_detections(found, region_masks(probabilities, found, batch.infos, self.config))
+
+    def predict_padded(
+        self, features: Sequence[Tensor], proposals: PaddedProposals, batch: PaddedBatch
+    ) -> PaddedDetections:
+        """As `predict`, in tensors of fixed size."""
+
+        def run_stage(number: int, boxes: Tensor) -> BoxOutputs:
+            return self.box_heads[number](pool_padded(features, boxes, self.roi_pool, self.trunk))
+
+        found = self.chain.detect_padded(run_stage, proposals, batch)
+        if not self.needs_masks:
+            return found.detections
+        regions = mask_regions_padded(features, found.boxes, self.roi_pool, self.trunk, self.mask_roi_pool)
+        return found.with_masks(mean_masks_padded([head(regions) for head in self.mask_heads], found), self.config)
 
 
 def build_cascade_head(config: CascadeHeadConfig, features: FeatureSpec, num_classes: int) -> CascadeHead:

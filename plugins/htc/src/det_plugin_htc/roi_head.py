@@ -19,6 +19,7 @@ from det_core.contracts import BoxHead, BoxOutputs, HiddenMaskHead, Losses, RoIH
 from det_core.errors import ConfigError
 from det_core.model.layer_config import Conv2dConfig
 from det_core.model.layers import ConvNorm, init_convs, kaiming_init, to_rois
+from det_core.padded import PaddedBatch, PaddedDetections, PaddedProposals
 from det_core.specs import FeatureSpec
 from det_core.structures import Batch, Detections, LossTerm, Targets
 from det_plugin_cascade.chain import Chain, mean_probabilities
@@ -26,6 +27,7 @@ from det_plugin_htc.config import HTCHeadConfig
 from det_plugin_htc.semantic import SemanticBranch, SemanticOutputs
 from det_plugin_rcnn.detections import found_labels, to_detections
 from det_plugin_rcnn.mask_branch import mask_term, region_masks
+from det_plugin_rcnn.padded_regions import mean_masks_padded, padded_rois
 
 
 class HTCHead(RoIHead):
@@ -57,9 +59,15 @@ class HTCHead(RoIHead):
         self, number: int, features: Sequence[Tensor], semantic: SemanticOutputs | None, boxes: Sequence[Tensor]
     ) -> BoxOutputs:
         """The outputs of a stage's box head for each image's boxes (n, 4)."""
-        regions = self.roi_pool(features, to_rois(list(boxes)))
+        return self._box_outputs(number, features, semantic, to_rois(list(boxes)))
+
+    def _box_outputs(
+        self, number: int, features: Sequence[Tensor], semantic: SemanticOutputs | None, rois: Tensor
+    ) -> BoxOutputs:
+        """The outputs of a stage's box head for rois (R, 5)."""
+        regions = self.roi_pool(features, rois)
         if self.semantic is not None and semantic is not None and self.semantic.config.fuse_boxes:
-            regions = regions + self.semantic.regions(semantic, boxes, self.roi_pool.out.size)
+            regions = regions + self.semantic.regions_of(semantic, rois, self.roi_pool.out.size)
         outputs: BoxOutputs = self.box_heads[number](regions)
         return outputs
 
@@ -67,9 +75,13 @@ class HTCHead(RoIHead):
         self, features: Sequence[Tensor], semantic: SemanticOutputs | None, boxes: Sequence[Tensor]
     ) -> Tensor:
         """The mask heads' input (R, C, h, w) for each image's boxes (n, 4)."""
-        regions: Tensor = self.mask_roi_pool(features, to_rois(list(boxes)))
+        return self._mask_regions(features, semantic, to_rois(list(boxes)))
+
+    def _mask_regions(self, features: Sequence[Tensor], semantic: SemanticOutputs | None, rois: Tensor) -> Tensor:
+        """The mask heads' input (R, C, h, w) for rois (R, 5)."""
+        regions: Tensor = self.mask_roi_pool(features, rois)
         if self.semantic is not None and semantic is not None and self.semantic.config.fuse_masks:
-            regions = regions + self.semantic.regions(semantic, boxes, self.mask_roi_pool.out.size)
+            regions = regions + self.semantic.regions_of(semantic, rois, self.mask_roi_pool.out.size)
         return regions
 
     def mask_logits(self, regions: Tensor, numbers: range) -> list[Tensor]:
@@ -123,10 +135,28 @@ class HTCHead(RoIHead):
 
         found = self.chain.detect(run_stage, proposals, batch.infos)
         regions = self.mask_regions(features, semantic, [f.boxes for f in found])
-        count = len(self.mask_heads)
-        logits = self.mask_logits(regions, range(0 if self.config.masks_of == "all" else count - 1, count))
+        logits = self.mask_logits(regions, self._mask_stages())
         probabilities = mean_probabilities(logits, found_labels(found))
         return to_detections(found, region_masks(probabilities, found, batch.infos, self.config))
+
+    def predict_padded(
+        self, features: Sequence[Tensor], proposals: PaddedProposals, batch: PaddedBatch
+    ) -> PaddedDetections:
+        """As `predict`, in tensors of fixed size."""
+        semantic = None if self.semantic is None else self.semantic(features)
+
+        def run_stage(number: int, boxes: Tensor) -> BoxOutputs:
+            return self._box_outputs(number, features, semantic, padded_rois(boxes))
+
+        found = self.chain.detect_padded(run_stage, proposals, batch)
+        regions = self._mask_regions(features, semantic, padded_rois(found.boxes))
+        probabilities = mean_masks_padded(self.mask_logits(regions, self._mask_stages()), found)
+        return found.with_masks(probabilities, self.config)
+
+    def _mask_stages(self) -> range:
+        """The stages whose masks the detections have."""
+        count = len(self.mask_heads)
+        return range(0 if self.config.masks_of == "all" else count - 1, count)
 
 
 def build_htc_head(config: HTCHeadConfig, features: FeatureSpec, num_classes: int) -> HTCHead:

@@ -72,5 +72,9 @@ class SemanticBranch(nn.Module):
 
     def regions(self, outputs: SemanticOutputs, boxes: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(R, C, *size): regions of each image's boxes (n, 4) in order, averaged down if pooled at a larger size."""
-        pooled: Tensor = self.roi_pool([outputs.embedding], to_rois(list(boxes)))
+        return self.regions_of(outputs, to_rois(list(boxes)), size)
+
+    def regions_of(self, outputs: SemanticOutputs, rois: Tensor, size: tuple[int, int]) -> Tensor:
+        """As `regions`, of rois (R, 5)."""
+        pooled: Tensor = self.roi_pool([outputs.embedding], rois)
         return pooled if tuple(pooled.shape[-2:]) == size else F.adaptive_avg_pool2d(pooled, size)

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from det_core.contracts import BoxOutputs
 from det_core.model.losses import box_loss
+from det_core.model.padded_detection import to_original_images
 from det_core.model.postprocess import to_original
 from det_core.model.sample_regions import SampledRegions, positive_rows, sample_image_regions
+from det_core.padded import PaddedBatch
 from det_core.structures import ImageInfo, LossTerm, Targets, full_precision
 from det_plugin_rcnn.config import BoxStageConfig
 
@@ -94,6 +96,22 @@ class BoxStage(nn.Module):
         originals = [attrs.evolve(info, size=info.original_size) for info in infos]
         return self.decode(deltas, [to_original(b, info) for b, info in zip(boxes, infos, strict=True)], originals)
 
+    def decode_padded(self, deltas: Tensor, boxes: Tensor, batch: PaddedBatch, *, original: bool = False) -> Tensor:
+        """As `decode`, or with `original` as `decode_original`, of each image's boxes (N, n, 4): (N, n, K, 4), or
+        (N, n, 4) if the head is class-agnostic.
+        """
+        count = boxes.shape[1]
+        anchors = to_original_images(boxes, batch) if original else boxes
+        deltas = full_precision(deltas if self.class_agnostic else deltas.unflatten(1, (-1, 4)))
+        moved = self.coder.decode(anchors.flatten(0, 1), deltas).unflatten(0, (-1, count))
+        return self.coder.clip_images(moved, batch.original_sizes if original else batch.sizes)
+
+    def refine_padded(self, outputs: BoxOutputs, boxes: Tensor, batch: PaddedBatch) -> Tensor:
+        """As `refine` without labels, of each image's boxes (N, n, 4): as many boxes."""
+        deltas = self._of_class(outputs.deltas, outputs.scores[:, :-1].argmax(1))
+        moved = self.coder.decode(boxes.flatten(0, 1), full_precision(deltas)).unflatten(0, (-1, boxes.shape[1]))
+        return self.coder.clip_images(moved, batch.sizes)
+
     @torch.no_grad()
     def refine(
         self,
@@ -127,4 +145,4 @@ class BoxStage(nn.Module):
         """(R, 4K) deltas to (R, 4): those of each region's class (R,). Class-agnostic deltas (R, 4) are unchanged."""
         if self.class_agnostic:
             return deltas
-        return deltas.unflatten(1, (-1, 4))[torch.arange(len(labels), device=deltas.device), labels]
+        return deltas.unflatten(1, (-1, 4))[torch.arange(labels.shape[0], device=deltas.device), labels]

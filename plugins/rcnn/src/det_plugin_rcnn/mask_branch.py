@@ -47,7 +47,7 @@ def of_class(masks: Tensor, labels: Tensor) -> Tensor:
     """(R, K, S, S) masks to (R, S, S): those of each region's class (R,), or the only mask if K is 1."""
     if masks.shape[1] == 1:
         return masks[:, 0]
-    return masks[torch.arange(len(labels), device=masks.device), labels]
+    return masks[torch.arange(labels.shape[0], device=masks.device), labels]
 
 
 def region_masks(

@@ -16,8 +16,17 @@ import det_ops
 from det_core.boxes.device_copies import rows_of
 from det_core.contracts import Loss, Losses, Outputs, ProposalHead, Sampled
 from det_core.model.dense_detection import AnchorMatches, Candidates, dense_box_loss
+from det_core.model.padded_detection import (
+    PaddedCandidates,
+    PaddedChoice,
+    nms_images,
+    padded_detections,
+    rows_of_images,
+    to_original_images,
+)
 from det_core.model.postprocess import to_original
 from det_core.model.sample_regions import sample_images
+from det_core.padded import PaddedBatch, PaddedDetections, PaddedProposals, no_padded_form
 from det_core.specs import ProposalLimits
 from det_core.structures import Batch, Detections, ImageInfo, LossTerm, Targets
 from det_plugin_rcnn.config import RegionProposalConfig
@@ -49,6 +58,10 @@ class RegionProposalHead(ProposalHead[Outputs]):
     @abstractmethod
     def candidates(self, outputs: Outputs, row: int, info: ImageInfo, limit: int) -> Candidates:
         """The best anchors of each level of image `row`, at most `limit` per level, decoded and clipped."""
+
+    def candidates_padded(self, outputs: Outputs, batch: PaddedBatch, limit: int) -> PaddedCandidates:
+        """As `candidates`, of all images, `limit` per level, padded: for export."""
+        raise no_padded_form(self, "candidates_padded(outputs, batch, limit)")
 
     def sampled_losses(
         self,
@@ -98,6 +111,30 @@ class RegionProposalHead(ProposalHead[Outputs]):
         """The proposals as detections of one class, in original pixels."""
         found = self.scored_proposals(outputs, batch, self.test_limits)
         return [as_detections(boxes, info) for boxes, info in zip(found, batch.infos, strict=True)]
+
+    @torch.no_grad()
+    def scored_proposals_padded(
+        self, outputs: Outputs, batch: PaddedBatch, limits: ProposalLimits
+    ) -> tuple[PaddedProposals, Tensor]:
+        """As `scored_proposals`, in tensors of fixed size: the proposals, and their scores (N, P)."""
+        config = self.config
+        best = self.candidates_padded(outputs, batch, limits.before_nms)
+        scores = best.scores.sigmoid()
+        best = best.only(best.larger_than(config.min_size) & (scores >= config.score_threshold))
+        found = nms_images(best.boxes, scores, best.levels, best.valid, config.nms_threshold, limits.after_nms)
+        rows, valid = found
+        return PaddedProposals(boxes=rows_of_images(best.boxes, rows), valid=valid), scores.gather(1, rows)
+
+    def proposals_padded(self, outputs: Outputs, batch: PaddedBatch, limits: ProposalLimits) -> PaddedProposals:
+        return self.scored_proposals_padded(outputs, batch, limits)[0]
+
+    def predict_padded(self, outputs: Outputs, batch: PaddedBatch) -> PaddedDetections:
+        """As `predict`, in tensors of fixed size."""
+        found, scores = self.scored_proposals_padded(outputs, batch, self.test_limits)
+        labels = torch.zeros_like(scores, dtype=torch.int64)
+        return padded_detections(
+            to_original_images(found.boxes, batch), PaddedChoice(labels, labels, scores, found.valid)
+        )
 
 
 def choose_proposals(

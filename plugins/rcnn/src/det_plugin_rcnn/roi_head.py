@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from det_core.contracts import BoxHead, Losses, MaskHead, RoIHead, RoIPool, Trunk
+from det_core.padded import PaddedBatch, PaddedDetections, PaddedProposals
 from det_core.specs import FeatureSpec
 from det_core.structures import Batch, Detections, Targets, full_precision
 from det_plugin_rcnn.box_stage import BoxStage
 from det_plugin_rcnn.config import RCNNHeadConfig
 from det_plugin_rcnn.detections import choose_detections, choose_original, found_labels, to_detections
 from det_plugin_rcnn.mask_branch import mask_term, of_class, region_masks
+from det_plugin_rcnn.padded_regions import choose_padded, mask_regions_padded, mean_masks_padded, pool_padded
 from det_plugin_rcnn.pooling import mask_regions, pool_regions, positive_regions
 
 
@@ -70,6 +72,20 @@ class RCNNHead(RoIHead):
         logits = self.mask_head(mask_regions(features, kept, self.roi_pool, self.trunk, self.mask_roi_pool))
         probabilities = full_precision(of_class(logits, found_labels(found))).sigmoid()
         return to_detections(found, region_masks(probabilities, found, batch.infos, self.config))
+
+    def predict_padded(
+        self, features: Sequence[Tensor], proposals: PaddedProposals, batch: PaddedBatch
+    ) -> PaddedDetections:
+        """As `predict`, in tensors of fixed size."""
+        outputs = self.box_head(pool_padded(features, proposals.boxes, self.roi_pool, self.trunk))
+        scores = full_precision(outputs.scores).softmax(-1)[:, :-1]
+        original = self.config.decode_in == "original"
+        boxes = self.stage.decode_padded(outputs.deltas, proposals.boxes, batch, original=original)
+        found = choose_padded(boxes, scores, proposals.valid, batch, self.config, original=original)
+        if self.mask_head is None:
+            return found.detections
+        regions = mask_regions_padded(features, found.boxes, self.roi_pool, self.trunk, self.mask_roi_pool)
+        return found.with_masks(mean_masks_padded([self.mask_head(regions)], found), self.config)
 
 
 def build_rcnn_head(config: RCNNHeadConfig, features: FeatureSpec, num_classes: int) -> RCNNHead:

@@ -14,6 +14,8 @@ from det_core.contracts import Losses
 from det_core.model.dense_detection import Candidates, DenseOutputs, best_candidates, dense_outputs, match_anchors
 from det_core.model.fold_batch_norm import conv_norm
 from det_core.model.layers import normal_init
+from det_core.model.padded_detection import PaddedCandidates, best_candidates_padded
+from det_core.padded import PaddedBatch
 from det_core.specs import ConvSpec, FeatureSpec
 from det_core.structures import Batch, ImageInfo, Targets
 from det_plugin_rcnn.config import RPNConfig
@@ -59,3 +61,6 @@ class RPN(RegionProposalHead[DenseOutputs]):
 
     def candidates(self, outputs: DenseOutputs, row: int, info: ImageInfo, limit: int) -> Candidates:
         return best_candidates(outputs, row, info, self.coder, limit=limit)
+
+    def candidates_padded(self, outputs: DenseOutputs, batch: PaddedBatch, limit: int) -> PaddedCandidates:
+        return best_candidates_padded(outputs, batch, self.coder, limit=limit)

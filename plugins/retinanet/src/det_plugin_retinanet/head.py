@@ -26,7 +26,9 @@ from det_core.model.dense_detection import (
     suppress,
 )
 from det_core.model.layers import normal_init, prior_bias, tower
+from det_core.model.padded_detection import best_anchors_padded, best_candidates_padded, suppress_padded
 from det_core.model.running_count import RunningLossCount
+from det_core.padded import PaddedBatch, PaddedDetections
 from det_core.specs import FeatureSpec
 from det_core.structures import Batch, Detections, ImageInfo, Targets
 from det_plugin_retinanet.config import RetinaNetHeadConfig
@@ -113,6 +115,29 @@ class RetinaNetHead(DenseHead[DenseOutputs]):
         kept = best.where(high & best.larger_than(config.min_size))
         clip_to = partial(self.coder.clip, size=info.original_size) if config.clip == "original" else None
         return suppress(kept, info, config, clip_to)
+
+    @torch.no_grad()
+    def predict_padded(self, outputs: DenseOutputs, batch: PaddedBatch) -> PaddedDetections:
+        """As `predict`, in tensors of fixed size."""
+        config, clipped = self.config, self.config.clip == "before"
+        clip_to = partial(self.coder.clip_images, sizes=batch.original_sizes) if config.clip == "original" else None
+        if config.candidates == "anchor" or config.before_nms is None:
+            clipped = clipped or config.candidates == "anchor"
+            every = best_anchors_padded(outputs, batch, self.coder, limit=config.before_nms, clipped=clipped)
+            scores = every.scores.sigmoid()
+            kept = self._high(scores, every.levels[..., None]) & every.larger_than(config.min_size)[..., None]
+            return suppress_padded(evolve(every, scores=torch.where(kept, scores, -math.inf)), batch, config, clip_to)
+        best = best_candidates_padded(outputs, batch, self.coder, limit=config.before_nms, clipped=clipped)
+        best = evolve(best, scores=best.scores.sigmoid())
+        kept = self._high(best.scores, best.levels) & best.larger_than(config.min_size)
+        return suppress_padded(best.only(kept), batch, config, clip_to)
+
+    def _high(self, scores: Tensor, levels: Tensor) -> Tensor:
+        """Which scores (N, n, ...) are above the threshold that candidates of their levels have."""
+        high = scores > self.config.score_threshold
+        if self.config.coarsest == "all" and self.config.candidates == "pair":
+            high |= levels == len(self.strides) - 1
+        return high
 
     def _lowest_logits(self) -> float | list[float] | None:
         """The threshold of logits, or that of each level; None if none is too low."""

@@ -7,6 +7,7 @@ predictions are in original pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -25,6 +26,13 @@ from det_core.model.dense_detection import (
     suppress,
 )
 from det_core.model.layers import init_convs, xavier_init
+from det_core.model.padded_detection import (
+    best_anchors_padded,
+    best_candidates_padded,
+    best_per_class_padded,
+    suppress_padded,
+)
+from det_core.padded import PaddedBatch, PaddedDetections
 from det_core.specs import FeatureSpec
 from det_core.structures import Batch, Detections, Targets, full_precision
 from det_plugin_ssd.config import SSDHeadConfig
@@ -92,12 +100,31 @@ class SSDHead(DenseHead[DenseOutputs]):
     @torch.no_grad()
     def predict(self, outputs: DenseOutputs, batch: Batch) -> list[Detections]:
         """Softmax scores, the best of each level or class above the score threshold, then NMS within each class."""
-        config = self.config
-        scores = [full_precision(x).softmax(-1)[..., :-1] for x in outputs.scores]
-        outputs = evolve(outputs, scores=scores)
+        config, outputs = self.config, _probabilities(outputs)
         choose = best_candidates if config.candidates == "level" else best_per_class
         found = []
         for row, info in enumerate(batch.infos):
             best = choose(outputs, row, info, self.coder, limit=config.before_nms, above=config.score_threshold)
             found.append(suppress(best.where(best.larger_than(config.min_size)), info, config))
         return found
+
+    @torch.no_grad()
+    def predict_padded(self, outputs: DenseOutputs, batch: PaddedBatch) -> PaddedDetections:
+        """As `predict`, in tensors of fixed size."""
+        config, outputs = self.config, _probabilities(outputs)
+        limit, least = config.before_nms, config.score_threshold
+        if limit is None:
+            every = best_anchors_padded(outputs, batch, self.coder, limit=None)
+            high = (every.scores > least) & every.larger_than(config.min_size)[..., None]
+            return suppress_padded(evolve(every, scores=torch.where(high, every.scores, -math.inf)), batch, config)
+        if config.candidates == "level":
+            thresholds = [least] * len(self.strides)
+            best = best_candidates_padded(outputs, batch, self.coder, limit=limit, above=thresholds)
+        else:
+            best = best_per_class_padded(outputs, batch, self.coder, limit=limit, above=least)
+        return suppress_padded(best.only(best.larger_than(config.min_size)), batch, config)
+
+
+def _probabilities(outputs: DenseOutputs) -> DenseOutputs:
+    """The outputs with softmax scores of the foreground classes in place of logits."""
+    return evolve(outputs, scores=[full_precision(x).softmax(-1)[..., :-1] for x in outputs.scores])

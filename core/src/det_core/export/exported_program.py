@@ -1,0 +1,73 @@
+"""`torch.export` programs of detectors: tracing, writing, reading.
+
+Letters: N images, H W size of the input.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+
+import det_ops
+from det_core.errors import DetError
+from det_core.export.exported_header import ExportedHeader
+from det_core.export.padded_detector import PaddedDetector
+from det_core.safe_write import replacing
+
+EXAMPLE = (512, 640)  # of two images; the size that tracing sees, which leaves no trace
+EXTRA = "det.json"
+
+
+def example_inputs(height: int, width: int, count: int = 2, *, pixels: str = "uint8") -> tuple[Tensor, ...]:
+    """Inputs of `PaddedDetector` for `count` grey images (height, width) of dtype `pixels`."""
+    sizes = torch.tensor([[height, width]] * count)
+    images = torch.full((count, 3, height, width), 127, dtype=getattr(torch, pixels))
+    return images, sizes, sizes.clone(), torch.ones(count, 2)
+
+
+def trace(module: PaddedDetector, pixels: str = "uint8") -> ExportedProgram:
+    """The program of a detector, for any number of images, height and width; pixels: dtype of the images.
+
+    NotExportableError for a detector that has no form of fixed size.
+    """
+    batch = Dim.DYNAMIC
+    shapes = ({0: batch, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}, {0: batch}, {0: batch}, {0: batch})
+    with torch.no_grad():
+        return torch.export.export(module, example_inputs(*EXAMPLE, pixels=pixels), dynamic_shapes=shapes, strict=False)
+
+
+def write_program(program: ExportedProgram, header: ExportedHeader, file: Path) -> None:
+    """Write a program with its header; WriteError if it cannot be written."""
+    with replacing(file) as temporary, warnings.catch_warnings(), temporary.open("wb") as opened:
+        warnings.simplefilter("ignore")  # of the suffix, which is that of the final name
+        torch.export.save(program, opened, extra_files={EXTRA: json.dumps(header.to_metadata())})
+
+
+class ProgramRunner:
+    """Runs a written program."""
+
+    def __init__(self, file: Path, device: torch.device) -> None:
+        assert det_ops.nms_images is not None  # imported, so that the operators are registered
+        extra = {EXTRA: ""}
+        try:
+            program = torch.export.load(str(file), extra_files=extra)
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise DetError(f"{file}: not a readable torch.export program ({type(error).__name__}: {error})") from None
+        text = extra[EXTRA]
+        self.header = ExportedHeader.from_metadata(json.loads(text) if text else {}, str(file))
+        if device.type != "cpu":
+            from torch.export.passes import move_to_device_pass
+
+            program = move_to_device_pass(program, device)
+        self.device, self._call = device, program.module()
+
+    def __call__(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Outputs of `PaddedDetector`, on the CPU."""
+        with torch.no_grad():
+            found = self._call(*(x.to(self.device) for x in inputs))
+        return tuple(x.cpu() for x in found)

@@ -1,0 +1,139 @@
+"""Detections of an exported file, as `predict` gives those of a detector.
+
+Letters: N images, H W size of the input, h w valid size of one image, n detections of one image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, overload
+
+import torch
+from torch import Tensor
+
+from det_core.compressed_masks import RegionMasks
+from det_core.data.loader import LoadedImage, prepare
+from det_core.engine.image_inputs import Image, Order, is_image, to_sample
+from det_core.engine.same_size import same_size_groups
+from det_core.errors import DetError
+from det_core.export.exported_header import ExportedHeader
+from det_core.padded import MaskPaste
+from det_core.structures import Classes, Detections, Key
+
+ONNX, PROGRAM = ".onnx", ".pt2"
+
+
+class Runner(Protocol):
+    """Runs an exported file: inputs of `PaddedDetector` to its outputs, on the CPU."""
+
+    header: ExportedHeader
+
+    def __call__(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]: ...
+
+
+class ExportedDetector:
+    """A detector that was exported. It resizes images as the file's metadata say; the file does the rest."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner, self.header = runner, runner.header
+        self._transforms = [t.build() for t in runner.header.transforms]
+
+    @property
+    def classes(self) -> Classes:
+        """The classes of its detections."""
+        return self.header.classes
+
+    @overload
+    def __call__(self, images: Image, *, batch_size: int = 1, order: Order = "rgb") -> Detections: ...
+
+    @overload
+    def __call__(
+        self, images: list[Image] | tuple[Image, ...], *, batch_size: int = 1, order: Order = "rgb"
+    ) -> list[Detections]: ...
+
+    def __call__(
+        self, images: Image | Sequence[Image], *, batch_size: int = 1, order: Order = "rgb"
+    ) -> Detections | list[Detections]:
+        """Detections of an image, or of each of several: takes and returns what `det_core.predict` does.
+
+        batch_size: images that are detected at once, if they are padded to one size.
+        """
+        if is_image(images):
+            return self.detect([prepare(to_sample(images, order), self._transforms, Key())])[0]
+        assert isinstance(images, (list, tuple))
+        found: list[Detections] = []
+        for start in range(0, len(images), batch_size):
+            samples = [to_sample(image, order) for image in images[start : start + batch_size]]
+            found += self.detect([prepare(sample, self._transforms, Key()) for sample in samples])
+        return found
+
+    def detect(self, images: Sequence[LoadedImage]) -> list[Detections]:
+        """The detections of images that are already transformed, those of one padded size at once."""
+        found: dict[int, Detections] = {}
+        for group in same_size_groups(images, self.header.pad_divisor):
+            batch = [images[at] for at in group]
+            outputs = self.runner(runner_inputs(batch, self.header.pixels))
+            found |= dict(zip(group, unpadded(outputs, batch, self.header.paste), strict=True))
+        return [found[at] for at in range(len(images))]
+
+
+def runner_inputs(images: Sequence[LoadedImage], pixels: str) -> tuple[Tensor, ...]:
+    """The inputs of `PaddedDetector` for a batch of transformed images (3, h, w); pixels: their dtype."""
+    height, width = (max(i.image.shape[axis] for i in images) for axis in (1, 2))
+    padded = torch.zeros((len(images), 3, height, width), dtype=getattr(torch, pixels))
+    for row, item in zip(padded, images, strict=True):
+        row[:, : item.image.shape[1], : item.image.shape[2]] = item.image
+    infos = [i.info for i in images]
+    return (
+        padded,
+        torch.tensor([i.size for i in infos]),
+        torch.tensor([i.original_size for i in infos]),
+        torch.tensor([i.scale for i in infos], dtype=torch.float32),
+    )
+
+
+def unpadded(outputs: Sequence[Tensor], images: Sequence[LoadedImage], paste: MaskPaste | None) -> list[Detections]:
+    """The detections of each image from the outputs of `PaddedDetector`."""
+    boxes, scores, labels, counts, *masks = outputs
+    found = []
+    for row, (count, item) in enumerate(zip(counts.tolist(), images, strict=True)):
+        own, regions = boxes[row, :count], None
+        if paste is not None:
+            past = torch.tensor([0.0, 0.0, 1.0, 1.0]) if paste.last_pixel else torch.zeros(4)
+            regions = RegionMasks(
+                probabilities=masks[0][row, :count],
+                boxes=own - past,
+                size=item.info.original_size,
+                rule=paste.rule,
+                threshold=paste.threshold,
+            )
+        found.append(Detections(boxes=own, scores=scores[row, :count], labels=labels[row, :count], masks=regions))
+    return found
+
+
+def load_exported(
+    path: str | Path, device: str | torch.device = "cpu", *, providers: Sequence[str] | None = None
+) -> ExportedDetector:
+    """An exported detector from its file: an ONNX model (.onnx) or a torch.export program (.pt2).
+
+    Args:
+        path: the file.
+        device: that it runs on; for ONNX, see `providers`.
+        providers: execution providers of ONNX Runtime, in order of preference.
+
+    Raises:
+        DetError: for a file of another kind, one that cannot be read, or if onnxruntime is not installed.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise DetError(f"{file}: no such file")
+    if file.suffix == ONNX:
+        from det_core.export.onnx_model import OnnxRunner
+
+        return ExportedDetector(OnnxRunner(file, torch.device(device), providers))
+    if file.suffix == PROGRAM:
+        from det_core.export.exported_program import ProgramRunner
+
+        return ExportedDetector(ProgramRunner(file, torch.device(device)))
+    raise DetError(f"{file}: found the suffix {file.suffix!r}, expected an exported detector ({ONNX} or {PROGRAM})")

@@ -1,0 +1,97 @@
+"""ONNX models of detectors: writing, reading.
+
+Letters: N images, H W size of the input.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from det_core.errors import DetError
+from det_core.export.exported_header import ExportedHeader
+from det_core.export.missing_packages import require
+from det_core.export.padded_detector import INPUTS, OUTPUTS
+from det_core.safe_write import replacing
+
+AXES = {"images": {0: "batch", 2: "height", 3: "width"}} | {name: {0: "batch"} for name in INPUTS[1:]}
+
+
+def write_onnx(program: ExportedProgram, header: ExportedHeader, file: Path) -> None:
+    """Write a traced detector as an ONNX model, with the header as its metadata.
+
+    Raises:
+        DetError: if a package of the extra `export` is missing.
+        NotExportableError: for an operator or option that ONNX does not have.
+        WriteError: if the file cannot be written.
+    """
+    for package in ("onnx", "onnxscript"):
+        require(package, "exporting to ONNX")
+    from det_core.export.onnx_operators import OPSET, translations
+
+    outputs = OUTPUTS if header.paste is not None else OUTPUTS[:-1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names of axes, which are given below
+        made = torch.onnx.export(
+            program,
+            input_names=list(INPUTS),
+            output_names=list(outputs),
+            opset_version=OPSET,
+            custom_translation_table=translations(),
+            verbose=False,
+            dynamo=True,
+        )
+    assert made is not None
+    _name_axes(made.model)
+    made.model.metadata_props.update(header.to_metadata())
+    made.model.producer_name = "det"
+    with replacing(file) as temporary:
+        made.save(str(temporary), external_data=False)
+
+
+def _name_axes(model: Any) -> None:
+    """Give the symbols of all shapes the names of `AXES`, in place of those of the tracer."""
+    from onnx_ir import SymbolicDim
+
+    names: dict[str, str] = {}
+    for value in model.graph.inputs:
+        for axis, name in AXES[value.name].items():
+            names[str(value.shape[axis].value)] = name
+    pattern = re.compile("|".join(rf"\b{re.escape(symbol)}\b" for symbol in names))
+    values = [*model.graph.inputs, *(out for node in model.graph.all_nodes() for out in node.outputs)]
+    for value in values:
+        for axis, size in enumerate(value.shape or ()):
+            if isinstance(size, SymbolicDim) and size.value is not None:
+                value.shape[axis] = SymbolicDim(pattern.sub(lambda found: names[found[0]], str(size.value)))
+
+
+class OnnxRunner:
+    """Runs a written model in ONNX Runtime.
+
+    providers: of ONNX Runtime, in order; by default CUDA if there is one and the device is a GPU, then the CPU.
+    """
+
+    def __init__(self, file: Path, device: torch.device, providers: Sequence[str] | None = None) -> None:
+        runtime: Any = require("onnxruntime", "running an ONNX model")
+        if providers is None:
+            preferred = ["CUDAExecutionProvider"] if device.type == "cuda" else []
+            providers = [p for p in (*preferred, "CPUExecutionProvider") if p in runtime.get_available_providers()]
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        try:
+            self.session = runtime.InferenceSession(str(file), options, providers=list(providers))
+        except Exception as error:  # ONNX Runtime has many kinds
+            raise DetError(f"{file}: ONNX Runtime cannot read it ({type(error).__name__}: {error})") from None
+        self.header = ExportedHeader.from_metadata(self.session.get_modelmeta().custom_metadata_map, str(file))
+
+    def __call__(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Outputs of `PaddedDetector`."""
+        given = {name: x.numpy() for name, x in zip(INPUTS, inputs, strict=True)}
+        return tuple(torch.from_numpy(x) for x in self.session.run(None, given))

@@ -1,0 +1,70 @@
+"""One small detector of each family, and of the settings that select its detections; with random weights."""
+
+from __future__ import annotations
+
+import torch
+
+from det_core import load_recipe
+from det_core.model.detector import Detector
+
+SMALL_FPN = (
+    "detector.neck={type: fpn, channels: 32}",
+    "detector.dense_head.channels=32",
+)
+PROPOSALS = "detector.dense_head.test_limits={before_nms: 60, after_nms: 40}"
+BOXES = (*SMALL_FPN, PROPOSALS, "detector.roi_head.box_head.fc_channels=32", "detector.roi_head.score_threshold=0.25")
+MASKS = (*BOXES, "detector.roi_head.mask_head={type: conv_mask_head, num_convs: 1, channels: 16}")
+RETINA = (
+    "detector.neck={type: fpn, channels: 32, start: 1, levels: 5, extra: conv_input}",
+    "detector.dense_head.channels=32",
+    "detector.dense_head.num_convs=1",
+    "detector.dense_head.score_threshold=0.5",
+    "detector.dense_head.before_nms=80",
+)
+SSD = ("detector.backbone.channels=16", "detector.dense_head.score_threshold=0.3", "detector.dense_head.before_nms=150")
+
+
+def head(place: str, **settings: object) -> tuple[str, ...]:
+    """`--set` values of a head."""
+    return tuple(f"detector.{place}.{name}={value}" for name, value in settings.items())
+
+
+FAMILIES = {
+    "rpn": ("rpn/r18-fpn-demo", (*SMALL_FPN, PROPOSALS)),
+    "rpn, high scores alone": ("rpn/r18-fpn-demo", (*SMALL_FPN, PROPOSALS, "detector.dense_head.score_threshold=0.5")),
+    "faster": ("faster-rcnn/r18-fpn-demo", BOXES),
+    "faster, network": ("faster-rcnn/r18-fpn-demo", (*BOXES, *head("roi_head", nms_in="network", min_size=20.0))),
+    "faster, clipped": ("faster-rcnn/r18-fpn-demo", (*BOXES, *head("roi_head", clip_original="true"))),
+    "faster, agnostic": ("faster-rcnn/r18-fpn-demo", (*BOXES, *head("roi_head", class_agnostic_nms="true"))),
+    "faster, original": ("faster-rcnn/r18-fpn-demo", (*BOXES, *head("roi_head", decode_in="original"))),
+    "mask": ("mask-rcnn/r18-fpn-demo", MASKS),
+    "mask, padded": ("mask-rcnn/r18-fpn-demo", (*MASKS, *head("roi_head", mask_paste="padded", mask_threshold=0.4))),
+    "c4": ("faster-rcnn/r18-c4-demo", (PROPOSALS, "detector.roi_head.score_threshold=0.25")),
+    "cascade": ("cascade-mask-rcnn/r18-fpn-demo", (*MASKS, *head("roi_head", mean_of="probabilities"))),
+    "htc": ("htc/r18-fpn-demo", MASKS),
+    "retinanet": ("retinanet/r18-fpn-demo", RETINA),
+    "retinanet, anchors": ("retinanet/r18-fpn-demo", (*RETINA, *head("dense_head", candidates="anchor"))),
+    "retinanet, all": ("retinanet/r18-fpn-demo", (*RETINA, *head("dense_head", before_nms="null"))),
+    "retinanet, after": (
+        "retinanet/r18-fpn-demo",
+        (*RETINA, *head("dense_head", clip="after", clip_original="true", nms_in="network")),
+    ),
+    "retinanet, detectron": ("retinanet/r18-fpn-demo", (*RETINA, *head("dense_head", clip="original", coarsest="all"))),
+    "ssd": ("ssd/vgg16-demo", SSD),
+    "ssd, classes": ("ssd/vgg16-demo", (*SSD, *head("dense_head", candidates="class", before_nms=50))),
+    "ssd, all": ("ssd/vgg16-demo", (*SSD, *head("dense_head", before_nms="null", min_size=3.0))),
+    "deformable": ("faster-rcnn/r18-fpn-gn-ws-mdconv-demo", (PROPOSALS, "detector.roi_head.score_threshold=0.25")),
+}
+
+
+def built(name: str, settings: tuple[str, ...]) -> Detector:
+    """A detector with random weights whose scores and boxes differ from region to region."""
+    torch.manual_seed(0)
+    detector = load_recipe(name, list(settings)).detector.build(num_classes=3).eval()
+    factor = 0.2 if name.startswith("ssd") else 4.0  # scores of exactly 1 would have no order
+    for part, parameter in detector.named_parameters():
+        if part.endswith(("scores.weight", "deltas.weight")) or ".scores." in part or ".deltas." in part:
+            parameter.data *= factor
+        if part.endswith("scores.bias"):
+            parameter.data.zero_()
+    return detector

@@ -1,0 +1,331 @@
+"""Exported detectors: each file is run and compared, and says what is in it; what cannot be exported says why."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from attrs import evolve
+from click.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from padded_families import FAMILIES, built
+
+from det_core import DetError, load_recipe, predict
+from det_core.cli.main import cli
+from det_core.engine.checkpoint import Header, save_checkpoint
+from det_core.export import compare_exported, missing_packages
+from det_core.export.compare_exported import Comparison, DisagreementError, Tolerances, compare, sample_images
+from det_core.export.export_detector import export_detector
+from det_core.export.exported_header import LAYOUT, ExportedHeader
+from det_core.export.load_exported import ExportedDetector, load_exported
+from det_core.model.detector import Detector
+from det_core.padded import MaskPaste, NotExportableError
+from det_core.plugins import plugin_manager
+from det_core.structures import Classes, Detections
+
+REASON = "ONNX files need the packages of the extra `export` of det-core"
+# Every family once; the slow parts, tracing and translation, do not depend on the size of the layers.
+IN_ONNX = (
+    "rpn",
+    "mask",
+    "c4",
+    "cascade",
+    "htc",
+    "retinanet",
+    "retinanet, anchors",
+    "ssd",
+    "ssd, classes",
+    "deformable",
+)
+AS_PROGRAM = ("mask", "retinanet", "ssd")
+
+
+def photographs() -> list[torch.Tensor]:
+    """Two images of other sizes than those that the export is compared on."""
+    return [image[:, 16:, :].repeat(1, 1, 2)[:, :, :300] for image in sample_images()[:2]]
+
+
+def assert_alike(found: Detections, expected: Detections) -> None:
+    assert len(found) == len(expected)
+    torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.boxes, expected.boxes, rtol=0, atol=2e-3)
+    assert torch.equal(found.labels, expected.labels)
+    if expected.masks is not None:
+        assert found.masks is not None
+        assert float((found.masks != expected.masks).float().mean()) < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", IN_ONNX)
+def test_every_family_is_an_onnx_model(family, tmp_path):
+    pytest.importorskip("onnxruntime", reason=REASON)
+    pytest.importorskip("onnxscript", reason=REASON)
+    detector = built(*FAMILIES[family])
+    found = export_detector(detector, tmp_path / "model.onnx")
+    assert found is not None
+    assert found.images == 3
+    assert found.detections > 10
+    exported = load_exported(tmp_path / "model.onnx")
+    for image in photographs():
+        assert_alike(exported(image), predict(detector, image))
+    assert [len(d) for d in exported(photographs(), batch_size=2)] == [len(predict(detector, x)) for x in photographs()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", AS_PROGRAM)
+def test_families_are_programs(family, tmp_path):
+    detector = built(*FAMILIES[family])
+    found = export_detector(detector, tmp_path / "model.pt2", "torch-export")
+    assert found is not None
+    assert found.detections > 10
+    exported = load_exported(tmp_path / "model.pt2")
+    for image in photographs():
+        assert_alike(exported(image), predict(detector, image))
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory) -> Path:
+    """The program of a detector that finds nothing on most images."""
+    file = tmp_path_factory.mktemp("program") / "model.pt2"
+    name, settings = FAMILIES["mask"]
+    detector = built(name, (*settings, "detector.roi_head.score_threshold=1.0"))
+    found = export_detector(detector, file, "torch-export", recipe=name)
+    assert found == Comparison(images=3, detections=0, boxes=0.0, scores=0.0, masks=0.0)
+    return file
+
+
+@pytest.mark.slow
+def test_images_without_detections(program):
+    exported = load_exported(program)
+    found = exported(sample_images(), batch_size=3)
+    assert [len(d) for d in found] == [0, 0, 0]
+    assert found[0].masks.shape == (0, *sample_images()[0].shape[1:])
+    assert exported(sample_images()[0]).boxes.shape == (0, 4)
+
+
+@pytest.mark.slow
+def test_a_file_says_what_is_in_it(program):
+    header = load_exported(program).header
+    name, settings = FAMILIES["mask"]
+    assert header.classes == Classes.numbered(3)
+    assert header.recipe == name
+    assert header.paste == MaskPaste()
+    assert (header.max_detections, header.pad_divisor, header.inclusive, header.pixels) == (100, 32, False, "uint8")
+    assert header.transforms == built(name, settings).test_transforms
+
+
+HEADER = ExportedHeader(
+    classes=Classes(names=("cat", "dog"), ids=(3, 7)),
+    transforms=(),
+    inclusive=True,
+    pixels="float32",
+    pad_divisor=1,
+    max_detections=50,
+    paste=MaskPaste(rule="resized", threshold=0.4, last_pixel=True),
+    recipe="mine",
+)
+
+
+@pytest.mark.parametrize("header", [HEADER, evolve(HEADER, paste=None, pixels="uint8")])
+def test_metadata_make_an_equal_header(header):
+    metadata = header.to_metadata()
+    assert all(isinstance(text, str) for text in metadata.values())
+    assert ExportedHeader.from_metadata(metadata, "x.onnx") == header
+    names = set(json.loads(metadata["layout"]))
+    assert names == set(LAYOUT) - (set() if header.paste else {"masks"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"format": "other 3"},
+            "x.onnx: found 'other 3' in its metadata, expected 'det-export 1'; export it",
+        ),
+        ({"classes": "{"}, r"x.onnx: its metadata is damaged \(JSONDecodeError: "),
+        ({"mask_paste": '{"colour": 1}'}, r"x.onnx: its metadata is damaged \(TypeError: "),
+    ],
+)
+def test_wrong_metadata_are_refused(change, message):
+    with pytest.raises(DetError, match=f"^{message}"):
+        ExportedHeader.from_metadata(HEADER.to_metadata() | change, "x.onnx")
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(DetError, match=r"model.onnx: no such file$"):
+        load_exported(tmp_path / "model.onnx")
+    for name in ("model.txt", "model.pt2"):
+        (tmp_path / name).write_bytes(b"words")
+    with pytest.raises(DetError, match=r"model.txt: found the suffix '.txt', expected an exported detector \(.onnx or"):
+        load_exported(tmp_path / "model.txt")
+    with pytest.raises(DetError, match=r"model.pt2: not a readable torch.export program \("):
+        load_exported(tmp_path / "model.pt2")
+
+
+def test_a_damaged_onnx_model_is_refused(tmp_path):
+    pytest.importorskip("onnxruntime", reason=REASON)
+    (tmp_path / "model.onnx").write_bytes(b"words")
+    with pytest.raises(DetError, match=r"model.onnx: ONNX Runtime cannot read it \("):
+        load_exported(tmp_path / "model.onnx")
+
+
+def test_a_missing_package_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    (tmp_path / "model.onnx").write_bytes(b"words")
+    message = r"^running an ONNX model requires onnxruntime, which cannot be imported \(.*\); install it with `pip"
+    with pytest.raises(DetError, match=message):
+        load_exported(tmp_path / "model.onnx")
+    with pytest.raises(DetError, match=r"^a test requires no_such_package"):
+        missing_packages.require("no_such_package", "a test")
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return built(*FAMILIES["faster"])
+
+
+@pytest.mark.parametrize(
+    ("file", "format_", "message"),
+    [
+        ("model.pt2", "onnx", "model.pt2: found the suffix '.pt2', expected '.onnx' for format onnx$"),
+        (
+            "model.onnx",
+            "torch-export",
+            "model.onnx: found the suffix '.onnx', expected '.pt2' for format torch-export$",
+        ),
+        ("model.onnx", "tensorrt", "^format: found 'tensorrt', allowed: onnx, torch-export$"),
+    ],
+)
+def test_a_format_has_its_suffix(detector, tmp_path, file, format_, message):
+    with pytest.raises(DetError, match=message):
+        export_detector(detector, tmp_path / file, format_)
+
+
+def test_only_float32_on_the_cpu_is_exported(tmp_path):
+    half = built(*FAMILIES["faster"]).bfloat16()
+    message = r"^the detector has parameters of torch.bfloat16 on cpu, expected torch.float32 on cpu; use detector.cpu"
+    with pytest.raises(DetError, match=message):
+        export_detector(half, tmp_path / "model.pt2", "torch-export")
+
+
+def test_there_is_something_to_compare_on(detector, tmp_path):
+    with pytest.raises(DetError, match=r"^images: found none, expected at least one image to compare"):
+        export_detector(detector, tmp_path / "model.pt2", "torch-export", images=[])
+
+
+@pytest.mark.slow
+def test_a_file_that_disagrees_is_not_left(detector, tmp_path, monkeypatch):
+    moved = ExportedDetector.detect
+
+    def detect(self, images):
+        return [Detections(boxes=d.boxes + 0.5, scores=d.scores, labels=d.labels) for d in moved(self, images)]
+
+    monkeypatch.setattr(ExportedDetector, "detect", detect)
+    with pytest.raises(DisagreementError) as raised:
+        export_detector(detector, tmp_path / "model.pt2", "torch-export")
+    lines = str(raised.value).splitlines()
+    assert "model.pt2: not written, since it gives other detections than the detector (3 images, " in lines[0]
+    assert lines[1].startswith("  image of 256 x 179: the detector alone finds class ")
+    assert lines[-1].startswith("compare it on other images (--images), allow more (--box-tolerance")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "unmatched"),
+    [
+        ({}, 0),
+        ({"boxes": 5e-4, "scores": 5e-5}, 0),
+        ({"boxes": 5e-3}, 16),  # of each of two images and both sides, all but the last
+        ({"scores": 5e-4}, 16),
+        ({"labels": 1}, 16),
+        ({"last": True}, 0),
+        ({"first": True}, 2),
+    ],
+)
+def test_what_counts_as_a_difference(detector, monkeypatch, change, unmatched):
+    """Each image has five detections; the last may be missing, as it may be at the threshold."""
+    own = Detections(
+        boxes=torch.arange(20.0).reshape(5, 4), scores=torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5]), labels=torch.arange(5)
+    )
+    rows = slice(1, 5) if change.get("first") else slice(0, 4 if change.get("last") else 5)
+    theirs = Detections(
+        boxes=(own.boxes + change.get("boxes", 0))[rows],
+        scores=(own.scores + change.get("scores", 0))[rows],
+        labels=(own.labels + change.get("labels", 0))[rows],
+    )
+    images = compare_exported_images(detector)[:2]
+    monkeypatch.setattr(detector, "predict", lambda batch: [own] * len(batch))
+
+    class Fixed:
+        def detect(self, images):
+            return [theirs] * len(images)
+
+    found = compare(detector, Fixed(), images, Tolerances())
+    assert len(found.unmatched) == unmatched
+    assert found.detections == 10
+
+
+def compare_exported_images(detector: Detector):
+    from det_core.export.export_detector import _loaded
+
+    return _loaded(detector, None)
+
+
+def test_the_images_of_the_sample_have_three_sizes():
+    sizes = [tuple(image.shape[1:]) for image in sample_images()]
+    assert len(set(sizes)) == 3
+    assert all(height != width for height, width in sizes)
+    assert compare_exported.SAMPLE.is_dir()
+
+
+def test_onnx_has_no_maximum_pooling():
+    pytest.importorskip("onnxscript", reason=REASON)
+    from det_core.export.onnx_operators import roi_align
+
+    with pytest.raises(NotExportableError, match=r"^roi_align: found mode 'max', but ONNX's RoiAlign can only average"):
+        roi_align([], None, None, [7, 7], [1.0], 0, "aligned", "max")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    name, settings = FAMILIES["faster"]
+    recipe = load_recipe(name, list(settings))
+    classes = Classes.numbered(3)
+    run = tmp_path_factory.mktemp("run")
+    header = Header(recipe=recipe, classes=classes, plugins=plugin_manager().versions())
+    save_checkpoint(run, header, built(name, settings).state_dict())
+    return run
+
+
+@pytest.mark.slow
+def test_the_verb_writes_a_file_that_is_compared(checkpoint, tmp_path):
+    out = tmp_path / "model.pt2"
+    done = CliRunner().invoke(
+        cli,
+        [
+            "export",
+            "--checkpoint",
+            str(checkpoint),
+            "-o",
+            str(out),
+            "--max-detections",
+            "7",
+            "--score-threshold",
+            "0.2",
+        ],
+    )
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith(f"{out}: torch-export, 3 images, ")
+    assert load_exported(out).header.max_detections == 7
+    assert [file.name for file in tmp_path.iterdir()] == ["model.pt2"]
+
+
+def test_the_verb_needs_a_suffix_or_a_format(checkpoint, tmp_path):
+    done = CliRunner().invoke(cli, ["export", "--checkpoint", str(checkpoint), "-o", str(tmp_path / "model.bin")])
+    assert done.exit_code == 1
+    assert "found the suffix '.bin', expected .onnx or .pt2, or give --format" in done.output
