@@ -5,7 +5,8 @@
 Makes PNG images of SIDE x SIDE pixels with a few rectangles, one damaged in a thousand, and a small untrained Faster
 R-CNN (ResNet-18, channels of 32). Each part runs `det-core predict --pictures none --batch-size 32`:
 
-    memory  the resident memory of the main process, every tenth of a second, from a twentieth of the images on
+    memory  the resident memory of the main process, every tenth of a second: its median in the second and in the last
+            twentieth of the run, and its peak after the first twentieth
     kills   SIGKILL at random moments, then `--resume`: the set of results is compared with that of an undisturbed run
     ranks   images per second of torchrun's ranks, beside one process, each with one thread and without loader processes
 """
@@ -16,6 +17,7 @@ import argparse
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -139,15 +141,18 @@ def memory(place: Place, count: int) -> dict[str, float]:
     seconds = time.monotonic() - began
     final = log.stat().st_size
     settled = [mb for size, mb in samples if size > final / 20]
+    early = statistics.median(mb for size, mb in samples if final / 20 < size < final / 10)
+    late = statistics.median(mb for size, mb in samples if size > final * 19 / 20)
     lost = count - lines_in(place.results / "whole")
     bad = sum("error" in json.loads(line) for line in log.open(encoding="utf8"))
     return {
         "images": count,
         "seconds": round(seconds, 1),
         "images/s": round(count / seconds, 1),
-        "MB at a twentieth": round(settled[0], 1),
-        "MB at most after": round(max(settled), 1),
-        "growth MB": round(max(settled) - settled[0], 1),
+        "MB early": round(early, 1),
+        "MB late": round(late, 1),
+        "growth MB": round(late - early, 1),
+        "peak MB": round(max(settled), 1),
         "lost": lost,
         "damaged listed": bad,
         "damaged made": sum(1 for number in range(count) if number % DAMAGED == DAMAGED // 2),

@@ -82,6 +82,10 @@ def test_every_kind_of_input(photos, tmp_path, monkeypatch):
     assert named(photos, leave_out=[photos / "deep" / "er"]) == everything[:3]
     monkeypatch.chdir(photos)
     assert list_images(["."])[0].path == "./a.png"
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "there").symlink_to(photos)
+    (photos / "deep" / "back").symlink_to(tmp_path / "linked")  # circular
+    assert named(tmp_path / "linked") == [f"../linked/there/{name}" for name in everything]
 
 
 def test_names_of_results_are_safe_and_differ(photos):

@@ -163,14 +163,16 @@ def _entries(text: str, image_root: str | None, allow_outside: bool, kind: _Kind
 
 
 def _in_folder(folder: Path, kind: _Kind) -> Iterator[_Entry]:
-    count = 0
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(f for f in folders if os.path.realpath(os.path.join(place, f)) not in kind.skipped)
+    count, seen = 0, {os.path.realpath(folder), *kind.skipped}
+    for place, folders, files in os.walk(folder, followlinks=True):  # but into each folder once: links may be circular
+        inner = {os.path.realpath(os.path.join(place, f)): f for f in sorted(folders, reverse=True)}
+        folders[:] = sorted(name for real, name in inner.items() if real not in seen)
+        seen |= inner.keys()
         for file in sorted(files):
             if Path(file).suffix.lower() in kind.suffixes:
                 count += 1
-                inner = os.path.relpath(os.path.join(place, Path(file).stem), folder)
-                yield _Entry(os.path.join(place, file), inner)
+                name = os.path.relpath(os.path.join(place, Path(file).stem), folder)
+                yield _Entry(os.path.join(place, file), name)
     if not count:
         raise DetError(f"{folder}: in this folder and below it there are no {kind.named}")
 

@@ -71,7 +71,7 @@ def found_columns(
     """
     none = Detections(boxes=torch.zeros(0, 4), scores=torch.zeros(0), labels=torch.zeros(0, dtype=torch.int64))
     rows = [none if error else next(found) for error in errors]
-    arrays = [row.to_numpy() if row.region_masks is None else _without_masks(row).to_numpy() for row in rows]
+    arrays = [_without_masks(row).to_numpy() for row in rows]
     kept = {name: value for name, value in columns.items() if name != images or images == "path"}
     made = {name: _column([row[name] for row in arrays]) for name in ("boxes", "scores", "labels")}
     made["classes"] = _column([np.array([classes.names[i] for i in row["labels"]], np.str_) for row in arrays])
