@@ -73,25 +73,33 @@ def command(
     from det_core.engine.distributed import choose_device
     from det_core.engine.predict_files import FEW, predict_files
     from det_core.engine.prepare_inference import for_inference
+    from det_core.export.predict_exported import exported_batches, is_exported
     from det_core.reports.drawing import picture_names
 
     names, folder = picture_names(files), Path(out)
     check_outputs("--out", [folder / "predictions.json", *(folder / name for name in names.values())], files)
-    file = weights_file(checkpoint)
-    recipe = with_limits(read_header(file).recipe, score_threshold, max_detections)
-    detector = for_inference(load_detector(file, choose_device(device), recipe=recipe))
-    classes = detector.found_classes
-    if workers is None:
-        workers = recipe.data.workers if len(files) > FEW else 0
-    batches = predict_files(
-        detector,
-        files,
-        batch_size=batch_size,
-        precision="bf16" if use_amp else "fp32",
-        augmentation=augmentation(recipe, scales, flip),
-        workers=workers,
-        timeout=timeout,
-    )
+    if is_exported(checkpoint):
+        fixed = {"--amp": use_amp, "--flip": flip, "--scale": scales}
+        fixed |= {"--score-threshold": score_threshold is not None, "--max-detections": max_detections is not None}
+        batches, classes = exported_batches(
+            checkpoint, files, batch_size=batch_size, device=choose_device(device), options=fixed
+        )
+    else:
+        file = weights_file(checkpoint)
+        recipe = with_limits(read_header(file).recipe, score_threshold, max_detections)
+        detector = for_inference(load_detector(file, choose_device(device), recipe=recipe))
+        classes = detector.found_classes
+        if workers is None:
+            workers = recipe.data.workers if len(files) > FEW else 0
+        batches = predict_files(
+            detector,
+            files,
+            batch_size=batch_size,
+            precision="bf16" if use_amp else "fp32",
+            augmentation=augmentation(recipe, scales, flip),
+            workers=workers,
+            timeout=timeout,
+        )
     records: list[dict[str, Any]] = []
     written = time.monotonic()
     try:
