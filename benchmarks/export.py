@@ -4,8 +4,8 @@
 
 One line a family and format: the largest differences with and without detections, then milliseconds of an image of
 480 x 640: the detector, prepared by `for_inference`, and the exported file, on the CPU. With --peers, a last line has
-torchvision's Mask R-CNN (ResNet-50) in eager mode and as ONNX, where this torchvision can export it. Weights are random,
-from a fixed seed; layers are small, as in the recipes for the bundled sample.
+torchvision's Mask R-CNN (ResNet-50) in eager mode and as ONNX, where this torchvision can export it. Weights are
+random, from a fixed seed; layers are small, as in the recipes for the bundled sample.
 """
 
 from __future__ import annotations
@@ -76,13 +76,13 @@ def line(family: str, format_: str, folder: Path, rounds: int) -> str:
         except DetError as error:
             return f"{family:10} {format_:12} FAILED: {str(error).splitlines()[0]}"
         assert found is not None
-        texts.append(
-            f"{found.detections:4} detections: boxes {found.boxes:.0e} scores {found.scores:.0e} masks {found.masks:.0e}"
-        )
+        differences = f"boxes {found.boxes:.0e} scores {found.scores:.0e} masks {found.masks:.0e}"
+        texts.append(f"{found.detections:4} detections: {differences}")
     image = torch.randint(0, 256, (3, *TIMED), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     prepared, exported = for_inference(detector), load_exported(file)
     eager, other = in_turns([lambda: predict(prepared, image), lambda: exported(image)], rounds)
-    return f"{family:10} {format_:12} {'; '.join(reversed(texts))}; eager {eager * 1e3:.0f} ms, exported {other * 1e3:.0f} ms"
+    times = f"eager {eager * 1e3:.0f} ms, exported {other * 1e3:.0f} ms"
+    return f"{family:10} {format_:12} {'; '.join(reversed(texts))}; {times}"
 
 
 def peer(folder: Path, rounds: int) -> str:

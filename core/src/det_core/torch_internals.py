@@ -70,7 +70,8 @@ def any_size() -> Iterator[None]:
     try:
         from torch.fx.experimental import _config
 
-        setting: Any = _config.patch(backed_size_oblivious=True)
+        patch: Any = _config.patch  # type: ignore[attr-defined]
+        setting: Any = patch(backed_size_oblivious=True)
     except (ImportError, AttributeError):
         setting = nullcontext()
     with setting:
