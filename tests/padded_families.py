@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from det_core import load_recipe
+from det_core.data.data_config import ResizeConfig
 from det_core.model.detector import Detector
 
 SMALL_FPN = (
@@ -63,8 +64,9 @@ def built(name: str, settings: tuple[str, ...]) -> Detector:
     detector = load_recipe(name, list(settings)).detector.build(num_classes=3).eval()
     factor = 0.2 if name.startswith("ssd") else 4.0  # scores of exactly 1 would have no order
     for part, parameter in detector.named_parameters():
-        if part.endswith(("scores.weight", "deltas.weight")) or ".scores." in part or ".deltas." in part:
+        if part.endswith("scores.weight") or ".scores." in part:
             parameter.data *= factor
         if part.endswith("scores.bias"):
             parameter.data.zero_()
+    detector.test_transforms = (ResizeConfig(scales=((192, 192),)),)
     return detector

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -30,18 +32,7 @@ from det_core.structures import Classes, Detections
 
 REASON = "ONNX files need the packages of the extra `export` of det-core"
 # Every family once; the slow parts, tracing and translation, do not depend on the size of the layers.
-IN_ONNX = (
-    "rpn",
-    "mask",
-    "c4",
-    "cascade",
-    "htc",
-    "retinanet",
-    "retinanet, anchors",
-    "ssd",
-    "ssd, classes",
-    "deformable",
-)
+IN_ONNX = ("rpn", "mask", "c4", "cascade", "htc", "retinanet", "ssd", "ssd, all", "deformable")
 AS_PROGRAM = ("mask", "retinanet", "ssd")
 
 
@@ -241,7 +232,7 @@ def test_a_file_that_disagrees_is_not_left(detector, tmp_path, monkeypatch):
         ({}, 0),
         ({"boxes": 5e-4, "scores": 5e-5}, 0),
         ({"boxes": 5e-3}, 16),  # of each of two images and both sides, all but the last
-        ({"scores": 5e-4}, 16),
+        ({"scores": 5e-4}, 18),
         ({"labels": 1}, 16),
         ({"last": True}, 0),
         ({"first": True}, 2),
@@ -323,6 +314,45 @@ def test_the_verb_writes_a_file_that_is_compared(checkpoint, tmp_path):
     assert done.output.startswith(f"{out}: torch-export, 3 images, ")
     assert load_exported(out).header.max_detections == 7
     assert [file.name for file in tmp_path.iterdir()] == ["model.pt2"]
+
+
+@pytest.mark.slow
+def test_predict_takes_an_exported_file(program, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"words")
+    images = [str(compare_exported.SAMPLE), str(tmp_path / "bad.png")]
+    done = CliRunner().invoke(
+        cli, ["predict", "--checkpoint", str(program), *images, "--out", str(tmp_path / "found"), "--batch-size", "4"]
+    )
+    assert done.exit_code == 1
+    assert f"1 of {len(list(compare_exported.SAMPLE.glob('*.png'))) + 1} images cannot be read" in done.output
+    records = json.loads((tmp_path / "found" / "predictions.json").read_text(encoding="utf8"))
+    assert [r for r in records if r.get("detections")] == []  # its threshold is 1
+    assert sum("detections" in r for r in records) == len(records) - 1
+
+
+@pytest.mark.parametrize("option", [["--flip"], ["--amp"], ["--score-threshold", "0"], ["--scale", "90x60"]])
+def test_the_settings_of_an_exported_file_are_fixed(option, tmp_path):
+    done = CliRunner().invoke(
+        cli, ["predict", "--checkpoint", "model.onnx", str(compare_exported.SAMPLE), "--out", str(tmp_path), *option]
+    )
+    assert done.exit_code == 1
+    assert f"{option[0]}: model.onnx is an exported detector, whose settings are fixed; remove the" in done.output
+
+
+@pytest.mark.slow
+def test_the_page_on_export_runs(tmp_path, monkeypatch):
+    """Its Python, in one namespace and an empty folder; that of OpenVINO where it is installed."""
+    pytest.importorskip("onnxruntime", reason=REASON)
+    pytest.importorskip("onnxscript", reason=REASON)
+    page = Path(__file__).parents[1] / "docs" / "export.md"
+    blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf8"), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 3
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {"__name__": "page"}
+    for block in blocks:
+        if "import openvino" not in block or importlib.util.find_spec("openvino"):
+            exec(compile(block, str(page), "exec", dont_inherit=True), namespace)
+    assert (tmp_path / "mine.onnx").is_file()
 
 
 def test_the_verb_needs_a_suffix_or_a_format(checkpoint, tmp_path):

@@ -6,7 +6,8 @@ slower. Letters: N images, O output and C input channels, H W size, kh kw kernel
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -73,6 +74,22 @@ def has_hooks(module: nn.Module) -> bool:
 def is_compiled(module: nn.Module) -> bool:
     """Whether `module.compile()` was called. True if this torch has no such attribute."""
     return getattr(module, COMPILED, True) is not None
+
+
+@contextmanager
+def any_size() -> Iterator[None]:
+    """Inside, `torch.export` assumes of no symbolic size that it is above 1. Without the private setting, it does, and
+    programs refuse images so small that a level has one row or column.
+    """
+    try:
+        from torch.fx.experimental import _config
+
+        patch: Any = _config.patch  # type: ignore[attr-defined]
+        setting: Any = patch(backed_size_oblivious=True)
+    except (ImportError, AttributeError):
+        setting = nullcontext()
+    with setting:
+        yield
 
 
 def state_of(tensor: Tensor) -> object:

@@ -21,10 +21,21 @@ if TYPE_CHECKING:
     from det_core.engine.prediction_run import Counts, RunOptions
     from det_core.engine.predictor import Predictor
     from det_core.engine.share import Share
+    from det_core.recipe import Recipe
 
 A_WEEK = 7 * 24 * 3600.0  # a rank that is done waits so long for the others
 TELL_EVERY = 600.0  # seconds after which it says so
 
+EXPORTED_WORKERS = 2  # of an exported file, which has no recipe
+# Options that an exported file has settled.
+FIXED = {
+    "score_threshold": "--score-threshold",
+    "max_detections": "--max-detections",
+    "use_amp": "--amp",
+    "flip": "--flip",
+    "scales": "--scale",
+    "tile": "--tile",
+}
 # Options that results depend on.
 DECIDING = (
     *("score_threshold", "max_detections", "use_amp", "flip", "scales", "classes"),
@@ -142,13 +153,25 @@ class _Work:
 
     def __init__(self, folder: Path, listed: ImageList, share: Share, world: World, options: dict[str, Any]) -> None:
         from det_core.engine.checkpoint import read_header, weights_file
+        from det_core.engine.prediction_folder import model_name
+        from det_core.export.predict_exported import check_fixed, exported_name, is_exported
         from det_core.reports.loggers import Terminal
 
         self.folder, self.listed, self.world, self.options = folder, listed, world, options
         self.share = share.among(world.rank, world.size)
-        self.file = weights_file(options["checkpoint"])
-        self.header = read_header(self.file)
-        self.recipe = with_limits(self.header.recipe, options["score_threshold"], options["max_detections"])
+        self.recipe: Recipe | None = None  # of an exported file
+        if is_exported(options["checkpoint"]):
+            check_fixed(
+                options["checkpoint"],
+                {FLAGS.get(n, f"--{n.replace('_', '-')}"): options[n] not in (None, (), False) for n in FIXED},
+            )
+            self.file = Path(options["checkpoint"])
+            self.model = exported_name(self.file)
+        else:
+            self.file = weights_file(options["checkpoint"])
+            header = read_header(self.file)
+            self.model = model_name(header, self.file)
+            self.recipe = with_limits(header.recipe, options["score_threshold"], options["max_detections"])
         self.terminal = Terminal(quiet=not world.main)
 
     def run(self) -> Counts:
@@ -226,7 +249,7 @@ class _Work:
         self.terminal.advance(done)
 
     def _facts(self) -> RunFacts:
-        from det_core.engine.prediction_folder import RunFacts, model_name
+        from det_core.engine.prediction_folder import RunFacts
 
         plain = {name: value for name in DECIDING if (value := self.options[name]) not in (None, (), False)}
         if self.options["video"]:
@@ -234,12 +257,17 @@ class _Work:
         settings = {name: list(v) if isinstance(v, tuple) else v for name, v in plain.items()}
         count = self.share.count
         images = (len(self.listed), self.listed.digest)
-        return RunFacts(model_name(self.header, self.file), settings, images, count)
+        return RunFacts(self.model, settings, images, count)
 
     def _predictor(self) -> Predictor:
         from det_core.engine.predictor import Predictor
 
         options = self.options
+        if self.recipe is None:
+            from det_core.export.predict_exported import ExportedPredictor
+
+            classes = options["classes"] or None
+            return ExportedPredictor(self.file, str(self.world.device), options["batch_size"], classes=classes)
         return Predictor(
             self.file,
             str(self.world.device),
@@ -261,7 +289,7 @@ class _Work:
             crops=self.options["crops"],
             stop_at_bad=self.options["on_bad_sample"] == "error",
             workers=self.options["workers"],
-            default_workers=self.recipe.data.workers,
+            default_workers=EXPORTED_WORKERS if self.recipe is None else self.recipe.data.workers,
             timeout=self.options["timeout"],
         )
 

@@ -18,6 +18,7 @@ from det_core.errors import DetError
 from det_core.export.exported_header import ExportedHeader
 from det_core.export.padded_detector import PaddedDetector
 from det_core.safe_write import replacing
+from det_core.torch_internals import any_size
 
 EXAMPLE = (512, 640)  # of two images; the size that tracing sees, which leaves no trace
 EXTRA = "det.json"
@@ -37,7 +38,7 @@ def trace(module: PaddedDetector, pixels: str = "uint8") -> ExportedProgram:
     """
     batch = Dim.DYNAMIC
     shapes = ({0: batch, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}, {0: batch}, {0: batch}, {0: batch})
-    with torch.no_grad():
+    with torch.no_grad(), any_size():
         return torch.export.export(module, example_inputs(*EXAMPLE, pixels=pixels), dynamic_shapes=shapes, strict=False)
 
 
@@ -64,7 +65,8 @@ class ProgramRunner:
             from torch.export.passes import move_to_device_pass
 
             program = move_to_device_pass(program, device)
-        self.device, self._call = device, program.module()
+        # The guards that are left refuse images whose coarsest level has one row, for which the program is correct too.
+        self.device, self._call = device, program.module(check_guards=False)
 
     def __call__(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Outputs of `PaddedDetector`, on the CPU."""

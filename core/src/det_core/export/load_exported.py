@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, overload
+from typing import Protocol, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from det_core.padded import MaskPaste
 from det_core.structures import Classes, Detections, Key
 
 ONNX, PROGRAM = ".onnx", ".pt2"
+T = TypeVar("T", bound=Image)
 
 
 class Runner(Protocol):
@@ -49,7 +50,7 @@ class ExportedDetector:
 
     @overload
     def __call__(
-        self, images: list[Image] | tuple[Image, ...], *, batch_size: int = 1, order: Order = "rgb"
+        self, images: list[T] | tuple[T, ...], *, batch_size: int = 1, order: Order = "rgb"
     ) -> list[Detections]: ...
 
     def __call__(
