@@ -161,10 +161,8 @@ class _Work:
         self.share = share.among(world.rank, world.size)
         self.recipe: Recipe | None = None  # of an exported file
         if is_exported(options["checkpoint"]):
-            check_fixed(
-                options["checkpoint"],
-                {FLAGS.get(n, f"--{n.replace('_', '-')}"): options[n] not in (None, (), False) for n in FIXED},
-            )
+            given = {flag: options[name] not in (None, (), False) for name, flag in FIXED.items()}
+            check_fixed(options["checkpoint"], given)
             self.file = Path(options["checkpoint"])
             self.model = exported_name(self.file)
         else:
