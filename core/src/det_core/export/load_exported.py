@@ -30,7 +30,10 @@ class Runner(Protocol):
 
     header: ExportedHeader
 
-    def __call__(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]: ...
+    def __call__(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Images (N, 3, H, W), sizes, original sizes and scales (N, 2) to boxes (N, D, 4), scores and labels (N, D),
+        counts (N,) and masks (N, D, S, S), if there are any.
+        """
 
 
 class ExportedDetector:
