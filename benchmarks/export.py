@@ -3,7 +3,7 @@
     python benchmarks/export.py [--families mask,ssd] [--formats onnx] [--rounds 5] [--peers]
 
 One line a family and format: the largest differences with and without detections, then milliseconds of an image of
-480 x 640: the detector, prepared by `for_inference`, and the exported file, on the CPU. With --peers, a last line has
+240 x 320: the detector, prepared by `for_inference`, and the exported file, on the CPU. With --peers, a last line has
 torchvision's Mask R-CNN (ResNet-50) in eager mode and as ONNX, where this torchvision can export it. Weights are
 random, from a fixed seed; layers are small, as in the recipes for the bundled sample.
 """
@@ -44,7 +44,7 @@ FAMILIES = {
     "mobilenet": "faster-rcnn/mobilenet-v3-small-fpn-demo",
     "ga": "ga-retinanet/r18-fpn-demo",
 }
-TIMED = (480, 640)
+TIMED = (240, 320)
 
 
 def built(recipe: str, *, empty: bool) -> Detector:

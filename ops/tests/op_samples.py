@@ -21,6 +21,7 @@ CLOSE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.
 # The error of kernels for wrong data: the dispatcher converts a ValueError in C++ to a RuntimeError.
 WRONG_DATA = RuntimeError
 FORWARD = tuple(name for name in dispatch.FALLBACKS if not name.endswith("_backward"))
+COMPOSED = ("nms_images",)  # their definition calls another operator, which has kernels
 BACKWARD = tuple(name for name in dispatch.FALLBACKS if name.endswith("_backward"))
 
 

@@ -30,7 +30,10 @@ class Runner(Protocol):
 
     header: ExportedHeader
 
-    def __call__(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]: ...
+    def __call__(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Images (N, 3, H, W), sizes, original sizes and scales (N, 2) to boxes (N, D, 4), scores and labels (N, D),
+        counts (N,) and masks (N, D, S, S), if there are any.
+        """
 
 
 class ExportedDetector:
@@ -95,7 +98,7 @@ def runner_inputs(images: Sequence[LoadedImage], pixels: str) -> tuple[Tensor, .
 
 
 def unpadded(outputs: Sequence[Tensor], images: Sequence[LoadedImage], paste: MaskPaste | None) -> list[Detections]:
-    """The detections of each image from the outputs of `PaddedDetector`."""
+    """The detections of each image from boxes (N, D, 4), scores and labels (N, D), counts (N,), masks (N, D, S, S)."""
     boxes, scores, labels, counts, *masks = outputs
     found = []
     for row, (count, item) in enumerate(zip(counts.tolist(), images, strict=True)):
