@@ -325,8 +325,10 @@ def test_predict_takes_an_exported_file(program, tmp_path):
     )
     assert done.exit_code == 1
     assert f"1 of {len(list(compare_exported.SAMPLE.glob('*.png'))) + 1} images cannot be read" in done.output
-    records = json.loads((tmp_path / "found" / "predictions.json").read_text(encoding="utf8"))
+    lines = (tmp_path / "found" / "predictions.jsonl").read_text(encoding="utf8").splitlines()
+    records = [json.loads(line) for line in lines]
     assert [r for r in records if r.get("detections")] == []  # its threshold is 1
+    assert all(r["model"].startswith(f"{program.name} ") for r in records)
     assert sum("detections" in r for r in records) == len(records) - 1
 
 

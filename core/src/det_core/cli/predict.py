@@ -161,7 +161,7 @@ class _Work:
         self.share = share.among(world.rank, world.size)
         self.recipe: Recipe | None = None  # of an exported file
         if is_exported(options["checkpoint"]):
-            given = {flag: options[name] not in (None, (), False) for name, flag in FIXED.items()}
+            given = {flag: not any(options[name] is x for x in (None, False, ())) for name, flag in FIXED.items()}
             check_fixed(options["checkpoint"], given)
             self.file = Path(options["checkpoint"])
             self.model = exported_name(self.file)

@@ -70,7 +70,7 @@ def predict_files(
     size = predictor.batch_size
     source = _Files(images, predictor.preparation, wants_pixels)
     loaded = load_batches(source, _Batches(indices, size), workers, timeout, ahead=AHEAD)
-    divisor = predictor.detector.preprocess.config.pad_divisor
+    divisor = predictor.pad_divisor
     bad: list[FileResult] = []
     for batch in batches_of(_readable(loaded, bad), size, lambda item: item.prepared.padded_sizes(divisor)):
         found = predictor.detect([item.prepared for item in batch])

@@ -120,6 +120,11 @@ class Predictor:
         return self.detector.found_classes
 
     @property
+    def pad_divisor(self) -> int:
+        """Sides of the padded network input are multiples of it."""
+        return self.detector.preprocess.config.pad_divisor
+
+    @property
     def preparation(self) -> Preparation:
         """How images are transformed before they are detected, for loader processes."""
         return self._load().preparation

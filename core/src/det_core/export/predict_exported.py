@@ -77,6 +77,10 @@ class ExportedPredictor(Predictor):
         return self._loaded()[0].classes
 
     @property
+    def pad_divisor(self) -> int:
+        return self._loaded()[0].header.pad_divisor
+
+    @property
     def preparation(self) -> Preparation:
         return self._loaded()[1]
 
