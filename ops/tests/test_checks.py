@@ -83,7 +83,7 @@ VALUES = [
     (lambda: det_ops.roi_levels(R[0], 4), "rois have shape (5,), expected (K, 5)"),
     (
         lambda: det_ops.roi_levels(R, 4, rule="fpn"),
-        "rule is 'fpn', expected 'mmdet', 'mmdet-v1', 'detectron2' or 'torchvision'",
+        "rule is 'fpn', expected 'mmdet', 'mmdet-v1', 'detectron', 'detectron2' or 'torchvision'",
     ),
     (lambda: det_ops.roi_pool(X[0], R, (2, 2), 1.0), "features have shape (4, 8, 8), expected (B, C, H, W)"),
     (lambda: det_ops.roi_pool(X, R, (2, 2), -1.0), "scale is -1.0, expected a positive number"),
