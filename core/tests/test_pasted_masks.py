@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import det_ops
-from det_core.cli.predict import _plain
 from det_core.compressed_masks import RegionMasks, encode_masks
+from det_core.engine.prediction_run import plain_detections
 from det_core.engine.test_time_augmentation import Augmentation, merge, unflip
 from det_core.structures import Classes, Detections
 
@@ -114,12 +114,12 @@ def test_codes_are_those_of_the_bitmaps(rule, flipped):
 def test_the_records_of_predictions_have_the_codes():
     found = detections(regions(5))
     with Calls() as calls:
-        records = _plain(found, Classes.numbered(2))
+        records = plain_detections(found, Classes.numbered(2))
     assert "det.paste_masks.default" not in calls.names
     assert found.masks is not None
     assert [record["mask"] for record in records] == encode_masks(found.masks)
     assert json.loads(json.dumps(records)) == records
-    assert "mask" not in _plain(detections(None), Classes.numbered(2))[0]
+    assert "mask" not in plain_detections(detections(None), Classes.numbered(2))[0]
 
 
 def test_many_masks_take_no_more_calls_than_few():

@@ -135,6 +135,10 @@ class ResultLog:
         os.fsync(self._file.fileno())
         self._synced = time.monotonic()
 
+    def give_up(self) -> None:
+        """Close the file without writing to it: in a process that only inherited it."""
+        self._file.close()
+
     def _cut_torn_line(self) -> None:
         self._file.truncate(max((end for end, _ in _records_with_ends(self.path)), default=0))
 
@@ -145,7 +149,7 @@ _open_logs: WeakSet[ResultLog] = WeakSet()
 def _close_in_child() -> None:
     """A loader process that outlives a killed process must not keep its lock."""
     for opened in list(_open_logs):
-        opened._file.close()
+        opened.give_up()
 
 
 if hasattr(os, "register_at_fork"):
