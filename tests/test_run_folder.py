@@ -168,7 +168,7 @@ def test_the_holder_is_named_also_before_it_has_signed(tmp_path, monkeypatch):
     """Two processes that start at the same moment: one has the lock, and writes its name a little later."""
     (tmp_path / LOCK).touch()
     holder = os.open(tmp_path / LOCK, os.O_RDWR)
-    run_lock._take(holder)
+    run_lock.take_lock(holder)
     monkeypatch.setattr(run_lock.time, "sleep", lambda seconds: os.pwrite(holder, b"process 7 on here", 0))
     with pytest.raises(DetError, match="is in use by process 7 on here; wait"), locked(tmp_path, ALONE):
         pass
@@ -363,7 +363,7 @@ def test_a_lock_that_its_holder_removed_is_made_anew(tmp_path: Path) -> None:
         return True
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_lock, "_take", remove_once)
+        patch.setattr(run_lock, "take_lock", remove_once)
         with locked(run, ALONE):
             assert (run / ".lock").read_text().startswith(f"process {os.getpid()} ")
     assert len(taken) == 2

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -28,6 +27,7 @@ from weakref import WeakSet
 
 from det_core.engine.share import Share
 from det_core.errors import DetError
+from det_core.file_lock import take_lock
 from det_core.safe_write import WriteError, sync
 
 Record = dict[str, Any]
@@ -99,7 +99,7 @@ class ResultLog:
             self._file: BinaryIO = os.fdopen(os.open(path, flags, 0o644), "r+b", buffering=0)
         except OSError as error:
             raise WriteError.of(path, error, "no result is lost") from error
-        if not _locked(self._file):
+        if not take_lock(self._file.fileno()):
             self._file.close()
             raise DetError(f"{path} is in use by another process; wait for it, end it, or choose another --out")
         _open_logs.add(self)
@@ -154,18 +154,3 @@ def _close_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_close_in_child)
-
-
-def _locked(file: BinaryIO) -> bool:
-    """Take the lock of an open file, or return False; True also on file systems without locks."""
-    if sys.platform == "win32":
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True

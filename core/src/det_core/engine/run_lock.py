@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from det_core.engine.distributed import World, gather
 from det_core.errors import DetError
+from det_core.file_lock import take_lock
 from det_core.safe_write import TEMPORARY
 
 LOCK = ".lock"
@@ -49,7 +49,7 @@ def _opened(run: Path) -> tuple[int | None, str]:
         descriptor = os.open(run / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
     except OSError as error:
         return None, f"{error.filename or run}: the run folder cannot be written ({error.strerror or error})"
-    if not _take(descriptor):
+    if not take_lock(descriptor):
         return descriptor, (
             f"{run} is in use by {_holder(descriptor)}; wait for it, end it, or choose another --work-dir"
         )
@@ -69,21 +69,6 @@ def _sweep(run: Path) -> None:
         for left in folder.glob(f"{TEMPORARY}*"):
             with suppress(OSError):
                 shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
-
-
-def _take(descriptor: int) -> bool:
-    """Try to take the lock; returns True also on file systems without locks."""
-    if sys.platform == "win32":
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _holder(descriptor: int) -> str:
