@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import pickle
 import re
 import sys
 from pathlib import Path
@@ -17,9 +18,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from padded_families import FAMILIES, built
 
-from det_core import DetError, load_recipe, predict
+from det_core import DetError, Predictor, load_recipe, predict
 from det_core.cli.main import cli
 from det_core.engine.checkpoint import Header, save_checkpoint
+from det_core.engine.test_time_augmentation import Augmentation
+from det_core.engine.tiling import Tiling
 from det_core.export import compare_exported, missing_packages
 from det_core.export.compare_exported import Comparison, DisagreementError, Tolerances, compare, sample_images
 from det_core.export.export_detector import export_detector
@@ -34,6 +37,7 @@ REASON = "ONNX files need the packages of the extra `export` of det-core"
 # Every family once; the slow parts, tracing and translation, do not depend on the size of the layers.
 IN_ONNX = ("rpn", "mask", "c4", "cascade", "htc", "retinanet", "ssd", "ssd, all", "deformable")
 AS_PROGRAM = ("mask", "retinanet", "ssd")
+FLIP = Augmentation(flip=True)
 
 
 def photographs() -> list[torch.Tensor]:
@@ -80,6 +84,31 @@ def test_families_are_programs(family, tmp_path):
     exported = load_exported(tmp_path / "model.pt2")
     for image in photographs():
         assert_alike(exported(image), predict(detector, image))
+    check_predictor(tmp_path / "model.pt2", detector)
+
+
+def check_predictor(file: Path, detector: Detector) -> None:
+    """`Predictor` takes an exported file as it does a checkpoint."""
+    predictor = pickle.loads(pickle.dumps(Predictor(file, "cpu", batch_size=2)))
+    for found, image in zip(predictor(photographs()), photographs(), strict=True):
+        assert_alike(found, predict(detector, image))
+    assert predictor.classes == detector.found_classes
+    assert predictor.pad_divisor == detector.preprocess.config.pad_divisor
+    found = predict(detector, photographs()[0])
+    kept = found[found.labels == int(found.labels[0])]
+    assert 0 < len(kept) < len(found)
+    only = [predictor.classes.names[int(found.labels[0])]]
+    assert_alike(Predictor(file, "cpu", classes=only)(photographs()[0]), kept)
+    with pytest.raises(DetError, match=r"^classes: the detector has no class 'zebra'"):
+        Predictor(file, "cpu", classes=["zebra"])
+    with pytest.raises(DetError, match=r"model.pt2: an exported file has no modules; load the checkpoint it was made"):
+        _ = predictor.detector
+
+
+@pytest.mark.parametrize("option", [{"precision": "bf16"}, {"tiling": Tiling(size=64)}, {"augmentation": FLIP}])
+def test_a_predictor_of_an_exported_file_has_its_settings(option):
+    with pytest.raises(DetError, match=r"^model.onnx: precision, augmentation, tiling and recipe are options for ch"):
+        Predictor("model.onnx", "cpu", **option)
 
 
 @pytest.fixture(scope="module")
@@ -335,7 +364,9 @@ def test_predict_takes_an_exported_file(program, tmp_path):
     assert sum("detections" in r for r in records) == len(records) - 1
 
 
-@pytest.mark.parametrize("option", [["--flip"], ["--amp"], ["--score-threshold", "0"], ["--scale", "90x60"]])
+@pytest.mark.parametrize(
+    "option", [["--flip"], ["--amp"], ["--score-threshold", "0"], ["--scale", "90x60"], ["--tile", "64"]]
+)
 def test_the_settings_of_an_exported_file_are_fixed(option, tmp_path):
     done = CliRunner().invoke(
         cli, ["predict", "--checkpoint", "model.onnx", str(compare_exported.SAMPLE), "--out", str(tmp_path), *option]

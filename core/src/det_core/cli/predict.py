@@ -148,27 +148,36 @@ def _listed(images: tuple[str, ...], folder: Path, options: dict[str, Any]) -> I
     return listed
 
 
+def _check_fixed(options: dict[str, Any]) -> None:
+    """Raise DetError for an option that an exported file has settled."""
+    for name, flag in FIXED.items():
+        if not any(options[name] is x for x in (None, False, ())):
+            raise DetError(
+                f"{flag}: {options['checkpoint']} is an exported detector, whose settings are fixed; remove the "
+                "option, or export the checkpoint again with other settings"
+            )
+
+
 class _Work:
     """What one process does of a run."""
 
     def __init__(self, folder: Path, listed: ImageList, share: Share, world: World, options: dict[str, Any]) -> None:
         from det_core.engine.checkpoint import read_header, weights_file
         from det_core.engine.prediction_folder import model_name
-        from det_core.export.predict_exported import check_fixed, exported_name, is_exported
+        from det_core.export.load_exported import is_exported
         from det_core.reports.loggers import Terminal
 
         self.folder, self.listed, self.world, self.options = folder, listed, world, options
         self.share = share.among(world.rank, world.size)
         self.recipe: Recipe | None = None  # of an exported file
         if is_exported(options["checkpoint"]):
-            given = {flag: not any(options[name] is x for x in (None, False, ())) for name, flag in FIXED.items()}
-            check_fixed(options["checkpoint"], given)
+            _check_fixed(options)
             self.file = Path(options["checkpoint"])
-            self.model = exported_name(self.file)
+            self.model = model_name(self.file)
         else:
             self.file = weights_file(options["checkpoint"])
             header = read_header(self.file)
-            self.model = model_name(header, self.file)
+            self.model = model_name(self.file, header)
             self.recipe = with_limits(header.recipe, options["score_threshold"], options["max_detections"])
         self.terminal = Terminal(quiet=not world.main)
 
@@ -261,17 +270,12 @@ class _Work:
         from det_core.engine.predictor import Predictor
 
         options = self.options
-        if self.recipe is None:
-            from det_core.export.predict_exported import ExportedPredictor
-
-            classes = options["classes"] or None
-            return ExportedPredictor(self.file, str(self.world.device), options["batch_size"], classes=classes)
         return Predictor(
             self.file,
             str(self.world.device),
             "bf16" if options["use_amp"] else "fp32",
             options["batch_size"],
-            augmentation=augmentation(self.recipe, options["scales"], options["flip"]),
+            augmentation=augmentation(self.recipe, options["scales"], options["flip"]) if self.recipe else None,
             tiling=tiling(options["tile"], options["overlap"], options["merge"]),
             classes=options["classes"] or None,
             recipe=self.recipe,

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 RUN, COCO, IMAGES = "run.json", "predictions.json", "images.json"
 
 
-def model_name(header: Header, weights: Path) -> str:
-    """What tells the model of a result: the recipe, the step and the start of the weights' SHA-256."""
+def model_name(weights: Path, header: Header | None = None) -> str:
+    """What tells the model of a result: recipe and step, or an exported file's name, and the start of the SHA-256."""
     with weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
-    return f"{header.recipe.name} step {header.step} {digest}"
+    return f"{weights.name if header is None else f'{header.recipe.name} step {header.step}'} {digest}"
 
 
 @frozen

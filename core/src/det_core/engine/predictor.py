@@ -6,7 +6,8 @@ Letters: h w original image size, n detections of one image.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, overload
 
@@ -38,10 +39,17 @@ Columns = Mapping[str, "NDArray[Any]"]
 
 @define(eq=False)
 class _Ready:
-    """What a predictor works with, once its checkpoint is loaded. labels: of the classes to keep, or None for all."""
+    """What a predictor works with, once its checkpoint is loaded.
 
-    detector: Detector
+    detector: None if the checkpoint is an exported file. run: to the detections of images that are detected at once.
+    labels: of the classes to keep, or None for all.
+    """
+
+    detector: Detector | None
     preparation: Preparation
+    run: Callable[[Sequence[PreparedImage]], list[Detections]]
+    classes: Classes
+    pad_divisor: int
     labels: frozenset[int] | None
 
 
@@ -52,8 +60,9 @@ class Predictor:
     Several threads may call one predictor at once; the transforms of their images take turns.
 
     Args:
-        checkpoint: a run folder (its best checkpoint), a checkpoint or a `.safetensors` file; or a detector, of which a
-            copy made by `for_inference` is used.
+        checkpoint: a run folder (its best checkpoint), a checkpoint or a `.safetensors` file; a file that `det-core
+            export` wrote (`.onnx`, `.pt2`), whose precision, views and recipe are fixed; or a detector, of which a copy
+            made by `for_inference` is used.
         device: `cpu`, `cuda`, `cuda:1`, `mps`; by default a GPU if there is one. A detector stays on its device.
         precision: `fp32`, `bf16` or `fp16`.
         batch_size: images, and tiles of an image, that are detected at once if they are padded to one size; results are
@@ -95,6 +104,11 @@ class Predictor:
             raise DetError(f"classes: found {show(classes)}, expected a list of names")
         if isinstance(checkpoint, Detector) and (device, recipe) != (None, None):
             raise DetError("device and recipe are options for checkpoints; a detector has its own (see Detector.to)")
+        if _is_exported(checkpoint) and (precision, augmentation, tiling, recipe) != ("fp32", None, None, None):
+            raise DetError(
+                f"{checkpoint}: precision, augmentation, tiling and recipe are options for checkpoints; this is an "
+                "exported detector, whose settings are fixed; remove them, or export the checkpoint again with others"
+            )
         self.checkpoint, self.device, self.precision, self.batch_size = checkpoint, device, precision, batch_size
         self.order, self.augmentation, self.tiling, self.recipe = order, augmentation, tiling, recipe
         self.chosen = None if classes is None else tuple(classes)
@@ -111,18 +125,21 @@ class Predictor:
 
     @property
     def detector(self) -> Detector:
-        """The detector that is used, in evaluation mode."""
-        return self._load().detector
+        """The detector that is used, in evaluation mode; DetError if it is an exported file."""
+        detector = self._load().detector
+        if detector is None:
+            raise DetError(f"{self.checkpoint}: an exported file has no modules; load the checkpoint it was made from")
+        return detector
 
     @property
     def classes(self) -> Classes:
         """The classes of the detections' labels."""
-        return self.detector.found_classes
+        return self._load().classes
 
     @property
     def pad_divisor(self) -> int:
         """Sides of the padded network input are multiples of it."""
-        return self.detector.preprocess.config.pad_divisor
+        return self._load().pad_divisor
 
     @property
     def preparation(self) -> Preparation:
@@ -168,7 +185,7 @@ class Predictor:
     def detect(self, images: Sequence[PreparedImage]) -> list[Detections]:
         """The detections of images that `preparation` has transformed; they are detected at once."""
         ready = self._load()
-        found = detect(ready.detector, images, ready.preparation, self.precision, self.batch_size)
+        found = ready.run(images)
         return found if ready.labels is None else [_only(d, ready.labels) for d in found]
 
     def warm_up(self, sizes: Sequence[tuple[int, int]]) -> None:
@@ -212,6 +229,8 @@ class Predictor:
             return self._ready
 
     def _made(self) -> _Ready:
+        if _is_exported(self.checkpoint):
+            return self._exported(Path(str(self.checkpoint)))
         if isinstance(self.checkpoint, Detector):
             detector = for_inference(self.checkpoint) if self.fold else self.checkpoint.eval()
         else:
@@ -219,7 +238,27 @@ class Predictor:
             recipe = self.recipe or read_header(file).recipe
             detector = for_inference(load_detector(file, choose_device(self.device), recipe=recipe))
         preparation = Preparation.of(detector.test_transforms, self.augmentation, self.tiling)
-        return _Ready(detector, preparation, _labels(self.chosen, detector.found_classes))
+        classes, divisor = detector.found_classes, detector.preprocess.config.pad_divisor
+        run = partial(detect, detector, preparation=preparation, precision=self.precision, batch_size=self.batch_size)
+        return _Ready(detector, preparation, run, classes, divisor, _labels(self.chosen, classes))
+
+    def _exported(self, file: Path) -> _Ready:
+        from det_core.export.load_exported import load_exported
+
+        exported = load_exported(file, choose_device(self.device))
+        preparation = Preparation.of(exported.header.transforms, None, None)
+
+        def run(images: Sequence[PreparedImage]) -> list[Detections]:
+            return exported.detect([image.views[0] for image in images])
+
+        labels = _labels(self.chosen, exported.classes)
+        return _Ready(None, preparation, run, exported.classes, exported.header.pad_divisor, labels)
+
+
+def _is_exported(checkpoint: str | Path | Detector) -> bool:
+    from det_core.export.load_exported import is_exported
+
+    return not isinstance(checkpoint, Detector) and is_exported(checkpoint)
 
 
 def _labels(names: Sequence[str] | None, classes: Classes) -> frozenset[int] | None:

@@ -25,6 +25,11 @@ ONNX, PROGRAM = ".onnx", ".pt2"
 T = TypeVar("T", bound=Image)
 
 
+def is_exported(file: str | Path) -> bool:
+    """Whether a file's suffix is that of an exported detector."""
+    return Path(file).suffix in (ONNX, PROGRAM)
+
+
 class Runner(Protocol):
     """Runs an exported file: inputs of `PaddedDetector` to its outputs, on the CPU."""
 
