@@ -236,7 +236,7 @@ class _Work:
         """Say what was found, and write COCO's results once all shares are done."""
         if self.options["video"]:
             return
-        from det_core.engine.prediction_folder import COCO, remaining, write_coco
+        from det_core.engine.prediction_folder import COCO, Progress, write_coco
         from det_core.engine.result_log import log_file
         from det_core.engine.share import Share
 
@@ -245,7 +245,7 @@ class _Work:
         where = log_file(self.folder, self.share) if self.share.count == 1 else self.folder / "predictions-*.jsonl"
         self.terminal.say(f"{total.detections} detections in {counted(total.images, 'image')}{before} -> {where}")
         if self.options["form"] == "coco":
-            left = len(remaining(self.folder, self.listed, Share()))
+            left = len(Progress.read(self.folder, self.listed, Share()).remaining)
             if left:
                 self.terminal.say(f"{counted(left, 'image')} of other shares are left; the last share writes {COCO}")
             else:

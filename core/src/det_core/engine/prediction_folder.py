@@ -112,19 +112,30 @@ def _remove(folder: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def remaining(folder: Path, images: ImageList, share: Share) -> NDArray[np.int64]:
-    """The indices of this share's images that no file of results in the folder has, ascending."""
-    own = np.arange(share.index, len(images), share.count)
-    done = _done(folder)
-    return own if len(done) == 0 else own[~np.isin(images.keys[own], done)]
+@frozen(eq=False)
+class Progress:
+    """How far a share is. remaining: the indices of its images that no file of results in the folder has, ascending.
 
+    bad, detections: in the share's own file; of a single share in all files.
+    """
 
-def _done(folder: Path) -> NDArray[np.bytes_]:
-    """The keys of all images with a record."""
-    found = b"".join(
-        key(record["file"], record.get("image_id")) for file in log_files(folder) for record in records_of(file)
-    )
-    return np.frombuffer(found, KEY)
+    remaining: NDArray[np.int64]
+    bad: int
+    detections: int
+
+    @classmethod
+    def read(cls, folder: Path, images: ImageList, share: Share) -> Progress:
+        """From all files of results in a folder, each of which is read once."""
+        keys, bad, detections = bytearray(), 0, 0
+        for file in log_files(folder):
+            own = share.count == 1 or file == log_file(folder, share)
+            for record in records_of(file):
+                keys += key(record["file"], record.get("image_id"))
+                bad += own and "error" in record
+                detections += len(record.get("detections", ())) if own else 0
+        indices = np.arange(share.index, len(images), share.count)
+        left = indices[~np.isin(images.keys[indices], np.frombuffer(keys, KEY))] if keys else indices
+        return cls(left, bad, detections)
 
 
 def all_records(folder: Path) -> Iterator[Record]:

@@ -12,9 +12,9 @@ from attrs import define, evolve, frozen
 from det_core.data.image_list import ImageList
 from det_core.data.loader_watch import worker_errors
 from det_core.engine.predict_files import FEW, FileResult, predict_files
-from det_core.engine.prediction_folder import remaining
+from det_core.engine.prediction_folder import Progress
 from det_core.engine.predictor import Predictor
-from det_core.engine.result_log import Record, ResultLog, log_file, log_files, records_of
+from det_core.engine.result_log import Record, ResultLog, log_file
 from det_core.engine.share import Share
 from det_core.errors import DataError
 from det_core.reports.prediction_pictures import PredictionPictures
@@ -91,11 +91,10 @@ class PredictionRun:
         """
         results = ResultLog(log_file(self.options.folder, self.share))
         try:
-            indices = remaining(self.options.folder, self.images, self.share).tolist()
-            total = len(self.share.indices(len(self.images)))
-            files = log_files(self.options.folder) if self.share.count == 1 else [results.path]
-            counts = evolve(_counts_of(files), images=total, before=total - len(indices))
-            return self._run(results, indices, counts)
+            progress = Progress.read(self.options.folder, self.images, self.share)
+            total, left = len(self.share.indices(len(self.images))), progress.remaining.tolist()
+            counts = Counts(total, total - len(left), progress.bad, progress.detections)
+            return self._run(results, left, counts)
         finally:
             results.close()
 
@@ -165,12 +164,3 @@ def plain_detections(found: Detections, classes: Classes) -> list[Record]:
         | ({} if mask is None else {"mask": mask})
         for box, score, label, mask in rows
     ]
-
-
-def _counts_of(files: Sequence[Path]) -> Counts:
-    """What files of results already have."""
-    bad = found = 0
-    for record in (record for file in files for record in records_of(file)):
-        bad += "error" in record
-        found += len(record.get("detections", ()))
-    return Counts(bad=bad, detections=found)

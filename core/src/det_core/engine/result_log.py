@@ -33,6 +33,7 @@ from det_core.safe_write import WriteError, sync
 Record = dict[str, Any]
 
 STEM = "predictions"
+BLOCK = 1 << 20  # bytes that are searched for a newline at once
 SECONDS_BETWEEN_SYNCS = 2.0  # a kill loses no line; a machine that loses its power loses those since the last sync
 KEPT = "what was found before is kept; --resume goes on from there"
 
@@ -54,13 +55,6 @@ def records_of(file: Path) -> Iterator[Record]:
     Raises:
         DetError: for any other line that is no record, with its number.
     """
-    for _, record in _records_with_ends(file):
-        yield record
-
-
-def _records_with_ends(file: Path) -> Iterator[tuple[int, Record]]:
-    """Each record, and the number of bytes up to its end."""
-    end = 0
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.endswith(b"\n"):
@@ -71,8 +65,7 @@ def _records_with_ends(file: Path) -> Iterator[tuple[int, Record]]:
                     f"{file}:{number}: not a record of predictions; remove the line, and make its images' results anew "
                     "with --resume"
                 )
-            end += len(line)
-            yield end, record
+            yield record
 
 
 def _record(line: bytes) -> Record | None:
@@ -87,7 +80,7 @@ class ResultLog:
     """The file of one share, open for this process alone.
 
     Raises:
-        DetError: if another process writes to it, or a line of it is damaged.
+        DetError: if another process writes to it.
         WriteError: if it cannot be opened.
     """
 
@@ -140,7 +133,16 @@ class ResultLog:
         self._file.close()
 
     def _cut_torn_line(self) -> None:
-        self._file.truncate(max((end for end, _ in _records_with_ends(self.path)), default=0))
+        """Truncate the file after its last newline, which is looked for from the end."""
+        end = os.fstat(self._file.fileno()).st_size
+        while end:
+            start = max(end - BLOCK, 0)
+            self._file.seek(start)
+            if newline := self._file.read(end - start).rfind(b"\n") + 1:
+                self._file.truncate(start + newline)
+                return
+            end = start
+        self._file.truncate(0)
 
 
 _open_logs: WeakSet[ResultLog] = WeakSet()
