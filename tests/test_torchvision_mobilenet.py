@@ -22,7 +22,7 @@ from torchvision.models.detection import (
 
 sys.path.append(str(Path(__file__).parent))
 
-from torchvision_imports import in_double, randomise_norms
+from torchvision_imports import found_in_double, in_double, randomise_norms
 
 from det_core.contracts import Sample
 from det_core.conventions import differences
@@ -150,19 +150,10 @@ def wanted(made: Callable[[str], nn.Module]) -> Callable[[str], list[dict[str, T
 def found_in(name: str, detector: Detector) -> list[Detections]:
     (resize,) = load_recipe(name).data.test_transforms
     assert isinstance(resize, ResizeConfig)
-    sides, nothing = CASES[name].sides, torch.zeros(0, dtype=torch.int64)
+    sides = CASES[name].sides
     if sides is not None:
         resize = evolve(resize, scales=(sides,))
-    loaded = [
-        prepare(
-            Sample(image=i.double(), boxes=torch.zeros(0, 4), labels=nothing, ignored=nothing.bool(), file=""),
-            [resize.build()],
-            Key(),
-        )
-        for i in images()
-    ]
-    found: list[Detections] = detector.predict(to_batch(detector, loaded))
-    return found
+    return found_in_double(detector, resize, images())
 
 
 @pytest.mark.parametrize("name", list(CASES))

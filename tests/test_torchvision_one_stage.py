@@ -14,17 +14,14 @@ from torchvision.models.detection import retinanet_resnet50_fpn, ssd300_vgg16
 
 sys.path.append(str(Path(__file__).parent))
 
-from torchvision_imports import in_double
+from torchvision_imports import found_in_double, in_double
 
 from det_core.boxes.box_config import GridAnchorsConfig
-from det_core.contracts import Sample
 from det_core.data.data_config import ResizeConfig
-from det_core.data.loader import prepare
-from det_core.engine.predict import to_batch
 from det_core.errors import WeightsError
 from det_core.load import load_recipe
 from det_core.model.detector import Detector
-from det_core.structures import Detections, Key
+from det_core.structures import Detections
 from det_core.weights.fill_detector import import_weights
 
 RETINANET, SSD = "retinanet/torchvision-r50-fpn", "ssd/torchvision-vgg16-300"
@@ -112,20 +109,6 @@ def imported(name: str, theirs: nn.Module) -> Detector:
     return in_double(theirs, config, CLASSES)
 
 
-def found_in(detector: Detector, resize: ResizeConfig) -> list[Detections]:
-    nothing = torch.zeros(0, dtype=torch.int64)
-    loaded = [
-        prepare(
-            Sample(image=i.double(), boxes=torch.zeros(0, 4), labels=nothing, ignored=nothing.bool(), file=""),
-            [resize.build()],
-            Key(),
-        )
-        for i in images()
-    ]
-    found: list[Detections] = detector.predict(to_batch(detector, loaded))
-    return found
-
-
 def resize_of(name: str) -> ResizeConfig:
     """The recipe's own resize; where it keeps the ratio, at the test's smaller bounds."""
     (resize,) = load_recipe(name).data.test_transforms
@@ -148,7 +131,7 @@ def test_it_finds_the_same(
     name: str, first_label: int, wanted: dict[str, list[dict[str, Tensor]]], request: pytest.FixtureRequest
 ) -> None:
     theirs = request.getfixturevalue(name.partition("/")[0])
-    check(found_in(imported(name, theirs), resize_of(name)), wanted[name], first_label)
+    check(found_in_double(imported(name, theirs), resize_of(name), images()), wanted[name], first_label)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +158,7 @@ def test_every_convention_counts(
     theirs = request.getfixturevalue(name.partition("/")[0])
     changed = load_recipe(name, [f"detector.{change}"]).detector.build(num_classes=CLASSES).eval()
     import_weights(theirs.state_dict(), source="torchvision", detector=changed, force=True)
-    pairs = zip(found_in(changed.double(), resize_of(name)), wanted[name], strict=True)
+    pairs = zip(found_in_double(changed.double(), resize_of(name), images()), wanted[name], strict=True)
     assert any(
         len(ours) != len(there["boxes"]) or not torch.allclose(ours.boxes, there["boxes"], rtol=0, atol=1e-3)
         for ours, there in pairs

@@ -26,7 +26,7 @@ from torchvision.models.detection import (
 
 sys.path.append(str(Path(__file__).parent))
 
-from torchvision_imports import in_double, randomise_norms
+from torchvision_imports import found_in_double, in_double, randomise_norms, same_masks
 
 from det_core.contracts import Sample
 from det_core.conventions import differences
@@ -159,23 +159,8 @@ def imported(model: str, theirs: nn.Module) -> Detector:
 def found_in(model: str, detector: Detector) -> list[Detections]:
     (resize,) = load_recipe(recipe_name(model)).data.test_transforms
     assert isinstance(resize, ResizeConfig)
-    resize, nothing = evolve(resize, scales=(SIDES,)), torch.zeros(0, dtype=torch.int64)
-    loaded = [
-        prepare(
-            Sample(image=i.double(), boxes=torch.zeros(0, 4), labels=nothing, ignored=nothing.bool(), file=""),
-            [resize.build()],
-            Key(),
-        )
-        for i in images()
-    ]
-    found: list[Detections] = detector.predict(to_batch(detector, loaded))
-    return found
-
-
-def same_masks(found: Tensor, probabilities: Tensor) -> bool:
-    """Masks (n, h, w) against torchvision's probabilities, which leave open only those at the threshold itself."""
-    clear = (probabilities - 0.5).abs() > 1e-4
-    return bool(((found == (probabilities > 0.5)) | ~clear).all())
+    resize = evolve(resize, scales=(SIDES,))
+    return found_in_double(detector, resize, images())
 
 
 @pytest.mark.parametrize("model", list(CASES))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,21 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops.poolers import LevelMapper
 
+sys.path.append(str(Path(__file__).parent))
+
+from torchvision_imports import found_in_double, in_double, same_masks, to_double
+
 import det_ops
 from det_core.cli.main import run
-from det_core.contracts import Sample
 from det_core.data.data_config import ResizeConfig
 from det_core.data.images import read_image
-from det_core.data.loader import prepare
 from det_core.engine.checkpoint import load_detector
-from det_core.engine.predict import to_batch
 from det_core.engine.predictor import predict
 from det_core.errors import WeightsError
 from det_core.load import load_recipe
 from det_core.model.detector import Detector
 from det_core.recipe import Recipe
-from det_core.structures import Detections, Key
+from det_core.structures import Detections
 from det_core.weights.fill_detector import class_count, import_weights
 
 MAKERS = {"faster-rcnn": fasterrcnn_resnet50_fpn, "mask-rcnn": maskrcnn_resnet50_fpn}
@@ -91,39 +93,11 @@ def resize_of(recipe: Recipe) -> ResizeConfig:
 
 def imported(model: str, theirs: nn.Module) -> Detector:
     """The recipe's detector with these weights; in double precision its means are exact, as theirs are."""
-    recipe = recipe_of(model)
-    state = theirs.state_dict()
-    assert class_count(state, source="torchvision", config=recipe.detector) == CLASSES
-    detector = recipe.detector.build(num_classes=CLASSES).eval()
-    report = import_weights(state, source="torchvision", detector=detector)
-    assert set(report.filled.values()) == set(state)
-    assert report.ignored == ()
-    return detector
+    return in_double(theirs, recipe_of(model).detector, CLASSES)
 
 
 def found_in(detector: Detector, resize: ResizeConfig) -> list[Detections]:
-    """Double precision from the first pixel on: arithmetic is then the same whatever the order of sums."""
-    detector.double()
-    for name in ("mean", "std"):
-        exact = torch.tensor(getattr(detector.preprocess.config, name), dtype=torch.float64)
-        setattr(detector.preprocess, name, exact[:, None, None])
-    nothing = torch.zeros(0, dtype=torch.int64)
-    loaded = [
-        prepare(
-            Sample(image=i.double(), boxes=torch.zeros(0, 4), labels=nothing, ignored=nothing.bool(), file=""),
-            [resize.build()],
-            Key(),
-        )
-        for i in images()
-    ]
-    found: list[Detections] = detector.predict(to_batch(detector, loaded))
-    return found
-
-
-def same_masks(found: Tensor, probabilities: Tensor) -> bool:
-    """Masks (n, h, w) against torchvision's probabilities, which leave open only those at the threshold itself."""
-    clear = (probabilities - 0.5).abs() > 1e-4
-    return bool(((found == (probabilities > 0.5)) | ~clear).all())
+    return found_in_double(detector, resize, images())
 
 
 @pytest.mark.parametrize("model", list(MAKERS))
@@ -172,7 +146,7 @@ def test_every_convention_counts(change, faster):
     resize = resize_of(recipe_of("faster-rcnn"))
     if change.startswith("data"):
         (resize,) = recipe.data.test_transforms  # type: ignore[assignment]
-    pairs = zip(found_in(detector, resize), wanted, strict=True)
+    pairs = zip(found_in(to_double(detector), resize), wanted, strict=True)
     assert any(len(a) != len(b) or not torch.allclose(a.boxes, b.boxes, rtol=0, atol=1e-3) for a, b in pairs)
 
 

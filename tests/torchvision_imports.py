@@ -7,8 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from det_core.contracts import Sample
+from det_core.data.data_config import ResizeConfig
+from det_core.data.loader import prepare
+from det_core.engine.predict import to_batch
 from det_core.model.detector import Detector
 from det_core.model.detector_config import DetectorConfig
+from det_core.structures import Detections, Key
 from det_core.weights.fill_detector import class_count, import_weights
 
 
@@ -20,11 +25,31 @@ def in_double(theirs: nn.Module, config: DetectorConfig, classes: int) -> Detect
     report = import_weights(state, source="torchvision", detector=detector)
     assert set(report.filled.values()) == set(state)
     assert report.ignored == ()
+    return to_double(detector)
+
+
+def to_double(detector: Detector) -> Detector:
+    """The detector itself, in double precision, with exact means and deviations of pixels, as theirs are."""
     detector.double()
     for value in ("mean", "std"):
         exact = torch.tensor(getattr(detector.preprocess.config, value), dtype=torch.float64)
         setattr(detector.preprocess, value, exact[:, None, None])
     return detector
+
+
+def found_in_double(detector: Detector, resize: ResizeConfig, images: Sequence[Tensor]) -> list[Detections]:
+    """The detections of a detector in double precision on images (3, H, W) uint8, resized so."""
+    nothing = torch.zeros(0, dtype=torch.int64)
+    loaded = [
+        prepare(
+            Sample(image=i.double(), boxes=torch.zeros(0, 4), labels=nothing, ignored=nothing.bool(), file=""),
+            [resize.build()],
+            Key(),
+        )
+        for i in images
+    ]
+    found: list[Detections] = detector.predict(to_batch(detector, loaded))
+    return found
 
 
 @torch.no_grad()
@@ -48,3 +73,9 @@ def randomise_norms(theirs: nn.Module, images: Sequence[Tensor]) -> None:
         if isinstance(norm, (nn.BatchNorm2d, nn.GroupNorm)):
             norm.weight.uniform_(0.7, 1.3)
             norm.bias.normal_(std=0.1)
+
+
+def same_masks(found: Tensor, probabilities: Tensor) -> bool:
+    """Masks (n, h, w) against torchvision's probabilities, which leave open only those at the threshold itself."""
+    clear = (probabilities - 0.5).abs() > 1e-4
+    return bool(((found == (probabilities > 0.5)) | ~clear).all())
