@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from det_core.data.data_config import ResizeConfig
 from det_core.model.detector_config import PreprocessConfig
-from det_core.model.layer_config import Conv2dConfig, GroupNormConfig
+from det_core.model.layer_config import GroupNormConfig
 from det_core.offers import RecipeEntry
 from det_core.recipe import Recipe
 from det_core.settings import evolve
-from det_core.slots import ConvConfig
 from det_core.zoo import Row, as_mmdet1, detectron_entries, published_rows, zoo_entries
 from det_plugin_fpn.config import FPNConfig
 from det_plugin_gn_ws_dcn.config import DeformConv2dConfig, DeformRoIPoolConfig, WSConv2dConfig
@@ -71,23 +69,15 @@ def _makers(row: Row) -> tuple[Callable[[Row], Recipe], Callable[[Row], Recipe]]
 
 def _group_norm(recipe: Recipe, row: Row) -> Recipe:
     """Group norm in backbone, FPN and heads; a box head with four convolutions and one fully connected layer."""
-    norm = GroupNormConfig()
-    conv: ConvConfig = WSConv2dConfig() if row.variant == "gn-ws" else Conv2dConfig()
-    config: Any = recipe.detector
-    head = config.roi_head
-    assert isinstance(head, RCNNHeadConfig)
-    head = evolve(head, box_head=FCBoxHeadConfig(num_convs=4, num_fcs=1, norm=norm, conv=conv))
-    if head.mask_head is not None:
-        head = evolve(head, mask_head=ConvMaskHeadConfig(norm=norm, conv=conv))
-    weights = GN_WEIGHTS[row.variant, row.network]
+    conv = WSConv2dConfig() if row.variant == "gn-ws" else None
+    detector = rcnn.with_norm(recipe.detector, GroupNormConfig(), conv)
+    assert isinstance(detector.backbone, ResNetConfig)
     return evolve(
         recipe,
         detector=evolve(
-            config,
-            preprocess=DETECTRON if row.variant == "gn" else config.preprocess,
-            backbone=evolve(config.backbone, norm=norm, conv=conv, pretrained=weights),
-            neck=FPNConfig(norm=norm, conv=conv),
-            roi_head=head,
+            detector,
+            preprocess=DETECTRON if row.variant == "gn" else detector.preprocess,
+            backbone=evolve(detector.backbone, pretrained=GN_WEIGHTS[row.variant, row.network]),
         ),
     )
 

@@ -30,9 +30,8 @@ from det_core.zoo import (
     jitter_scale,
     published_rows,
 )
-from det_plugin_fpn.config import FPNConfig
 from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig, RPNConfig
-from det_plugin_rcnn.recipes import SUMMARIES, baseline, rpn_of_2019
+from det_plugin_rcnn.recipes import SUMMARIES, baseline, rpn_of_2019, with_norm
 from det_plugin_resnet.backbones import DETECTRON2_NETWORKS, DIVIDED, detectron_network
 from det_plugin_resnet.config import ResNetConfig, ResNetStageConfig
 
@@ -112,8 +111,9 @@ def _normalised(norm: NormConfig, *, scratch: bool, caffe: bool = False) -> Call
     """
 
     def change(recipe: Recipe, row: Row) -> Recipe:
-        backbone, _, head = _parts(recipe)
-        backbone = evolve(backbone, norm=norm, style="caffe" if caffe else "pytorch")
+        detector = with_norm(recipe.detector, norm)
+        assert isinstance(detector.backbone, ResNetConfig)
+        backbone = evolve(detector.backbone, style="caffe" if caffe else "pytorch")
         if scratch:
             backbone = evolve(backbone, pretrained=None, frozen_stages=-1)
         elif isinstance(norm, GroupNormConfig):
@@ -121,15 +121,9 @@ def _normalised(norm: NormConfig, *, scratch: bool, caffe: bool = False) -> Call
         return evolve(
             recipe,
             detector=evolve(
-                recipe.detector,
-                preprocess=DIVIDED if scratch and row.schedule == "9x" else recipe.detector.preprocess,
+                detector,
+                preprocess=DIVIDED if scratch and row.schedule == "9x" else detector.preprocess,
                 backbone=backbone,
-                neck=FPNConfig(norm=norm),
-                roi_head=evolve(
-                    head,
-                    box_head=FCBoxHeadConfig(num_convs=4, num_fcs=1, norm=norm),
-                    mask_head=ConvMaskHeadConfig(norm=norm),
-                ),
             ),
         )
 

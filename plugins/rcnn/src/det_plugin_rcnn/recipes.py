@@ -9,11 +9,12 @@ from pathlib import Path
 from det_core.boxes.box_config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig, RandomSamplerConfig
 from det_core.data.data_config import FlipConfig, ResizeConfig
 from det_core.model.detector_config import DetectorConfig
-from det_core.model.layer_config import BatchNormConfig, RoIAlignConfig
+from det_core.model.layer_config import BatchNormConfig, Conv2dConfig, RoIAlignConfig
 from det_core.model.loss_config import SmoothL1Config
 from det_core.offers import RecipeEntry
 from det_core.recipe import OptimizerConfig, Published, Recipe
 from det_core.settings import evolve
+from det_core.slots import ConvConfig, NormConfig
 from det_core.specs import ProposalLimits
 from det_core.zoo import (
     BOXES,
@@ -39,7 +40,7 @@ from det_plugin_resnet.backbones import (
     c4_trunk_of,
     preprocess_of,
 )
-from det_plugin_resnet.config import ResNetStageConfig
+from det_plugin_resnet.config import ResNetConfig, ResNetStageConfig
 
 ROWS = published_rows(Path(__file__).with_name("published.csv"))
 SUMMARIES = {
@@ -139,6 +140,25 @@ def rpn_of_2019(rpn: RPNConfig) -> RPNConfig:
     )
 
 
+def with_norm(detector: DetectorConfig, norm: NormConfig, conv: ConvConfig | None = None) -> DetectorConfig:
+    """A norm in backbone, FPN and heads, and a box head of four convolutions and one fully connected layer.
+
+    conv: of all convolutions; None: plain ones.
+    """
+    backbone, head, conv = detector.backbone, detector.roi_head, conv or Conv2dConfig()
+    assert isinstance(backbone, ResNetConfig)
+    assert isinstance(head, RCNNHeadConfig)
+    head = evolve(head, box_head=FCBoxHeadConfig(num_convs=4, num_fcs=1, norm=norm, conv=conv))
+    if head.mask_head is not None:
+        head = evolve(head, mask_head=ConvMaskHeadConfig(norm=norm, conv=conv))
+    return evolve(
+        detector,
+        backbone=evolve(backbone, norm=norm, conv=conv),
+        neck=FPNConfig(norm=norm, conv=conv),
+        roi_head=head,
+    )
+
+
 # torchvision's `fasterrcnn_resnet50_fpn` and `maskrcnn_resnet50_fpn`, for weights that it trained
 
 TORCHVISION_MODELS = {"faster-rcnn": "boxes", "mask-rcnn": "boxes and masks"}
@@ -197,26 +217,10 @@ PUBLISHED_V2 = {
 def torchvision_v2_recipe(model: str) -> Recipe:
     """The model with batch norm everywhere but in the RPN, which has two convolutions, and with larger heads."""
     recipe = torchvision_recipe(model)
-    detector, norm = recipe.detector, BatchNormConfig(synchronised=True)
-    rpn, roi_head = detector.dense_head, detector.roi_head
-    assert isinstance(rpn, RPNConfig)
-    assert isinstance(roi_head, RCNNHeadConfig)
-    return evolve(
-        recipe,
-        name=f"{recipe.name}-v2",
-        detector=evolve(
-            detector,
-            backbone=TORCHVISION_R50_V2,
-            neck=FPNConfig(norm=norm),
-            dense_head=evolve(rpn, num_convs=2),
-            roi_head=evolve(
-                roi_head,
-                box_head=FCBoxHeadConfig(num_convs=4, num_fcs=1, norm=norm),
-                mask_head=None if roi_head.mask_head is None else ConvMaskHeadConfig(norm=norm),
-            ),
-        ),
-        published=PUBLISHED_V2[model],
-    )
+    detector = with_norm(evolve(recipe.detector, backbone=TORCHVISION_R50_V2), BatchNormConfig(synchronised=True))
+    assert isinstance(detector.dense_head, RPNConfig)
+    detector = evolve(detector, dense_head=evolve(detector.dense_head, num_convs=2))
+    return evolve(recipe, name=f"{recipe.name}-v2", detector=detector, published=PUBLISHED_V2[model])
 
 
 # Demos: small models that train on the bundled sample from random weights in minutes on a CPU

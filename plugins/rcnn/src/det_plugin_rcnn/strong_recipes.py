@@ -24,8 +24,7 @@ from det_core.zoo import (
     published_rows,
     zoo_entries,
 )
-from det_plugin_fpn.config import FPNConfig
-from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig, RPNConfig
+from det_plugin_rcnn.config import RPNConfig
 from det_plugin_rcnn.recipes import (
     PUBLISHED_V2,
     SUMMARIES,
@@ -33,6 +32,7 @@ from det_plugin_rcnn.recipes import (
     baseline,
     demo_recipe,
     torchvision_v2_recipe,
+    with_norm,
 )
 from det_plugin_resnet.backbones import with_newer_weights
 from det_plugin_resnet.config import ResNetConfig
@@ -68,23 +68,16 @@ def from_scratch(recipe: Recipe) -> Recipe:
 
     The RPN has two convolutions, and the box head four and one linear layer.
     """
-    detector, norm = recipe.detector, BatchNormConfig(synchronised=True)
-    backbone, rpn, head = detector.backbone, detector.dense_head, detector.roi_head
+    detector = with_norm(recipe.detector, BatchNormConfig(synchronised=True))
+    backbone, rpn = detector.backbone, detector.dense_head
     assert isinstance(backbone, ResNetConfig)
     assert isinstance(rpn, RPNConfig)
-    assert isinstance(head, RCNNHeadConfig)
     return evolve(
         recipe,
         detector=evolve(
             detector,
-            backbone=evolve(backbone, norm=norm, frozen_stages=-1, pretrained=None),
-            neck=FPNConfig(norm=norm),
+            backbone=evolve(backbone, frozen_stages=-1, pretrained=None),
             dense_head=evolve(rpn, num_convs=2),
-            roi_head=evolve(
-                head,
-                box_head=FCBoxHeadConfig(num_convs=4, num_fcs=1, norm=norm),
-                mask_head=ConvMaskHeadConfig(norm=norm),
-            ),
         ),
     )
 
