@@ -15,6 +15,8 @@ from det_core.errors import DetError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from det_core.compressed_masks import RegionMasks
+
 
 @frozen(eq=False, kw_only=True)
 class PaddedBatch:
@@ -49,6 +51,15 @@ class MaskPaste:
     rule: Literal["sampled", "resized", "quantised"] = "sampled"
     threshold: float = 0.5
     last_pixel: bool = False
+
+    def masks(self, probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> RegionMasks:
+        """The masks of an image of `size` (h, w) from (n, S, S) of its boxes (n, 4), which are copied."""
+        from det_core.compressed_masks import RegionMasks
+
+        past = boxes.new_tensor([0.0, 0.0, 1.0, 1.0] if self.last_pixel else [0.0] * 4)
+        return RegionMasks(
+            probabilities=probabilities, boxes=boxes - past, size=size, rule=self.rule, threshold=self.threshold
+        )
 
 
 @frozen(eq=False, kw_only=True)

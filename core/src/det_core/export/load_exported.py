@@ -12,7 +12,6 @@ from typing import Protocol, TypeVar, overload
 import torch
 from torch import Tensor
 
-from det_core.compressed_masks import RegionMasks
 from det_core.data.loader import LoadedImage, prepare
 from det_core.engine.image_inputs import Image, Order, is_image, to_sample
 from det_core.engine.same_size import same_size_groups
@@ -107,16 +106,8 @@ def unpadded(outputs: Sequence[Tensor], images: Sequence[LoadedImage], paste: Ma
     boxes, scores, labels, counts, *masks = outputs
     found = []
     for row, (count, item) in enumerate(zip(counts.tolist(), images, strict=True)):
-        own, regions = boxes[row, :count], None
-        if paste is not None:
-            past = torch.tensor([0.0, 0.0, 1.0, 1.0]) if paste.last_pixel else torch.zeros(4)
-            regions = RegionMasks(
-                probabilities=masks[0][row, :count],
-                boxes=own - past,
-                size=item.info.original_size,
-                rule=paste.rule,
-                threshold=paste.threshold,
-            )
+        own = boxes[row, :count]
+        regions = None if paste is None else paste.masks(masks[0][row, :count], own, item.info.original_size)
         found.append(Detections(boxes=own, scores=scores[row, :count], labels=labels[row, :count], masks=regions))
     return found
 

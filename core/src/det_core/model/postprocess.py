@@ -17,22 +17,20 @@ from det_core.structures import ImageInfo
 
 def to_original(boxes: Tensor, info: ImageInfo) -> Tensor:
     """Convert boxes (..., 4) from network pixels to pixels of the original image."""
-    y, x = info.scale
-    factors = boxes.new_tensor([x, y, x, y])
-    if not info.inclusive:
-        return boxes / factors
-    last = torch.tensor([0, 0, 1, 1], dtype=boxes.dtype, device=boxes.device)
-    return (boxes - last) / factors + last
+    factors, last = _factors(boxes, info)
+    return (boxes - last) / factors + last if info.inclusive else boxes / factors
 
 
 def to_network(boxes: Tensor, info: ImageInfo) -> Tensor:
     """Convert boxes (..., 4) from pixels of the original image to network pixels."""
+    factors, last = _factors(boxes, info)
+    return (boxes - last) * factors + last if info.inclusive else boxes * factors
+
+
+def _factors(boxes: Tensor, info: ImageInfo) -> tuple[Tensor, Tensor | float]:
+    """(4,) factors of the coordinates, and (4,) what an inclusive box ends after its last pixel."""
     y, x = info.scale
-    factors = boxes.new_tensor([x, y, x, y])
-    if not info.inclusive:
-        return boxes * factors
-    last = torch.tensor([0, 0, 1, 1], dtype=boxes.dtype, device=boxes.device)
-    return (boxes - last) * factors + last
+    return boxes.new_tensor([x, y, x, y]), boxes.new_tensor([0.0, 0.0, 1.0, 1.0]) if info.inclusive else 0.0
 
 
 def inside_original(boxes: Tensor, info: ImageInfo) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from det_core.compressed_masks import CompressedMasks, RegionMasks
 from det_core.contracts import Loss
 from det_core.model.region_masks import MaskTargetRule, mask_targets
 from det_core.model.sample_regions import SampledRegions
+from det_core.padded import MaskPaste
 from det_core.structures import ImageInfo, LossTerm, Targets
 from det_plugin_rcnn.config import RegionHeadConfig
 from det_plugin_rcnn.detections import Found
@@ -54,18 +55,15 @@ def region_masks(
     probabilities: Tensor, found: Sequence[Found], infos: Sequence[ImageInfo], config: RegionHeadConfig
 ) -> list[RegionMasks]:
     """Per image the masks of its n detections, from (R, S, S) of all detections in order."""
-    padded = config.mask_paste == "padded"
-    past = torch.tensor([0.0, 0.0, 1.0, 1.0] if padded else [0.0] * 4, device=probabilities.device)
-    return [
-        RegionMasks(
-            probabilities=p,
-            boxes=f.chosen.boxes - past,  # a copy, which nobody changes who changes the detections' boxes in place
-            size=info.original_size,
-            rule="resized" if config.mask_paste == "padded" else config.mask_paste,
-            threshold=config.mask_threshold,
-        )
-        for p, f, info in zip(probabilities.split([len(f) for f in found]), found, infos, strict=True)
-    ]
+    paste = paste_of(config)
+    rows = zip(probabilities.split([len(f) for f in found]), found, infos, strict=True)
+    return [paste.masks(p, f.chosen.boxes, info.original_size) for p, f, info in rows]
+
+
+def paste_of(config: RegionHeadConfig) -> MaskPaste:
+    """How masks become those of the image."""
+    rule = "resized" if config.mask_paste == "padded" else config.mask_paste
+    return MaskPaste(rule=rule, threshold=config.mask_threshold, last_pixel=config.mask_paste == "padded")
 
 
 def _masks_of(target: Targets) -> Tensor | CompressedMasks:

@@ -23,10 +23,10 @@ from det_core.model.padded_detection import (
     to_network_images,
     to_original_images,
 )
-from det_core.padded import MaskPaste, PaddedBatch, PaddedDetections
+from det_core.padded import PaddedBatch, PaddedDetections
 from det_core.structures import full_precision
 from det_plugin_rcnn.config import RegionHeadConfig
-from det_plugin_rcnn.mask_branch import of_class
+from det_plugin_rcnn.mask_branch import of_class, paste_of
 
 
 @frozen(eq=False)
@@ -41,11 +41,7 @@ class PaddedFound:
         return evolve(
             self.detections,
             masks=probabilities.unflatten(0, (-1, self.boxes.shape[1])),
-            paste=MaskPaste(
-                rule="resized" if config.mask_paste == "padded" else config.mask_paste,
-                threshold=config.mask_threshold,
-                last_pixel=config.mask_paste == "padded",
-            ),
+            paste=paste_of(config),
         )
 
 
