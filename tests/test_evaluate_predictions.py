@@ -104,6 +104,8 @@ def test_images_without_predictions_are_told(tiny_checkpoint, data, tmp_path):
     unusable = {"file": str(data / "images" / "2.png"), "detections": [1]}
     (out / "predictions.jsonl").write_text(json.dumps(unusable) + "\n")
     assert "2.png has no usable `detections` (TypeError" in det_core(*test, out).output
+    (out / "predictions.jsonl").write_text(json.dumps(unusable | {"detections": None}) + "\n")
+    assert "`detections` (TypeError: found None, expected a list)" in det_core(*test, out).output
 
 
 @pytest.mark.parametrize(

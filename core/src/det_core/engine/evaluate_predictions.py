@@ -122,13 +122,14 @@ def _detections(record: Record, dataset: DetectionDataset, path: Path) -> Detect
     """The detections of a record, whose classes are the data set's."""
     rows = record.get("detections")
     try:
-        assert isinstance(rows, list)
+        if not isinstance(rows, list):
+            raise TypeError(f"found {show(rows)}, expected a list")
         labels = [_label(row, dataset, path) for row in rows]
         boxes = torch.tensor([row["box"] for row in rows], dtype=torch.float32).reshape(-1, 4)
         scores = torch.tensor([row["score"] for row in rows], dtype=torch.float32)
         codes = [row["mask"] for row in rows if "mask" in row]
         masks = decode_masks(codes) if codes and len(codes) == len(rows) else None
-    except (AssertionError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DetError(
             f"{path}: the record of {record['file']} has no usable `detections` ({type(error).__name__}: {error})"
         ) from None

@@ -63,15 +63,10 @@ def export_detector(
     module.inclusive = header.inclusive
     program = trace(module, header.pixels)
     with replacing(file) as temporary:
-        aside = temporary.with_name(f"{temporary.name}{file.suffix}")
-        try:
-            (write_onnx if format == "onnx" else write_program)(program, header, aside)
-            found = None if tolerances is None else compare(detector, load_exported(aside), example, tolerances)
-            if found is not None:
-                check(found, str(file))
-            aside.replace(temporary)
-        finally:
-            aside.unlink(missing_ok=True)
+        (write_onnx if format == "onnx" else write_program)(program, header, temporary)
+        found = None if tolerances is None else compare(detector, load_exported(temporary), example, tolerances)
+        if found is not None:
+            check(found, str(file))
     return found
 
 

@@ -6,7 +6,6 @@ Letters: N images, H W size of the input.
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 
 import torch
@@ -17,7 +16,6 @@ import det_ops
 from det_core.errors import DetError
 from det_core.export.exported_header import ExportedHeader
 from det_core.export.padded_detector import PaddedDetector
-from det_core.safe_write import replacing
 from det_core.torch_internals import any_size
 
 EXAMPLE = (512, 640)  # of two images; the size that tracing sees, which leaves no trace
@@ -43,10 +41,8 @@ def trace(module: PaddedDetector, pixels: str = "uint8") -> ExportedProgram:
 
 
 def write_program(program: ExportedProgram, header: ExportedHeader, file: Path) -> None:
-    """Write a program with its header; WriteError if it cannot be written."""
-    with replacing(file) as temporary, warnings.catch_warnings(), temporary.open("wb") as opened:
-        warnings.simplefilter("ignore")  # of the suffix, which is that of the final name
-        torch.export.save(program, opened, extra_files={EXTRA: json.dumps(header.to_metadata())})
+    """Write a program with its header."""
+    torch.export.save(program, file, extra_files={EXTRA: json.dumps(header.to_metadata())})
 
 
 class ProgramRunner:

@@ -19,7 +19,6 @@ from det_core.errors import DetError
 from det_core.export.exported_header import ExportedHeader
 from det_core.export.missing_packages import require
 from det_core.export.padded_detector import INPUTS, OUTPUTS
-from det_core.safe_write import replacing
 
 AXES = {"images": {0: "batch", 2: "height", 3: "width"}} | {name: {0: "batch"} for name in INPUTS[1:]}
 
@@ -30,7 +29,6 @@ def write_onnx(program: ExportedProgram, header: ExportedHeader, file: Path) -> 
     Raises:
         DetError: if a package of the extra `export` is missing.
         NotExportableError: for an operator or option that ONNX does not have.
-        WriteError: if the file cannot be written.
     """
     for package in ("onnx", "onnxscript"):
         require(package, "exporting to ONNX")
@@ -52,8 +50,7 @@ def write_onnx(program: ExportedProgram, header: ExportedHeader, file: Path) -> 
     _name_axes(made.model)
     made.model.metadata_props.update(header.to_metadata())
     made.model.producer_name = "det"
-    with replacing(file) as temporary:
-        made.save(str(temporary), external_data=False)
+    made.save(str(file), external_data=False)
 
 
 def _name_axes(model: Any) -> None:
