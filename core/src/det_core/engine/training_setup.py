@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from attrs import frozen
@@ -170,4 +172,8 @@ def _wrap(recipe: Recipe, detector: Detector, world: World) -> nn.Module:
     if world.size == 1:
         return detector
     devices = [world.device] if world.device.type == "cuda" else None
-    return DistributedDataParallel(detector, device_ids=devices, broadcast_buffers=False)
+    # the name of "buffers are each rank's own" since torch 2.15, and before
+    names = inspect.signature(DistributedDataParallel).parameters
+    own_buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+    options: dict[str, Any] = {"device_ids": devices, own_buffers: False}
+    return DistributedDataParallel(detector, **options)
