@@ -18,12 +18,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from padded_families import FAMILIES, built
 
-from det_core import DetError, Predictor, load_recipe, predict
+from det_core import DetError, Predictor, load_recipe, optional_packages, predict
 from det_core.cli.main import cli
 from det_core.engine.checkpoint import Header, save_checkpoint
 from det_core.engine.test_time_augmentation import Augmentation
 from det_core.engine.tiling import Tiling
-from det_core.export import compare_exported, missing_packages
+from det_core.export import compare_exported
 from det_core.export.compare_exported import Comparison, DisagreementError, Tolerances, compare, sample_images
 from det_core.export.export_detector import export_detector
 from det_core.export.exported_header import LAYOUT, ExportedHeader
@@ -204,7 +204,7 @@ def test_a_missing_package_is_named(monkeypatch, tmp_path):
     with pytest.raises(DetError, match=message):
         load_exported(tmp_path / "model.onnx")
     with pytest.raises(DetError, match=r"^a test requires no_such_package"):
-        missing_packages.require("no_such_package", "a test")
+        optional_packages.require("no_such_package", "a test", "export")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 import sys
 import types
@@ -105,15 +104,11 @@ def test_other_mistakes():
 
 
 def test_supervision_is_an_extra(monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *rest):
-        if name == "supervision":
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(DetError, match="supervision is not installed: pip install supervision"):
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(
+        DetError,
+        match=r"^converting to supervision requires supervision, which .* install './core\[supervision\]'`$",
+    ):
         some().to_supervision()
 
 

@@ -15,6 +15,7 @@ import attrs
 from attrs import frozen
 
 from det_core.errors import DetError
+from det_core.optional_packages import require
 
 if TYPE_CHECKING:
     import torch
@@ -320,7 +321,7 @@ class Detections:
         Raises:
             DetError: if supervision is not installed.
         """
-        supervision = _supervision()
+        supervision: Any = require("supervision", "converting to supervision", "supervision")
         arrays = self.to_numpy()
         names = {} if classes is None else {"class_name": _names(classes, arrays["labels"])}
         return supervision.Detections(
@@ -365,15 +366,6 @@ def _names(classes: Classes, labels: NDArray[Any]) -> NDArray[Any]:
     import numpy as np
 
     return np.array([classes.names[label] for label in labels.tolist()], dtype=np.str_)
-
-
-def _supervision() -> Any:
-    """The module; DetError if it is not installed."""
-    try:
-        import supervision
-    except ImportError:
-        raise DetError("supervision is not installed: pip install supervision") from None
-    return supervision
 
 
 def full_precision(x: Tensor) -> Tensor:

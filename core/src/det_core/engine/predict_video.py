@@ -23,6 +23,7 @@ from det_core.engine.prediction_run import plain_detections
 from det_core.engine.predictor import Predictor
 from det_core.engine.result_log import Record
 from det_core.errors import DetError
+from det_core.optional_packages import require
 from det_core.reports.drawing import draw
 from det_core.safe_write import replacing
 
@@ -183,9 +184,4 @@ def _encoder(av: Any) -> str:
 
 
 def _av() -> Any:
-    """PyAV; DetError if it is not installed."""
-    try:
-        import av
-    except ImportError:
-        raise DetError("videos are read with PyAV, which is not installed: pip install av") from None
-    return av
+    return require("av", "reading and writing videos", "video")

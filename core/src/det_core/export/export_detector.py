@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
 
-from det_core.contracts import Sample
 from det_core.data.loader import LoadedImage, prepare
 from det_core.engine.image_inputs import Image, to_sample
 from det_core.errors import DetError
@@ -84,13 +83,19 @@ def _check(detector: Detector, file: Path, format: str) -> None:
         )
 
 
-def _loaded(detector: Detector, images: Sequence[Image] | None) -> list[LoadedImage]:
+def transformed(detector: Detector, images: Iterable[Image]) -> Iterator[LoadedImage]:
     """The images, transformed as at test time."""
     transforms = [t.build() for t in detector.test_transforms]
-    samples: list[Sample] = [to_sample(image) for image in (sample_images() if images is None else images)]
-    if not samples:
+    for image in images:
+        yield prepare(to_sample(image), transforms, Key())
+
+
+def _loaded(detector: Detector, images: Sequence[Image] | None) -> list[LoadedImage]:
+    """The images to compare on."""
+    chosen = sample_images() if images is None else images
+    if not chosen:
         raise DetError("images: found none, expected at least one image to compare the exported file on")
-    return [prepare(sample, transforms, Key()) for sample in samples]
+    return list(transformed(detector, chosen))
 
 
 def _header(detector: Detector, module: PaddedDetector, images: Sequence[LoadedImage], recipe: str) -> ExportedHeader:

@@ -48,7 +48,7 @@ class ExportedHeader:
     classes: of its detections. transforms: of images before they are its input. inclusive: as in `ImageInfo`.
     pixels: dtype of the input, which is float32 if the transforms keep fractions. pad_divisor: the file pads its input
     to multiples of it. max_detections: D. paste: of masks, if it has any.
-    recipe: name of the recipe, or empty.
+    recipe: name of the recipe, or empty. precision: that layers compute in.
     """
 
     classes: Classes
@@ -59,9 +59,10 @@ class ExportedHeader:
     max_detections: int
     paste: MaskPaste | None = None
     recipe: str = ""
+    precision: Literal["fp32", "int8"] = "fp32"
 
     def to_metadata(self) -> dict[str, str]:
-        """Text by name: JSON, but for `format` and `recipe`."""
+        """Text by name: JSON, but for `format`, `recipe` and `precision`."""
         layout = {name: text for name, text in LAYOUT.items() if name != "masks" or self.paste is not None}
         values = {
             "classes": {"names": self.classes.names, "ids": self.classes.ids},
@@ -73,7 +74,8 @@ class ExportedHeader:
             "mask_paste": None if self.paste is None else attrs.asdict(self.paste),
             "layout": layout,
         }
-        return {"format": FORMAT, "recipe": self.recipe} | {name: json.dumps(value) for name, value in values.items()}
+        texts = {"format": FORMAT, "recipe": self.recipe, "precision": self.precision}
+        return texts | {name: json.dumps(value) for name, value in values.items()}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], file: str) -> ExportedHeader:
@@ -95,6 +97,7 @@ class ExportedHeader:
                 max_detections=int(values["max_detections"]),
                 paste=None if paste is None else MaskPaste(**paste),
                 recipe=metadata.get("recipe", ""),
+                precision="int8" if metadata.get("precision") == "int8" else "fp32",
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DetError(f"{file}: its metadata is damaged ({type(error).__name__}: {error})") from None

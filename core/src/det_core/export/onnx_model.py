@@ -17,9 +17,10 @@ from torch.export import ExportedProgram
 
 from det_core.errors import DetError
 from det_core.export.exported_header import ExportedHeader
-from det_core.export.missing_packages import require
 from det_core.export.padded_detector import INPUTS, OUTPUTS
+from det_core.optional_packages import require
 
+LARGEST = 2**31  # bytes of a constant that is computed once
 AXES = {"images": {0: "batch", 2: "height", 3: "width"}} | {name: {0: "batch"} for name in INPUTS[1:]}
 
 
@@ -31,7 +32,7 @@ def write_onnx(program: ExportedProgram, header: ExportedHeader, file: Path) -> 
         NotExportableError: for an operator or option that ONNX does not have.
     """
     for package in ("onnx", "onnxscript"):
-        require(package, "exporting to ONNX")
+        require(package, "exporting to ONNX", "export")
     from det_core.export.onnx_operators import OPSET, translations
 
     outputs = OUTPUTS if header.paste is not None else OUTPUTS[:-1]
@@ -47,10 +48,23 @@ def write_onnx(program: ExportedProgram, header: ExportedHeader, file: Path) -> 
             dynamo=True,
         )
     assert made is not None
+    _fold_constants(made.model)
     _name_axes(made.model)
     made.model.metadata_props.update(header.to_metadata())
     made.model.producer_name = "det"
     made.save(str(file), external_data=False)
+
+
+def _fold_constants(model: Any) -> None:
+    """Compute once what depends on weights alone, such as a convolution's weights times the factors of its norm.
+
+    ONNX Runtime does so when it loads a model, but what quantises a model has to see the weights themselves.
+    """
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+    from onnxscript.optimizer import fold_constants
+
+    fold_constants(model, onnx_shape_inference=False, input_size_limit=LARGEST, output_size_limit=LARGEST)
+    RemoveUnusedNodesPass()(model)
 
 
 def _name_axes(model: Any) -> None:
@@ -76,7 +90,7 @@ class OnnxRunner:
     """
 
     def __init__(self, file: Path, device: torch.device, providers: Sequence[str] | None = None) -> None:
-        runtime: Any = require("onnxruntime", "running an ONNX model")
+        runtime: Any = require("onnxruntime", "running an ONNX model", "export")
         if providers is None:
             preferred = ["CUDAExecutionProvider"] if device.type == "cuda" else []
             providers = [p for p in (*preferred, "CPUExecutionProvider") if p in runtime.get_available_providers()]

@@ -1,0 +1,41 @@
+"""ONNX models of detectors in OpenVINO, whose int8 layers are faster than ONNX Runtime's on x86 processors.
+
+Letters: N images, H W size of the input.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from det_core.errors import DetError
+from det_core.export.exported_header import ExportedHeader
+from det_core.export.padded_detector import INPUTS, OUTPUTS
+from det_core.optional_packages import require
+
+
+class OpenVinoRunner:
+    """Runs a written model in OpenVINO on the CPU, in the precision that is in the file."""
+
+    def __init__(self, file: Path) -> None:
+        openvino: Any = require("openvino", "running a model in OpenVINO", "openvino")
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        core = openvino.Core()
+        try:
+            model = core.read_model(str(file))
+            self._compiled = core.compile_model(model, "CPU", settings)
+        except RuntimeError as error:
+            raise DetError(f"{file}: OpenVINO cannot read it ({str(error).strip().splitlines()[-1]})") from None
+        path = ["framework"]  # where OpenVINO keeps an ONNX model's metadata
+        metadata = model.get_rt_info(path).value if model.has_rt_info(path) else {}
+        self.header = ExportedHeader.from_metadata({name: str(metadata[name]) for name in metadata}, str(file))
+
+    def __call__(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Outputs of `PaddedDetector`."""
+        request = self._compiled.create_infer_request()  # one for each call: several threads may call at once
+        found = request.infer({name: x.numpy() for name, x in zip(INPUTS, inputs, strict=True)})
+        names = OUTPUTS if self.header.paste is not None else OUTPUTS[:-1]
+        return tuple(torch.from_numpy(found[name].copy()) for name in names)
