@@ -16,6 +16,7 @@ def _as_tuple(values: Iterable[int]) -> tuple[int, ...]:
 
 
 Split = Literal["train", "val"]
+Runtime = Literal["onnxruntime", "openvino"]  # of exported ONNX models
 OnBadSample = Literal["error", "skip"]
 TIMEOUT = 1800  # seconds without news from another rank or a loader process after which a run ends
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from det_core.cli.choose import with_limits
-from det_core.cli.options import CHECKPOINT, OVERRIDES
+from det_core.cli.options import CHECKPOINT, DATA, OVERRIDES
 from det_core.cli.output_files import check_outputs
 from det_core.config.overrides import apply_overrides
 from det_core.errors import DetError
@@ -16,7 +16,9 @@ from det_core.load import recipe_from_plain
 
 if TYPE_CHECKING:
     from det_core.export.export_detector import Format
+    from det_core.recipe import Recipe
 
+CALIBRATION_IMAGES = 100
 SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
 
 
@@ -51,6 +53,15 @@ SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
     show_default=True,
     help="Largest difference of a score.",
 )
+@click.option(
+    "--int8", is_flag=True, help="ONNX: compute convolutions and linear layers in int8, calibrated on --data."
+)
+@DATA
+@click.option(
+    "--calibration-images",
+    type=click.IntRange(min=1),
+    help=f"Training images that --int8 is calibrated on, evenly spread over the data. Default: {CALIBRATION_IMAGES}.",
+)
 @click.option("--no-check", is_flag=True, help="Do not run the file and compare it with the detector.")
 @OVERRIDES
 def command(
@@ -63,14 +74,18 @@ def command(
     box_tolerance: float,
     score_tolerance: float,
     no_check: bool,
+    int8: bool,
+    data: str | None,
+    calibration_images: int | None,
     overrides: tuple[str, ...],
 ) -> None:
     """Write the detector of a checkpoint as one file: normalisation, network, NMS and masks, for all sizes of images.
 
-    The file is run and compared with the detector before it takes its name. `det_core.export` loads it in Python;
-    docs/export.md describes its inputs and outputs.
+    The file is run and compared with the detector before it takes its name; of --int8, the float32 model that is
+    quantised. `det_core.export` loads it in Python; docs/export.md describes its inputs and outputs.
     """
     chosen = format_ or _format_of(out)
+    _check_int8(int8, chosen, {"--data": data, "--calibration-images": calibration_images}, bool(images))
     from det_core.data.image_list import list_images
     from det_core.engine.checkpoint import load_detector, read_header, weights_file
     from det_core.export.compare_exported import Tolerances
@@ -82,14 +97,17 @@ def command(
     check_outputs("--out", [out], [file, *(compared or ())])
     plain = apply_overrides(read_header(file).recipe.to_plain(), list(overrides))
     recipe = with_limits(recipe_from_plain(plain, str(file)), score_threshold, max_detections)
-    found = export_detector(
-        load_detector(file, recipe=recipe),
-        out,
-        chosen,
-        images=compared,
-        tolerances=None if no_check else Tolerances(boxes=box_tolerance, scores=score_tolerance),
-        recipe=recipe.name,
-    )
+    detector = load_detector(file, recipe=recipe)
+    tolerances = None if no_check else Tolerances(boxes=box_tolerance, scores=score_tolerance)
+    if int8:
+        from det_core.export.export_int8 import export_int8
+
+        with_data = recipe if data is None else recipe.with_data(data)
+        calibration = _spread(with_data, calibration_images or CALIBRATION_IMAGES)
+        agreed = export_int8(detector, out, calibration, tolerances=tolerances, recipe=recipe.name)
+        click.echo(f"{out}: {chosen}, int8, {agreed}")
+        return
+    found = export_detector(detector, out, chosen, images=compared, tolerances=tolerances, recipe=recipe.name)
     click.echo(f"{out}: {chosen}, {'not compared with the detector' if found is None else found}")
 
 
@@ -99,3 +117,21 @@ def _format_of(out: Path) -> Format:
         if out.suffix == suffix:
             return name  # type: ignore[return-value]
     raise DetError(f"--out {out}: found the suffix {out.suffix!r}, expected .onnx or .pt2, or give --format")
+
+
+def _check_int8(int8: bool, chosen: str, calibrated: dict[str, object], images: bool) -> None:
+    """DetError for options that do not go with --int8, or only go with it."""
+    given = [flag for flag, value in calibrated.items() if value is not None]
+    if given and not int8:
+        raise DetError(f"{given[0]}: an option of --int8, which is not given; add --int8 or remove it")
+    if int8 and chosen != "onnx":
+        raise DetError(f"--int8: found the format {chosen}, allowed: onnx")
+    if int8 and images:
+        raise DetError("--images: an int8 model is compared on images of --data; remove the option")
+
+
+def _spread(recipe: Recipe, count: int) -> list[Path]:
+    """The files of so many training images, evenly spread over the data set."""
+    dataset = recipe.open_train()
+    chosen = range(0, len(dataset), max(1, len(dataset) // count))
+    return [Path(dataset.file(index)) for index in chosen[:count]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -13,6 +13,7 @@ from det_core.cli.choose import augmentation, detection_options, tiling, tiling_
 from det_core.cli.options import ALLOW_OUTSIDE, AMP, CHECKPOINT, DEVICE, ON_BAD_SAMPLE, TIMEOUT
 from det_core.cli.output_files import check_outputs
 from det_core.errors import DetError, counted
+from det_core.specs import Runtime
 
 if TYPE_CHECKING:
     from det_core.data.image_list import ImageList
@@ -94,6 +95,13 @@ def _pictures(_: object, __: object, text: str) -> int | None:
     "--workers",
     type=click.IntRange(min=0),
     help="Loader processes; 0: read in the main process. Default: the recipe's, and 0 for a few images.",
+)
+@click.option(
+    "--runtime",
+    type=click.Choice(get_args(Runtime)),
+    default="onnxruntime",
+    show_default=True,
+    help="What runs an exported .onnx file; openvino: on the CPU.",
 )
 @DEVICE
 @AMP
@@ -279,6 +287,7 @@ class _Work:
             tiling=tiling(options["tile"], options["overlap"], options["merge"]),
             classes=options["classes"] or None,
             recipe=self.recipe,
+            runtime=options["runtime"],
         )
 
     def _run_options(self) -> RunOptions:

@@ -28,6 +28,7 @@ from det_core.errors import DetError, first_few, nearest
 from det_core.model.detector import Detector
 from det_core.recipe import Recipe
 from det_core.settings import show
+from det_core.specs import Runtime
 from det_core.structures import Classes, Detections
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Predictor:
         classes: names of the classes to keep; by default all.
         column: in batches of columns the one with the images; by default the first of `image`, `bytes` and `path`.
         recipe: the checkpoint's recipe with other test settings (thresholds, sizes); by default the checkpoint's.
+        runtime: of an exported `.onnx` file: `onnxruntime`, or `openvino` on the CPU.
         fold: whether a detector is prepared by `for_inference`; otherwise it is used as it is, so that later changes of
             its weights count.
 
@@ -94,6 +96,7 @@ class Predictor:
         classes: Sequence[str] | None = None,
         column: str | None = None,
         recipe: Recipe | None = None,
+        runtime: Runtime = "onnxruntime",
         fold: bool = True,
     ) -> None:
         if type(batch_size) is not int or batch_size < 1:
@@ -109,6 +112,9 @@ class Predictor:
                 f"{checkpoint}: precision, augmentation, tiling and recipe are options for checkpoints; this is an "
                 "exported detector, whose settings are fixed; remove them, or export the checkpoint again with others"
             )
+        if not _is_exported(checkpoint) and runtime != "onnxruntime":
+            raise DetError(f"runtime: found {show(runtime)}, an option for exported .onnx files; remove it")
+        self.runtime = runtime
         self.checkpoint, self.device, self.precision, self.batch_size = checkpoint, device, precision, batch_size
         self.order, self.augmentation, self.tiling, self.recipe = order, augmentation, tiling, recipe
         self.chosen = None if classes is None else tuple(classes)
@@ -245,7 +251,7 @@ class Predictor:
     def _exported(self, file: Path) -> _Ready:
         from det_core.export.load_exported import load_exported
 
-        exported = load_exported(file, choose_device(self.device))
+        exported = load_exported(file, choose_device(self.device), runtime=self.runtime)
         preparation = Preparation.of(exported.header.transforms, None, None)
 
         def run(images: Sequence[PreparedImage]) -> list[Detections]:

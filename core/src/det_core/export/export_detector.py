@@ -56,7 +56,7 @@ def export_detector(
         WriteError: if the file cannot be written.
     """
     file = Path(file)
-    _check(detector, file, format)
+    check_exportable(detector, file, format)
     module, example = PaddedDetector(detector.eval()), _loaded(detector, images)
     header = _header(detector, module, example, recipe)
     module.inclusive = header.inclusive
@@ -69,7 +69,8 @@ def export_detector(
     return found
 
 
-def _check(detector: Detector, file: Path, format: str) -> None:
+def check_exportable(detector: Detector, file: Path, format: str) -> None:
+    """DetError for a wrong suffix or format, or a detector on another device or in another precision."""
     if format not in get_args(Format):
         raise DetError(f"format: found {format!r}, allowed: {', '.join(get_args(Format))}")
     expected = SUFFIXES[format]  # type: ignore[index]

@@ -18,7 +18,7 @@ from det_core.engine.image_inputs import Image
 from det_core.engine.predict import to_batch
 from det_core.errors import DetError
 from det_core.export.compare_exported import Tolerances
-from det_core.export.export_detector import STRICT, export_detector, transformed
+from det_core.export.export_detector import STRICT, check_exportable, export_detector, transformed
 from det_core.export.int8_model import write_int8
 from det_core.export.load_exported import ExportedDetector, load_exported
 from det_core.model.detector import Detector
@@ -45,8 +45,8 @@ class Agreement:
 
     def __str__(self) -> str:
         return (
-            f"calibrated on {self.calibrated} images; on {self.images} of them, above a score of {CERTAIN}: the detector "
-            f"finds {self.detector}, the file {self.file}, both {self.both}, with scores that differ by "
+            f"calibrated on {self.calibrated} images; on {self.images} of them, above a score of {CERTAIN}, the "
+            f"detector finds {self.detector}, the file {self.file}, both {self.both}, with scores that differ by "
             f"{self.scores:.3f} in the mean"
         )
 
@@ -77,6 +77,7 @@ def export_int8(
     if not calibration:
         raise DetError("calibration: found no images, expected some like those that the detector will be used on")
     file = Path(file)
+    check_exportable(detector, file, "onnx")
     with tempfile.TemporaryDirectory() as folder, replacing(file) as temporary:
         plain = Path(folder) / "float32.onnx"
         export_detector(detector, plain, images=calibration[:3], tolerances=tolerances, recipe=recipe)

@@ -128,3 +128,6 @@ def _leave_float(graph: Any, last: set[str]) -> None:
         for at, name in enumerate(node.input):
             if name in origin:
                 node.input[at] = origin[name]
+    used = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
+        graph.initializer.remove(tensor)

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar, overload
+from typing import Protocol, TypeVar, get_args, overload
 
 import torch
 from torch import Tensor
 
 from det_core.data.loader import LoadedImage, prepare
 from det_core.engine.image_inputs import Image, Order, is_image, to_sample
+from det_core.engine.predict import check_choice
 from det_core.engine.same_size import same_size_groups
 from det_core.errors import DetError
 from det_core.export.exported_header import ExportedHeader
 from det_core.padded import MaskPaste
+from det_core.specs import Runtime
 from det_core.structures import Classes, Detections, Key
 
 ONNX, PROGRAM = ".onnx", ".pt2"
@@ -113,7 +115,11 @@ def unpadded(outputs: Sequence[Tensor], images: Sequence[LoadedImage], paste: Ma
 
 
 def load_exported(
-    path: str | Path, device: str | torch.device = "cpu", *, providers: Sequence[str] | None = None
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    providers: Sequence[str] | None = None,
+    runtime: Runtime = "onnxruntime",
 ) -> ExportedDetector:
     """An exported detector from its file: an ONNX model (.onnx) or a torch.export program (.pt2).
 
@@ -121,13 +127,18 @@ def load_exported(
         path: the file.
         device: that it runs on; for ONNX, see `providers`.
         providers: execution providers of ONNX Runtime, in order of preference.
+        runtime: of an ONNX model: `onnxruntime`, or `openvino`, which runs on the CPU.
 
     Raises:
-        DetError: for a file of another kind, one that cannot be read, or if onnxruntime is not installed.
+        DetError: for a file of another kind, one that cannot be read, a runtime that does not run such a file, or one
+            that is not installed.
     """
     file = Path(path)
     if not file.is_file():
         raise DetError(f"{file}: no such file")
+    check_choice("runtime", runtime, get_args(Runtime))
+    if runtime == "openvino":
+        return ExportedDetector(_openvino(file, torch.device(device)))
     if file.suffix == ONNX:
         from det_core.export.onnx_model import OnnxRunner
 
@@ -137,3 +148,11 @@ def load_exported(
 
         return ExportedDetector(ProgramRunner(file, torch.device(device)))
     raise DetError(f"{file}: found the suffix {file.suffix!r}, expected an exported detector ({ONNX} or {PROGRAM})")
+
+
+def _openvino(file: Path, device: torch.device) -> Runner:
+    if file.suffix != ONNX or device.type != "cpu":
+        raise DetError(f"{file} on {device}: OpenVINO runs an ONNX model (.onnx) on the CPU; use another runtime")
+    from det_core.export.openvino_model import OpenVinoRunner
+
+    return OpenVinoRunner(file)

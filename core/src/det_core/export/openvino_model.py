@@ -6,7 +6,7 @@ Letters: N images, H W size of the input.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,13 +16,18 @@ from det_core.export.exported_header import ExportedHeader
 from det_core.export.padded_detector import INPUTS, OUTPUTS
 from det_core.optional_packages import require
 
+HINTS = {"fp32": "f32", "bf16": "bf16"}
+
 
 class OpenVinoRunner:
-    """Runs a written model in OpenVINO on the CPU, in the precision that is in the file."""
+    """Runs a written model in OpenVINO on the CPU.
 
-    def __init__(self, file: Path) -> None:
+    precision: fp32, or bf16, of the layers that are not int8 in the file.
+    """
+
+    def __init__(self, file: Path, *, precision: Literal["fp32", "bf16"] = "fp32") -> None:
         openvino: Any = require("openvino", "running a model in OpenVINO", "openvino")
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        settings = {"INFERENCE_PRECISION_HINT": HINTS[precision], "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         core = openvino.Core()
         try:
             model = core.read_model(str(file))
