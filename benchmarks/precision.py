@@ -1,7 +1,7 @@
 """Whole detectors on a CPU in fp32, bf16 and int8, here and in other runtimes: time, and what AP a precision costs.
 
     python benchmarks/precision.py [--models faster-rcnn mask-rcnn retinanet ssd300] [--size 800 1333] [--rounds 3]
-                                   [--threads N] [--epochs 30] [--json FILE]
+                                   [--threads N] [--epochs 30] [--data ROOT [--data-epochs 4]] [--json FILE]
 
 Times: ResNet-50-FPN with random weights, and SSD300 (300 x 300, whatever `--size` says), the same weights in one run:
 the detector as `for_inference` makes it, in fp32 and bf16, and its exported file in ONNX Runtime and OpenVINO, in
@@ -11,7 +11,8 @@ rounds, taken in turns; read the ratios, not the times. Random weights have abou
 
 AP: Faster and Mask R-CNN (with group norm) and SSD (without norms) are trained on the bundled sample for `--epochs`
 (0: not at all), then evaluated on its validation images in every precision, of int8 in both runtimes. The images are
-few, so that a difference below a point says little.
+few, so that a difference below a point says little. With `--data ROOT` a RetinaNet is trained and evaluated on other
+data as well.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from det_core.structures import Batch
 from det_core.torch_internals import computes_in_bfloat16
 
 DEMOS = ("faster-rcnn/r18-fpn-demo", "mask-rcnn/r18-fpn-demo", "ssd/vgg16-demo")
+ON_DATA = "retinanet/r18-fpn-demo"
 CPU = torch.device("cpu")
 OURS = ("fp32", "bf16")
 FILES = ("ONNX Runtime fp32", "OpenVINO fp32", "OpenVINO bf16", "ONNX Runtime int8", "OpenVINO int8")
@@ -101,9 +103,11 @@ def pixels(detector: Detector, batch: Batch) -> torch.Tensor:
     return image.round().clamp(0, 255).to(torch.uint8)
 
 
-def accuracies(name: str, epochs: int, folder: Path) -> list[dict[str, str | float]]:
-    """Train a demo and evaluate it in every precision: a row for each metric, in percent."""
-    recipe = load_recipe(name, [f"schedule.epochs={epochs}", f"evaluation.every_epochs={epochs}"])
+def accuracies(name: str, epochs: int, folder: Path, data: str | None = None) -> list[dict[str, str | float]]:
+    """Train a demo, on the bundled sample or the data, and evaluate it in every precision: a row for each metric."""
+    steps = [f"schedule.epochs={epochs}", f"evaluation.every_epochs={epochs}"]
+    recipe = load_recipe(name, steps if data is None else [*steps, f"schedule.milestones=[{max(1, epochs - 1)}]"])
+    recipe = recipe if data is None else recipe.with_data(data)
     train(recipe, work_dir=folder, device="cpu")
     detector = load_detector(folder)
     dataset, file = recipe.open_val(), folder / "int8.onnx"
@@ -150,6 +154,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=30, help="of the trained detectors; 0: none")
+    parser.add_argument("--data", help=f"also train {ON_DATA} on this data set in COCO's format")
+    parser.add_argument("--data-epochs", type=int, default=4)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -160,6 +166,8 @@ def main() -> None:
         speeds = {model: speed(model, tuple(options.size), options.rounds, work) for model in options.models}
         demos = DEMOS if options.epochs else ()
         rows = [row for name in demos for row in accuracies(name, options.epochs, work / name.partition("/")[0])]
+        if options.data is not None:
+            rows += accuracies(ON_DATA, options.data_epochs, work / "data", options.data)
     show(speeds, rows, Console(width=200))
     if options.json:
         options.json.write_text(json.dumps({"speed": speeds, "accuracy": rows}, indent=1))

@@ -97,6 +97,8 @@ def test_other_mistakes():
         Detections.from_coco([RECORD | {"category_id": 0}])
     with pytest.raises(DetError, match="a detection has label 2, but there are 2 classes"):
         some().to_coco(1, Classes.numbered(2))
+    with pytest.raises(DetError, match="a detection has label -1, but there are 3 classes"):
+        Detections(boxes=torch.zeros(1, 4), scores=torch.ones(1), labels=torch.tensor([-1])).to_coco(1, CLASSES)
     with pytest.raises(DetError, match="arrays of detections: found boxes, missing: scores, labels"):
         Detections.from_numpy({"boxes": np.zeros((1, 4))})
     with pytest.raises(DetError, match=r"arrays of detections have lengths \[1, 2\], expected one length"):

@@ -267,8 +267,9 @@ class Detections:
         boxes = self.boxes.detach().to("cpu", copy=True).double()
         boxes[:, 2:] -= boxes[:, :2]
         labels = self.labels.tolist()
-        if classes is not None and labels and not 0 <= min(labels) <= max(labels) < len(classes):
-            raise DetError(f"a detection has label {max(labels)}, but there are {len(classes)} classes")
+        wrong = [label for label in labels if classes is not None and not 0 <= label < len(classes)]
+        if classes is not None and wrong:
+            raise DetError(f"a detection has label {wrong[0]}, but there are {len(classes)} classes")
         ids = [label + 1 for label in labels] if classes is None else [classes.ids[label] for label in labels]
         records: list[dict[str, Any]] = [
             {"image_id": image_id, "category_id": number, "bbox": box, "score": score}

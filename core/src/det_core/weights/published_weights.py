@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 PREFIX = "torchvision:"
 WHICH = "COCO_V1"  # of every detector; the recipes are those of these weights
 BACKGROUND = "__background__"
-CHUNK = 1 << 20
 # Layers whose rows are classes: the beginning of their names, rows per class, and whether background is a class.
 CLASS_LAYERS = (
     (r"roi_heads\.box_predictor\.cls_score\.", 1, True),
@@ -149,16 +148,14 @@ def _downloaded(name: str, url: str) -> Path:
 
 def _check_hash(file: Path, prefix: str, name: str, url: str) -> None:
     """Raise WeightsError if the SHA-256 of a file does not begin with `prefix`."""
-    found = hashlib.sha256()
     try:
         with file.open("rb") as opened:
-            while part := opened.read(CHUNK):
-                found.update(part)
+            found = hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as error:
         raise WeightsError(f"{file}: cannot be read ({error.strerror or error})") from None
-    if not found.hexdigest().startswith(prefix):
+    if not found.startswith(prefix):
         raise WeightsError(
             f"{file}: damaged, or not the file of {name}: its SHA-256 begins with "
-            f"{found.hexdigest()[: len(prefix)]}, expected {prefix}; delete it to have it downloaded again, or put "
+            f"{found[: len(prefix)]}, expected {prefix}; delete it to have it downloaded again, or put "
             f"{url} in its place"
         )
