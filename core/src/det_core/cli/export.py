@@ -82,8 +82,9 @@ def command(
     check_outputs("--out", [out], [file, *(compared or ())])
     plain = apply_overrides(read_header(file).recipe.to_plain(), list(overrides))
     recipe = with_limits(recipe_from_plain(plain, str(file)), score_threshold, max_detections)
+    detector = load_detector(file, recipe=recipe)
     found = export_detector(
-        load_detector(file, recipe=recipe),
+        detector,
         out,
         chosen,
         images=compared,
@@ -91,6 +92,9 @@ def command(
         recipe=recipe.name,
     )
     click.echo(f"{out}: {chosen}, {'not compared with the detector' if found is None else found}")
+    if detector.takes_proposals:
+        random = "" if found is None else " Images without proposals were compared on random ones."
+        click.echo(f"It takes proposals as inputs, which docs/export.md describes.{random}")
 
 
 def _format_of(out: Path) -> Format:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import torch
+from attrs import evolve
 
+from det_core.boxes.spread_boxes import spread_boxes
 from det_core.contracts import Sample
 from det_core.data.loader import LoadedImage, prepare
 from det_core.engine.image_inputs import Image, to_sample
@@ -25,6 +27,7 @@ from det_core.structures import Key
 
 Format = Literal["onnx", "torch-export"]
 STRICT = Tolerances()
+PROPOSALS = 100  # of an image without proposals, for a detector that takes them
 SUFFIXES: dict[Format, str] = {"onnx": ONNX, "torch-export": PROGRAM}
 
 
@@ -44,6 +47,7 @@ def export_detector(
         file: to write; its suffix is that of the format.
         format: "onnx" (.onnx) or "torch-export" (.pt2).
         images: that the written file is compared on, as `predict` takes them; by default three of the bundled sample.
+            For a detector that takes proposals, images without them are given random ones.
         tolerances: differences that are allowed; None: the file is not run.
         recipe: name of the recipe, for the metadata.
 
@@ -90,6 +94,10 @@ def _loaded(detector: Detector, images: Sequence[Image] | None) -> list[LoadedIm
     samples: list[Sample] = [to_sample(image) for image in (sample_images() if images is None else images)]
     if not samples:
         raise DetError("images: found none, expected at least one image to compare the exported file on")
+    if detector.takes_proposals:
+        samples = [
+            s if s.proposals is not None else evolve(s, proposals=spread_boxes(PROPOSALS, s.size)) for s in samples
+        ]
     return [prepare(sample, transforms, Key()) for sample in samples]
 
 
@@ -104,10 +112,11 @@ def _header(detector: Detector, module: PaddedDetector, images: Sequence[LoadedI
         pad_divisor=detector.preprocess.config.pad_divisor,
         max_detections=found.boxes.shape[1],
         paste=found.paste,
+        takes_proposals=module.detector.takes_proposals,
         recipe=recipe,
     )
 
 
 @torch.no_grad()
 def _run_once(module: PaddedDetector) -> PaddedDetections:
-    return module.detect(*example_inputs(*EXAMPLE, count=1))
+    return module.detect(*example_inputs(*EXAMPLE, count=1, takes_proposals=module.detector.takes_proposals))
