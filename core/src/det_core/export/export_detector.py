@@ -16,7 +16,7 @@ from det_core.engine.image_inputs import Image, to_sample
 from det_core.errors import DetError
 from det_core.export.compare_exported import Comparison, Tolerances, check, compare, sample_images
 from det_core.export.exported_header import ExportedHeader
-from det_core.export.exported_program import EXAMPLE, example_inputs, trace, write_program
+from det_core.export.exported_program import example_inputs, trace, write_program
 from det_core.export.load_exported import ONNX, PROGRAM, load_exported
 from det_core.export.onnx_model import write_onnx
 from det_core.export.padded_detector import PaddedDetector
@@ -27,6 +27,7 @@ from det_core.structures import Key
 
 Format = Literal["onnx", "torch-export"]
 STRICT = Tolerances()
+TRIED = (256, 320)  # size of the image that a detector is tried on
 PROPOSALS = 100  # of an image without proposals, for a detector that takes them
 SUFFIXES: dict[Format, str] = {"onnx": ONNX, "torch-export": PROGRAM}
 
@@ -119,4 +120,4 @@ def _header(detector: Detector, module: PaddedDetector, images: Sequence[LoadedI
 
 @torch.no_grad()
 def _run_once(module: PaddedDetector) -> PaddedDetections:
-    return module.detect(*example_inputs(*EXAMPLE, count=1, takes_proposals=module.detector.takes_proposals))
+    return module.detect(*example_inputs(*TRIED, count=1, takes_proposals=module.detector.takes_proposals))

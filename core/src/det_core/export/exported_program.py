@@ -18,7 +18,9 @@ from det_core.export.exported_header import ExportedHeader
 from det_core.export.padded_detector import AXES, PaddedDetector, input_names
 from det_core.torch_internals import any_size
 
-EXAMPLE = (512, 640)  # of two images; the size that tracing sees, which leaves no trace
+# The size that tracing sees, of two images. Levels of one row or column would become constants of the program, so it is
+# larger than the coarsest stride of every family.
+EXAMPLE = (1088, 1600)
 PROPOSALS = 7  # of each image of the example
 EXTRA = "det.json"
 
@@ -69,7 +71,9 @@ class ProgramRunner:
             from torch.export.passes import move_to_device_pass
 
             program = move_to_device_pass(program, device)
-        # The guards that are left refuse images whose coarsest level has one row, for which the program is correct too.
+        # The guards that are left, and the ranges of sizes, refuse images whose coarsest level has one row; the program
+        # is correct for these, too.
+        program.range_constraints.clear()
         self.device, self._call = device, program.module(check_guards=False)
 
     def __call__(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
