@@ -30,10 +30,11 @@ from det_core.engine.test_time_augmentation import Augmentation
 from det_core.engine.tiling import Tiling
 from det_core.export import compare_exported, missing_packages
 from det_core.export.compare_exported import Comparison, DisagreementError, Tolerances, compare, sample_images
-from det_core.export.export_detector import export_detector
+from det_core.export.export_detector import TRIED, export_detector
 from det_core.export.exported_header import LAYOUT, ExportedHeader
+from det_core.export.exported_program import example_inputs
 from det_core.export.load_exported import ExportedDetector, load_exported
-from det_core.export.padded_detector import PROPOSAL_INPUTS, given_proposals
+from det_core.export.padded_detector import PROPOSAL_INPUTS, PaddedDetector, given_proposals
 from det_core.model.detector import Detector
 from det_core.padded import MaskPaste, NotExportableError, PaddedBatch
 from det_core.plugins import plugin_manager
@@ -115,6 +116,13 @@ def test_levels_may_have_one_row(tmp_path):
     found = export_detector(detector, tmp_path / "model.pt2", "torch-export", images=images)
     assert found is not None
     assert found.detections > 10
+
+
+def test_the_image_that_is_tried_is_large_enough():
+    """For the seven levels of SSD512, whose convolutions of the last ones have no padding."""
+    detector = built("ssd/vgg16-512-coco-120e", ("detector.backbone.channels=4",))
+    found = PaddedDetector(detector).detect(*example_inputs(*TRIED, count=1))
+    assert found.boxes.shape == (1, 200, 4)
 
 
 def check_predictor(file: Path, detector: Detector) -> None:

@@ -27,7 +27,7 @@ from det_core.structures import Key
 
 Format = Literal["onnx", "torch-export"]
 STRICT = Tolerances()
-TRIED = (256, 320)  # size of the image that a detector is tried on
+TRIED = (512, 640)  # size of the image that a detector is tried on, large enough for SSD512
 PROPOSALS = 100  # of an image without proposals, for a detector that takes them
 SUFFIXES: dict[Format, str] = {"onnx": ONNX, "torch-export": PROGRAM}
 
