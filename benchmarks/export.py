@@ -5,7 +5,8 @@
 One line a family and format: the largest differences with and without detections, then milliseconds of an image of
 240 x 320: the detector, prepared by `for_inference`, and the exported file, on the CPU. With --peers, a last line has
 torchvision's Mask R-CNN (ResNet-50) in eager mode and as ONNX, where this torchvision can export it. Weights are
-random, from a fixed seed; layers are small, as in the recipes for the bundled sample.
+random, from a fixed seed; layers are small, as in the recipes for the bundled sample, except SSDLite's. Fast R-CNN has
+random proposals.
 """
 
 from __future__ import annotations
@@ -16,14 +17,20 @@ import tempfile
 import time
 from pathlib import Path
 
+import attrs
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from measure import in_turns
+from random_weights import spread_out
 
 from det_core import for_inference, load_recipe, predict
+from det_core.boxes.spread_boxes import spread_boxes
+from det_core.contracts import Sample
 from det_core.data.data_config import ResizeConfig
+from det_core.engine.image_inputs import to_sample
 from det_core.errors import DetError
 from det_core.export.compare_exported import sample_images
 from det_core.export.export_detector import SUFFIXES, export_detector
@@ -42,25 +49,26 @@ FAMILIES = {
     "ssd": "ssd/vgg16-demo",
     "gn-ws-dcn": "faster-rcnn/r18-fpn-gn-ws-mdconv-demo",
     "mobilenet": "faster-rcnn/mobilenet-v3-small-fpn-demo",
-    "ga": "ga-retinanet/r18-fpn-demo",
+    "fast": "fast-rcnn/r18-fpn-demo",
+    "ssdlite": "ssd/torchvision-mobilenet-v3-large-320",
+    "ga-rpn": "rpn/r18-fpn-demo",
+    "ga-faster": "faster-rcnn/r18-fpn-demo",
+    "ga-retina": "ga-retinanet/r18-fpn-demo",
 }
+GUIDED = "detector.dense_head={type: ga_rpn, channels: 64}"
+SETTINGS = {"ga-rpn": [GUIDED], "ga-faster": [GUIDED]}  # there are no small recipes of these
 TIMED = (240, 320)
 
 
-def built(recipe: str, *, empty: bool) -> Detector:
+def built(family: str, *, empty: bool) -> Detector:
     """A detector whose scores differ from region to region; `empty`: its threshold is 1."""
     torch.manual_seed(0)
-    config = load_recipe(recipe).detector
+    config = load_recipe(FAMILIES[family], SETTINGS.get(family, [])).detector
     place = "dense_head" if config.roi_head is None else "roi_head"
     if empty and hasattr(getattr(config, place), "score_threshold"):
         config = evolve(config, **{place: evolve(getattr(config, place), score_threshold=1.0)})
-    detector = config.build(num_classes=3).eval()
-    factor = 0.2 if recipe.startswith("ssd") else 4.0
-    for name, parameter in detector.named_parameters():
-        if name.endswith("scores.weight") or ".scores." in name:
-            parameter.data *= factor
-        if name.endswith("scores.bias"):
-            parameter.data.zero_()
+    detector = config.build(num_classes=3)
+    spread_out(detector)
     detector.test_transforms = (ResizeConfig(scales=((max(TIMED), min(TIMED)),)),)
     return detector
 
@@ -70,7 +78,7 @@ def line(family: str, format_: str, folder: Path, rounds: int) -> str:
     file = folder / f"{family}{SUFFIXES[format_]}"  # type: ignore[index]
     texts = []
     for empty in (True, False):
-        detector = built(FAMILIES[family], empty=empty)
+        detector = built(family, empty=empty)
         try:
             found = export_detector(detector, file, format_, recipe=FAMILIES[family])  # type: ignore[arg-type]
         except DetError as error:
@@ -78,11 +86,17 @@ def line(family: str, format_: str, folder: Path, rounds: int) -> str:
         assert found is not None
         differences = f"boxes {found.boxes:.0e} scores {found.scores:.0e} masks {found.masks:.0e}"
         texts.append(f"{found.detections:4} detections: {differences}")
-    image = torch.randint(0, 256, (3, *TIMED), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    image = timed_image()
     prepared, exported = for_inference(detector), load_exported(file)
     eager, other = in_turns([lambda: predict(prepared, image), lambda: exported(image)], rounds)
     times = f"eager {eager * 1e3:.0f} ms, exported {other * 1e3:.0f} ms"
     return f"{family:10} {format_:12} {'; '.join(reversed(texts))}; {times}"
+
+
+def timed_image() -> Sample:
+    """An image of noise, with proposals for the detectors that take them."""
+    pixels = torch.randint(0, 256, (3, *TIMED), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return attrs.evolve(to_sample(pixels), proposals=spread_boxes(200, TIMED))
 
 
 def peer(folder: Path, rounds: int) -> str:

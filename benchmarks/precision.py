@@ -90,7 +90,7 @@ def exported_calls(detector: Detector, batch: Batch, stem: Path) -> dict[str, Ca
         "ONNX Runtime int8": load_exported(int8).runner,
         "OpenVINO int8": OpenVinoRunner(int8),
     }
-    given = runner_inputs([loaded], loaded.image.dtype.__str__().removeprefix("torch."))
+    given = runner_inputs([loaded], runners["ONNX Runtime fp32"].header)
     return {name: lambda runner=runner: runner(given) for name, runner in runners.items()}  # type: ignore[misc]
 
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from random_weights import spread_out
 
 from det_core import load_recipe
 from det_core.data.data_config import ResizeConfig
@@ -22,7 +29,13 @@ RETINA = (
     "detector.dense_head.score_threshold=0.5",
     "detector.dense_head.before_nms=80",
 )
+GUIDED = ("detector.dense_head={type: ga_rpn, channels: 32, test_limits: {before_nms: 60, after_nms: 40}}",)
 SSD = ("detector.backbone.channels=16", "detector.dense_head.score_threshold=0.3", "detector.dense_head.before_nms=150")
+SSDLITE = (
+    "detector.backbone.size=small",
+    "detector.dense_head.score_threshold=0.3",
+    "detector.dense_head.before_nms=50",
+)
 
 
 def head(place: str, **settings: object) -> tuple[str, ...]:
@@ -38,6 +51,7 @@ FAMILIES = {
     "faster, clipped": ("faster-rcnn/r18-fpn-demo", (*BOXES, *head("roi_head", clip_original="true"))),
     "faster, agnostic": ("faster-rcnn/r18-fpn-demo", (*BOXES, *head("roi_head", class_agnostic_nms="true"))),
     "faster, original": ("faster-rcnn/r18-fpn-demo", (*BOXES, *head("roi_head", decode_in="original"))),
+    "fast": ("fast-rcnn/r18-fpn-demo", (SMALL_FPN[0], *BOXES[-2:])),
     "mask": ("mask-rcnn/r18-fpn-demo", MASKS),
     "mask, padded": ("mask-rcnn/r18-fpn-demo", (*MASKS, *head("roi_head", mask_paste="padded", mask_threshold=0.4))),
     "c4": ("faster-rcnn/r18-c4-demo", (PROPOSALS, "detector.roi_head.score_threshold=0.25")),
@@ -51,9 +65,14 @@ FAMILIES = {
         (*RETINA, *head("dense_head", clip="after", clip_original="true", nms_in="network")),
     ),
     "retinanet, detectron": ("retinanet/r18-fpn-demo", (*RETINA, *head("dense_head", clip="original", coarsest="all"))),
+    "ga-rpn": ("rpn/r18-fpn-demo", (SMALL_FPN[0], *GUIDED)),
+    "ga-faster": ("faster-rcnn/r18-fpn-demo", (SMALL_FPN[0], *GUIDED, *BOXES[-2:])),
+    "ga-retinanet": ("ga-retinanet/r18-fpn-demo", RETINA),
+    "ga-retinanet, all": ("ga-retinanet/r18-fpn-demo", (*RETINA, *head("dense_head", before_nms="null", min_size=5.0))),
     "ssd": ("ssd/vgg16-demo", SSD),
     "ssd, classes": ("ssd/vgg16-demo", (*SSD, *head("dense_head", candidates="class", before_nms=50))),
     "ssd, all": ("ssd/vgg16-demo", (*SSD, *head("dense_head", before_nms="null", min_size=3.0))),
+    "ssdlite": ("ssd/torchvision-mobilenet-v3-large-320", SSDLITE),
     "deformable": ("faster-rcnn/r18-fpn-gn-ws-mdconv-demo", (PROPOSALS, "detector.roi_head.score_threshold=0.25")),
 }
 
@@ -61,12 +80,7 @@ FAMILIES = {
 def built(name: str, settings: tuple[str, ...]) -> Detector:
     """A detector with random weights whose scores and boxes differ from region to region."""
     torch.manual_seed(0)
-    detector = load_recipe(name, list(settings)).detector.build(num_classes=3).eval()
-    factor = 0.2 if name.startswith("ssd") else 4.0  # scores of exactly 1 would have no order
-    for part, parameter in detector.named_parameters():
-        if part.endswith("scores.weight") or ".scores." in part:
-            parameter.data *= factor
-        if part.endswith("scores.bias"):
-            parameter.data.zero_()
+    detector = load_recipe(name, list(settings)).detector.build(num_classes=3)
+    spread_out(detector)
     detector.test_transforms = (ResizeConfig(scales=((192, 192),)),)
     return detector

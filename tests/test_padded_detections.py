@@ -13,15 +13,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from padded_families import FAMILIES, built
 
-from det_core import load_recipe
+from det_core import DetError, load_recipe
+from det_core.boxes.spread_boxes import spread_boxes
 from det_core.model.detection_config import SoftNMSConfig
 from det_core.model.detector import Detector
-from det_core.padded import NotExportableError, PaddedBatch, PaddedDetections
+from det_core.padded import NotExportableError, PaddedBatch, PaddedDetections, PaddedProposals
 from det_core.structures import Batch, ImageInfo
 
 
 def given(height: int = 160, width: int = 224, inclusive: bool = False) -> tuple[Batch, PaddedBatch]:
-    """Two images of different sizes and scales, as both kinds of batch."""
+    """Two images of different sizes and scales, with 40 and 25 proposals, as both kinds of batch."""
     sizes, originals = [(height, width), (height - 30, width - 50)], [(320, 640), (height - 30, width - 50)]
     scales = [(height / 320, width / 640), (1.0, 1.0)]
     images = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
@@ -31,13 +32,18 @@ def given(height: int = 160, width: int = 224, inclusive: bool = False) -> tuple
         ImageInfo(size=s, original_size=o, scale=f, inclusive=inclusive)
         for s, o, f in zip(sizes, originals, scales, strict=True)
     )
-    batch = Batch(images=images, infos=infos)
+    proposals = (spread_boxes(40, sizes[0]), spread_boxes(25, sizes[1]))
+    batch = Batch(images=images, infos=infos, proposals=proposals)
     padded = PaddedBatch(
         images=images,
         sizes=torch.tensor(sizes).float(),
         original_sizes=torch.tensor(originals).float(),
         scales=torch.tensor(scales),
         inclusive=inclusive,
+        proposals=PaddedProposals(
+            boxes=torch.nn.utils.rnn.pad_sequence(list(proposals), batch_first=True),
+            valid=torch.arange(40) < torch.tensor([[40], [25]]),
+        ),
     )
     return batch, padded
 
@@ -75,14 +81,30 @@ def test_the_padded_form_finds_the_same(family, inclusive):
     assert assert_the_same(detector, *given(inclusive=inclusive)) > 10
 
 
-@pytest.mark.parametrize(
-    "family", ["faster", "mask", "cascade", "htc", "retinanet", "retinanet, all", "ssd", "ssd, all"]
-)
+ONE_STAGE = ["retinanet", "retinanet, all", "ga-retinanet", "ga-retinanet, all", "ssd", "ssd, all", "ssdlite"]
+TWO_STAGES = ["faster", "fast", "mask", "cascade", "htc", "ga-faster"]
+
+
+@pytest.mark.parametrize("family", [*ONE_STAGE, *TWO_STAGES])
 def test_without_detections_everything_is_padding(family):
     name, settings = FAMILIES[family]
-    place = "dense_head" if name.startswith(("retinanet", "ssd")) else "roi_head"
+    place = "dense_head" if family in ONE_STAGE else "roi_head"
     detector = built(name, (*settings, f"detector.{place}.score_threshold=1.0"))
     assert assert_the_same(detector, *given()) == 0
+
+
+@pytest.mark.parametrize("family", ["ga-rpn", "ga-faster", "ga-retinanet", "ga-retinanet, all"])
+def test_without_guided_anchors_everything_is_padding(family):
+    name, settings = FAMILIES[family]
+    detector = built(name, (*settings, "detector.dense_head.guided.location_threshold=1.0"))
+    assert assert_the_same(detector, *given()) == 0
+
+
+def test_some_cells_have_a_guided_anchor():
+    """Of each level and image, so that what was found above depends on them."""
+    detector, batch = built(*FAMILIES["ga-rpn"]), given()[0]
+    for kept in detector.dense_head(detector.features(batch)).kept:
+        assert (kept.any(1) & ~kept.all(1)).all()
 
 
 def test_fewer_candidates_than_the_limits():
@@ -104,10 +126,22 @@ def test_soft_nms_has_no_padded_form():
 
 
 def test_fast_rcnn_has_no_proposals_of_its_own():
-    detector = load_recipe("fast-rcnn/r18-fpn-demo").detector.build(num_classes=3).eval()
-    message = "^a detector without a proposal head takes proposals from a file, so it cannot be exported; add one"
-    with pytest.raises(NotExportableError, match=message):
-        detector.predict_padded(given()[1])
+    detector, (_, padded) = built(*FAMILIES["fast"]), given()
+    assert detector.takes_proposals
+    with pytest.raises(
+        DetError, match="^this detector has a roi_head but no dense_head that proposes boxes, and the b"
+    ):
+        detector.predict_padded(evolve(padded, proposals=None))
+
+
+def test_images_without_proposals():
+    """One of the images has none; its detections are none."""
+    detector, (batch, padded) = built(*FAMILIES["fast"]), given()
+    batch = evolve(batch, proposals=(batch.proposals[0][:0], batch.proposals[1]))
+    given_valid = padded.proposals.valid & torch.tensor([[False], [True]])
+    padded = evolve(padded, proposals=evolve(padded.proposals, valid=given_valid))
+    assert assert_the_same(detector, batch, padded) > 10
+    assert detector.predict_padded(padded).counts[0] == 0
 
 
 def test_a_head_without_a_padded_form_is_named():

@@ -1,7 +1,7 @@
 """Values whose shapes do not depend on what is in the images: what export, CUDA graphs and compiled code work with.
 
 Letters: N images, P proposals and D detections of each image, S side of a mask, H W padded input size. Boxes are xyxy.
-What is padding is marked, and comes after what is not. Importing this module does not import torch.
+What is padding is marked; in detections it comes last. Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class PaddedBatch:
 
     sizes: (N, 2) float, valid (h, w) in the padded input. original_sizes: (N, 2) float, (height, width) of the files.
     scales: (N, 2) float, (y, x) factors from original to network pixels. inclusive: as in `ImageInfo`, of all images.
+    proposals: of each image, if they are precomputed (Fast R-CNN).
     """
 
     images: Tensor
@@ -31,6 +32,7 @@ class PaddedBatch:
     original_sizes: Tensor
     scales: Tensor
     inclusive: bool = False
+    proposals: PaddedProposals | None = None
 
 
 @frozen(eq=False, kw_only=True)

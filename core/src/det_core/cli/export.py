@@ -109,6 +109,9 @@ def command(
         return
     found = export_detector(detector, out, chosen, images=compared, tolerances=tolerances, recipe=recipe.name)
     click.echo(f"{out}: {chosen}, {'not compared with the detector' if found is None else found}")
+    if detector.takes_proposals:
+        random = "" if found is None else " Images without proposals were compared on random ones."
+        click.echo(f"It takes proposals as inputs, which docs/export.md describes.{random}")
 
 
 def _format_of(out: Path) -> Format:

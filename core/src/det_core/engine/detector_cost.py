@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from attrs import frozen
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from det_core.boxes.spread_boxes import spread_boxes
 from det_core.contracts import ProposalHead
 from det_core.data.data_config import ResizeConfig, SampleConfig, VocConfig
 from det_core.model.detector import Detector, build_detector
@@ -129,12 +129,4 @@ def _count_regions(
         count = detector.dense_head.test_limits.after_nms
     images = torch.zeros(1, 1, 1, 1).expand(batch.images.shape)
     given = Batch(images=images, infos=batch.infos)
-    _counted(flops, "roi_head", head.predict, maps, [_spread_boxes(count, batch.infos[0].size)], given)
-
-
-def _spread_boxes(count: int, size: tuple[int, int]) -> Tensor:
-    """(count, 4) boxes of random position and size in an image of `size` (H, W), equal in every run."""
-    generator = torch.Generator().manual_seed(0)
-    corners = torch.rand(count, 2, 2, generator=generator).sort(1).values
-    height, width = size
-    return (corners * torch.tensor([width, height])).flatten(1)
+    _counted(flops, "roi_head", head.predict, maps, [spread_boxes(count, batch.infos[0].size)], given)

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import torch
+from attrs import evolve
 
+from det_core.boxes.spread_boxes import spread_boxes
 from det_core.data.loader import LoadedImage, prepare
 from det_core.engine.image_inputs import Image, to_sample
 from det_core.errors import DetError
 from det_core.export.compare_exported import Comparison, Tolerances, check, compare, sample_images
 from det_core.export.exported_header import ExportedHeader
-from det_core.export.exported_program import EXAMPLE, example_inputs, trace, write_program
+from det_core.export.exported_program import example_inputs, trace, write_program
 from det_core.export.load_exported import ONNX, PROGRAM, load_exported
 from det_core.export.onnx_model import write_onnx
 from det_core.export.padded_detector import PaddedDetector
@@ -24,6 +26,8 @@ from det_core.structures import Key
 
 Format = Literal["onnx", "torch-export"]
 STRICT = Tolerances()
+TRIED = (512, 640)  # size of the image that a detector is tried on, large enough for SSD512
+PROPOSALS = 100  # of an image without proposals, for a detector that takes them
 SUFFIXES: dict[Format, str] = {"onnx": ONNX, "torch-export": PROGRAM}
 
 
@@ -43,6 +47,7 @@ def export_detector(
         file: to write; its suffix is that of the format.
         format: "onnx" (.onnx) or "torch-export" (.pt2).
         images: that the written file is compared on, as `predict` takes them; by default three of the bundled sample.
+            For a detector that takes proposals, images without them are given random ones.
         tolerances: differences that are allowed; None: the file is not run.
         recipe: name of the recipe, for the metadata.
 
@@ -85,10 +90,13 @@ def check_exportable(detector: Detector, file: Path, format: str) -> None:
 
 
 def transformed(detector: Detector, images: Iterable[Image]) -> Iterator[LoadedImage]:
-    """The images, transformed as at test time."""
+    """The images, transformed as at test time. If the detector takes proposals, images without get random ones."""
     transforms = [t.build() for t in detector.test_transforms]
     for image in images:
-        yield prepare(to_sample(image), transforms, Key())
+        sample = to_sample(image)
+        if detector.takes_proposals and sample.proposals is None:
+            sample = evolve(sample, proposals=spread_boxes(PROPOSALS, sample.size))
+        yield prepare(sample, transforms, Key())
 
 
 def _loaded(detector: Detector, images: Sequence[Image] | None) -> list[LoadedImage]:
@@ -110,10 +118,11 @@ def _header(detector: Detector, module: PaddedDetector, images: Sequence[LoadedI
         pad_divisor=detector.preprocess.config.pad_divisor,
         max_detections=found.boxes.shape[1],
         paste=found.paste,
+        takes_proposals=module.detector.takes_proposals,
         recipe=recipe,
     )
 
 
 @torch.no_grad()
 def _run_once(module: PaddedDetector) -> PaddedDetections:
-    return module.detect(*example_inputs(*EXAMPLE, count=1))
+    return module.detect(*example_inputs(*TRIED, count=1, takes_proposals=module.detector.takes_proposals))

@@ -1,6 +1,6 @@
 """What an exported file says of itself: classes, test transforms, layout of its inputs and outputs, masks.
 
-Letters: N images, H W size of the input, D detections of an image, S side of a mask.
+Letters: N images, H W size of the input, P proposals of an image, D detections of an image, S side of a mask.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ LAYOUT = {
     "sizes": "(N, 2) int64, height and width of each image in images",
     "original_sizes": "(N, 2) int64, height and width of each image before it was resized",
     "scales": "(N, 2) float32, factors by which height and width were resized",
+    "proposals": "(N, P, 4) float32, x1 y1 x2 y2 in pixels of the original image; those after the last have any values",
+    "proposal_counts": "(N,) int64, proposals of each image",
     "boxes": "(N, D, 4) float32, x1 y1 x2 y2 in pixels of the original image, best first; 0 after the last",
     "scores": "(N, D) float32; 0 after the last",
     "labels": "(N, D) int64, index into classes; -1 after the last",
@@ -47,8 +49,8 @@ class ExportedHeader:
 
     classes: of its detections. transforms: of images before they are its input. inclusive: as in `ImageInfo`.
     pixels: dtype of the input, which is float32 if the transforms keep fractions. pad_divisor: the file pads its input
-    to multiples of it. max_detections: D. paste: of masks, if it has any.
-    recipe: name of the recipe, or empty. precision: that layers compute in.
+    to multiples of it. max_detections: D. paste: of masks, if it has any. takes_proposals: whether its inputs have
+    proposals. recipe: name of the recipe, or empty. precision: that layers compute in.
     """
 
     classes: Classes
@@ -58,12 +60,12 @@ class ExportedHeader:
     pad_divisor: int
     max_detections: int
     paste: MaskPaste | None = None
+    takes_proposals: bool = False
     recipe: str = ""
     precision: Literal["fp32", "int8"] = "fp32"
 
     def to_metadata(self) -> dict[str, str]:
         """Text by name: JSON, but for `format`, `recipe` and `precision`."""
-        layout = {name: text for name, text in LAYOUT.items() if name != "masks" or self.paste is not None}
         values = {
             "classes": {"names": self.classes.names, "ids": self.classes.ids},
             "test_transforms": unstructure(self.transforms),
@@ -72,7 +74,8 @@ class ExportedHeader:
             "pad_divisor": self.pad_divisor,
             "max_detections": self.max_detections,
             "mask_paste": None if self.paste is None else attrs.asdict(self.paste),
-            "layout": layout,
+            "takes_proposals": self.takes_proposals,
+            "layout": self._layout(),
         }
         texts = {"format": FORMAT, "recipe": self.recipe, "precision": self.precision}
         return texts | {name: json.dumps(value) for name, value in values.items()}
@@ -96,11 +99,24 @@ class ExportedHeader:
                 pad_divisor=int(values["pad_divisor"]),
                 max_detections=int(values["max_detections"]),
                 paste=None if paste is None else MaskPaste(**paste),
+                takes_proposals=bool(values.get("takes_proposals")),
                 recipe=metadata.get("recipe", ""),
                 precision="int8" if metadata.get("precision") == "int8" else "fp32",
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DetError(f"{file}: its metadata is damaged ({type(error).__name__}: {error})") from None
 
+    def _layout(self) -> dict[str, str]:
+        """What its inputs and outputs are, by name."""
+        absent = set[str]()
+        if self.paste is None:
+            absent.add("masks")
+        if not self.takes_proposals:
+            absent |= {"proposals", "proposal_counts"}
+        return {name: text for name, text in LAYOUT.items() if name not in absent}
 
-_JSON = ("classes", "test_transforms", "inclusive", "pixels", "pad_divisor", "max_detections", "mask_paste")
+
+_JSON = (
+    *("classes", "test_transforms", "inclusive", "pixels", "pad_divisor", "max_detections", "mask_paste"),
+    "takes_proposals",
+)

@@ -1,6 +1,6 @@
 """`torch.export` programs of detectors: tracing, writing, reading.
 
-Letters: N images, H W size of the input.
+Letters: N images, H W size of the input, P proposals of an image.
 """
 
 from __future__ import annotations
@@ -15,29 +15,39 @@ from torch.export import Dim, ExportedProgram
 import det_ops
 from det_core.errors import DetError
 from det_core.export.exported_header import ExportedHeader
-from det_core.export.padded_detector import PaddedDetector
+from det_core.export.padded_detector import AXES, PaddedDetector, input_names
 from det_core.torch_internals import any_size
 
-EXAMPLE = (512, 640)  # of two images; the size that tracing sees, which leaves no trace
+# The size that tracing sees, of two images. Levels of one row or column would become constants of the program, so it is
+# larger than the coarsest stride of every family.
+EXAMPLE = (1088, 1600)
+PROPOSALS = 7  # of each image of the example
 EXTRA = "det.json"
 
 
-def example_inputs(height: int, width: int, count: int = 2, *, pixels: str = "uint8") -> tuple[Tensor, ...]:
+def example_inputs(
+    height: int, width: int, count: int = 2, *, pixels: str = "uint8", takes_proposals: bool = False
+) -> tuple[Tensor, ...]:
     """Inputs of `PaddedDetector` for `count` grey images (height, width) of dtype `pixels`."""
     sizes = torch.tensor([[height, width]] * count)
     images = torch.full((count, 3, height, width), 127, dtype=getattr(torch, pixels))
-    return images, sizes, sizes.clone(), torch.ones(count, 2)
+    inputs = images, sizes, sizes.clone(), torch.ones(count, 2)
+    if not takes_proposals:
+        return inputs
+    whole = torch.tensor([0.0, 0.0, width, height])
+    return *inputs, whole.repeat(count, PROPOSALS, 1), torch.full((count,), PROPOSALS)
 
 
 def trace(module: PaddedDetector, pixels: str = "uint8") -> ExportedProgram:
-    """The program of a detector, for any number of images, height and width; pixels: dtype of the images.
+    """The program of a detector, for any number of images, height, width and proposals; pixels: dtype of the images.
 
     NotExportableError for a detector that has no form of fixed size.
     """
-    batch = Dim.DYNAMIC
-    shapes = ({0: batch, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}, {0: batch}, {0: batch}, {0: batch})
+    takes_proposals = module.detector.takes_proposals
+    shapes = tuple(dict.fromkeys(AXES[name], Dim.DYNAMIC) for name in input_names(takes_proposals))
+    example = example_inputs(*EXAMPLE, pixels=pixels, takes_proposals=takes_proposals)
     with torch.no_grad(), any_size():
-        return torch.export.export(module, example_inputs(*EXAMPLE, pixels=pixels), dynamic_shapes=shapes, strict=False)
+        return torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
 
 
 def write_program(program: ExportedProgram, header: ExportedHeader, file: Path) -> None:
@@ -61,7 +71,9 @@ class ProgramRunner:
             from torch.export.passes import move_to_device_pass
 
             program = move_to_device_pass(program, device)
-        # The guards that are left refuse images whose coarsest level has one row, for which the program is correct too.
+        # The guards that are left, and the ranges of sizes, refuse images whose coarsest level has one row; the program
+        # is correct for these, too.
+        program.range_constraints.clear()
         self.device, self._call = device, program.module(check_guards=False)
 
     def __call__(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

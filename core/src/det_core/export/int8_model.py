@@ -15,7 +15,7 @@ from attrs import evolve
 from det_core.data.loader import LoadedImage
 from det_core.export.exported_header import ExportedHeader
 from det_core.export.load_exported import runner_inputs
-from det_core.export.padded_detector import INPUTS
+from det_core.export.padded_detector import input_names
 from det_core.optional_packages import require
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")  # computed in int8
@@ -82,9 +82,9 @@ class _Calibration:
 
 
 def _inputs(header: ExportedHeader, images: Iterable[LoadedImage]) -> Iterator[dict[str, Any]]:
+    names = input_names(header.takes_proposals)
     for image in images:
-        tensors = runner_inputs([image], header.pixels)
-        yield {name: x.numpy() for name, x in zip(INPUTS, tensors, strict=True)}
+        yield {name: x.numpy() for name, x in zip(names, runner_inputs([image], header), strict=True)}
 
 
 def _layers(graph: Any) -> tuple[list[str], list[str]]:

@@ -1,6 +1,7 @@
 """Detections of an exported file, as `predict` gives those of a detector.
 
-Letters: N images, H W size of the input, h w valid size of one image, n detections of one image.
+Letters: N images, H W size of the input, h w valid size of one image, P proposals of an image, n detections of one
+image.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from det_core.engine.predict import check_choice
 from det_core.engine.same_size import same_size_groups
 from det_core.errors import DetError
 from det_core.export.exported_header import ExportedHeader
+from det_core.model.postprocess import to_original
 from det_core.padded import MaskPaste
 from det_core.specs import Runtime
 from det_core.structures import Classes, Detections, Key
@@ -37,8 +39,9 @@ class Runner(Protocol):
     header: ExportedHeader
 
     def __call__(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Images (N, 3, H, W), sizes, original sizes and scales (N, 2) to boxes (N, D, 4), scores and labels (N, D),
-        counts (N,) and masks (N, D, S, S), if there are any.
+        """Images (N, 3, H, W), sizes, original sizes and scales (N, 2), and if it takes them proposals (N, P, 4) and
+        their counts (N,), to boxes (N, D, 4), scores and labels (N, D), counts (N,) and masks (N, D, S, S), if there
+        are any.
         """
 
 
@@ -68,6 +71,9 @@ class ExportedDetector:
         """Detections of an image, or of each of several: takes and returns what `det_core.predict` does.
 
         batch_size: images that are detected at once, if they are padded to one size.
+
+        Raises:
+            DetError: if the file takes proposals (`header.takes_proposals`) and an image has none.
         """
         if is_image(images):
             return self.detect([prepare(to_sample(images, order), self._transforms, Key())])[0]
@@ -83,24 +89,42 @@ class ExportedDetector:
         found: dict[int, Detections] = {}
         for group in same_size_groups(images, self.header.pad_divisor):
             batch = [images[at] for at in group]
-            outputs = self.runner(runner_inputs(batch, self.header.pixels))
+            outputs = self.runner(runner_inputs(batch, self.header))
             found |= dict(zip(group, unpadded(outputs, batch, self.header.paste), strict=True))
         return [found[at] for at in range(len(images))]
 
 
-def runner_inputs(images: Sequence[LoadedImage], pixels: str) -> tuple[Tensor, ...]:
-    """The inputs of `PaddedDetector` for a batch of transformed images (3, h, w); pixels: their dtype."""
+def runner_inputs(images: Sequence[LoadedImage], header: ExportedHeader) -> tuple[Tensor, ...]:
+    """The inputs of `PaddedDetector` for a batch of transformed images (3, h, w); DetError if one lacks proposals."""
     height, width = (max(i.image.shape[axis] for i in images) for axis in (1, 2))
-    padded = torch.zeros((len(images), 3, height, width), dtype=getattr(torch, pixels))
+    padded = torch.zeros((len(images), 3, height, width), dtype=getattr(torch, header.pixels))
     for row, item in zip(padded, images, strict=True):
         row[:, : item.image.shape[1], : item.image.shape[2]] = item.image
     infos = [i.info for i in images]
-    return (
+    inputs = (
         padded,
         torch.tensor([i.size for i in infos]),
         torch.tensor([i.original_size for i in infos]),
         torch.tensor([i.scale for i in infos], dtype=torch.float32),
     )
+    return (*inputs, *proposal_inputs(images)) if header.takes_proposals else inputs
+
+
+def proposal_inputs(images: Sequence[LoadedImage]) -> tuple[Tensor, Tensor]:
+    """The proposals (N, P, 4) of transformed images in original pixels, and how many each has (N,); P is at least 1."""
+    given = [to_original(i.proposals, i.info) for i in images if i.proposals is not None]
+    if len(given) < len(images):
+        raise DetError(
+            f"{len(images) - len(given)} of {len(images)} images have no proposals, which this exported detector "
+            "requires because it has no proposal head; in Python, pass samples with proposals "
+            "(det_core.contracts.Sample), such as those of a data set with a proposals file; `det-core predict` reads "
+            "images alone"
+        )
+    counts = [len(boxes) for boxes in given]
+    padded = torch.zeros(len(given), max(1, *counts), 4)
+    for row, boxes in zip(padded, given, strict=True):
+        row[: len(boxes)] = boxes
+    return padded, torch.tensor(counts)
 
 
 def unpadded(outputs: Sequence[Tensor], images: Sequence[LoadedImage], paste: MaskPaste | None) -> list[Detections]:

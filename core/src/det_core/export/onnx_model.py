@@ -17,11 +17,10 @@ from torch.export import ExportedProgram
 
 from det_core.errors import DetError
 from det_core.export.exported_header import ExportedHeader
-from det_core.export.padded_detector import INPUTS, OUTPUTS
+from det_core.export.padded_detector import AXES, OUTPUTS, input_names
 from det_core.optional_packages import require
 
 LARGEST = 2**31  # bytes of a constant that is computed once
-AXES = {"images": {0: "batch", 2: "height", 3: "width"}} | {name: {0: "batch"} for name in INPUTS[1:]}
 
 
 def write_onnx(program: ExportedProgram, header: ExportedHeader, file: Path) -> None:
@@ -40,7 +39,7 @@ def write_onnx(program: ExportedProgram, header: ExportedHeader, file: Path) -> 
         warnings.simplefilter("ignore")  # of names of axes, which are given below
         made = torch.onnx.export(
             program,
-            input_names=list(INPUTS),
+            input_names=list(input_names(header.takes_proposals)),
             output_names=list(outputs),
             opset_version=OPSET,
             custom_translation_table=translations(),
@@ -104,5 +103,6 @@ class OnnxRunner:
 
     def __call__(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Outputs of `PaddedDetector`."""
-        given = {name: x.numpy() for name, x in zip(INPUTS, inputs, strict=True)}
+        names = input_names(self.header.takes_proposals)
+        given = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
         return tuple(torch.from_numpy(x) for x in self.session.run(None, given))

@@ -1,6 +1,7 @@
 """The module that is exported: resized images to padded detections.
 
-Letters: N images, H W size of the input, h w valid size of one image, D detections of an image, S side of a mask.
+Letters: N images, H W size of the input, h w valid size of one image, P proposals and D detections of an image, S side
+of a mask.
 Boxes are xyxy in pixels of the original images.
 """
 
@@ -9,15 +10,30 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import torch
+from attrs import evolve
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from det_core.boxes.coders import clip_images
+from det_core.data.transforms import MIN_SIDE
 from det_core.model.detector import Detector
-from det_core.padded import PaddedBatch, PaddedDetections
+from det_core.model.padded_detection import to_network_images
+from det_core.padded import PaddedBatch, PaddedDetections, PaddedProposals
 
 INPUTS = ("images", "sizes", "original_sizes", "scales")
+PROPOSAL_INPUTS = ("proposals", "proposal_counts")
+AXES = {  # of the inputs, whose sizes are free
+    "images": {0: "batch", 2: "height", 3: "width"},
+    "proposals": {0: "batch", 1: "proposals"},
+    **{name: {0: "batch"} for name in ("sizes", "original_sizes", "scales", "proposal_counts")},
+}
 OUTPUTS = ("boxes", "scores", "labels", "counts", "masks")
 PaddedTensors: TypeAlias = "tuple[Tensor, ...]"
+
+
+def input_names(takes_proposals: bool) -> tuple[str, ...]:
+    """The names of the inputs, in order."""
+    return (*INPUTS, *PROPOSAL_INPUTS) if takes_proposals else INPUTS
 
 
 class PaddedDetector(nn.Module):
@@ -31,7 +47,15 @@ class PaddedDetector(nn.Module):
         self.detector = detector.eval()
         self.inclusive = inclusive
 
-    def forward(self, images: Tensor, sizes: Tensor, original_sizes: Tensor, scales: Tensor) -> PaddedTensors:
+    def forward(
+        self,
+        images: Tensor,
+        sizes: Tensor,
+        original_sizes: Tensor,
+        scales: Tensor,
+        proposals: Tensor | None = None,
+        proposal_counts: Tensor | None = None,
+    ) -> PaddedTensors:
         """Padded detections of resized images.
 
         Args:
@@ -39,27 +63,38 @@ class PaddedDetector(nn.Module):
             sizes: (N, 2) int64, (h, w) of each image in the input.
             original_sizes: (N, 2) int64, (height, width) of the images before resizing.
             scales: (N, 2) float32, (y, x) factors by which the images were resized.
+            proposals: (N, P, 4) float32, in pixels of the original images, if the detector takes them.
+            proposal_counts: (N,) int64, the number of proposals of each image; those after it have any values.
 
         Returns:
             boxes (N, D, 4) float32; scores (N, D) float32; labels (N, D) int64; counts (N,) int64, the number of
             detections of each image, best first; with masks (N, D, S, S) float32 probabilities. Padding has box and
             score 0 and label -1.
         """
-        found = self.detect(images, sizes, original_sizes, scales)
+        found = self.detect(images, sizes, original_sizes, scales, proposals, proposal_counts)
         tensors = (found.boxes, found.scores, found.labels, found.counts)
         return tensors if found.masks is None else (*tensors, found.masks)
 
-    def detect(self, images: Tensor, sizes: Tensor, original_sizes: Tensor, scales: Tensor) -> PaddedDetections:
+    def detect(
+        self,
+        images: Tensor,
+        sizes: Tensor,
+        original_sizes: Tensor,
+        scales: Tensor,
+        proposals: Tensor | None = None,
+        proposal_counts: Tensor | None = None,
+    ) -> PaddedDetections:
         """The detections that `forward` returns as tensors."""
-        return self.detector.predict_padded(
-            PaddedBatch(
-                images=self.normalised(images, sizes),
-                sizes=sizes.to(torch.float32),
-                original_sizes=original_sizes.to(torch.float32),
-                scales=scales,
-                inclusive=self.inclusive,
-            )
+        batch = PaddedBatch(
+            images=self.normalised(images, sizes),
+            sizes=sizes.to(torch.float32),
+            original_sizes=original_sizes.to(torch.float32),
+            scales=scales,
+            inclusive=self.inclusive,
         )
+        if proposals is not None and proposal_counts is not None:
+            batch = evolve(batch, proposals=given_proposals(proposals, proposal_counts, batch))
+        return self.detector.predict_padded(batch)
 
     def normalised(self, images: Tensor, sizes: Tensor) -> Tensor:
         """As `Preprocess`: (N, 3, H', W') normalised, 0 outside the valid sizes, H' and W' multiples of the divisor."""
@@ -73,3 +108,13 @@ class PaddedDetector(nn.Module):
         divisor = preprocess.config.pad_divisor
         below, right = ((side + divisor - 1) // divisor * divisor - side for side in (height, width))
         return F.pad(torch.where(inside, normal, 0.0), (0, right, 0, below))
+
+
+def given_proposals(boxes: Tensor, counts: Tensor, batch: PaddedBatch) -> PaddedProposals:
+    """Proposals (N, P, 4) in original pixels, of which each image has counts (N,), as `apply_transforms` makes them:
+    in network pixels, clipped to the image, and dropped if they have no extent there.
+    """
+    own = clip_images(to_network_images(boxes, batch), batch.sizes)
+    there = torch.arange(boxes.shape[1], device=boxes.device) < counts[:, None]
+    valid = there & ((own[..., 2:] - own[..., :2]) >= MIN_SIDE).all(-1)
+    return PaddedProposals(boxes=torch.where(valid[..., None], own, 0.0), valid=valid)

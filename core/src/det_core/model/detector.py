@@ -6,7 +6,7 @@ Letters: N images, n objects or detections of one image, H W padded input size. 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,11 @@ from det_core.data.data_config import ResizeConfig
 from det_core.errors import DetError
 from det_core.model.detector_config import DetectorConfig, PreprocessConfig
 from det_core.model.fold_batch_norm import NormAffines
-from det_core.padded import NotExportableError, PaddedBatch, PaddedDetections
+from det_core.padded import PaddedBatch, PaddedDetections, PaddedProposals
 from det_core.slots import TransformConfig
 from det_core.structures import Batch, Classes, Detections, ImageInfo, LossTerm, Targets
+
+Proposals = TypeVar("Proposals", Sequence[Tensor], PaddedProposals)
 
 
 class Preprocess(nn.Module):
@@ -104,6 +106,11 @@ class Detector(nn.Module):
         return self.roi_head is not None and self.roi_head.needs_semantic
 
     @property
+    def takes_proposals(self) -> bool:
+        """Whether images need proposals, because no part proposes boxes (Fast R-CNN)."""
+        return self.dense_head is None
+
+    @property
     def found_classes(self) -> Classes:
         """The classes of its detections: its classes, or one class `object` if it only proposes regions."""
         if self.roi_head is None and isinstance(self.dense_head, ProposalHead):
@@ -159,19 +166,18 @@ class Detector(nn.Module):
 
         Raises:
             NotExportableError: for a part, or a setting, that has no such form.
+            DetError: if it `takes_proposals` and the batch has none.
         """
         features = self.maps_of(batch.images)
-        if self.dense_head is None:
-            raise NotExportableError(
-                "a detector without a proposal head takes proposals from a file, so it cannot be exported; add one "
-                "(type: rpn)"
-            )
-        outputs = self.dense_head(features)
-        if self.roi_head is None:
-            return self.dense_head.predict_padded(outputs, batch)
-        assert isinstance(self.dense_head, ProposalHead)
-        proposals = self.dense_head.proposals_padded(outputs, batch, self.dense_head.test_limits)
-        return self.roi_head.predict_padded(features, proposals, batch)
+        proposals = batch.proposals
+        if self.dense_head is not None:
+            outputs = self.dense_head(features)
+            if self.roi_head is None:
+                return self.dense_head.predict_padded(outputs, batch)
+            if isinstance(self.dense_head, ProposalHead):
+                proposals = self.dense_head.proposals_padded(outputs, batch, self.dense_head.test_limits)
+        assert self.roi_head is not None
+        return self.roi_head.predict_padded(features, _require_proposals(proposals), batch)
 
     def forward(self, batch: Batch, targets: Sequence[Targets] | None = None) -> dict[str, LossTerm] | list[Detections]:
         """`losses` if targets are given, otherwise `predict`; wrappers such as DDP need one entry point."""
@@ -189,7 +195,7 @@ class Detector(nn.Module):
         return class_dependent(self)
 
 
-def _require_proposals(proposals: Sequence[Tensor] | None) -> Sequence[Tensor]:
+def _require_proposals(proposals: Proposals | None) -> Proposals:
     if proposals is None:
         raise DetError(
             "this detector has a roi_head but no dense_head that proposes boxes, and the batch has no proposals; "

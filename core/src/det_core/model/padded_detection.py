@@ -75,6 +75,11 @@ def top_padded(values: Tensor, limit: int) -> tuple[Tensor, Tensor]:
     return best, torch.where(best > -math.inf, at, 0)
 
 
+def anchors_at(boxes: Tensor, rows: Tensor) -> Tensor:
+    """(N, m, 4): the anchors in the rows (N, m) of each image; boxes: (t, 4) of all images, or (N, t, 4) of each."""
+    return boxes[rows] if boxes.dim() == 2 else rows_of_images(boxes, rows)
+
+
 def best_candidates_padded(
     outputs: DenseOutputs,
     batch: PaddedBatch,
@@ -87,7 +92,7 @@ def best_candidates_padded(
     """As `best_candidates`, of all images: `limit` pairs of each level, padded; by level, best first.
 
     Args:
-        outputs, coder, clipped: as in `best_candidates`.
+        outputs, coder, clipped: as in `best_candidates`; anchors may be (t, 4) of all images or (N, t, 4) of each.
         batch: of the images.
         limit: pairs per level.
         above: score threshold of each level; None keeps all.
@@ -97,7 +102,7 @@ def best_candidates_padded(
         best, at, column = _best_pairs(full_precision(values), limit)
         if above is not None:
             best = torch.where(best > above[number], best, -math.inf)
-        boxes.append(level.boxes[at])
+        boxes.append(anchors_at(level.boxes, at))
         deltas.append(rows_of_images(moves, at))
         scores.append(best)
         labels.append(column)
@@ -160,7 +165,8 @@ def best_anchors_padded(
     outputs: DenseOutputs, batch: PaddedBatch, coder: BoxCoder, *, limit: int | None, clipped: bool = True
 ) -> PaddedAnchors:
     """As `best_anchors`, of all images, decoded: the `limit` anchors of each level with the highest scores, padded,
-    with all their scores; None: all anchors.
+    with all their scores; None: all anchors. Those whose scores are all -inf are padding. Anchors may be (t, 4) of all
+    images or (N, t, 4) of each.
     """
     anchors, deltas, scores, levels = [], [], [], []
     for number, (values, moves, level) in enumerate(zip(outputs.scores, outputs.deltas, outputs.anchors, strict=True)):
@@ -171,7 +177,7 @@ def best_anchors_padded(
             top, at = top_padded(found.amax(2), limit)
             found = torch.where((top > -math.inf)[..., None], rows_of_images(found, at), -math.inf)
         scores.append(found)
-        anchors.append(level.boxes[at])
+        anchors.append(anchors_at(level.boxes, at))
         deltas.append(rows_of_images(moves, at))
         levels.append(torch.full_like(at, number))
     boxes = coder.decode(torch.cat(anchors, 1).flatten(0, 1), torch.cat(deltas, 1).flatten(0, 1))

@@ -6,6 +6,7 @@ cells. Boxes are xyxy in pixels of the padded network input.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -110,3 +111,19 @@ class GuidedAnchors(nn.Module):
             [x[None] for x in deltas],
             [LevelAnchors(*level) for level in zip(boxes, cells, strict=True)],
         )
+
+    def of_images(self, outputs: GuidedOutputs) -> DenseOutputs:
+        """As `of_image`, of all images, in tensors of fixed size: per level scores (N, t, K), deltas (N, t, 4) and
+        anchors (N, t, 4) of every cell; cells without an anchor have scores of -inf.
+        """
+        squares, shapes = torch.cat([level.boxes for level in outputs.anchors]), torch.cat(outputs.shapes, 1)
+        everywhere = squares.expand(shapes.shape[0], -1, -1)
+        boxes = self.decode(everywhere.flatten(0, 1), shapes.flatten(0, 1)).reshape(everywhere.shape)
+        # len() would make constants of these sizes in an exported program.
+        levels = boxes.split([level.boxes.shape[0] for level in outputs.anchors], 1)
+        scores = outputs.scores
+        if outputs.kept is not None:
+            pairs = zip(outputs.kept, scores, strict=True)
+            scores = [torch.where(kept[..., None], x, -math.inf) for kept, x in pairs]
+        anchors = zip(levels, outputs.anchors, strict=True)
+        return DenseOutputs(scores, outputs.deltas, [LevelAnchors(own, level.cells) for own, level in anchors])

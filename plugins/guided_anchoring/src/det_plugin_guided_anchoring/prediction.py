@@ -101,7 +101,7 @@ class LevelMaps:
 
 def guided_outputs(levels: Sequence[LevelMaps], squares: AnchorGenerator) -> GuidedOutputs:
     """Outputs from the maps of all levels, one row per cell, with the squares of the cells."""
-    sizes = [(int(level.shape.shape[-2]), int(level.shape.shape[-1])) for level in levels]
+    sizes = [(level.shape.shape[-2], level.shape.shape[-1]) for level in levels]
     kept = [level.kept.flatten(1) for level in levels if level.kept is not None]
     return GuidedOutputs(
         locations=[level.location.flatten(1) for level in levels],

@@ -6,14 +6,18 @@ levels. One anchor per cell. Boxes are xyxy in pixels of the padded network inpu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
+from attrs import evolve
 from torch import Tensor, nn
 
 from det_core.contracts import DenseHead, Losses
 from det_core.model.dense_detection import best_anchors, best_candidates, dense_losses, suppress
 from det_core.model.layers import normal_init, prior_bias, tower
+from det_core.model.padded_detection import best_anchors_padded, suppress_padded
+from det_core.padded import PaddedBatch, PaddedDetections
 from det_core.specs import FeatureSpec
 from det_core.structures import Batch, Detections, ImageInfo, Targets
 from det_plugin_guided_anchoring.anchoring import GuidedAnchors
@@ -101,3 +105,12 @@ class GARetinaNetHead(DenseHead[GuidedOutputs]):
         own = best_anchors(self.guided.of_image(outputs, row), 0, config.before_nms)
         best = best_candidates(own, 0, info, self.coder, limit=None, above=config.score_threshold)
         return suppress(best.where(best.larger_than(config.min_size)), info, config)
+
+    @torch.no_grad()
+    def predict_padded(self, outputs: GuidedOutputs, batch: PaddedBatch) -> PaddedDetections:
+        """As `predict`, in tensors of fixed size."""
+        config = self.config
+        best = best_anchors_padded(self.guided.of_images(outputs), batch, self.coder, limit=config.before_nms)
+        scores = best.scores.sigmoid()
+        kept = (scores > config.score_threshold) & best.larger_than(config.min_size)[..., None]
+        return suppress_padded(evolve(best, scores=torch.where(kept, scores, -math.inf)), batch, config)

@@ -14,6 +14,8 @@ from det_core.contracts import Losses
 from det_core.model.dense_detection import Candidates, best_candidates
 from det_core.model.fold_batch_norm import conv_norm
 from det_core.model.layers import normal_init
+from det_core.model.padded_detection import PaddedCandidates, best_candidates_padded
+from det_core.padded import PaddedBatch
 from det_core.specs import ConvSpec, FeatureSpec
 from det_core.structures import Batch, ImageInfo, Targets
 from det_plugin_guided_anchoring.anchoring import GuidedAnchors
@@ -70,3 +72,6 @@ class GARPN(RegionProposalHead[GuidedOutputs]):
     def candidates(self, outputs: GuidedOutputs, row: int, info: ImageInfo, limit: int) -> Candidates:
         """The best anchors of each level of image `row`, decoded and clipped; none where no cell has an anchor."""
         return best_candidates(self.guided.of_image(outputs, row), 0, info, self.coder, limit=limit)
+
+    def candidates_padded(self, outputs: GuidedOutputs, batch: PaddedBatch, limit: int) -> PaddedCandidates:
+        return best_candidates_padded(self.guided.of_images(outputs), batch, self.coder, limit=limit)
