@@ -155,6 +155,12 @@ def functions():
         "nms": (lambda b, s: det_ops.nms(b, s, 0.4), crowd, ranks),
         "batched_nms": (lambda b, s, g: det_ops.batched_nms(b, s, g, 0.4), crowd, ranks, groups),
         "nms_padded": (lambda b, s, g: det_ops.nms_padded(b, s, g, 0.4, 20), crowd, ranks, groups),
+        "nms_images": (
+            lambda s, b, g: det_ops.nms_images(b, s, g, 0.4, 20),
+            torch.stack([ranks, ranks]),
+            torch.stack([crowd, crowd.flip(0)]),
+            torch.stack([groups, groups.flip(0)]),
+        ),
         "soft_nms": (lambda b, s: det_ops.soft_nms(b, s), crowd, ranks),
         "box_overlaps": (lambda a, b: det_ops.box_overlaps(a, b), crowd, boxes(9, 5)),
         "max_iou_assign": (lambda a, b: det_ops.max_iou_assign(a, b, 0.5, 0.4), crowd, boxes(9, 5)),
