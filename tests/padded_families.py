@@ -30,7 +30,14 @@ RETINA = (
     "detector.dense_head.before_nms=80",
 )
 GUIDED = ("detector.dense_head={type: ga_rpn, channels: 32, test_limits: {before_nms: 60, after_nms: 40}}",)
-SSD = ("detector.backbone.channels=16", "detector.dense_head.score_threshold=0.3", "detector.dense_head.before_nms=150")
+# Without norms, as SSD300. torch's group norm of maps in channels-last memory adds up squares in float32 alone: on the
+# dark images of the sample it loses digits, and with it the detector would differ from ONNX Runtime by 1e-2 pixels.
+SSD = (
+    "detector.backbone.norm=null",
+    "detector.neck.norm=null",
+    "detector.dense_head.score_threshold=0.3",
+    "detector.dense_head.before_nms=150",
+)
 SSDLITE = (
     "detector.backbone.size=small",
     "detector.dense_head.score_threshold=0.3",
