@@ -71,12 +71,12 @@ class GroupNormConfig(NormConfig):
     eps: float = setting("added to the variance", default=1e-5, above=0)
 
     def build(self, channels: int) -> nn.Module:
-        from det_core.model.group_norm import GroupNorm
+        from torch import nn
 
         if channels % self.groups:
             message = f"{self.groups} groups do not divide {channels} channels; choose a divisor of {channels}"
             raise ConfigError.at("groups", message)
-        return GroupNorm(self.groups, channels, eps=self.eps)
+        return nn.GroupNorm(self.groups, channels, eps=self.eps)
 
 
 @configclass
