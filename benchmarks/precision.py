@@ -9,9 +9,9 @@ float32, in int8 (calibrated on the image that is timed) and, as OpenVINO conver
 image to boxes and masks, of ours pasted in the image, of a file as it gives them. Least processor time of several
 rounds, taken in turns; read the ratios, not the times. Random weights have about as many detections in every precision.
 
-AP: Faster and Mask R-CNN and SSD, all with group norm, are trained on the bundled sample for `--epochs` (0: not at all), then evaluated on its validation images in every precision, of int8 in both runtimes. The images are
-few, so that a difference below a point says little. With `--data ROOT` a RetinaNet is trained and evaluated on other
-data as well.
+AP: Faster and Mask R-CNN and SSD, all with group norm, are trained on the bundled sample for `--epochs` (0: not at
+all), then evaluated on its validation images in every precision, of int8 in both runtimes. The images are few, so that
+a difference below a point says little. With `--data ROOT` a RetinaNet is trained and evaluated on other data as well.
 """
 
 from __future__ import annotations
