@@ -473,7 +473,7 @@ def test_the_verb_says_that_proposals_are_needed(tmp_path):
     assert exported.output.startswith(f"{out}: torch-export, 3 images, ")
     assert exported.output.endswith(
         "It takes proposals as inputs, which docs/export.md describes. "
-        "Images without proposals were compared on random ones.\n"
+        "Images without proposals were given random ones.\n"
     )
     assert predicted.exit_code == 1
     assert "1 of 1 images have no proposals, which this exported detector requires" in predicted.output

@@ -106,11 +106,11 @@ def command(
         calibration = _spread(with_data, calibration_images or CALIBRATION_IMAGES)
         agreed = export_int8(detector, out, calibration, tolerances=tolerances, recipe=recipe.name)
         click.echo(f"{out}: {chosen}, int8, {agreed}")
-        return
-    found = export_detector(detector, out, chosen, images=compared, tolerances=tolerances, recipe=recipe.name)
-    click.echo(f"{out}: {chosen}, {'not compared with the detector' if found is None else found}")
+    else:
+        found = export_detector(detector, out, chosen, images=compared, tolerances=tolerances, recipe=recipe.name)
+        click.echo(f"{out}: {chosen}, {'not compared with the detector' if found is None else found}")
     if detector.takes_proposals:
-        random = "" if found is None else " Images without proposals were compared on random ones."
+        random = "" if no_check and not int8 else " Images without proposals were given random ones."
         click.echo(f"It takes proposals as inputs, which docs/export.md describes.{random}")
 
 
@@ -136,5 +136,5 @@ def _check_int8(int8: bool, chosen: str, calibrated: dict[str, object], images: 
 def _spread(recipe: Recipe, count: int) -> list[Path]:
     """The files of so many training images, evenly spread over the data set."""
     dataset = recipe.open_train()
-    chosen = range(0, len(dataset), max(1, len(dataset) // count))
-    return [Path(dataset.file(index)) for index in chosen[:count]]
+    count = min(count, len(dataset))
+    return [Path(dataset.file(number * len(dataset) // count)) for number in range(count)]

@@ -176,7 +176,9 @@ def load_exported(
 
 def _openvino(file: Path, device: torch.device) -> Runner:
     if file.suffix != ONNX or device.type != "cpu":
-        raise DetError(f"{file} on {device}: OpenVINO runs an ONNX model (.onnx) on the CPU; use another runtime")
+        raise DetError(
+            f"{file} on {device}: OpenVINO runs an ONNX model (.onnx) on the CPU; give device cpu, or another runtime"
+        )
     from det_core.export.openvino_model import OpenVinoRunner
 
     return OpenVinoRunner(file)
