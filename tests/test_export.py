@@ -31,10 +31,10 @@ from det_core.engine.tiling import Tiling
 from det_core.export import compare_exported
 from det_core.export.compare_exported import Comparison, DisagreementError, Tolerances, compare, sample_images
 from det_core.export.export_detector import TRIED, export_detector
-from det_core.export.exported_header import LAYOUT, ExportedHeader
+from det_core.export.exported_header import LAYOUT, PROPOSAL_INPUTS, ExportedHeader
 from det_core.export.exported_program import example_inputs
 from det_core.export.load_exported import ExportedDetector, load_exported
-from det_core.export.padded_detector import PROPOSAL_INPUTS, PaddedDetector, given_proposals
+from det_core.export.padded_detector import PaddedDetector, given_proposals
 from det_core.model.detector import Detector
 from det_core.padded import MaskPaste, NotExportableError, PaddedBatch
 from det_core.plugins import plugin_manager

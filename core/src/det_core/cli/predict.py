@@ -40,7 +40,7 @@ FIXED = {
 # Options that results depend on.
 DECIDING = (
     *("score_threshold", "max_detections", "use_amp", "flip", "scales", "classes"),
-    *("tile", "overlap", "merge", "video"),
+    *("tile", "overlap", "merge", "video", "runtime"),
 )
 
 
@@ -99,9 +99,7 @@ def _pictures(_: object, __: object, text: str) -> int | None:
 @click.option(
     "--runtime",
     type=click.Choice(get_args(Runtime)),
-    default="onnxruntime",
-    show_default=True,
-    help="What runs an exported .onnx file; openvino: on the CPU.",
+    help="What runs an exported .onnx file; openvino: on the CPU. Default: onnxruntime.",
 )
 @DEVICE
 @AMP
@@ -287,7 +285,7 @@ class _Work:
             tiling=tiling(options["tile"], options["overlap"], options["merge"]),
             classes=options["classes"] or None,
             recipe=self.recipe,
-            runtime=options["runtime"],
+            runtime=options["runtime"] or "onnxruntime",
         )
 
     def _run_options(self) -> RunOptions:

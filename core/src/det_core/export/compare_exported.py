@@ -114,7 +114,7 @@ def _compare_image(ours: Detections, theirs: Detections, item: LoadedImage, allo
     masks = _mask_differences(ours, theirs)
     apart = (boxes / allowed.boxes).maximum(scores / allowed.scores)
     apart = torch.where(ours.labels[:, None] == theirs.labels, apart, torch.inf)
-    rows, columns = _matched(apart, 1.0)
+    rows, columns = matched(apart, 1.0)
     mask = masks[rows, columns] if masks is not None else torch.zeros(len(rows))
     lowest = torch.cat([ours.scores, theirs.scores]).min() if len(ours) + len(theirs) else torch.tensor(0.0)
     size = f"{item.info.original_size[0]} x {item.info.original_size[1]}"
@@ -151,7 +151,7 @@ def _mask_differences(ours: Detections, theirs: Detections) -> Tensor | None:
     return torch.stack(rows) if rows else first.new_zeros((0, len(second)))
 
 
-def _matched(apart: Tensor, limit: float) -> tuple[Tensor, Tensor]:
+def matched(apart: Tensor, limit: float) -> tuple[Tensor, Tensor]:
     """Rows and columns of pairs of (n, m), nearest first, each of both in one pair, none further apart than `limit`."""
     rows, columns = (apart <= limit).nonzero().unbind(1)
     order = apart[rows, columns].argsort(stable=True)

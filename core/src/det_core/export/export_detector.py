@@ -65,7 +65,7 @@ def export_detector(
     module, example = PaddedDetector(detector.eval()), _loaded(detector, images)
     header = _header(detector, module, example, recipe)
     module.inclusive = header.inclusive
-    program = trace(module, header.pixels)
+    program = trace(module, header)
     with replacing(file) as temporary:
         (write_onnx if format == "onnx" else write_program)(program, header, temporary)
         found = None if tolerances is None else compare(detector, load_exported(temporary), example, tolerances)

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import torch
 from attrs import frozen
+from torch import Tensor
 
 from det_core.boxes.overlaps import box_iou
 from det_core.data.loader import LoadedImage
 from det_core.engine.image_inputs import Image
 from det_core.engine.predict import to_batch
 from det_core.errors import DetError
-from det_core.export.compare_exported import Tolerances
+from det_core.export.compare_exported import Tolerances, matched
 from det_core.export.export_detector import STRICT, check_exportable, export_detector, transformed
 from det_core.export.int8_model import write_int8
 from det_core.export.load_exported import ExportedDetector, load_exported
@@ -108,13 +109,9 @@ def _certain(ours: Detections, theirs: Detections) -> tuple[Detections, Detectio
     return ours[ours.scores >= CERTAIN], theirs[theirs.scores >= CERTAIN]
 
 
-def _score_differences(ours: Detections, theirs: Detections) -> torch.Tensor:
-    """Of each detection that has a counterpart, best first, each counterpart once."""
-    overlap = box_iou(ours.boxes, theirs.boxes) * (ours.labels[:, None] == theirs.labels)  # (n, m)
-    differences = []
-    for row in range(len(ours)):
-        best, column = overlap[row].max(0) if len(theirs) else (torch.tensor(0.0), torch.tensor(0))
-        if float(best) >= 0.5:
-            differences.append(abs(float(ours.scores[row] - theirs.scores[column])))
-            overlap[:, column] = 0.0
-    return torch.tensor(differences)
+def _score_differences(ours: Detections, theirs: Detections) -> Tensor:
+    """Of each pair of detections of one class that overlap enough."""
+    apart = 1 - box_iou(ours.boxes, theirs.boxes)  # (n, m)
+    apart = torch.where(ours.labels[:, None] == theirs.labels, apart, torch.inf)
+    rows, columns = matched(apart, 0.5)
+    return (ours.scores[rows] - theirs.scores[columns]).abs()

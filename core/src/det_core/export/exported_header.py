@@ -21,6 +21,9 @@ from det_core.slots import TransformConfig
 from det_core.structures import Classes
 
 FORMAT = "det-export 1"
+INPUTS = ("images", "sizes", "original_sizes", "scales")
+PROPOSAL_INPUTS = ("proposals", "proposal_counts")
+OUTPUTS = ("boxes", "scores", "labels", "counts", "masks")
 LAYOUT = {
     "images": "(N, 3, H, W) RGB of 0..255, each resized as test_transforms say, in the top-left corner",
     "sizes": "(N, 2) int64, height and width of each image in images",
@@ -64,6 +67,16 @@ class ExportedHeader:
     recipe: str = ""
     precision: Literal["fp32", "int8"] = "fp32"
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of its inputs, in order."""
+        return (*INPUTS, *PROPOSAL_INPUTS) if self.takes_proposals else INPUTS
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of its outputs, in order."""
+        return OUTPUTS if self.paste is not None else OUTPUTS[:-1]
+
     def to_metadata(self) -> dict[str, str]:
         """Text by name: JSON, but for `format`, `recipe` and `precision`."""
         values = {
@@ -75,7 +88,7 @@ class ExportedHeader:
             "max_detections": self.max_detections,
             "mask_paste": None if self.paste is None else attrs.asdict(self.paste),
             "takes_proposals": self.takes_proposals,
-            "layout": self._layout(),
+            "layout": {name: LAYOUT[name] for name in (*self.inputs, *self.outputs)},
         }
         texts = {"format": FORMAT, "recipe": self.recipe, "precision": self.precision}
         return texts | {name: json.dumps(value) for name, value in values.items()}
@@ -105,15 +118,6 @@ class ExportedHeader:
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DetError(f"{file}: its metadata is damaged ({type(error).__name__}: {error})") from None
-
-    def _layout(self) -> dict[str, str]:
-        """What its inputs and outputs are, by name."""
-        absent = set[str]()
-        if self.paste is None:
-            absent.add("masks")
-        if not self.takes_proposals:
-            absent |= {"proposals", "proposal_counts"}
-        return {name: text for name, text in LAYOUT.items() if name not in absent}
 
 
 _JSON = (

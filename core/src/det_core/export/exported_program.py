@@ -15,7 +15,7 @@ from torch.export import Dim, ExportedProgram
 import det_ops
 from det_core.errors import DetError
 from det_core.export.exported_header import ExportedHeader
-from det_core.export.padded_detector import AXES, PaddedDetector, input_names
+from det_core.export.padded_detector import AXES, PaddedDetector
 from det_core.torch_internals import any_size
 
 # The size that tracing sees, of two images. Levels of one row or column would become constants of the program, so it is
@@ -38,14 +38,13 @@ def example_inputs(
     return *inputs, whole.repeat(count, PROPOSALS, 1), torch.full((count,), PROPOSALS)
 
 
-def trace(module: PaddedDetector, pixels: str = "uint8") -> ExportedProgram:
-    """The program of a detector, for any number of images, height, width and proposals; pixels: dtype of the images.
+def trace(module: PaddedDetector, header: ExportedHeader) -> ExportedProgram:
+    """The program of a detector, for any number of images, height, width and proposals.
 
     NotExportableError for a detector that has no form of fixed size.
     """
-    takes_proposals = module.detector.takes_proposals
-    shapes = tuple(dict.fromkeys(AXES[name], Dim.DYNAMIC) for name in input_names(takes_proposals))
-    example = example_inputs(*EXAMPLE, pixels=pixels, takes_proposals=takes_proposals)
+    shapes = tuple(dict.fromkeys(AXES[name], Dim.DYNAMIC) for name in header.inputs)
+    example = example_inputs(*EXAMPLE, pixels=header.pixels, takes_proposals=header.takes_proposals)
     with torch.no_grad(), any_size():
         return torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
 

@@ -6,7 +6,7 @@ Letters: N images, H W size of the input.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from attrs import evolve
 from det_core.data.loader import LoadedImage
 from det_core.export.exported_header import ExportedHeader
 from det_core.export.load_exported import runner_inputs
-from det_core.export.padded_detector import input_names
+from det_core.export.onnx_model import named_arrays
 from det_core.optional_packages import require
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")  # computed in int8
@@ -74,17 +74,11 @@ class _Calibration:
     """The inputs of a model, image by image."""
 
     def __init__(self, header: ExportedHeader, images: Iterable[LoadedImage]) -> None:
-        self._inputs = _inputs(header, images)
+        self._inputs = (named_arrays(runner_inputs([image], header), header) for image in images)
 
     def get_next(self) -> dict[str, Any] | None:
         """The next inputs by name, or None."""
         return next(self._inputs, None)
-
-
-def _inputs(header: ExportedHeader, images: Iterable[LoadedImage]) -> Iterator[dict[str, Any]]:
-    names = input_names(header.takes_proposals)
-    for image in images:
-        yield {name: x.numpy() for name, x in zip(names, runner_inputs([image], header), strict=True)}
 
 
 def _layers(graph: Any) -> tuple[list[str], list[str]]:

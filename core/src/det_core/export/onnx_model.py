@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 
 from det_core.errors import DetError
 from det_core.export.exported_header import ExportedHeader
-from det_core.export.padded_detector import AXES, OUTPUTS, input_names
+from det_core.export.padded_detector import AXES
 from det_core.optional_packages import require
 
 LARGEST = 2**31  # bytes of a constant that is computed once
@@ -34,13 +34,12 @@ def write_onnx(program: ExportedProgram, header: ExportedHeader, file: Path) -> 
         require(package, "exporting to ONNX", "export")
     from det_core.export.onnx_operators import OPSET, translations
 
-    outputs = OUTPUTS if header.paste is not None else OUTPUTS[:-1]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of names of axes, which are given below
         made = torch.onnx.export(
             program,
-            input_names=list(input_names(header.takes_proposals)),
-            output_names=list(outputs),
+            input_names=list(header.inputs),
+            output_names=list(header.outputs),
             opset_version=OPSET,
             custom_translation_table=translations(),
             verbose=False,
@@ -82,6 +81,11 @@ def _name_axes(model: Any) -> None:
                 value.shape[axis] = SymbolicDim(pattern.sub(lambda found: names[found[0]], str(size.value)))
 
 
+def named_arrays(inputs: Sequence[Tensor], header: ExportedHeader) -> dict[str, Any]:
+    """The inputs of a model as arrays, by name."""
+    return {name: x.numpy() for name, x in zip(header.inputs, inputs, strict=True)}
+
+
 class OnnxRunner:
     """Runs a written model in ONNX Runtime.
 
@@ -103,6 +107,5 @@ class OnnxRunner:
 
     def __call__(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Outputs of `PaddedDetector`."""
-        names = input_names(self.header.takes_proposals)
-        given = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
-        return tuple(torch.from_numpy(x) for x in self.session.run(None, given))
+        found = self.session.run(None, named_arrays(inputs, self.header))
+        return tuple(torch.from_numpy(x) for x in found)

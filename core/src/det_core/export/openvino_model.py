@@ -13,7 +13,7 @@ from torch import Tensor
 
 from det_core.errors import DetError
 from det_core.export.exported_header import ExportedHeader
-from det_core.export.padded_detector import OUTPUTS, input_names
+from det_core.export.onnx_model import named_arrays
 from det_core.optional_packages import require
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -41,7 +41,5 @@ class OpenVinoRunner:
     def __call__(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Outputs of `PaddedDetector`."""
         request = self._compiled.create_infer_request()  # one for each call: several threads may call at once
-        given = input_names(self.header.takes_proposals)
-        found = request.infer({name: x.numpy() for name, x in zip(given, inputs, strict=True)})
-        names = OUTPUTS if self.header.paste is not None else OUTPUTS[:-1]
-        return tuple(torch.from_numpy(found[name].copy()) for name in names)
+        found = request.infer(named_arrays(inputs, self.header))
+        return tuple(torch.from_numpy(found[name].copy()) for name in self.header.outputs)

@@ -20,20 +20,12 @@ from det_core.model.detector import Detector
 from det_core.model.padded_detection import to_network_images
 from det_core.padded import PaddedBatch, PaddedDetections, PaddedProposals
 
-INPUTS = ("images", "sizes", "original_sizes", "scales")
-PROPOSAL_INPUTS = ("proposals", "proposal_counts")
 AXES = {  # of the inputs, whose sizes are free
     "images": {0: "batch", 2: "height", 3: "width"},
     "proposals": {0: "batch", 1: "proposals"},
     **{name: {0: "batch"} for name in ("sizes", "original_sizes", "scales", "proposal_counts")},
 }
-OUTPUTS = ("boxes", "scores", "labels", "counts", "masks")
 PaddedTensors: TypeAlias = "tuple[Tensor, ...]"
-
-
-def input_names(takes_proposals: bool) -> tuple[str, ...]:
-    """The names of the inputs, in order."""
-    return (*INPUTS, *PROPOSAL_INPUTS) if takes_proposals else INPUTS
 
 
 class PaddedDetector(nn.Module):
@@ -76,15 +68,9 @@ class PaddedDetector(nn.Module):
         return tensors if found.masks is None else (*tensors, found.masks)
 
     def detect(
-        self,
-        images: Tensor,
-        sizes: Tensor,
-        original_sizes: Tensor,
-        scales: Tensor,
-        proposals: Tensor | None = None,
-        proposal_counts: Tensor | None = None,
+        self, images: Tensor, sizes: Tensor, original_sizes: Tensor, scales: Tensor, *given: Tensor | None
     ) -> PaddedDetections:
-        """The detections that `forward` returns as tensors."""
+        """The detections that `forward` returns as tensors; given: proposals and their counts."""
         batch = PaddedBatch(
             images=self.normalised(images, sizes),
             sizes=sizes.to(torch.float32),
@@ -92,8 +78,9 @@ class PaddedDetector(nn.Module):
             scales=scales,
             inclusive=self.inclusive,
         )
-        if proposals is not None and proposal_counts is not None:
-            batch = evolve(batch, proposals=given_proposals(proposals, proposal_counts, batch))
+        proposals, counts = given or (None, None)
+        if proposals is not None and counts is not None:
+            batch = evolve(batch, proposals=given_proposals(proposals, counts, batch))
         return self.detector.predict_padded(batch)
 
     def normalised(self, images: Tensor, sizes: Tensor) -> Tensor:
