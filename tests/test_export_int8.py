@@ -19,7 +19,7 @@ from det_core.boxes.overlaps import box_iou
 from det_core.cli.export import _spread
 from det_core.cli.main import cli
 from det_core.engine.checkpoint import Header, save_checkpoint
-from det_core.export.compare_exported import sample_images
+from det_core.export.compare_exported import SAMPLE, sample_images
 from det_core.export.export_int8 import Agreement, agreement, export_int8
 from det_core.export.load_exported import load_exported
 from det_core.plugins import plugin_manager
@@ -87,6 +87,19 @@ def test_detections_are_near_those_of_the_detector(model, detector, runtime):
             assert float((theirs.scores[near] - score).abs().min()) < 0.03
     again = Predictor(file, "cpu", runtime=runtime)(sample_images()[0])
     assert len(again) == len(exported(sample_images()[0]))
+
+
+@pytest.mark.slow
+def test_results_of_one_folder_are_of_one_runtime(model, tmp_path):
+    out = tmp_path / "out"
+    words = ["predict", "--checkpoint", str(model[0]), "--out", str(out), "--pictures", "none", "--device", "cpu"]
+    photograph = str(sorted(SAMPLE.glob("*.png"))[0])
+    done = CliRunner().invoke(cli, [*words, "--runtime", "openvino", photograph], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert len((out / "predictions.jsonl").read_text(encoding="utf8").splitlines()) == 1
+    done = CliRunner().invoke(cli, [*words, "--resume", photograph])
+    assert done.exit_code == 1
+    assert f"{out} was begun otherwise: runtime was 'openvino', now it is None" in done.output
 
 
 def of(boxes: list[list[float]], scores: list[float], labels: list[int]) -> Detections:

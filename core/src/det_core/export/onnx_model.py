@@ -82,7 +82,7 @@ def _name_axes(model: Any) -> None:
 
 
 def named_arrays(inputs: Sequence[Tensor], header: ExportedHeader) -> dict[str, Any]:
-    """The inputs of a model as arrays, by name."""
+    """The inputs of `PaddedDetector`, (N, 3, H, W) images and the rest, as arrays by name."""
     return {name: x.numpy() for name, x in zip(header.inputs, inputs, strict=True)}
 
 
