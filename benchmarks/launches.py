@@ -6,7 +6,7 @@ A call is an operator that torch dispatches, views left out: on a GPU each is at
 one whose result the host must know before it goes on: `nonzero`, boolean indexing, `item`, `unique`, and copies to the
 host. Training has 2 images with 10 objects each, inference one image with 100 detections. `--where` lists the functions
 that make most of them. torchvision's models are beside those that it has. The optimiser counts as one call in both: on
-GPUs it is fused (`engine/schedule.py`), on the CPU it is not, for the reason given there.
+GPUs it is fused (`optim/optimizers.py`), on the CPU it is not, for the reason given there.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from det_core import Detector, for_inference, load_recipe
-from det_core.engine.schedule import build_optimizer
+from det_core.engine.parameter_groups import build_optimizer
 from det_core.model.memory_layout import to_channels_last
-from det_core.recipe import OptimizerConfig
+from det_core.optim.optimizer_config import SGDConfig
 
 OTHERS = {
     "rpn": "rpn/r50-fpn-1x",
@@ -136,7 +136,7 @@ def len_classes(recipe: str) -> int:
 
 def step_of(detector: Detector, inputs: Inputs) -> Callable[[], None]:
     """A training step."""
-    optimizer = build_optimizer(OptimizerConfig(lr=1e-9), detector)
+    optimizer = build_optimizer(SGDConfig(lr=1e-9), detector)
     semantic = torch.zeros(SIZE, dtype=torch.int64)
     targets = [evolve(t, semantic=semantic, labels=t.labels % len(detector.classes)) for t in inputs.targets]
 

@@ -23,10 +23,10 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FrozenBatchNorm2d
 
 from det_core import Batch, Detections, Detector, Targets, for_inference, load_recipe
+from det_core.engine.parameter_groups import build_optimizer
 from det_core.engine.predict import autocast
-from det_core.engine.schedule import build_optimizer
 from det_core.model.memory_layout import to_channels_last
-from det_core.recipe import OptimizerConfig
+from det_core.optim.optimizer_config import SGDConfig
 from det_core.structures import ImageInfo
 from det_core.weights.fill_detector import import_weights
 
@@ -132,7 +132,7 @@ class Pair:
 
     def trainer_ours(self) -> Callable[[], None]:
         """A step of our detector: losses, gradients, SGD."""
-        optimizer = build_optimizer(OptimizerConfig(lr=1e-9, momentum=0.9, weight_decay=0.0), self.ours)
+        optimizer = build_optimizer(SGDConfig(lr=1e-9, momentum=0.9, weight_decay=0.0), self.ours)
 
         def step() -> None:
             self.ours.train()

@@ -105,7 +105,8 @@ def pixels(detector: Detector, batch: Batch) -> torch.Tensor:
 def accuracies(name: str, epochs: int, folder: Path, data: str | None = None) -> list[dict[str, str | float]]:
     """Train a demo, on the bundled sample or the data, and evaluate it in every precision: a row for each metric."""
     steps = [f"schedule.epochs={epochs}", f"evaluation.every_epochs={epochs}"]
-    recipe = load_recipe(name, steps if data is None else [*steps, f"schedule.milestones=[{max(1, epochs - 1)}]"])
+    drop = f"schedule.learning_rate.milestones=[{max(1, epochs - 1)}]"
+    recipe = load_recipe(name, steps if data is None else [*steps, drop])
     recipe = recipe if data is None else recipe.with_data(data)
     train(recipe, work_dir=folder, device="cpu")
     detector = load_detector(folder)

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from det_core import Detector, Recipe, Targets, load_recipe
 from det_core.data.data_config import ResizeConfig
 from det_core.engine.detector_cost import class_count
-from det_core.engine.schedule import build_optimizer
+from det_core.engine.parameter_groups import build_optimizer
 from det_core.load import recipe_from_plain
 from det_core.model.memory_layout import to_channels_last
 from det_core.offers import RecipeEntry

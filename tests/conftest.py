@@ -23,7 +23,7 @@ TINY = (
     "detector.roi_head.mask_head={type: conv_mask_head, num_convs: 1, channels: 16}",
     "detector.roi_head.sampler.count=16",
     "schedule.epochs=2",
-    "schedule.milestones=[]",
+    "schedule.learning_rate.milestones=[]",
 )
 
 

@@ -45,7 +45,7 @@ data:
   workers: 0
   train_transforms: [{type: resize, scales: [[96, 96]]}, {type: flip}]
   test_transforms: [{type: resize, scales: [[96, 96]]}]
-schedule: {epochs: 1, milestones: []}
+schedule: {epochs: 1, learning_rate: {milestones: []}}
 """
 STILL = ("--set", "optimizer.lr=1e-30")  # a step that moves no weight, to see where a run starts from
 TINY_SAMPLE = tuple(
@@ -209,6 +209,11 @@ def test_training_says_what_it_does(trained: tuple[Path, str], folder: Path) -> 
     assert "2 classes" in out
     assert str(folder) in out
     assert f"finished after step {STEPS} of {STEPS}: {run_folder}" in out
+    last = out.splitlines()[-1]
+    assert re.fullmatch(
+        rf"best box_ap [\d.]+ % after step {STEPS}: step-{STEPS:07}; next: det-core test --checkpoint {run_folder}",
+        last,
+    ), last
 
 
 def test_the_run_folder_holds_everything(run_folder: Path, folder: Path) -> None:
@@ -220,6 +225,7 @@ def test_the_run_folder_holds_everything(run_folder: Path, folder: Path) -> None
     for row in rows[:STEPS]:
         assert all(math.isfinite(row[f"loss/{name}"]) for name in ("rpn_cls", "rpn_box", "roi_cls", "roi_box", "total"))
     assert 0 <= rows[-1]["box_ap"] <= 1
+    assert {f"box_ap/{name}" for name in TWO.values()} <= set(rows[-1])
     assert sorted(p.name for p in (run_folder / "checkpoints").glob("step-*")) == [f"step-{STEPS:07}"]
     assert sorted(p.name for p in (run_folder / "pictures").iterdir()) == ["21.png", "22.png", "23.png"]
     assert len(list((run_folder / "tensorboard").iterdir())) == 1
@@ -378,7 +384,9 @@ def test_a_run_goes_on_where_it_left_off(config: Path, folder: Path, tmp_path: P
     assert "resumed at step 1" in out
     assert f"stopped after step 2 of {STEPS}" in out
     again = ("train", "--resume", "--work-dir", tmp_path / "run", "--device", "cpu")
-    assert "was trained with another recipe (differs in: data)" in refused(*again, "--on-bad-sample", "skip")
+    assert "was trained with another recipe (differs in: data.on_bad_sample)" in refused(
+        *again, "--on-bad-sample", "skip"
+    )
 
 
 def test_resuming_what_has_not_begun(config: Path, folder: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ SETTINGS = (
     "data.train_transforms=[{type: resize, scales: [[64, 64]]}]",
     "data.test_transforms=[{type: resize, scales: [[64, 64]]}]",
     "schedule.epochs=1",
-    "schedule.milestones=[]",
+    "schedule.learning_rate.milestones=[]",
 )
 
 

@@ -26,7 +26,7 @@ ROOMS = (
     ("structures", "compressed_masks", "padded"),
     ("contracts",),
     ("slots",),
-    ("boxes", "data", "model", "evaluation"),
+    ("boxes", "data", "model", "evaluation", "optim"),
     ("recipe",),
     ("offers",),
     ("hookspecs",),

@@ -19,7 +19,7 @@ from det_core.model.detector_config import DetectorConfig
 
 
 def test_a_mask_rcnn_trains_on_from_a_file_of_1x(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    short = ("data.workers=0", "schedule.epochs=1", "schedule.milestones=[]")
+    short = ("data.workers=0", "schedule.epochs=1", "schedule.learning_rate.milestones=[]")
     recipe = under(load_recipe("mask-rcnn/r18-fpn-demo", short), "mmdet1")
     torch.manual_seed(0)
     state = written_in_1x(recipe.detector.build(num_classes=3))

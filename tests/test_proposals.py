@@ -24,7 +24,7 @@ RESIZED = (
     "data.workers=0",
     "detector.neck={type: fpn, channels: 32, norm: {type: group_norm, groups: 8}}",
     "schedule.epochs=1",
-    "schedule.milestones=[]",
+    "schedule.learning_rate.milestones=[]",
 )
 RPN = (
     *RESIZED,

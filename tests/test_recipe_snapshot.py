@@ -39,14 +39,14 @@ def test_a_changed_value_is_named_with_its_recipe_and_path(changed: dict[str, An
     recipe = changed[NAME]["recipe"]
     recipe["detector"]["backbone"]["depth"] = 101
     recipe["data"]["train_transforms"][0]["scales"][0][1] = 640
-    recipe["schedule"]["milestones"] = [8]
+    recipe["schedule"]["learning_rate"]["milestones"] = [8]
     changed[NAME]["published"]["box_ap"] = None
     changed[NAME]["requires"] = ["det-plugin-htc"]
     assert differences(two_recipes(), changed) == [
         f"{NAME}: published.box_ap: 37.3 became null",
         f"{NAME}: recipe.data.train_transforms[0].scales[0][1]: 800 became 640",
         f"{NAME}: recipe.detector.backbone.depth: 50 became 101",
-        f"{NAME}: recipe.schedule.milestones: [8, 11] became [8]",
+        f"{NAME}: recipe.schedule.learning_rate.milestones: [8, 11] became [8]",
         f'{NAME}: requires: [] became ["det-plugin-htc"]',
     ]
 

@@ -27,7 +27,7 @@ data:
   images_per_rank: 6
   train_transforms: [{type: resize, scales: [[64, 64]]}, {type: flip}]
   test_transforms: [{type: resize, scales: [[64, 64]]}]
-schedule: {epochs: 1, milestones: []}
+schedule: {epochs: 1, learning_rate: {milestones: []}}
 """
 
 IN_PYTHON = """

@@ -29,7 +29,7 @@ TINY = (
     "detector.roi_head.sampler.count=16",
     "detector.roi_head.score_threshold=0.0",
     "schedule.epochs=1",
-    "schedule.milestones=[]",
+    "schedule.learning_rate.milestones=[]",
 )
 VOC_METRIC = ("evaluation.evaluators=[{type: voc}, {type: coco}]", "evaluation.best=voc_map")
 

@@ -21,7 +21,7 @@ TINY = (
     "detector.dense_head.channels=16",
     "schedule.ema_decay=0.9",
     "schedule.epochs=2",
-    "schedule.milestones=[]",
+    "schedule.learning_rate.milestones=[]",
 )
 Outcome = dict[str, object]
 

@@ -13,7 +13,9 @@ from det_core.errors import ConfigError, DetError, PluginError
 from det_core.load import load_recipe, recipe_from_plain
 from det_core.model.detector_config import DetectorConfig
 from det_core.offers import RecipeEntry
-from det_core.recipe import DataConfig, EvaluationConfig, OptimizerConfig, Published, Recipe, ScheduleConfig
+from det_core.optim.learning_rate_config import StepRateConfig
+from det_core.optim.optimizer_config import SGDConfig
+from det_core.recipe import DataConfig, EvaluationConfig, Published, Recipe, ScheduleConfig
 from det_core.settings import setting
 from det_core.slots import (
     BackboneConfig,
@@ -125,7 +127,7 @@ def make_recipe() -> Recipe:
             val=Files(annotations="val.json"),
             train_transforms=(Resize(sizes=(640, 800)), Flip()),
         ),
-        optimizer=OptimizerConfig(lr=1e-5),
+        optimizer=SGDConfig(lr=1e-5),
         schedule=ScheduleConfig(clip_norm=35.0),
         evaluation=EvaluationConfig(evaluators=(Accuracy(),)),
         published=Published(box_ap=36.4),
@@ -140,6 +142,8 @@ PARTS = make_plugin(
     det_datasets=lambda: [Files],
     det_transforms=lambda: [Flip, Resize],
     det_evaluators=lambda: [Accuracy],
+    det_optimizers=lambda: [SGDConfig],
+    det_schedules=lambda: [StepRateConfig],
     det_recipes=lambda: [
         RecipeEntry(name="zoo/one", make=make_recipe),
         RecipeEntry(name="zoo/locked", make=pytest.fail, requires=("det-plugin-nowhere", "attrs", "det-plugin-none")),
@@ -176,7 +180,7 @@ def test_a_demo_is_on_the_bundled_sample_and_short():
     demo = sample_recipe("x/demo", made.detector, made.evaluation, lr=0.02, weight_decay=0.1, epochs=40)
     assert (demo.name, demo.detector, demo.evaluation) == ("x/demo", made.detector, made.evaluation)
     assert (demo.optimizer.lr, demo.optimizer.lr_batch, demo.optimizer.weight_decay) == (0.02, 0, 0.1)
-    assert (demo.schedule.epochs, demo.schedule.milestones) == (40, (30, 36))
+    assert (demo.schedule.epochs, demo.schedule.learning_rate.milestones) == (40, (30, 36))
     assert [len(demo.open_train()), len(demo.open_val())] == [17, 7]
 
 
@@ -210,7 +214,7 @@ def test_mistakes_in_overrides_are_reported_like_those_in_files():
 def test_a_file_extends_a_recipe_and_says_only_what_differs(write):
     path = write(
         "extends: zoo/one\ndetector:\n  backbone: {depth: 18}\n  roi_head: null\ndata:\n  train_transforms:\n"
-        "  - type: flip\nschedule: {milestones: [1]}\n"
+        "  - type: flip\nschedule: {learning_rate: {milestones: [1]}}\n"
     )
     recipe = load_recipe(path)
     expected = make_recipe()
@@ -219,7 +223,7 @@ def test_a_file_extends_a_recipe_and_says_only_what_differs(write):
     assert recipe.detector == attrs.evolve(expected.detector, backbone=Tower(depth=18), roi_head=None)
     assert recipe.data.train_transforms == (Flip(),)
     assert recipe.data.train == expected.data.train
-    assert recipe.schedule == attrs.evolve(expected.schedule, milestones=(1,))
+    assert recipe.schedule == attrs.evolve(expected.schedule, learning_rate=StepRateConfig(milestones=(1,)))
 
 
 def test_changing_a_type_drops_the_old_fields(write):

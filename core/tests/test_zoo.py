@@ -93,7 +93,7 @@ def test_a_mistake_in_the_file_is_refused_with_its_line(
 
 
 def test_schedules() -> None:
-    found = {name: (s.epochs, s.milestones) for name, s in SCHEDULES.items()}
+    found = {name: (s.epochs, s.learning_rate.milestones) for name, s in SCHEDULES.items()}
     assert found == {
         "1x": (12, (8, 11)),
         "20e": (20, (16, 19)),

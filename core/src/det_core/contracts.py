@@ -45,6 +45,13 @@ class Backbone(nn.Module, ABC):
     def load_initial_weights(self) -> None:
         """Load the initial (ImageNet) weights that the configuration names, if any. Called before training."""
 
+    def layers(self) -> Sequence[Sequence[str]]:
+        """Its layers from the input on, for layer-wise decay of the learning rate: names of submodules of each.
+
+        Every parameter is in one layer. Empty: the backbone does not support it.
+        """
+        return ()
+
 
 class Neck(nn.Module, ABC):
     """Feature maps to feature maps. `out` equals the configuration's `feature_spec(inputs)`."""

@@ -29,6 +29,14 @@ from det_core.model.loss_config import (
     L1Config,
     SmoothL1Config,
 )
+from det_core.optim.learning_rate_config import (
+    ConstantRateConfig,
+    CosineRateConfig,
+    OneCycleRateConfig,
+    PolynomialRateConfig,
+    StepRateConfig,
+)
+from det_core.optim.optimizer_config import AdamWConfig, SGDConfig
 
 det_losses = provides(
     CrossEntropyConfig,
@@ -46,3 +54,5 @@ det_transforms = provides(
     ResizeConfig, FlipConfig, ColorJitterConfig, ScaleJitterConfig, FixedSizeCropConfig, CopyPasteConfig
 )
 det_evaluators = provides(CocoEvaluatorConfig, VocEvaluatorConfig)
+det_optimizers = provides(SGDConfig, AdamWConfig)
+det_schedules = provides(StepRateConfig, ConstantRateConfig, CosineRateConfig, PolynomialRateConfig, OneCycleRateConfig)

@@ -82,6 +82,16 @@ def det_evaluators() -> Sequence[type[slots.EvaluatorConfig]]:
 
 
 @hookspec
+def det_optimizers() -> Sequence[type[slots.OptimizerConfig]]:
+    """Config classes of optimisers."""
+
+
+@hookspec
+def det_schedules() -> Sequence[type[slots.LearningRateConfig]]:
+    """Config classes of learning-rate schedules: a factor on the learning rate as a function of the step."""
+
+
+@hookspec
 def det_recipes() -> Sequence[RecipeEntry]:
     """Zoo entries: a name, the distributions it requires, a function that makes the recipe, published figures.
 
@@ -106,7 +116,7 @@ def det_step_finished(step: int, metrics: dict[str, float]) -> None:
 
 @hookspec
 def det_evaluated(step: int, metrics: dict[str, float]) -> None:
-    """An evaluation finished: the metrics by name (`box_ap`, `mask_ap50`, ...)."""
+    """An evaluation finished: the metrics by name (`box_ap`, ...), also those of each class (`box_ap/person`)."""
 
 
 @hookspec
@@ -125,5 +135,7 @@ COMPONENT_HOOKS = {
     "det_datasets": ("dataset",),
     "det_transforms": ("transform",),
     "det_evaluators": ("evaluator",),
+    "det_optimizers": ("optimizer",),
+    "det_schedules": ("learning_rate",),
 }
 RUN_HOOKS = ("det_run_started", "det_step_finished", "det_evaluated", "det_run_finished")

@@ -10,8 +10,10 @@ from det_core.config.yaml_text import to_yaml
 from det_core.data.data_config import CocoConfig, FolderSettings, SampleConfig, VocConfig
 from det_core.errors import ConfigError, Problem, nearest
 from det_core.model.detector_config import DetectorConfig
+from det_core.optim.learning_rate_config import StepRateConfig
+from det_core.optim.optimizer_config import SGDConfig
 from det_core.settings import configclass, evolve, fields_of, setting
-from det_core.slots import DatasetConfig, EvaluatorConfig, TransformConfig
+from det_core.slots import DatasetConfig, EvaluatorConfig, LearningRateConfig, OptimizerConfig, TransformConfig
 from det_core.specs import OnBadSample, Split
 
 if TYPE_CHECKING:
@@ -48,28 +50,13 @@ class DataConfig:
 
 
 @configclass
-class OptimizerConfig:
-    """The optimiser and its learning rate."""
-
-    kind: Literal["sgd", "adamw"] = setting("torch's SGD or AdamW", default="sgd")
-    lr: float = setting("learning rate for a total batch of `lr_batch` images", default=0.02, above=0)
-    lr_batch: int = setting(
-        "total batch that `lr` is for; `lr` is scaled to the actual total batch; 0: do not scale", default=16, least=0
-    )
-    momentum: float = setting("momentum of SGD", default=0.9, least=0)
-    weight_decay: float = setting("weight decay of all parameters", default=1e-4, least=0)
-    norm_weight_decay: float | None = setting(
-        "weight decay of the parameters of norms; null: as of all others", default=None, least=0
-    )
-
-
-@configclass
 class ScheduleConfig:
     """Length of training, learning-rate schedule and precision."""
 
     epochs: int = setting("passes over the data", default=12, least=1)
-    milestones: tuple[int, ...] = setting("epochs after which the learning rate drops", default=(8, 11))
-    gamma: float = setting("factor on the learning rate at each milestone", default=0.1, above=0)
+    learning_rate: LearningRateConfig = setting(
+        "schedule of the learning rate, a factor on the optimiser's", default=StepRateConfig()
+    )
     warmup_steps: int = setting("steps of linear warm-up", default=500, least=0)
     warmup_factor: float = setting("factor on the learning rate at step 0", default=0.001, least=0)
     accumulate: int = setting("micro-batches per step", default=1, least=1)
@@ -86,6 +73,14 @@ class ScheduleConfig:
         "seed of all random choices, which draw from torch; Python's `random` and numpy are not seeded", default=0
     )
 
+    def __attrs_post_init__(self) -> None:
+        if self.learning_rate.warms_up and self.warmup_steps:
+            message = (
+                f"found {self.warmup_steps}, but the learning rate {self.learning_rate.type!r} begins with a warm-up "
+                "of its own; set it to 0"
+            )
+            raise ConfigError.at("warmup_steps", message)
+
 
 @configclass
 class EvaluationConfig:
@@ -93,13 +88,21 @@ class EvaluationConfig:
 
     evaluators: tuple[EvaluatorConfig, ...] = setting("metrics on the validation data")
     every_epochs: int = setting("epochs between evaluations", default=1, least=1)
-    best: str = setting("the metric that selects the best checkpoint", default="box_ap")
+    best: str = setting(
+        "the metric that selects the best checkpoint; of one class as `box_ap/person`", default="box_ap"
+    )
+    losses: bool = setting(
+        "also compute the training losses on the validation data (`val_loss/total`, ...), which then must have all "
+        "annotations that training needs",
+        default=False,
+    )
     patience: int | None = setting("stop after this many evaluations without improvement", default=None, least=1)
 
     def __attrs_post_init__(self) -> None:
         names = [e.metric_names() for e in self.evaluators]
         known = [name for group in names if group is not None for name in group]
-        if names and None not in names and self.best not in known:
+        measured = self.best.partition("/")[0]  # of one class: `box_ap/person`
+        if names and None not in names and measured not in known:
             hint = nearest(self.best, known) or f"; available: {', '.join(known)}"
             raise ConfigError([Problem("best", f"no evaluator measures {self.best!r}{hint}")])
 
@@ -135,7 +138,7 @@ class Recipe:
     name: str = setting("the recipe's name")
     detector: DetectorConfig = setting("the model")
     data: DataConfig = setting("training and validation data")
-    optimizer: OptimizerConfig = setting("optimiser and learning rate", default=OptimizerConfig())
+    optimizer: OptimizerConfig = setting("optimiser and learning rate", default=SGDConfig())
     schedule: ScheduleConfig = setting("length and schedule of training", default=ScheduleConfig())
     evaluation: EvaluationConfig = setting("metrics")
     published: Published | None = setting("figures that others published for it", default=None)
@@ -162,10 +165,14 @@ class Recipe:
         return data
 
     def open_val(self) -> DetectionDataset:
-        """Open the validation data, with masks if an evaluator needs them; DetError if invalid."""
+        """Open the validation data, with what evaluators and validation losses need; DetError if invalid."""
         self._check_proposals("val", self.data.val)
-        masks = any(e.needs_masks() for e in self.evaluation.evaluators)
-        return self.data.val.build(self.data.root, masks=masks, on_bad_sample=self.data.on_bad_sample)
+        losses = self.evaluation.losses
+        masks = any(e.needs_masks() for e in self.evaluation.evaluators) or (losses and self.detector.needs_masks())
+        semantic = losses and self.detector.needs_semantic()
+        return self.data.val.build(
+            self.data.root, masks=masks, semantic=semantic, on_bad_sample=self.data.on_bad_sample
+        )
 
     def _check_semantic(self, data: DetectionDataset) -> None:
         """Raise ConfigError if the detector needs semantic maps that the data lack, or that have more ids than it."""

@@ -240,7 +240,9 @@ def conform_fields(cls: type, given: Mapping[str, object], read: Read | None = N
     known = {field.name: field for field in fields_of(cls)}
     allowed = f"; allowed: {', '.join(known) or 'none'}"
     problems = [
-        Problem(str(key), f"unknown key{nearest(str(key), known) or allowed}") for key in given if key not in known
+        Problem(str(key), f"unknown key{_deeper(str(key), known) or nearest(str(key), known) or allowed}")
+        for key in given
+        if key not in known
     ]
     values: dict[str, Any] = {}
     for name, field in known.items():
@@ -256,6 +258,15 @@ def conform_fields(cls: type, given: Mapping[str, object], read: Read | None = N
     if problems:
         raise ConfigError(problems)
     return values
+
+
+def _deeper(key: str, known: Mapping[str, attrs.Attribute[Any]]) -> str:
+    """The place of a key that belongs to a configuration in one of these fields; "" if it belongs to none."""
+    for name, field in known.items():
+        inner = type(field.default)
+        if attrs.has(inner) and key in {f.name for f in attrs.fields(inner)}:
+            return f'; did you mean "{name}.{key}"?'
+    return ""
 
 
 def conform(value: object, kind: Any, limits: Limits = NO_LIMITS, read: Read | None = None) -> Any:

@@ -11,10 +11,19 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from det_core.settings import Component, configclass, setting
-from det_core.specs import ConvSpec, FeatureSpec, OnBadSample, ProposalLimits, RegionSpec
+from det_core.specs import (
+    ConvSpec,
+    FeatureSpec,
+    OnBadSample,
+    ParameterRule,
+    ProposalLimits,
+    RegionSpec,
+    TrainingLength,
+)
 
 if TYPE_CHECKING:
     from torch import nn
+    from torch.optim import Optimizer
 
     from det_core.contracts import (
         AnchorGenerator,
@@ -319,6 +328,55 @@ class EvaluatorConfig(Component):
     @abstractmethod
     def build(self, dataset: DetectionDataset) -> Evaluator:
         """The evaluator for a data set; DataError if the data set lacks what it requires."""
+
+
+@configclass
+class OptimizerConfig(Component):
+    """An optimiser, its learning rate, and the parameters that are trained in another way than the rest."""
+
+    slot: ClassVar[str] = "optimizer"
+
+    lr: float = setting("learning rate for a total batch of `lr_batch` images", default=0.02, above=0)
+    lr_batch: int = setting(
+        "total batch that `lr` is for; `lr` is scaled to the actual total batch; 0: do not scale", default=16, least=0
+    )
+    weight_decay: float = setting("weight decay of all parameters", default=1e-4, least=0)
+    norm_weight_decay: float | None = setting(
+        "weight decay of the parameters of norms; null: as of all others", default=None, least=0
+    )
+    bias_weight_decay: float | None = setting(
+        "weight decay of biases other than those of norms; null: as of all others", default=None, least=0
+    )
+    layer_decay: float | None = setting(
+        "factor on the learning rate from each layer of the backbone to the one before it, so that the last layer has "
+        "this factor, and the first its highest power; null: none",
+        default=None,
+        above=0,
+        most=1,
+    )
+    rules: tuple[ParameterRule, ...] = setting("changes for parameters by name", default=())
+
+    @abstractmethod
+    def build(self, groups: list[dict[str, Any]]) -> Optimizer:
+        """The optimiser of these parameter groups, each with its `params`, `lr` and `weight_decay`.
+
+        The learning rate of every group is set before each step.
+        """
+
+
+@configclass
+class LearningRateConfig(Component):
+    """A schedule of the learning rate: a factor on the optimiser's rate, as a function of the step.
+
+    It has no state, so a resumed run needs none. Warm-up multiplies it (`schedule.warmup_steps`).
+    """
+
+    slot: ClassVar[str] = "learning_rate"
+    warms_up: ClassVar[bool] = False  # whether it begins with a warm-up of its own
+
+    @abstractmethod
+    def factor(self, step: int, length: TrainingLength) -> float:
+        """The factor of 0-based step `step`, at least 0."""
 
 
 SLOTS: dict[str, type[Component]] = {base.slot: base for base in Component.__subclasses__()}

@@ -80,3 +80,32 @@ class ProposalLimits:
 
     before_nms: int = setting("maximum proposals per level before NMS", default=2000, least=1)
     after_nms: int = setting("maximum proposals per image after NMS", default=1000, least=1)
+
+
+@frozen(kw_only=True)
+class TrainingLength:
+    """The length of a run, from which a learning-rate schedule computes its factor at a step."""
+
+    epochs: int
+    steps_per_epoch: int
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+
+@configclass
+class ParameterRule:
+    """A learning rate, weight decay or freezing of the parameters whose names match a pattern.
+
+    All rules that match a parameter apply, in their order: factors are multiplied, the last weight decay is used.
+    """
+
+    pattern: str = setting("names of parameters, such as `backbone.*` or `*.bias`; `*` matches any characters")
+    lr_factor: float = setting("factor on the learning rate", default=1.0, above=0)
+    weight_decay: float | None = setting("weight decay; null: as without the rule", default=None, least=0)
+    frozen: bool = setting(
+        "do not train; batch norms of which all parameters are frozen also keep their running statistics",
+        default=False,
+    )

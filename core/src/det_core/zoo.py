@@ -24,24 +24,31 @@ from det_core.errors import PluginError, nearest
 from det_core.evaluation.metric_config import CocoEvaluatorConfig
 from det_core.model.detector_config import DetectorConfig
 from det_core.offers import RecipeEntry
-from det_core.recipe import DataConfig, EvaluationConfig, OptimizerConfig, Published, Recipe, ScheduleConfig
+from det_core.optim.learning_rate_config import StepRateConfig
+from det_core.optim.optimizer_config import SGDConfig
+from det_core.recipe import DataConfig, EvaluationConfig, Published, Recipe, ScheduleConfig
 from det_core.settings import evolve, fields_of
 
+
+def _steps(epochs: int, *milestones: int) -> ScheduleConfig:
+    return ScheduleConfig(epochs=epochs, learning_rate=StepRateConfig(milestones=milestones))
+
+
 SCHEDULES = {
-    "1x": ScheduleConfig(epochs=12, milestones=(8, 11)),
-    "20e": ScheduleConfig(epochs=20, milestones=(16, 19)),
-    "2x": ScheduleConfig(epochs=24, milestones=(16, 22)),
-    "20-23-24e": ScheduleConfig(epochs=24, milestones=(20, 23)),
-    "3x": ScheduleConfig(epochs=36, milestones=(28, 34)),
-    "9x": ScheduleConfig(epochs=110, milestones=(102, 107)),
+    "1x": _steps(12, 8, 11),
+    "20e": _steps(20, 16, 19),
+    "2x": _steps(24, 16, 22),
+    "20-23-24e": _steps(24, 20, 23),
+    "3x": _steps(36, 28, 34),
+    "9x": _steps(110, 102, 107),
     # In numbers of epochs or steps, as the source has them.
-    "100e": ScheduleConfig(epochs=100, milestones=(89, 96)),
-    "200e": ScheduleConfig(epochs=200, milestones=(178, 193)),
-    "400e": ScheduleConfig(epochs=400, milestones=(356, 385)),
-    "90k": ScheduleConfig(epochs=49, milestones=(44, 47, 48)),  # of 64 images of COCO
-    "270k": ScheduleConfig(epochs=147, milestones=(132, 140, 143)),
-    "18k": ScheduleConfig(epochs=17, milestones=(12, 15)),  # of 16 images of VOC
-    "24k": ScheduleConfig(epochs=64, milestones=(48,)),  # of 8 images of Cityscapes
+    "100e": _steps(100, 89, 96),
+    "200e": _steps(200, 178, 193),
+    "400e": _steps(400, 356, 385),
+    "90k": _steps(49, 44, 47, 48),  # of 64 images of COCO
+    "270k": _steps(147, 132, 140, 143),
+    "18k": _steps(17, 12, 15),  # of 16 images of VOC
+    "24k": _steps(64, 48),  # of 8 images of Cityscapes
 }
 RESIZE = ResizeConfig(scales=((1333, 800),))
 COCO_TRAIN = CocoConfig(split="train", filter_empty=True, min_size=32)
@@ -154,7 +161,7 @@ def compose(
         name=row.name,
         detector=detector,
         data=data,
-        optimizer=OptimizerConfig(lr=lr, lr_batch=16),
+        optimizer=SGDConfig(lr=lr, lr_batch=16),
         schedule=SCHEDULES[row.schedule],
         evaluation=evaluation,
         published=row.published,
@@ -175,8 +182,8 @@ def compose_torchvision(
         name=name,
         detector=detector,
         data=evolve(COCO, train_transforms=(resize, FlipConfig()), test_transforms=(resize,)),
-        optimizer=OptimizerConfig(lr=lr, lr_batch=16),
-        schedule=ScheduleConfig(epochs=26, milestones=(16, 22)),
+        optimizer=SGDConfig(lr=lr, lr_batch=16),
+        schedule=_steps(26, 16, 22),
         evaluation=evaluation,
     )
 
@@ -191,7 +198,9 @@ def multi_scale(recipe: Recipe) -> Recipe:
     """
     resize = evolve(RESIZE, scales=((1333, 640), (1333, 800)), mode="range")
     data = evolve(recipe.data, train_transforms=(resize, FlipConfig()), repeat=3)
-    return evolve(recipe, data=data, schedule=evolve(recipe.schedule, epochs=12, milestones=(9, 11)))
+    return evolve(
+        recipe, data=data, schedule=evolve(recipe.schedule, epochs=12, learning_rate=StepRateConfig(milestones=(9, 11)))
+    )
 
 
 STANDARD_JITTER = (0.8, 1.25)
@@ -398,10 +407,10 @@ def sample_recipe(
             train_transforms=(resize, FlipConfig(vertical_probability=0.5)),
             test_transforms=(resize,),
         ),
-        optimizer=OptimizerConfig(lr=lr, lr_batch=0, weight_decay=weight_decay),
+        optimizer=SGDConfig(lr=lr, lr_batch=0, weight_decay=weight_decay),
         schedule=ScheduleConfig(
             epochs=epochs,
-            milestones=(epochs * 3 // 4, epochs * 9 // 10),
+            learning_rate=StepRateConfig(milestones=(epochs * 3 // 4, epochs * 9 // 10)),
             warmup_steps=20,
             warmup_factor=0.01,
             clip_norm=10.0,

@@ -11,6 +11,8 @@ from det_core.cli.main import run
 from det_core.load import load_recipe, recipe_from_plain
 from det_core.model.detector_config import DetectorConfig
 from det_core.offers import RecipeEntry
+from det_core.optim.learning_rate_config import StepRateConfig
+from det_core.optim.optimizer_config import SGDConfig
 from det_core.recipe import DataConfig, EvaluationConfig, Published, Recipe
 from det_core.slots import BackboneConfig, DatasetConfig, DenseHeadConfig
 from det_core.specs import FeatureSpec
@@ -64,6 +66,8 @@ ZOO = make_plugin(
     det_backbones=lambda: [Tower],
     det_heads=lambda: [Dense],
     det_datasets=lambda: [Files],
+    det_optimizers=lambda: [SGDConfig],
+    det_schedules=lambda: [StepRateConfig],
 )
 
 

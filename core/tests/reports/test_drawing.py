@@ -1,18 +1,14 @@
-"""Pictures of detections and annotations, and curves."""
+"""Pictures of detections and annotations."""
 
 from __future__ import annotations
 
-import builtins
-import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
-from det_core.errors import DetError
-from det_core.reports.drawing import color, draw, draw_curves, draw_targets, line_width, save_png
+from det_core.reports.drawing import color, draw, draw_targets, line_width, save_png, side_by_side
 from det_core.structures import Classes, Detections, Targets
 
 GRAY = torch.full((3, 500, 600), 90, dtype=torch.uint8)
@@ -133,31 +129,14 @@ def test_png(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "new" / "x.png").size == (600, 500)
 
 
-ROWS: list[dict[str, Any]] = [
-    *({"step": i, "loss/total": 2 / (i + 1), "loss/box": 1.0, "lr": 0.1, "note": "x"} for i in range(40)),
-    {"step": 20, "box_ap": 0.1, "mask_ap": math.nan},
-    {"step": 40, "box_ap": 0.2, "mask_ap": 0.1},
-]
-
-
-@pytest.mark.parametrize("rows", [ROWS, [], [{"step": 1, "loss/total": math.nan}]])
-def test_curves(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
-    pytest.importorskip("matplotlib")
-    draw_curves(rows, tmp_path / "new" / "curves.png")
-    picture = Image.open(tmp_path / "new" / "curves.png").convert("RGB")
-    assert picture.size == (1210, 440)
-    colours = len({picture.getpixel((x, y)) for x in range(0, 1210, 3) for y in range(0, 440, 3)})
-    assert colours > (50 if rows is ROWS else 2)
-
-
-def test_curves_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def missing(name: str, *more: Any, **named: Any) -> Any:
-        if name.startswith("matplotlib"):
-            raise ImportError(name)
-        return real(name, *more, **named)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(DetError, match="not installed: pip install matplotlib"):
-        draw_curves(ROWS, tmp_path / "x.png")
+def test_pictures_side_by_side_have_titles() -> None:
+    left, right = torch.full((3, 60, 100), 10, dtype=torch.uint8), torch.full((3, 60, 80), 200, dtype=torch.uint8)
+    made = side_by_side({"truth": left, "detections": right})
+    assert made.dtype == torch.uint8
+    band = made.shape[1] - 60
+    assert 10 < band < 40
+    assert torch.equal(made[:, band:, :100], left)
+    assert torch.equal(made[:, band:, -80:], right)
+    assert bool((made[:, band:, 100:-80] == 255).all())
+    for title in (made[:, :band, :100], made[:, :band, -80:]):
+        assert title.float().std() > 10, "nothing is written"

@@ -101,7 +101,7 @@ def test_stronger_training() -> None:
     backbone = newer.detector.backbone
     assert isinstance(backbone, ResNetConfig)
     assert backbone.pretrained == "mmcls:resnet50_rsb_a1"
-    assert (newer.optimizer.kind, newer.optimizer.lr, newer.optimizer.weight_decay) == ("adamw", 2e-4, 0.05)
+    assert (newer.optimizer.type, newer.optimizer.lr, newer.optimizer.weight_decay) == ("adamw", 2e-4, 0.05)
     assert (newer.schedule, newer.data) == (plain.schedule, plain.data)
 
 
@@ -163,9 +163,9 @@ def test_data_schedule_and_evaluation(case: Case) -> None:
     assert recipe.data.train == CocoConfig(split="train", filter_empty=True, min_size=32)
     assert recipe.data.train_transforms == (resize, FlipConfig(probability=0.5))
     assert recipe.data.test_transforms == (resize,)
-    assert (recipe.optimizer.kind, recipe.optimizer.lr, recipe.optimizer.lr_batch) == ("sgd", 0.02, 16)
+    assert (recipe.optimizer.type, recipe.optimizer.lr, recipe.optimizer.lr_batch) == ("sgd", 0.02, 16)
     expected = {"1x": (12, (8, 11)), "20e": (20, (16, 19))}[case.name.rpartition("-")[2]]
-    assert (recipe.schedule.epochs, recipe.schedule.milestones) == expected
+    assert (recipe.schedule.epochs, recipe.schedule.learning_rate.milestones) == expected
     kinds = ("box", "mask") if case.masks else ("box",)
     assert recipe.evaluation.evaluators == (CocoEvaluatorConfig(kinds=kinds, max_detections=100),)
     assert recipe.detector.needs_masks() == case.masks

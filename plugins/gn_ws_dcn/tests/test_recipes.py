@@ -133,7 +133,7 @@ def test_backbone_schedule_and_data(name: str) -> None:
         "1x": (12, (8, 11)), "20e": (20, (16, 19)), "2x": (24, (16, 22)), "20-23-24e": (24, (20, 23)),
         "3x": (36, (28, 34)),
     }[schedule]  # fmt: skip
-    assert (recipe.schedule.epochs, recipe.schedule.milestones) == expected
+    assert (recipe.schedule.epochs, recipe.schedule.learning_rate.milestones) == expected
     assert (recipe.optimizer.lr, recipe.optimizer.lr_batch) == (0.02, 16)
     scales = ((1600, 400), (1600, 1400)) if "-ms-" in rest else ((1333, 800),)
     resize = recipe.data.train_transforms[0]

@@ -75,7 +75,7 @@ def test_backbone_and_schedule(name: str) -> None:
     assert (backbone.style, recipe.detector.preprocess.order) == (("caffe", "bgr") if caffe else ("pytorch", "rgb"))
     assert backbone.norm.type == ("frozen_batch_norm" if caffe else "batch_norm")
     assert (recipe.optimizer.lr, recipe.optimizer.lr_batch) == (0.01 if "retinanet" in name else 0.02, 16)
-    assert (recipe.schedule.epochs, recipe.schedule.milestones) == (12, (8, 11))
+    assert (recipe.schedule.epochs, recipe.schedule.learning_rate.milestones) == (12, (8, 11))
     assert recipe.schedule.clip_norm == 35.0
     strides = (8, 16, 32, 64, 128) if "retinanet" in name else (4, 8, 16, 32, 64)
     assert recipe.detector.feature_spec().strides == strides

@@ -128,9 +128,9 @@ def test_data_schedule_and_evaluation(recipe: Recipe) -> None:
     assert recipe.data.train_transforms == (resize, FlipConfig(probability=0.5))
     assert recipe.data.test_transforms == (resize,)
     optimizer = recipe.optimizer
-    assert (optimizer.kind, optimizer.lr, optimizer.lr_batch) == ("sgd", 0.02, 16)
+    assert (optimizer.type, optimizer.lr, optimizer.lr_batch) == ("sgd", 0.02, 16)
     expected = {"1x": (12, (8, 11)), "20e": (20, (16, 19))}[recipe.name.rpartition("-")[2]]
-    assert (recipe.schedule.epochs, recipe.schedule.milestones) == expected
+    assert (recipe.schedule.epochs, recipe.schedule.learning_rate.milestones) == expected
     assert recipe.evaluation.evaluators == (CocoEvaluatorConfig(kinds=("box", "mask"), max_detections=100),)
     assert recipe.detector.needs_masks()
     assert recipe.detector.needs_semantic() == branched(recipe)

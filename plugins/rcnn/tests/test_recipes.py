@@ -289,10 +289,10 @@ def test_data(case: Case) -> None:
 
 def test_optimisation(case: Case) -> None:
     optimizer, schedule = case.recipe.optimizer, case.recipe.schedule
-    assert (optimizer.kind, optimizer.lr, optimizer.lr_batch) == ("sgd", 0.02, 16)
+    assert (optimizer.type, optimizer.lr, optimizer.lr_batch) == ("sgd", 0.02, 16)
     assert (optimizer.momentum, optimizer.weight_decay) == (0.9, 1e-4)
     expected = {"1x": (12, (8, 11)), "2x": (24, (16, 22))}[case.schedule]
-    assert (schedule.epochs, schedule.milestones, schedule.gamma) == (*expected, 0.1)
+    assert (schedule.epochs, schedule.learning_rate.milestones, schedule.learning_rate.gamma) == (*expected, 0.1)
     assert (schedule.warmup_steps, schedule.warmup_factor) == (500, 0.001)
     assert (schedule.clip_norm, schedule.ema_decay, schedule.precision, schedule.accumulate) == (None, None, "fp32", 1)
 

@@ -12,8 +12,9 @@ from det_core.data.loader import prepare
 from det_core.engine.predict import to_batch, to_targets
 from det_core.load import load_recipe
 from det_core.model.layer_config import BatchNormConfig
+from det_core.optim.optimizer_config import AdamWConfig, SGDConfig
 from det_core.plugins import plugin_manager
-from det_core.recipe import OptimizerConfig, Recipe
+from det_core.recipe import Recipe
 from det_core.structures import Key
 from det_core.testing.contract_checks import check_backward
 from det_plugin_fpn.config import FPNConfig
@@ -71,7 +72,7 @@ def test_many_image_sizes(model: str) -> None:
         FlipConfig(),
     )
     assert recipe.data.test_transforms == plain.data.test_transforms
-    assert (recipe.data.repeat, recipe.schedule.epochs, recipe.schedule.milestones) == (3, 12, (9, 11))
+    assert (recipe.data.repeat, recipe.schedule.epochs, recipe.schedule.learning_rate.milestones) == (3, 12, (9, 11))
 
 
 @pytest.mark.parametrize(
@@ -86,9 +87,7 @@ def test_newer_weights(variant: str, weights: str, lr: float, decay: float) -> N
     backbone = recipe.detector.backbone
     assert isinstance(backbone, ResNetConfig)
     assert backbone.pretrained == weights
-    assert recipe.optimizer == OptimizerConfig(
-        kind="adamw", lr=lr, lr_batch=16, weight_decay=decay, norm_weight_decay=0.0
-    )
+    assert recipe.optimizer == AdamWConfig(lr=lr, lr_batch=16, weight_decay=decay, norm_weight_decay=0.0)
     assert (recipe.data, recipe.schedule) == (plain.data, plain.schedule)
     assert (recipe.detector.neck, recipe.detector.roi_head) == (plain.detector.neck, plain.detector.roi_head)
 
@@ -119,7 +118,7 @@ def test_training_from_random_weights(name: str) -> None:
     assert recipe.data.train_transforms == (*expected, *pasting)
     assert recipe.data.test_transforms == (ResizeConfig(scales=((1333, 800),)),)
     assert not recipe.data.group_by_aspect
-    assert recipe.optimizer == OptimizerConfig(lr=0.1, lr_batch=64, momentum=0.9, weight_decay=4e-5)
+    assert recipe.optimizer == SGDConfig(lr=0.1, lr_batch=64, momentum=0.9, weight_decay=4e-5)
     assert (recipe.schedule.warmup_steps, recipe.schedule.warmup_factor) == (500, 0.067)
     passes = recipe.data.repeat * recipe.schedule.epochs
     assert passes == {"100e": 100, "400e": 400, "90k": 49, "270k": 147}[name.rpartition("-")[2]]
@@ -139,7 +138,7 @@ def test_torchvision_s_second_version(model: str) -> None:
         FixedSizeCropConfig(fill=(123.0, 117.0, 104.0)),
         FlipConfig(),
     )
-    assert (recipe.schedule.epochs, recipe.schedule.milestones) == (400, (352, 384))
+    assert (recipe.schedule.epochs, recipe.schedule.learning_rate.milestones) == (400, (352, 384))
     assert (recipe.optimizer.lr, recipe.optimizer.lr_batch, recipe.optimizer.weight_decay) == (0.1, 64, 4e-5)
     assert recipe.trains_on_masks() == (model == "mask-rcnn")
     assert recipe.published is not None

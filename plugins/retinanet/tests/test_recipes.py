@@ -13,8 +13,9 @@ from det_core.data.loader import prepare
 from det_core.engine.predict import to_batch, to_targets
 from det_core.load import load_recipe
 from det_core.model.layer_config import BatchNormConfig
+from det_core.optim.optimizer_config import AdamWConfig
 from det_core.plugins import plugin_manager
-from det_core.recipe import OptimizerConfig, Recipe
+from det_core.recipe import Recipe
 from det_core.settings import evolve
 from det_core.structures import Key
 from det_core.weights.translate_names import translate
@@ -88,10 +89,8 @@ def test_stronger_training() -> None:
     sizes = load_recipe("retinanet/r50-fpn-ms-3x")
     assert sizes.detector == plain.detector
     assert sizes.optimizer == plain.optimizer
-    assert (sizes.schedule.epochs, sizes.schedule.milestones, sizes.data.repeat) == (12, (9, 11), 3)
-    assert newer.optimizer == OptimizerConfig(
-        kind="adamw", lr=1e-4, lr_batch=16, weight_decay=0.05, norm_weight_decay=0.0
-    )
+    assert (sizes.schedule.epochs, sizes.schedule.learning_rate.milestones, sizes.data.repeat) == (12, (9, 11), 3)
+    assert newer.optimizer == AdamWConfig(lr=1e-4, lr_batch=16, weight_decay=0.05, norm_weight_decay=0.0)
 
 
 def test_torchvision_s_second_version_trains_as_its_weights_did() -> None:
@@ -103,7 +102,7 @@ def test_torchvision_s_second_version_trains_as_its_weights_did() -> None:
     assert (resize.mode, resize.rounding) == ("choice", "down")
     assert recipe.data.test_transforms == (evolve(resize, scales=((1333, 800),)),)
     assert recipe.optimizer.norm_weight_decay == 0
-    assert (recipe.schedule.epochs, recipe.schedule.milestones) == (26, (16, 22))
+    assert (recipe.schedule.epochs, recipe.schedule.learning_rate.milestones) == (26, (16, 22))
     backbone = recipe.detector.backbone
     assert isinstance(backbone, ResNetConfig)
     assert backbone.norm == BatchNormConfig(synchronised=True)

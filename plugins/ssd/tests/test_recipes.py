@@ -183,9 +183,9 @@ def test_data_and_augmentation(recipe: Recipe) -> None:
 def test_schedule_and_metric(recipe: Recipe) -> None:
     optimizer, schedule = recipe.optimizer, recipe.schedule
     rate, batch, last = (2e-3, 64, 22) if recipe.name in COCO else (1e-3, 32, 20)
-    assert (optimizer.kind, optimizer.lr, optimizer.lr_batch) == ("sgd", rate, batch)
+    assert (optimizer.type, optimizer.lr, optimizer.lr_batch) == ("sgd", rate, batch)
     assert (optimizer.momentum, optimizer.weight_decay) == (0.9, 5e-4)
-    assert (schedule.epochs, schedule.milestones, schedule.clip_norm) == (24, (16, last), None)
+    assert (schedule.epochs, schedule.learning_rate.milestones, schedule.clip_norm) == (24, (16, last), None)
     assert (schedule.warmup_steps, schedule.warmup_factor) == (500, 0.001)
     evaluation = recipe.evaluation
     if recipe.name in COCO:

@@ -36,6 +36,11 @@ class Evaluation:
     per_class: dict[str, dict[str, float]]
     tables: tuple[str, ...]
 
+    def by_name(self) -> dict[str, float]:
+        """All metrics in one mapping, those of a class as `box_ap/person`."""
+        classes = {f"{m}/{name}": value for name, values in self.per_class.items() for m, value in values.items()}
+        return {**self.metrics, **classes}
+
 
 class EvaluationStopped(Exception):
     """`should_stop` returned True before the evaluation was complete."""

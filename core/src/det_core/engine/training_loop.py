@@ -23,8 +23,10 @@ from det_core.engine import training_state
 from det_core.engine.checkpoint import checkpoints, step_of
 from det_core.engine.distributed import GlobalLosses, barrier, exchange, gather, reduce_losses
 from det_core.engine.evaluate import EvaluationStopped, evaluate
+from det_core.engine.parameter_groups import set_learning_rate
 from det_core.engine.predict import autocast, to_batch, to_targets
 from det_core.engine.training_setup import TrainingError, TrainingSetup
+from det_core.engine.validation_loss import validation_losses
 from det_core.reports.training_report import TrainingReport
 
 
@@ -138,9 +140,8 @@ class TrainingLoop:
         """Forward and backward of each micro-batch, then one update; the losses are means over micro-batches."""
         schedule, trained, model = self.recipe.schedule, self.trained, self.setup.model
         rate = self.setup.rate.at(self.step)
-        for group in trained.optimizer.param_groups:
-            group["lr"] = rate
-        trained.detector.train()
+        set_learning_rate(trained.optimizer, rate)
+        trained.train()
         parts = []
         for number, images in enumerate(micro):
             last = number == len(micro) - 1
@@ -209,9 +210,24 @@ class TrainingLoop:
             progress=lambda done, total: self.report.terminal.advance(done),
             should_stop=lambda: self.stop_asked,
         )
-        self.report.show_evaluation(self.step, result)
+        losses = self._validation_losses()
+        self.report.show_evaluation(self.step, result, losses)
         barrier(self.world, "the metrics of an evaluation")
         return result.metrics
+
+    def _validation_losses(self) -> dict[str, float]:
+        """The losses on the validation data, if the recipe asks for them."""
+        if not self.recipe.evaluation.losses:
+            return {}
+        return validation_losses(
+            self.trained.judged,
+            self.setup.val_data,
+            self.recipe.data.test_transforms,
+            workers=self.recipe.data.workers,
+            precision=self.recipe.schedule.precision,
+            world=self.world,
+            should_stop=lambda: self.stop_asked,
+        )
 
     def _patience_ends(self) -> bool:
         """Whether the best evaluation is too many evaluations ago; all ranks agree."""

@@ -21,10 +21,11 @@ from det_core.engine import training_state
 from det_core.engine.agreement import check_agreement
 from det_core.engine.checkpoint import initialise, last_checkpoint
 from det_core.engine.distributed import World
+from det_core.engine.learning_rate import LearningRate, learning_rate
+from det_core.engine.parameter_groups import build_optimizer, freeze
 from det_core.engine.published_checkpoint import initial_checkpoint
-from det_core.engine.schedule import LearningRate, build_optimizer, learning_rate
 from det_core.engine.train_options import TrainOptions
-from det_core.engine.training_state import Trained
+from det_core.engine.training_state import Resumed, Trained
 from det_core.errors import DetError
 from det_core.model.detector import Detector
 from det_core.model.memory_layout import to_channels_last
@@ -42,7 +43,8 @@ class TrainingSetup:
     """One run on one rank, ready to train.
 
     model: the detector as it is called in training, compiled and distributed if the recipe and the world ask for it.
-    step: steps already trained, more than 0 if the run was resumed.
+    step: steps already trained, more than 0 if the run was resumed. changed: settings that differ from those of the
+    checkpoint that it was resumed from, a line each.
     """
 
     recipe: Recipe
@@ -55,6 +57,7 @@ class TrainingSetup:
     model: nn.Module
     rate: LearningRate
     step: int
+    changed: tuple[str, ...] = ()
 
     @property
     def run(self) -> Path:
@@ -106,8 +109,8 @@ def set_up(recipe: Recipe, options: TrainOptions, world: World, say: Say) -> Tra
     total_batch = sampler.global_batch * accumulate
     rate = learning_rate(recipe.optimizer, recipe.schedule, total_batch, -(-sampler.steps_per_epoch // accumulate))
     torch.manual_seed(recipe.schedule.seed + 1 + world.rank)
-    step = 0 if begin is None else training_state.restore(begin, recipe, trained, total_batch, world)
-    check_agreement(recipe, (train_data, val_data), step, world)
+    resumed = Resumed() if begin is None else training_state.restore(begin, recipe, trained, total_batch, world)
+    check_agreement(recipe, (train_data, val_data), resumed.step, world)
     return TrainingSetup(
         recipe=recipe,
         options=options,
@@ -117,7 +120,8 @@ def set_up(recipe: Recipe, options: TrainOptions, world: World, say: Say) -> Tra
         sampler=sampler,
         trained=trained,
         rate=rate,
-        step=step,
+        step=resumed.step,
+        changed=resumed.changed,
         model=_wrap(recipe, trained.detector, world),
     )
 
@@ -152,6 +156,7 @@ def _build(
     elif fresh:
         detector.load_initial_weights()
     detector = detector.to(device)
+    frozen_norms = freeze(recipe.optimizer, detector)
     average = None
     if schedule.ema_decay is not None:
         average = AveragedModel(detector, multi_avg_fn=get_ema_multi_avg_fn(schedule.ema_decay), use_buffers=True)
@@ -160,6 +165,7 @@ def _build(
         optimizer=build_optimizer(recipe.optimizer, detector),
         scaler=torch.amp.GradScaler(device.type, enabled=schedule.precision == "fp16"),
         average=average,
+        frozen_norms=frozen_norms,
     )
 
 

@@ -3,34 +3,48 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from attrs import frozen
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from det_core.engine import checkpoint as checkpoints
 from det_core.engine.checkpoint import Header
 from det_core.engine.distributed import World, barrier, gather
-from det_core.errors import DetError
+from det_core.errors import DetError, first_few
 from det_core.model.detector import Detector
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
+from det_core.settings import show
 
 KEEP = 2  # newest checkpoints to keep, besides the best
 
 
 @frozen(eq=False, kw_only=True)
 class Trained:
-    """All objects that training changes. average: a moving average of the weights, if the recipe uses one."""
+    """All objects that training changes.
+
+    average: a moving average of the weights, if the recipe uses one. frozen_norms: batch norms of the detector that
+    keep their running statistics.
+    """
 
     detector: Detector
     optimizer: Optimizer
     scaler: torch.amp.GradScaler
     average: AveragedModel | None
+    frozen_norms: tuple[nn.Module, ...] = ()
+
+    def train(self) -> None:
+        """Put the detector into training mode."""
+        self.detector.train()
+        for norm in self.frozen_norms:
+            norm.eval()
 
     @property
     def judged(self) -> Detector:
@@ -61,14 +75,23 @@ def save(run: Path, recipe: Recipe, trained: Trained, step: int, total_batch: in
     barrier(world, "a checkpoint")
 
 
-def restore(folder: Path, recipe: Recipe, trained: Trained, total_batch: int, world: World) -> int:
-    """Restore the state of a checkpoint; returns its step.
+@frozen
+class Resumed:
+    """step: of the checkpoint. changed: settings that differ from its recipe, a line each."""
 
-    Raises DetError if the recipe, the classes or the total batch differ from those of the checkpoint.
+    step: int = 0
+    changed: tuple[str, ...] = ()
+
+
+def restore(folder: Path, recipe: Recipe, trained: Trained, total_batch: int, world: World) -> Resumed:
+    """Restore the state of a checkpoint.
+
+    Raises DetError if the classes, the total batch, or settings that are not in `CHANGEABLE` differ from those of the
+    checkpoint.
     """
     checkpoints.check_checkpoint(folder)
     header = checkpoints.read_header(folder / checkpoints.WEIGHTS)
-    _check_same_run(folder, header, recipe, trained.detector)
+    changed = _changes(folder, header, recipe, trained.detector)
     training = torch.load(folder / checkpoints.TRAINING, map_location="cpu", weights_only=True)
     if training["total_batch"] != total_batch:
         raise DetError(
@@ -86,31 +109,47 @@ def restore(folder: Path, recipe: Recipe, trained: Trained, total_batch: int, wo
     trained.scaler.load_state_dict(training["scaler"])
     if world.rank < len(training["random"]):
         _restore_random_states(training["random"][world.rank], world.device)
-    return int(training["step"])
+    return Resumed(int(training["step"]), changed)
 
 
-def _check_same_run(folder: Path, header: Header, recipe: Recipe, detector: Detector) -> None:
-    """Raise DetError if recipe or classes differ; the data folder and the loader settings may change."""
+# What may change when a run is resumed: where and how data are loaded, how long and with what schedule it trains, and
+# how it is evaluated. `images_per_rank` and `accumulate` must give the same total batch.
+CHANGEABLE = (
+    "data.root",
+    "data.workers",
+    "data.images_per_rank",
+    "schedule.accumulate",
+    "schedule.epochs",
+    "schedule.learning_rate",
+    "evaluation",
+)
 
-    def compared(of: Recipe) -> dict[str, Any]:
-        plain = of.to_plain()
-        for name in ("root", "workers", "images_per_rank"):
-            plain["data"].pop(name)
-        plain["schedule"].pop("accumulate")
-        return plain
 
-    ours, theirs = compared(recipe), compared(header.recipe)
-    if ours != theirs:
-        run = folder.parent.parent
-        changed = ", ".join(name for name in ours if ours[name] != theirs.get(name))
+def _changes(folder: Path, header: Header, recipe: Recipe, detector: Detector) -> tuple[str, ...]:
+    """The settings that differ from a checkpoint's, a line each; DetError if one may not, or for other classes."""
+    run = folder.parent.parent
+    differences = list(_differences(header.recipe.to_plain(), recipe.to_plain()))
+    fixed = [path for path, _ in differences if not f"{path}.".startswith(tuple(f"{name}." for name in CHANGEABLE))]
+    if fixed:
         raise DetError(
-            f"{run} was trained with another recipe (differs in: {changed}); continue with --config {run}/recipe.yaml, "
-            "or start a new run with --init and another --work-dir"
+            f"{run} was trained with another recipe (differs in: {first_few(fixed)}); continue with --config "
+            f"{run}/recipe.yaml, or start a new run with --init and another --work-dir; may change: "
+            f"{', '.join(CHANGEABLE)}"
         )
     if header.classes != detector.classes:
         raise DetError(
             f"{folder} was trained on other classes ({', '.join(header.classes.names)}); resume with its data"
         )
+    return tuple(f"{path}: {change}" for path, change in differences)
+
+
+def _differences(before: object, now: object, path: str = "") -> Iterator[tuple[str, str]]:
+    """Path and both values of each setting that differs. A part of another type, or a list, is one setting."""
+    if isinstance(before, dict) and isinstance(now, dict) and before.get("type") == now.get("type"):
+        for name in {**before, **now}:
+            yield from _differences(before.get(name), now.get(name), f"{path}.{name}".removeprefix("."))
+    elif before != now:
+        yield path, f"{show(before)} became {show(now)}"
 
 
 def _random_states(device: torch.device) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Pictures of detections and of annotations, and curves of a run.
+"""Pictures of detections and of annotations.
 
 Letters: n boxes, H W the size of an image. Images are (3, H, W) uint8 RGB, boxes xyxy in pixels of the image.
 """
@@ -18,12 +18,10 @@ from torch import Tensor
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from det_core.compressed_masks import bitmaps_of
-from det_core.errors import DetError
 from det_core.safe_write import replacing
 from det_core.structures import Classes, Detections, Targets
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from PIL.ImageFont import FreeTypeFont
 
 MASK_ALPHA = 0.45
@@ -191,67 +189,16 @@ def _array(image: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return image.permute(1, 2, 0).contiguous().cpu().numpy()
 
 
-def draw_curves(metrics_rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Losses and AP over the steps of a run as one PNG.
-
-    metrics_rows: rows of `metrics.jsonl`: `step` with `loss/...` (and `lr`), or with metrics such as `box_ap`.
-    Raises DetError if matplotlib is not installed.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise DetError("curves are drawn by matplotlib, which is not installed: pip install matplotlib") from None
-    losses = _series(metrics_rows, lambda name: name == "loss" or name.startswith("loss/"))
-    scores = _series(metrics_rows, lambda name: name.endswith(("_ap", "_ap50", "ar1000", "_map")))
-    figure = Figure(figsize=(11, 4), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    _plot(left, losses, "Loss", smooth=True)
-    _plot(right, scores, "Evaluation", smooth=False)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png")
+def side_by_side(pictures: Mapping[str, Tensor]) -> Tensor:
+    """Pictures (3, H, W) uint8 of one height from left to right, each below its title: (3, H', W') uint8."""
+    parts = [_titled(title, picture) for title, picture in pictures.items()]
+    gap = torch.full((3, parts[0].shape[1], line_width(parts[0]) * 4), 255, dtype=torch.uint8)
+    return torch.cat([x for part in parts for x in (part, gap)][:-1], dim=2)
 
 
-Series = dict[str, tuple[list[float], list[float]]]
-
-
-def _series(rows: Sequence[Mapping[str, Any]], wanted: Any) -> Series:
-    """(steps, values) of each wanted name; values that are not finite are left out."""
-    series: Series = {}
-    for index, row in enumerate(rows):
-        for name, value in row.items():
-            if wanted(name) and isinstance(value, (int, float)) and math.isfinite(value):
-                steps, values = series.setdefault(name, ([], []))
-                steps.append(float(row.get("step", index)))
-                values.append(float(value))
-    return series
-
-
-def _plot(axes: Axes, series: Series, title: str, smooth: bool) -> None:
-    axes.set_title(title, loc="left", fontweight="bold")
-    axes.set_xlabel("step")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    for index, name in enumerate(sorted(series)):
-        steps, values = series[name]
-        tint = [c / 255 for c in color(index)]
-        label = name.removeprefix("loss/")
-        if smooth and len(values) > 20:
-            axes.plot(steps, values, color=tint, alpha=0.2, linewidth=0.8)
-            axes.plot(steps, _smoothed(values), color=tint, linewidth=1.6, label=label)
-        else:
-            axes.plot(steps, values, color=tint, linewidth=1.6, marker="o", markersize=3, label=label)
-    axes.set_ylim(bottom=0)
-    if series:
-        axes.legend(fontsize=8, frameon=False)
-    else:
-        axes.text(0.5, 0.5, "nothing recorded", transform=axes.transAxes, ha="center", va="center", alpha=0.6)
-
-
-def _smoothed(values: Sequence[float]) -> list[float]:
-    """A running mean over about a twentieth of the curve on either side."""
-    reach = max(1, len(values) // 40)
-    totals = np.concatenate(([0.0], np.cumsum(values)))
-    spans = [(max(0, i - reach), min(len(values), i + reach + 1)) for i in range(len(values))]
-    return [float((totals[b] - totals[a]) / (b - a)) for a, b in spans]
+def _titled(title: str, picture: Tensor) -> Tensor:
+    """A picture below a white band with its title."""
+    size = min(max(picture.shape[2] / 32, 11), 32)
+    band = Image.new("RGB", (picture.shape[2], round(1.6 * size)), (255, 255, 255))
+    ImageDraw.Draw(band).text((4, 0.2 * size), title, font=ImageFont.load_default(size), fill=(0, 0, 0))
+    return torch.cat([torch.from_numpy(np.array(band)).permute(2, 0, 1), picture], dim=1)

@@ -1,4 +1,4 @@
-"""What a run leaves to look at: curves of losses and metrics, and detections on validation images."""
+"""What a run leaves to look at: curves, and detections on validation images beside their annotations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from det_core.data.bad_samples import BadImage
 from det_core.engine.predictor import predict
 from det_core.errors import DetError
 from det_core.model.detector import Detector
-from det_core.reports.drawing import draw, draw_curves, picture_names, save_png
+from det_core.reports.curves import draw_curves
+from det_core.reports.drawing import draw, draw_targets, picture_names, save_png, side_by_side
 
 PICTURES = 4
 
@@ -33,5 +34,7 @@ def leave_pictures(run: Path, detector: Detector, dataset: DetectionDataset, row
             notes.append(f"no picture: {error}")
             continue
         found = predict(detector, [sample])[0]
-        save_png(draw(sample.image, found, detector.found_classes), folder / names[file])
+        truth = draw_targets(sample.image, sample.targets(), dataset.classes)
+        detected = draw(sample.image, found, detector.found_classes)
+        save_png(side_by_side({"truth": truth, "detections": detected}), folder / names[file])
     return notes

@@ -9,7 +9,9 @@ import torch
 
 from det_core.contracts import DetectionDataset
 from det_core.engine.distributed import World
-from det_core.engine.schedule import LearningRate
+from det_core.engine.learning_rate import LearningRate
+from det_core.engine.parameter_groups import describe
+from det_core.engine.training_state import Trained
 from det_core.errors import counted
 from det_core.model.detector import Detector
 from det_core.plugins import plugin_manager
@@ -18,7 +20,7 @@ from det_core.recipe import Recipe
 
 def greeting(
     recipe: Recipe,
-    detector: Detector,
+    trained: Trained,
     data: tuple[DetectionDataset, DetectionDataset],
     rate: LearningRate,
     total_batch: int,
@@ -26,7 +28,7 @@ def greeting(
 ) -> str:
     """Recipe, data with all that is left out of it, schedule, learning rates and plugins; a line each."""
     train_data, val_data = data
-    schedule, optimizer = recipe.schedule, recipe.optimizer
+    schedule, optimizer, detector = recipe.schedule, recipe.optimizer, trained.detector
     count = sum(p.numel() for p in detector.parameters())
     scaled = f"batch {total_batch} / {optimizer.lr_batch}" if optimizer.lr_batch else "not scaled"
     lines = [
@@ -34,10 +36,11 @@ def greeting(
         f"data: {train_data.name}, {len(train_data)} images; {val_data.name}, {len(val_data)}",
         f"schedule: {schedule.epochs} epochs of {rate.steps_per_epoch} steps of {total_batch} images, "
         f"seed {schedule.seed}, {schedule.precision} on {world.size} x {world.device}",
-        f"learning rate: base {rate.base:g}, effective {rate.effective:g} ({scaled})",
+        f"learning rate: {schedule.learning_rate.type}, base {rate.base:g}, effective {rate.effective:g} ({scaled})",
         f"plugins: {', '.join(f'{name} {version}' for name, version in plugin_manager().versions().items())}",
     ]
-    return "\n".join([*lines, *(line for dataset in data for line in _left_out(dataset))])
+    groups = describe(trained.optimizer.param_groups)
+    return "\n".join([*lines, *groups, *(line for dataset in data for line in _left_out(dataset))])
 
 
 def _left_out(data: DetectionDataset) -> Iterator[str]:

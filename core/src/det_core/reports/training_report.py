@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from det_core.contracts import BadSample
-from det_core.engine.checkpoint import write_text
+from det_core.engine.checkpoint import best_checkpoint, write_text
 from det_core.engine.distributed import GlobalLosses, World
 from det_core.engine.evaluate import Evaluation
 from det_core.engine.history import History
@@ -54,9 +55,9 @@ class TrainingReport:
         write_text(setup.run / "recipe.yaml", setup.recipe.to_yaml())
         write_text(setup.run / "run.json", json.dumps(record, indent=2) + "\n")
         data = (setup.train_data, setup.val_data)
-        self.say(greeting(setup.recipe, setup.trained.detector, data, setup.rate, setup.total_batch, self.world))
+        self.say(greeting(setup.recipe, setup.trained, data, setup.rate, setup.total_batch, self.world))
         if setup.step:
-            self.say(f"resumed at step {setup.step}")
+            self.say("\n".join([f"resumed at step {setup.step}", *(f"  changed: {line}" for line in setup.changed)]))
 
     def end(self, step: int, reason: str) -> None:
         """The run has ended, in whatever way."""
@@ -73,6 +74,21 @@ class TrainingReport:
         for note in leave_pictures(setup.run, setup.trained.judged, setup.val_data, self.history.file.rows()):
             self.say(note)
         self.say(f"{reason} after step {step} of {setup.total_steps}: {setup.run}")
+        self.say(self._outcome(step, reason))
+
+    def _outcome(self, step: int, reason: str) -> str:
+        """The best evaluation with its checkpoint, and the next command."""
+        run = shlex.quote(str(self.setup.run))
+        if reason == "stopped":
+            return f"continue: det-core train --resume --work-dir {run}"
+        best, checkpoint = self.history.best(step), best_checkpoint(self.setup.run)
+        if best is None or checkpoint is None:
+            return f"next: det-core predict --checkpoint {run} IMAGES"
+        name = self.setup.recipe.evaluation.best
+        return (
+            f"best {name} {100 * best[1]:.1f} % after step {best[0]}: {checkpoint.name}; "
+            f"next: det-core test --checkpoint {run}"
+        )
 
     def start_epoch(self, epoch: int, done: int) -> None:
         """Begin the progress bar of an epoch (from 0), of which some steps are done."""
@@ -112,14 +128,18 @@ class TrainingReport:
         """Begin the progress bar of an evaluation."""
         self.terminal.start("evaluating", -(-len(self.setup.val_data) // self.world.size))
 
-    def show_evaluation(self, step: int, result: Evaluation) -> None:
-        """Show and record an evaluation."""
+    def show_evaluation(self, step: int, result: Evaluation, losses: Mapping[str, float]) -> None:
+        """Show and record an evaluation, and the losses on the validation data."""
         self.terminal.stop()
-        if self.world.main:
-            self.say("\n".join(result.tables))
-            self.history.add(step, result.metrics)
-            self.tensorboard.write(step, {f"metrics/{k}": v for k, v in result.metrics.items()})
-            self._notify("det_evaluated", step=step, metrics=result.metrics)
+        if not self.world.main:
+            return
+        self.say("\n".join(result.tables))
+        if losses:
+            self.say("validation " + "  ".join(f"{name.partition('/')[2]} {v:.3f}" for name, v in losses.items()))
+        metrics = {**result.by_name(), **losses}
+        self.history.add(step, metrics)
+        self.tensorboard.write(step, {f"metrics/{k}": v for k, v in metrics.items()})
+        self._notify("det_evaluated", step=step, metrics=metrics)
 
     def _notify(self, hook: str, **values: object) -> None:
         plugin_manager().notify(hook, self._failed_plugins, self.say, **values)

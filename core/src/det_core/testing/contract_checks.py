@@ -23,7 +23,17 @@ from torch import Tensor, nn
 from det_core.config.convert import structure
 from det_core.config.plain import unstructure
 from det_core.config.yaml_text import parse_yaml, to_yaml
-from det_core.contracts import BoxHead, BoxOutputs, DenseHead, Losses, MaskHead, ProposalHead, RoIHead, class_dependent
+from det_core.contracts import (
+    Backbone,
+    BoxHead,
+    BoxOutputs,
+    DenseHead,
+    Losses,
+    MaskHead,
+    ProposalHead,
+    RoIHead,
+    class_dependent,
+)
 from det_core.model.detector import Detector
 from det_core.model.detector_config import DetectorConfig
 from det_core.offers import RecipeEntry
@@ -63,6 +73,15 @@ def check_backbone(config: BackboneConfig) -> None:
     check_config(config)
     batch = make_batch()
     _check_maps(config, config.build, config.feature_spec(), lambda m: list(m(batch.images)), batch)
+    _check_layers(config, config.build())
+
+
+def _check_layers(config: BackboneConfig, module: Backbone) -> None:
+    """If a backbone has layers, each of its parameters must be in exactly one."""
+    layers = module.layers()
+    for name, _ in module.named_parameters() if layers else ():
+        places = [n for n, layer in enumerate(layers) if name.startswith(tuple(f"{part}." for part in layer))]
+        assert len(places) == 1, f"{_who(config)}: parameter {name} is in layers {places}, expected exactly one"
 
 
 def check_neck(config: NeckConfig, inputs: FeatureSpec = STAGES) -> None:

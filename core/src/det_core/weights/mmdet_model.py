@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from det_core.optim.learning_rate_config import StepRateConfig
 from det_core.weights.mmdet_values import at, find, first_at, numbers, parts, type_of, whole
 from det_core.zoo import SCHEDULES
 
@@ -166,5 +167,9 @@ def schedule_name(config: Any, *, repeated: bool) -> str | None:
         (numbers(step.get("milestones")) for step in find(at(config, "param_scheduler"), "MultiStepLR")), None
     )
     same = [name for name, schedule in SCHEDULES.items() if schedule.epochs == epochs]
-    exact = [name for name in same if drops is not None and tuple(SCHEDULES[name].milestones) == tuple(drops)]
+    exact = [
+        name
+        for name in same
+        if isinstance(rate := SCHEDULES[name].learning_rate, StepRateConfig) and rate.milestones == tuple(drops or ())
+    ]
     return next(iter([*exact, *same]), f"{epochs}e")

@@ -8,7 +8,9 @@ from det_core.evaluation.metric_config import CocoEvaluatorConfig
 from det_core.model.detector_config import DetectorConfig
 from det_core.model.layer_config import GroupNormConfig
 from det_core.offers import RecipeEntry
-from det_core.recipe import DataConfig, EvaluationConfig, OptimizerConfig, Recipe, ScheduleConfig
+from det_core.optim.learning_rate_config import StepRateConfig
+from det_core.optim.optimizer_config import SGDConfig
+from det_core.recipe import DataConfig, EvaluationConfig, Recipe, ScheduleConfig
 from det_core.specs import ProposalLimits
 
 from det_plugin_double_head.config import DoubleHeadConfig, PlainNetConfig
@@ -40,8 +42,14 @@ def demo() -> Recipe:
             train_transforms=(resize, FlipConfig(vertical_probability=0.5)),
             test_transforms=(resize,),
         ),
-        optimizer=OptimizerConfig(lr=0.02, lr_batch=0),
-        schedule=ScheduleConfig(epochs=24, milestones=(18, 22), warmup_steps=20, warmup_factor=0.01, clip_norm=10.0),
+        optimizer=SGDConfig(lr=0.02, lr_batch=0),
+        schedule=ScheduleConfig(
+            epochs=24,
+            learning_rate=StepRateConfig(milestones=(18, 22)),
+            warmup_steps=20,
+            warmup_factor=0.01,
+            clip_norm=10.0,
+        ),
         evaluation=EvaluationConfig(evaluators=(CocoEvaluatorConfig(kinds=("box",)),), every_epochs=6),
     )
 

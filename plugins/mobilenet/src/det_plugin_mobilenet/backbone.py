@@ -72,6 +72,10 @@ class MobileNetV3(Backbone):
         rest = tuple(f"features.{self.places[-1]}.block.{number}." for number in range(1, 4)) if partial else ()
         load_initial(self, self.config.pretrained, ignore=("classifier.", *unbuilt, *rest))
 
+    def layers(self) -> list[tuple[str, ...]]:
+        """A layer for each block, and for the first and last convolution."""
+        return [(f"features.{number}",) for number in range(len(self.features))]
+
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, 3, H, W) to one map (N, C, H / stride, W / stride) per stage in `config.stages`, sides rounded up."""
         maps, x = [], images

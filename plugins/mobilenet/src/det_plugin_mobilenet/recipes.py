@@ -10,7 +10,9 @@ from det_core.data.data_config import FlipConfig, ResizeConfig
 from det_core.model.detector_config import DetectorConfig, PreprocessConfig
 from det_core.model.layer_config import BatchNormConfig, FrozenBatchNormConfig, GroupNormConfig, RoIAlignConfig
 from det_core.offers import RecipeEntry
-from det_core.recipe import OptimizerConfig, Recipe, ScheduleConfig
+from det_core.optim.learning_rate_config import StepRateConfig
+from det_core.optim.optimizer_config import SGDConfig
+from det_core.recipe import Recipe, ScheduleConfig
 from det_core.settings import evolve
 from det_core.specs import ProposalLimits
 from det_core.zoo import BOXES, COCO, Row, name_under, published_rows
@@ -112,8 +114,8 @@ def ssdlite(row: Row) -> Recipe:
             images_per_rank=24,
             group_by_aspect=False,  # all images are square
         ),
-        optimizer=OptimizerConfig(lr=0.15, lr_batch=192, weight_decay=4e-5),
-        schedule=ScheduleConfig(epochs=660, milestones=(440, 605)),
+        optimizer=SGDConfig(lr=0.15, lr_batch=192, weight_decay=4e-5),
+        schedule=ScheduleConfig(epochs=660, learning_rate=StepRateConfig(milestones=(440, 605))),
         evaluation=BOXES,
         published=row.published,
     )

@@ -16,7 +16,8 @@ from det_core.evaluation.metric_config import VocEvaluatorConfig
 from det_core.model.detector_config import DetectorConfig
 from det_core.model.layer_config import BatchNormConfig, FrozenBatchNormConfig, GroupNormConfig, RoIAlignConfig
 from det_core.model.loss_config import GIoUConfig, SmoothL1Config
-from det_core.recipe import EvaluationConfig, OptimizerConfig, Recipe
+from det_core.optim.optimizer_config import SGDConfig
+from det_core.recipe import EvaluationConfig, Recipe
 from det_core.settings import evolve
 from det_core.slots import NormConfig
 from det_core.specs import ProposalLimits
@@ -149,7 +150,7 @@ def _many_classes(recipe: Recipe, row: Row) -> Recipe:
 
 def _on_cityscapes(recipe: Recipe, row: Row) -> Recipe:
     made = as_detectron2(recipe, row, short=range(800, 1025, 32), long=2048)
-    return evolve(made, optimizer=OptimizerConfig(lr=0.01, lr_batch=8))
+    return evolve(made, optimizer=SGDConfig(lr=0.01, lr_batch=8))
 
 
 def _on_voc(recipe: Recipe, row: Row) -> Recipe:

@@ -12,7 +12,9 @@ from det_core.model.detector_config import DetectorConfig
 from det_core.model.layer_config import BatchNormConfig, Conv2dConfig, RoIAlignConfig
 from det_core.model.loss_config import SmoothL1Config
 from det_core.offers import RecipeEntry
-from det_core.recipe import OptimizerConfig, Published, Recipe
+from det_core.optim.learning_rate_config import StepRateConfig
+from det_core.optim.optimizer_config import AdamWConfig
+from det_core.recipe import Published, Recipe
 from det_core.settings import evolve
 from det_core.slots import ConvConfig, NormConfig
 from det_core.specs import ProposalLimits
@@ -284,8 +286,8 @@ def c4_demo() -> Recipe:
                 sampler=RandomSamplerConfig(count=64, positive_fraction=0.25),
             ),
         ),
-        optimizer=OptimizerConfig(kind="adamw", lr=5e-4, lr_batch=0, weight_decay=0.01),
-        schedule=evolve(recipe.schedule, epochs=20, milestones=(16, 19)),
+        optimizer=AdamWConfig(lr=5e-4, lr_batch=0, weight_decay=0.01),
+        schedule=evolve(recipe.schedule, epochs=20, learning_rate=StepRateConfig(milestones=(16, 19))),
     )
 
 

@@ -12,6 +12,7 @@ from det_core.data.augmentation_config import CopyPasteConfig, FixedSizeCropConf
 from det_core.data.data_config import FlipConfig
 from det_core.model.layer_config import BatchNormConfig
 from det_core.offers import RecipeEntry
+from det_core.optim.learning_rate_config import StepRateConfig
 from det_core.recipe import Recipe
 from det_core.settings import evolve
 from det_core.slots import TransformConfig
@@ -87,7 +88,7 @@ def _in_long_epochs(recipe: Recipe, passes: int) -> Recipe:
     return evolve(
         recipe,
         data=evolve(recipe.data, repeat=passes // 25),
-        schedule=evolve(recipe.schedule, epochs=25, milestones=(22, 24)),
+        schedule=evolve(recipe.schedule, epochs=25, learning_rate=StepRateConfig(milestones=(22, 24))),
     )
 
 
@@ -115,7 +116,13 @@ def torchvision_v2_training(model: str) -> Recipe:
     return evolve(
         made,
         data=evolve(made.data, train_transforms=(jitter, *others)),
-        schedule=evolve(made.schedule, epochs=400, milestones=(352, 384), warmup_steps=1000, warmup_factor=0.001),
+        schedule=evolve(
+            made.schedule,
+            epochs=400,
+            learning_rate=StepRateConfig(milestones=(352, 384)),
+            warmup_steps=1000,
+            warmup_factor=0.001,
+        ),
     )
 
 

@@ -58,6 +58,12 @@ class ResNet(Backbone):
             unbuilt = [f"layer{number}." for number in range(max(self.config.stages) + 1, 5)]
             load_initial(self, self.config.pretrained, ignore=("fc.", *unbuilt))
 
+    def layers(self) -> list[tuple[str, ...]]:
+        """The stem, then a layer for each residual block."""
+        stages = range(1, max(self.config.stages) + 1)
+        blocks = [(f"layer{stage}.{name}",) for stage in stages for name, _ in self.stage(stage).named_children()]
+        return [("conv1", "bn1"), *blocks]
+
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, 3, H, W) to one map per stage in `config.stages`, (N, C, H / stride, W / stride)."""
         x = self.maxpool(conv_norm(self.conv1, self.bn1, images, relu=True))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from det_core.model.detector_config import PreprocessConfig
 from det_core.model.layer_config import BatchNormConfig, FrozenBatchNormConfig, GroupNormConfig
-from det_core.recipe import OptimizerConfig, Recipe
+from det_core.optim.optimizer_config import AdamWConfig
+from det_core.recipe import Recipe
 from det_core.settings import evolve
 from det_core.zoo import Row
 from det_plugin_resnet.config import ResNetConfig, ResNetStageConfig
@@ -85,5 +86,5 @@ def with_newer_weights(recipe: Recipe, row: Row, *, lr: float, weight_decay: flo
     return evolve(
         recipe,
         detector=evolve(recipe.detector, backbone=evolve(backbone, pretrained=NEWER_WEIGHTS[row.variant])),
-        optimizer=OptimizerConfig(kind="adamw", lr=lr, lr_batch=16, weight_decay=weight_decay, norm_weight_decay=0.0),
+        optimizer=AdamWConfig(lr=lr, lr_batch=16, weight_decay=weight_decay, norm_weight_decay=0.0),
     )

@@ -11,7 +11,8 @@ from det_core.model.detector_config import DetectorConfig
 from det_core.model.layer_config import GroupNormConfig
 from det_core.model.loss_config import GIoUConfig, SmoothL1Config
 from det_core.offers import RecipeEntry
-from det_core.recipe import OptimizerConfig, Published, Recipe
+from det_core.optim.optimizer_config import AdamWConfig
+from det_core.recipe import Published, Recipe
 from det_core.settings import evolve
 from det_core.zoo import (
     BOXES,
@@ -155,7 +156,7 @@ def torchvision_v2_recipe() -> Recipe:
             dense_head=evolve(head, norm=GroupNormConfig(groups=32), box_loss=GIoUConfig()),
         ),
         data=evolve(recipe.data, train_transforms=(resize, *others)),
-        optimizer=OptimizerConfig(kind="adamw", lr=1e-4, lr_batch=16, weight_decay=0.05, norm_weight_decay=0.0),
+        optimizer=AdamWConfig(lr=1e-4, lr_batch=16, weight_decay=0.05, norm_weight_decay=0.0),
         schedule=evolve(recipe.schedule, warmup_steps=1000),
         published=PUBLISHED_V2,
     )

@@ -52,6 +52,10 @@ class VGG(Backbone):
             fresh = ("features.31.", "features.33.")
             load_initial(self, self.config.pretrained, ignore=("classifier.",), fresh=fresh)
 
+    def layers(self) -> list[tuple[str, ...]]:
+        """A layer for each convolution."""
+        return [(f"features.{n}",) for n, layer in enumerate(self.features) if any(True for _ in layer.parameters())]
+
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, 3, H, W) to conv4_3 (N, 8 C, H / 8, W / 8) and fc7 (N, 16 C, H / 16, W / 16), sides rounded up."""
         maps, x = [], images

@@ -13,7 +13,9 @@ from det_core.evaluation.metric_config import VocEvaluatorConfig
 from det_core.model.detector_config import DetectorConfig, PreprocessConfig
 from det_core.model.layer_config import GroupNormConfig
 from det_core.offers import RecipeEntry
-from det_core.recipe import DataConfig, EvaluationConfig, OptimizerConfig, Recipe, ScheduleConfig
+from det_core.optim.learning_rate_config import StepRateConfig
+from det_core.optim.optimizer_config import SGDConfig
+from det_core.recipe import DataConfig, EvaluationConfig, Recipe, ScheduleConfig
 from det_core.settings import evolve
 from det_core.zoo import (
     BOXES,
@@ -61,8 +63,8 @@ def baseline(row: Row) -> Recipe:
             dense_head=SSDHeadConfig(anchors=ANCHORS[row.kind, row.variant]),
         ),
         data=_data(row),
-        optimizer=OptimizerConfig(lr=2e-3 if coco else 1e-3, lr_batch=64 if coco else 32, weight_decay=5e-4),
-        schedule=ScheduleConfig(epochs=24, milestones=(16, 22) if coco else (16, 20)),
+        optimizer=SGDConfig(lr=2e-3 if coco else 1e-3, lr_batch=64 if coco else 32, weight_decay=5e-4),
+        schedule=ScheduleConfig(epochs=24, learning_rate=StepRateConfig(milestones=(16, 22) if coco else (16, 20))),
         evaluation=BOXES if coco else EvaluationConfig(evaluators=(VocEvaluatorConfig(),), best="voc_map11"),
         published=row.published,
     )
