@@ -30,7 +30,7 @@ ROOMS = (
     ("recipe",),
     ("offers",),
     ("hookspecs",),
-    ("known", "plugins"),
+    ("known", "plugins", "plugin_file"),
     ("config", "load"),
     ("zoo",),
     ("weights",),

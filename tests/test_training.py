@@ -19,6 +19,7 @@ from det_core.engine import checkpoint as checkpoints
 from det_core.engine.distributed import World, choose_device, reduce_losses
 from det_core.engine.evaluate import Evaluation
 from det_core.evaluation.metric_config import CocoEvaluatorConfig
+from det_core.plugins import installed_plugins
 from det_core.structures import LossTerm
 from det_core.testing.isolated_plugins import isolated_manager, make_plugin
 
@@ -69,7 +70,7 @@ def test_hooks_follow_a_run_and_one_that_raises_is_switched_off(tmp_path, recipe
         calls.append(step)
         raise RuntimeError("oh dear")
 
-    with isolated_manager(follower, make_plugin("clumsy", det_step_finished=stumble)):
+    with isolated_manager(*installed_plugins(), follower, make_plugin("clumsy", det_step_finished=stumble)):
         train(recipe, work_dir=tmp_path, max_steps=2, log_every=1)
     assert seen == [
         ("started", recipe.name, tmp_path),

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from det_core.model.detector import Detector as Detector
     from det_core.model.detector_config import DetectorConfig as DetectorConfig
     from det_core.offers import RecipeEntry as RecipeEntry
-    from det_core.plugins import plugin_manager as plugin_manager
+    from det_core.plugins import (
+        plugin_manager as plugin_manager,
+        register as register,
+    )
     from det_core.recipe import Recipe as Recipe
     from det_core.reports.drawing import draw as draw
     from det_core.specs import (
@@ -63,7 +66,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "model.detector": "Detector",
         "model.detector_config": "DetectorConfig",
         "offers": "RecipeEntry",
-        "plugins": "plugin_manager",
+        "plugins": "plugin_manager register",
         "recipe": "Recipe",
         "specs": "FeatureSpec RegionSpec",
         "structures": "Batch Classes Detections LossTerm Targets",

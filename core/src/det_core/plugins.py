@@ -9,16 +9,17 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import pluggy
 
 from det_core import hookspecs, known
-from det_core.errors import PluginError, nearest
+from det_core.errors import DetError, PluginError, nearest
 from det_core.settings import Component, fields_of, is_config
 from det_core.slots import SLOTS
 
@@ -135,11 +136,12 @@ class PluginManager:
             return
         self._states[id(plugin)] = state
 
-    def _collect(self) -> None:
+    def _collect(self, only: PluginState | None = None) -> None:
+        """Call the hooks of all plugins, or of one that is added later."""
         for hook in hookspecs.COMPONENT_HOOKS:
-            self._collect_each(hook, partial(self._add_component, hook))
-        self._collect_each("det_recipes", self._add_recipe)
-        self._collect_each("det_weight_maps", self._add_weight_map)
+            self._collect_each(hook, partial(self._add_component, hook), only)
+        self._collect_each("det_recipes", self._add_recipe, only)
+        self._collect_each("det_weight_maps", self._add_weight_map, only)
         for (slot, name), provided in self._components.items():
             self._record_conflict(f"{slot} type {name!r}", [p.plugin for p in provided])
         for name, entries in self._recipes.items():
@@ -147,10 +149,45 @@ class PluginManager:
         for (source, component), maps in self._maps.items():
             self._record_conflict(f"the {source} weight map of {component.__name__}", [state for _, state in maps])
 
-    def _collect_each(self, hook: str, add: Callable[[Any, PluginState], None]) -> None:
+    def add_plugin(self, plugin: object, name: str) -> PluginState:
+        """Add a plugin without a distribution, such as a file; PluginError with everything that is wrong with it."""
+        state = PluginState(name, "", "")
+        self.plugins.append(state)
+        self._load(state, lambda: plugin)
+        if not state.errors:
+            self._collect(state)
+        if state.errors:
+            raise PluginError(f"{name}: " + "\n  ".join(state.errors))
+        return state
+
+    def register(self, config: type[Component], origin: str) -> None:
+        """Add a part without a plugin; see `register`. origin: the file or module that it is registered in."""
+        state = next((p for p in self.plugins if p.name == origin and not p.distribution), None)
+        if state is None:
+            state = PluginState(origin, "", "")
+            self.plugins.append(state)
+        try:
+            _check_component(config)
+        except (TypeError, DetError) as error:
+            raise PluginError(f"register: {error}") from None
+        before = self._components.get((config.slot, config.type), [])
+        own = [p for p in before if p.plugin is state]
+        if len(own) < len(before):
+            others = _labels([p.plugin for p in before if p.plugin is not state])
+            raise PluginError(f"register: {config.slot} type {config.type!r} is provided by {others}; choose another")
+        # A cell of a notebook that runs again defines its class again.
+        self._components[config.slot, config.type] = [Provided(config, state)]
+        if not own:
+            state.provides.setdefault(config.slot, []).append(config.type)
+
+    def _collect_each(
+        self, hook: str, add: Callable[[Any, PluginState], None], only: PluginState | None = None
+    ) -> None:
         """Call a hook of every plugin and add each item that it returns; a failing hook or item is recorded."""
         for impl in getattr(self.pluggy.hook, hook).get_hookimpls():
             state = self._states[id(impl.plugin)]
+            if only not in (None, state):
+                continue
             try:
                 if impl.wrapper or impl.hookwrapper:
                     raise TypeError("hook wrappers are not supported; return the plugin's own parts")
@@ -191,20 +228,11 @@ class PluginManager:
     def _add_component(self, hook: str, config: type[Component], state: PluginState) -> None:
         if not (isinstance(config, type) and issubclass(config, Component)):
             raise TypeError(f"returned {config!r}, which is not a configuration class")
-        if config.slot not in SLOTS or not issubclass(config, SLOTS[config.slot]):
-            raise TypeError(f"{config.__name__}.slot is {config.slot!r}; allowed: {', '.join(SLOTS)}")
+        _check_slot(config)
         if config.slot not in hookspecs.COMPONENT_HOOKS[hook]:
             right = next(h for h, slots in hookspecs.COMPONENT_HOOKS.items() if config.slot in slots)
             raise TypeError(f"returned {config.__name__} of slot {config.slot!r}; return it from {right}")
-        if not config.type:
-            raise TypeError(f"{config.__name__} has no `type` name")
-        if "type" not in vars(config):
-            raise TypeError(f"{config.__name__} inherits its `type` {config.type!r}; set a `type` in the class itself")
-        if not is_config(config):
-            raise TypeError(f"{config.__name__} is not decorated with det_core.settings.configclass")
-        if missing := ", ".join(f"{name}()" for name in sorted(config.__abstractmethods__)):
-            raise TypeError(f"{config.__name__} does not define {missing}, as {SLOTS[config.slot].__name__} requires")
-        fields_of(config)
+        _check_component(config)
         self._components.setdefault((config.slot, config.type), []).append(Provided(config, state))
         state.provides.setdefault(config.slot, []).append(config.type)
 
@@ -360,7 +388,27 @@ class PluginManager:
 
     def versions(self) -> dict[str, str]:
         """The versions of the plugins in use, by distribution; recorded with every run and checkpoint."""
-        return {p.distribution: p.version for p in self.plugins if p.state in ("ok", "partly")}
+        return {p.distribution: p.version for p in self.plugins if p.distribution and p.state in ("ok", "partly")}
+
+    def unpackaged(self, config: Any) -> dict[str, str]:
+        """The components in a configuration that no distribution provides: their origins by `slot type`."""
+        found = {}
+        for cls in component_classes(config):
+            state = self.provider(cls)
+            if state is not None and not state.distribution:
+                found[f"{cls.slot} {cls.type}"] = state.name
+        return found
+
+    def check_registered(self, config: Any) -> None:
+        """Raise PluginError if a component in a configuration cannot be found by its `type`."""
+        unknown = {cls for cls in component_classes(config) if self.provider(cls) is None}
+        if unknown:
+            names = ", ".join(f"{cls.__name__} ({cls.slot} type {cls.type!r})" for cls in sorted(unknown, key=repr))
+            first = min(unknown, key=repr).__name__
+            raise PluginError(
+                f"not registered: {names}; a checkpoint of them could not be opened; call det_core.register({first}) "
+                "after the class is defined, or provide it by a plugin"
+            )
 
     def warnings(self) -> list[str]:
         """Warnings for names in DET_PLUGINS that are not installed."""
@@ -376,6 +424,28 @@ class PluginManager:
             raise PluginError("these plugins failed to load (--strict-plugins is set):\n  " + "\n  ".join(failed))
 
 
+def _check_slot(config: type[Component]) -> None:
+    """Raise TypeError if a configuration class is of no slot."""
+    if config.slot not in SLOTS or not issubclass(config, SLOTS[config.slot]):
+        raise TypeError(f"{config.__name__}.slot is {config.slot!r}; allowed: {', '.join(SLOTS)}")
+
+
+def _check_component(config: type[Component]) -> None:
+    """Raise TypeError if a class cannot be the configuration of a part, DetError for a field that is not supported."""
+    if not (isinstance(config, type) and issubclass(config, Component)):
+        raise TypeError(f"{config!r} is not a configuration class")
+    _check_slot(config)
+    if not config.type:
+        raise TypeError(f"{config.__name__} has no `type` name")
+    if "type" not in vars(config):
+        raise TypeError(f"{config.__name__} inherits its `type` {config.type!r}; set a `type` in the class itself")
+    if not is_config(config):
+        raise TypeError(f"{config.__name__} is not decorated with det_core.settings.configclass")
+    if missing := ", ".join(f"{name}()" for name in sorted(config.__abstractmethods__)):
+        raise TypeError(f"{config.__name__} does not define {missing}, as {SLOTS[config.slot].__name__} requires")
+    fields_of(config)
+
+
 def _labels(states: Iterable[PluginState]) -> str:
     return " and ".join(sorted(state.label for state in states))
 
@@ -387,6 +457,33 @@ def installed_plugins() -> list[EntryPoint]:
         dist = point.dist
         found.append((point.name, dist.name if dist else "", dist.version if dist else "", point.load))
     return found
+
+
+C = TypeVar("C", bound=type[Component])
+
+
+def register(config: C) -> C:
+    """Make a part available by its `type` without a package; usable as a decorator of a configuration class.
+
+        @register
+        @configclass
+        class MyLossConfig(LossConfig): ...
+
+    It lasts for this process. To open its checkpoints elsewhere, register it there first, or keep it in a file for
+    `det-core --plugin-file`. Returns the class.
+
+    Raises:
+        PluginError: for a class that is no configuration of a part, or a `type` that a plugin provides.
+    """
+    plugin_manager().register(config, origin_of(config))
+    return config
+
+
+def origin_of(config: type) -> str:
+    """The name of the file, or else of the module, in which a class is defined."""
+    module = sys.modules.get(getattr(config, "__module__", ""), None)
+    file = getattr(module, "__file__", None)
+    return os.path.basename(file) if file else getattr(config, "__module__", "?")
 
 
 _manager: PluginManager | None = None

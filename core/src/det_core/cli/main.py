@@ -16,6 +16,7 @@ import click
 
 from det_core import __version__
 from det_core.errors import DetError, nearest
+from det_core.plugin_file import load_plugin_file
 from det_core.plugins import plugin_manager
 
 VERBS = {
@@ -49,6 +50,8 @@ class _Verbs(click.Group):
         if cmd_name not in VERBS:
             return None
         command: click.Command = importlib.import_module(f"det_core.cli.{cmd_name.replace('-', '_')}").command
+        if not any(p.name == PLUGIN_FILE for p in command.params):
+            command.params.append(_plugin_file_option())
         return command
 
     def resolve_command(
@@ -76,6 +79,27 @@ class _Verbs(click.Group):
             raise _Failure(f"{where}{error.strerror or error}") from error
 
 
+PLUGIN_FILE = "plugin_files"
+
+
+def _plugin_file_option() -> click.Option:
+    """`--plugin-file`, which every verb takes, too: its parts are there before the other options are read."""
+    return click.Option(
+        ["--plugin-file", PLUGIN_FILE],
+        multiple=True,
+        metavar="FILE.py",
+        is_eager=True,
+        expose_value=False,
+        callback=lambda ctx, param, files: _load_plugin_files(files),
+        help="Run this Python file, and use the parts that it registers; may be repeated.",
+    )
+
+
+def _load_plugin_files(files: Sequence[str]) -> None:
+    for file in files:
+        load_plugin_file(file)
+
+
 class _Warnings(logging.Handler):
     """Prints warnings and errors, but for those of skipped samples, which the verbs list."""
 
@@ -91,10 +115,14 @@ WARNINGS = _Warnings(logging.WARNING)
 @click.command(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="det-core")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option(
+    "--plugin-file", "plugin_files", multiple=True, metavar="FILE.py", help="Use the parts of a file; may be repeated."
+)
 @click.option("--strict-plugins", is_flag=True, help="Stop if any installed plugin fails (for CI).")
-def cli(debug: bool, strict_plugins: bool) -> None:
+def cli(debug: bool, plugin_files: tuple[str, ...], strict_plugins: bool) -> None:
     """Object detection in PyTorch, every architecture a plugin."""
     logging.getLogger("det_core").addHandler(WARNINGS)
+    _load_plugin_files(plugin_files)
     if strict_plugins:
         plugin_manager().require_all()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import click
 from det_core.cli.choose import amp, choose_recipe, with_bad_samples, with_outside
 from det_core.cli.options import ALLOW_OUTSIDE, AMP, ON_BAD_SAMPLE, OVERRIDES, setting_options
 from det_core.engine.train_options import TrainOptions
-from det_core.errors import DetError
+from det_core.errors import ConfigError, DetError
 from det_core.load import load_recipe
 from det_core.recipe import Recipe
 
@@ -63,5 +64,21 @@ def _recipe_of(work_dir: str | None, data: str | None, overrides: Sequence[str])
     path = Path(work_dir) / "recipe.yaml"
     if not path.is_file():
         raise DetError(f"{path}: no such file, so there is no run to resume; give the recipe to start it")
-    recipe = load_recipe(path, overrides)
+    try:
+        recipe = load_recipe(path, overrides)
+    except ConfigError as error:
+        raise DetError(f"{error}{_parts_of(path.with_name('run.json'))}") from None
     return recipe if data is None else recipe.with_data(data)
+
+
+def _parts_of(file: Path) -> str:
+    """What a run's record says of parts that are not registered now."""
+    from det_core.engine.checkpoint import not_registered
+
+    try:
+        record = json.loads(file.read_text(encoding="utf8"))
+        parts = {str(name): str(origin) for name, origin in record["registered"].items()}
+        paths = {Path(path).name: str(path) for path in record["plugin_files"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
+    return not_registered({name: paths.get(origin, origin) for name, origin in parts.items()})

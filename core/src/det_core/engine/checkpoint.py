@@ -42,12 +42,16 @@ class CheckpointError(DetError):
 
 @frozen(kw_only=True)
 class Header:
-    """The recipe, classes, plugins (version by distribution) and step of a checkpoint."""
+    """The recipe, classes, plugins (version by distribution) and step of a checkpoint.
+
+    registered: the file or module of each part without a plugin, by `slot type`.
+    """
 
     recipe: Recipe
     classes: Classes
     plugins: dict[str, str] = field(factory=dict)
     step: int = 0
+    registered: dict[str, str] = field(factory=dict)
 
     def to_metadata(self) -> dict[str, str]:
         """The metadata of the safetensors file: text by name."""
@@ -56,6 +60,7 @@ class Header:
             "recipe": json.dumps(self.recipe.to_plain()),
             "classes": json.dumps({"names": self.classes.names, "ids": self.classes.ids}),
             "plugins": json.dumps(self.plugins),
+            "registered": json.dumps(self.registered),
             "step": str(self.step),
         }
 
@@ -245,14 +250,33 @@ def read_header(file: Path) -> Header:
         plugins: dict[str, str] = json.loads(metadata.get("plugins", "{}"))
         plain, named = json.loads(metadata["recipe"]), json.loads(metadata["classes"])
         classes = Classes(names=tuple(named["names"]), ids=tuple(named["ids"]))
+        registered = {str(k): str(v) for k, v in json.loads(metadata.get("registered", "{}")).items()}
         step = int(metadata.get("step", "0"))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{file}: its header is damaged ({type(error).__name__}: {error})") from None
     try:
         recipe = recipe_from_plain(plain, str(file))
     except ConfigError as error:
-        raise CheckpointError(f"{error}{_missing_plugins(plugins)}") from None
-    return Header(recipe=recipe, classes=classes, plugins=plugins, step=step)
+        raise CheckpointError(f"{error}{_missing_plugins(plugins)}{not_registered(registered)}") from None
+    return Header(recipe=recipe, classes=classes, plugins=plugins, step=step, registered=registered)
+
+
+def not_registered(parts: Mapping[str, str]) -> str:
+    """What to do about parts of a checkpoint that no plugin provides and that are not registered now, or "".
+
+    parts: the file or module of each part, by `slot type`.
+    """
+    missing = {}
+    for part, origin in parts.items():
+        slot, _, name = part.partition(" ")
+        if name not in plugin_manager().types(slot):
+            missing[part] = origin
+    if not missing:
+        return ""
+    files = sorted({f"--plugin-file {origin}" for origin in missing.values() if origin.endswith(".py")})
+    how = f"give {' '.join(files)}, or call det_core.register" if files else "call det_core.register"
+    listed = ", ".join(f"{part!r} ({origin})" for part, origin in missing.items())
+    return f"\nit has parts that were registered without a plugin: {listed}; {how} for them first"
 
 
 def _missing_plugins(plugins: dict[str, str]) -> str:

@@ -12,6 +12,7 @@ from det_core.engine.train_options import TrainOptions
 from det_core.engine.training_loop import TrainingLoop
 from det_core.engine.training_setup import set_up
 from det_core.model.detector import Detector
+from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
 from det_core.reports.training_report import TrainingReport
 from det_core.settings import with_settings
@@ -35,11 +36,13 @@ def train(recipe: Recipe, options: TrainOptions) -> TrainResult:
     `load_recipe` reads a recipe. In place of the bundled sample, `data` is a folder in COCO's format.
 
     Raises:
+        PluginError: for a part that no plugin provides and that is not registered.
         DetError: for bad data, a folder in use, weights that do not fit, a loss that is not finite, or another rank or
             a loader process that has ended or does not answer.
     """
     if options.data is not None:
         recipe = recipe.with_data(options.data)
+    plugin_manager().check_registered(recipe)
     world = join(options.device, options.timeout)
     try:
         with locked(Path(options.work_dir), world):

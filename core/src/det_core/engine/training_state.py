@@ -60,7 +60,14 @@ def save(run: Path, recipe: Recipe, trained: Trained, step: int, total_batch: in
     """Save a checkpoint after this step. The main rank writes it, with the random states of all ranks."""
     states = gather(_random_states(world.device), world, "a checkpoint")
     if world.main:
-        header = Header(recipe=recipe, classes=trained.detector.classes, plugins=plugin_manager().versions(), step=step)
+        manager = plugin_manager()
+        header = Header(
+            recipe=recipe,
+            classes=trained.detector.classes,
+            plugins=manager.versions(),
+            step=step,
+            registered=manager.unpackaged(recipe),
+        )
         training = {
             "step": step,
             "total_batch": total_batch,

@@ -14,6 +14,7 @@ from det_core.engine.parameter_groups import describe
 from det_core.engine.training_state import Trained
 from det_core.errors import counted
 from det_core.model.detector import Detector
+from det_core.plugin_file import plugin_files
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
 
@@ -59,6 +60,8 @@ def facts(recipe: Recipe, detector: Detector, world: World) -> dict[str, object]
         "recipe": recipe.name,
         "classes": {"names": detector.classes.names, "ids": detector.classes.ids},
         "plugins": plugin_manager().versions(),
+        "registered": plugin_manager().unpackaged(recipe),
+        "plugin_files": plugin_files(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": str(world.device),
