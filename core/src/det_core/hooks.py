@@ -9,8 +9,17 @@ from det_core.boxes.box_config import (
     MaxIoUAssignerConfig,
     RandomSamplerConfig,
 )
-from det_core.data.augmentation_config import CopyPasteConfig, FixedSizeCropConfig, ScaleJitterConfig
+from det_core.data.augmentation_config import (
+    AffineConfig,
+    CopyPasteConfig,
+    FixedSizeCropConfig,
+    MixUpConfig,
+    MosaicConfig,
+    RandomCropConfig,
+    ScaleJitterConfig,
+)
 from det_core.data.data_config import CocoConfig, ColorJitterConfig, FlipConfig, ResizeConfig, SampleConfig, VocConfig
+from det_core.data.v2_config import GaussianBlurConfig, GrayscaleConfig, JPEGConfig, V2Config
 from det_core.evaluation.metric_config import CocoEvaluatorConfig, VocEvaluatorConfig
 from det_core.hookspecs import provides
 from det_core.model.layer_config import (
@@ -51,7 +60,20 @@ det_layers = provides(BatchNormConfig, FrozenBatchNormConfig, GroupNormConfig, C
 det_targets = provides(GridAnchorsConfig, DeltaCoderConfig, MaxIoUAssignerConfig, RandomSamplerConfig, AllSamplerConfig)
 det_datasets = provides(CocoConfig, VocConfig, SampleConfig)
 det_transforms = provides(
-    ResizeConfig, FlipConfig, ColorJitterConfig, ScaleJitterConfig, FixedSizeCropConfig, CopyPasteConfig
+    ResizeConfig,
+    FlipConfig,
+    ColorJitterConfig,
+    ScaleJitterConfig,
+    FixedSizeCropConfig,
+    RandomCropConfig,
+    AffineConfig,
+    CopyPasteConfig,
+    MosaicConfig,
+    MixUpConfig,
+    GrayscaleConfig,
+    GaussianBlurConfig,
+    JPEGConfig,
+    V2Config,
 )
 det_evaluators = provides(CocoEvaluatorConfig, VocEvaluatorConfig)
 det_optimizers = provides(SGDConfig, AdamWConfig)

@@ -1,4 +1,4 @@
-"""Configurations of stronger augmentation: scale jitter, crops of a fixed size, copy-paste. Imports no torch."""
+"""Configurations of stronger augmentation: scale jitter, crops, affine maps, images mixed of several. No torch."""
 
 from __future__ import annotations
 
@@ -118,3 +118,114 @@ class CopyPasteConfig(TransformConfig):
         from det_core.data.copy_paste import CopyPaste
 
         return CopyPaste(self)
+
+
+GRAY = (114.0, 114.0, 114.0)  # the padding of YOLO's training
+MIN_VISIBLE = (
+    "drop objects of which less than this fraction is left (of their pixels if there are masks, or of the box)"
+)
+
+
+@configclass
+class RandomCropConfig(TransformConfig):
+    """A crop of random size at a random place. Boxes are those of what is left of the masks, if there are masks."""
+
+    type: ClassVar[str] = "random_crop"
+
+    sides: tuple[float, float] = setting(
+        "range of the part of each side that is kept; drawn for both sides alone",
+        default=(0.5, 1.0),
+        above=0,
+        most=1,
+        check=_check_range,
+    )
+    min_visible: float = setting(MIN_VISIBLE, default=0.1, least=0, most=1)
+    probability: float = setting("probability of cropping", default=1.0, least=0, most=1)
+
+    def build(self) -> Transform:
+        from det_core.data.random_crop import RandomCrop
+
+        return RandomCrop(self)
+
+
+@configclass
+class AffineConfig(TransformConfig):
+    """Turn, shift, scale and shear the image about its centre; the size stays.
+
+    Masks and semantic maps follow by nearest pixel. Boxes are those of the masks; without masks, they surround the
+    corners of the boxes, which is more than the object where the image is turned.
+    """
+
+    type: ClassVar[str] = "affine"
+
+    degrees: float = setting("draw an angle from -x .. x", default=10.0, least=0, most=180)
+    translate: float = setting("draw shifts from -x .. x of width and height", default=0.1, least=0, most=1)
+    scale: tuple[float, float] = setting(
+        "range of the factor of the size", default=(0.8, 1.25), above=0, check=_check_range
+    )
+    shear: float = setting("draw the shear of both axes from -x .. x degrees", default=0.0, least=0, below=60)
+    fill: tuple[float, float, float] = setting(
+        "colour outside of the image, RGB 0..255", default=GRAY, least=0, most=255
+    )
+    min_visible: float = setting(MIN_VISIBLE, default=0.1, least=0, most=1)
+    probability: float = setting("probability of applying the transform", default=0.5, least=0, most=1)
+
+    def build(self) -> Transform:
+        from det_core.data.affine import Affine
+
+        return Affine(self)
+
+
+@configclass
+class MosaicConfig(TransformConfig):
+    """Four images around a random point (Bochkovskiy et al., YOLOv4, 2020, section 3.4).
+
+    The others are random ones of the data set. All are transformed by the transforms that precede this one, each with
+    random numbers of its own, and keep their sizes: each has a corner at the point, and what does not fit is cut.
+    """
+
+    type: ClassVar[str] = "mosaic"
+
+    size: tuple[int, int] = setting("(height, width) of the result in pixels", default=(640, 640), least=2)
+    centre: tuple[float, float] = setting(
+        "range of the point, as a part of both sides", default=(0.25, 0.75), above=0, below=1, check=_check_range
+    )
+    fill: tuple[float, float, float] = setting(
+        "colour where no image reaches, RGB 0..255", default=GRAY, least=0, most=255
+    )
+    min_visible: float = setting(MIN_VISIBLE, default=0.1, least=0, most=1)
+    probability: float = setting("probability of applying the transform", default=1.0, least=0, most=1)
+
+    def mixes(self) -> bool:
+        return True
+
+    def build(self) -> Transform:
+        from det_core.data.mixed_images import Mosaic
+
+        return Mosaic(self)
+
+
+@configclass
+class MixUpConfig(TransformConfig):
+    """A weighted mean of the image and another one, with the objects of both (Zhang et al., 2019, section 3.1).
+
+    The other is a random one of the data set, transformed by the transforms that precede this one. Both keep their
+    sizes, and share the top-left corner. Unlike in the paper, the losses of objects are not weighted. The semantic map
+    is that of the image with the larger weight, and of the other where that has no pixels.
+    """
+
+    type: ClassVar[str] = "mix_up"
+
+    alpha: float = setting("both parameters of the Beta distribution of the weight", default=1.5, above=0)
+    fill: tuple[float, float, float] = setting(
+        "colour where an image has no pixels, RGB 0..255", default=GRAY, least=0, most=255
+    )
+    probability: float = setting("probability of applying the transform", default=0.5, least=0, most=1)
+
+    def mixes(self) -> bool:
+        return True
+
+    def build(self) -> Transform:
+        from det_core.data.mixed_images import MixUp
+
+        return MixUp(self)

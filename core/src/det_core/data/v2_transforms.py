@@ -1,0 +1,131 @@
+"""torchvision's v2 transforms as transforms of samples."""
+
+from __future__ import annotations
+
+import io
+import math
+from functools import partial
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode, v2
+
+from det_core.compressed_masks import bitmaps_of, mask_boxes
+from det_core.contracts import Sample, Transform
+from det_core.data.transforms import V2, ImageOnly
+from det_core.data.v2_config import PIXELS, V2Config
+from det_core.errors import DetError
+
+# They turn or bend: the box of a turned box is larger than the box of the turned object.
+BENDING = ("ElasticTransform", "RandomAffine", "RandomPerspective", "RandomRotation")
+# They take only 8-bit images, or have an argument in 0..255.
+ON_BYTES = ("JPEG", "RandomEqualize", "RandomErasing", "RandomPosterize", "RandomSolarize")
+
+
+def by_name(config: V2Config) -> Transform:
+    """The transform that a configuration names; DetError with torchvision's reason if it refuses the arguments."""
+    made = _made(config)
+    if config.name in PIXELS:
+        return ImageOnly(_OnBytes(made) if config.name in ON_BYTES else made)
+    return BoxesOfMasks(V2(made)) if config.name in BENDING else V2(made)
+
+
+def sometimes(config: V2Config, probability: float) -> Transform:
+    """A transform of pixels, applied with a probability."""
+    made = by_name(config)
+    assert isinstance(made, ImageOnly)
+    return ImageOnly(v2.RandomApply([made.transform], p=probability))
+
+
+def jpeg(quality: tuple[int, int], probability: float) -> Transform:
+    """Compression as a JPEG of a quality drawn from a range, applied with a probability; by Pillow."""
+    return ImageOnly(v2.RandomApply([_OnBytes(partial(_compressed, quality=quality))], p=probability))
+
+
+def _compressed(image: Tensor, quality: tuple[int, int]) -> Tensor:
+    """(3, H, W) uint8, compressed and decompressed."""
+    drawn = int(torch.randint(quality[0], quality[1] + 1, ()))
+    file = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(file, format="JPEG", quality=drawn)
+    with Image.open(file) as opened:
+        return torch.from_numpy(np.array(opened)).permute(2, 0, 1).contiguous()
+
+
+def _made(config: V2Config) -> Any:
+    arguments = config.arguments()
+    if config.name == "Grayscale":
+        arguments["num_output_channels"] = 3
+    if "interpolation" in arguments:
+        arguments["interpolation"] = InterpolationMode(arguments["interpolation"])
+    if "fill" in arguments:  # masks and semantic maps get 0: no object, unlabelled
+        fill = arguments["fill"]
+        arguments["fill"] = {tv_tensors.Image: list(fill) if isinstance(fill, tuple) else fill, "others": 0}
+    lists = {name: list(value) if isinstance(value, tuple) else value for name, value in arguments.items()}
+    try:
+        return getattr(v2, config.name)(**lists)
+    except (TypeError, ValueError) as error:
+        raise DetError(f"transform {config.name} of torchvision: {error}") from None
+
+
+class _OnBytes:
+    """Applies a transform that takes only 8-bit images; a float image in 0..1 is rounded to 255 levels before."""
+
+    def __init__(self, transform: Any) -> None:
+        self.transform = transform
+
+    def __call__(self, image: Any) -> Any:
+        if not image.is_floating_point():
+            return self.transform(image)
+        pixels = (image * 255).round().clamp(0, 255).to(torch.uint8)
+        return tv_tensors.Image(self.transform(tv_tensors.Image(pixels)).to(image.dtype) / 255)
+
+
+class BoxesOfMasks:
+    """A transform after which the boxes of objects with masks are those of the masks."""
+
+    def __init__(self, transform: Transform) -> None:
+        self.transform = transform
+
+    def __call__(self, sample: Sample, /) -> Sample:
+        return boxes_of_masks(self.transform(sample))
+
+    def __repr__(self) -> str:
+        return f"BoxesOfMasks({self.transform!r})"
+
+
+def boxes_of_masks(sample: Sample) -> Sample:
+    """The sample with the boxes of its masks, empty where a mask has no pixels; without masks, the sample."""
+    if sample.masks is None or len(sample.boxes) == 0:
+        return sample
+    bitmaps: Tensor = bitmaps_of(sample.masks)
+    return attrs.evolve(sample, boxes=mask_boxes(bitmaps).to(sample.boxes.dtype))
+
+
+def rotation(
+    angle: float, translate: tuple[float, float], scale: float, shear: tuple[float, float], size: tuple[int, int]
+) -> Tensor:
+    """(2, 3) float64, the map of pixels (x, y) of an image of (height, width) of `v2.functional.affine`.
+
+    angle and shear in degrees, clockwise; translate (x, y) in pixels. It turns about the centre of the image.
+    """
+    turn, shear_x, shear_y = (math.radians(value) for value in (angle, *shear))
+    a = math.cos(turn - shear_y) / math.cos(shear_y)
+    b = -a * math.tan(shear_x) - math.sin(turn)
+    c = math.sin(turn - shear_y) / math.cos(shear_y)
+    d = -c * math.tan(shear_x) + math.cos(turn)
+    matrix = scale * torch.tensor([[a, b], [c, d]], dtype=torch.float64)
+    centre = torch.tensor([size[1] / 2, size[0] / 2], dtype=torch.float64)
+    shift = centre + torch.tensor(translate, dtype=torch.float64) - matrix @ centre
+    return torch.cat([matrix, shift[:, None]], dim=1)
+
+
+def moved_boxes(boxes: Tensor, matrix: Tensor) -> Tensor:
+    """The boxes (n, 4) around the corners of boxes (n, 4) that a map (2, 3) moves; not clipped."""
+    corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2).double()
+    placed = corners @ matrix[:, :2].T + matrix[:, 2]
+    return torch.cat([placed.amin(1), placed.amax(1)], dim=1).to(boxes.dtype)
