@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 
 from attrs import frozen
@@ -95,3 +96,14 @@ def nearest(name: str, candidates: Iterable[str]) -> str:
     ratios = [difflib.SequenceMatcher(None, c, name).ratio() for c in close]
     best = [c for c, ratio in zip(close, ratios, strict=True) if ratio > ratios[0] - 0.1]
     return "; did you mean " + " or ".join(f'"{c}"' for c in best) + "?" if best else ""
+
+
+_ADDRESS = re.compile(r"(https?|ftp|s3|gs|hf):/+")  # a path has one slash of the two
+
+
+def no_such(path: object, what: str) -> str:
+    """`PATH: what`, for a path that does not exist; of a web address, that it is one and must be downloaded first."""
+    text = str(path)
+    if address := _ADDRESS.match(text):
+        return f"{address[1]}://{text[address.end() :]}: a web address; only local files are read, so download it first"
+    return f"{text}: {what}"

@@ -18,6 +18,8 @@ def _as_tuple(values: Iterable[int]) -> tuple[int, ...]:
 Split = Literal["train", "val"]
 Runtime = Literal["onnxruntime", "openvino"]  # of exported ONNX models
 OnBadSample = Literal["error", "skip"]
+# Projects whose weights are imported; mmdet: of either generation.
+Source = Literal["mmdet", "mmdet1", "mmdet2", "torchvision", "detectron2", "detectron", "maskrcnn-benchmark"]
 TIMEOUT = 1800  # seconds without news from another rank or a loader process after which a run ends
 
 

@@ -6,13 +6,14 @@ import pytest
 
 from det_core.cli.main import run
 from det_core.load import load_recipe
+from det_core.specs import Source
 from det_core.structures import Classes
-from det_core.weights.import_plan import OPTIONS, ImportPlan
+from det_core.weights.import_plan import ImportPlan
 
 
 def test_every_source_is_offered(capsys):
     assert run(["import-weights", "--help"]) == 0
-    assert f"[{'|'.join(OPTIONS)}]" in capsys.readouterr().out
+    assert f"[{'|'.join(get_args(Source))}]" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("missing", ["--from", "--out"])

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from det_core.engine.test_time_augmentation import Augmentation
     from det_core.engine.tiling import Tiling
 
+NO_RECIPE = """no recipe was given; for example
+  --plugin rcnn                                          a plugin's demo, on the bundled sample
+  --recipe faster-rcnn/r50-fpn-1x --data DATA            a recipe on your data (`det-core recipes` lists them)
+  --config my.yaml --data DATA                           a file that extends a recipe"""
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -40,8 +45,9 @@ def choose_recipe(
     """
     given = [f"--{n}" for n, v in (("plugin", plugin), ("recipe", recipe), ("config", config)) if v is not None]
     if len(given) != 1:
-        found = " and ".join(given) if given else "none of them"
-        raise DetError(f"found {found}: give one of --plugin, --recipe or --config (`det-core recipes` lists recipes)")
+        if given:
+            raise DetError(f"found {' and '.join(given)}: give one of --plugin, --recipe or --config")
+        raise DetError(NO_RECIPE)
     extra = with_bad_samples(overrides, on_bad_sample)
     if plugin is not None:
         demo = data is None

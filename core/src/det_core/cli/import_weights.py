@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, get_args
 
 import click
 
@@ -13,8 +13,9 @@ from det_core.conventions import spoken
 from det_core.data.coco_classes import COCO_CLASSES, COCO_IDS
 from det_core.errors import DetError, counted, first_few
 from det_core.plugins import plugin_manager
+from det_core.specs import Source
 from det_core.weights.fill_detector import ImportReport, class_count, import_backbone, import_weights
-from det_core.weights.import_plan import OPTIONS, Asked, ImportPlan, plan_import
+from det_core.weights.import_plan import ImportPlan, plan_import
 from det_core.weights.initial_weights import how_to_set
 from det_core.weights.older_names import DETECTRON
 from det_core.weights.published_weights import entry_of, is_published, published_source
@@ -36,7 +37,7 @@ COST = (
 @click.option(
     "--from",
     "source",
-    type=click.Choice(OPTIONS),
+    type=click.Choice(get_args(Source)),
     help="The project that saved FILE: mmdet (any version; mmdet1: 0.x and 1.x, mmdet2: 2.x and 3.x), torchvision, "
     "detectron2, detectron (Caffe2) or maskrcnn-benchmark. Required for a file.",
 )
@@ -54,7 +55,7 @@ COST = (
 def command(
     ctx: click.Context,
     file: Path,
-    source: Asked | None,
+    source: Source | None,
     recipe: str | None,
     overrides: tuple[str, ...],
     conventions: str,
@@ -85,7 +86,7 @@ def command(
         check_outputs("-o", [out], [file])
         read = read_source(file)
     plan = plan_import(read, source, recipe, overrides, modern=conventions == "modern", force=force)
-    (_import_detector if is_detector(read.state) else _import_backbone)(read, plan, out)
+    (import_detector if is_detector(read.state) else _import_backbone)(read, plan, out)
 
 
 def _missing(ctx: click.Context, name: str) -> NoReturn:
@@ -93,7 +94,7 @@ def _missing(ctx: click.Context, name: str) -> NoReturn:
     raise click.MissingParameter(ctx=ctx, param=next(p for p in ctx.command.params if p.name == name))
 
 
-def _check_published(name: Path, source: Asked | None) -> None:
+def _check_published(name: Path, source: Source | None) -> None:
     entry_of(str(name))
     if source not in (None, "torchvision"):
         raise DetError(f"{name}: these weights are torchvision's, not of {source}; leave out --from")
@@ -113,7 +114,8 @@ def _keep_published(ctx: click.Context, name: str) -> None:
     click.echo(f"det-core predict --checkpoint {file} IMAGES, or det-core train --init {name}")
 
 
-def _import_detector(file: SourceFile, plan: ImportPlan, out: Path) -> None:
+def import_detector(file: SourceFile, plan: ImportPlan, out: Path) -> None:
+    """Convert the weights of a detector, write them as a checkpoint, and print a report."""
     from det_core.engine.checkpoint import Header, write_weights
 
     recipe = plan.recipe

@@ -14,11 +14,16 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+def terminal_width() -> int:
+    """The terminal's width, or 200 columns for files and pipes."""
+    return shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 200
+
+
 def console() -> Console:
     """A console of the terminal's width, or of 200 columns for files and pipes."""
     from rich.console import Console
 
-    width = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 200
+    width = terminal_width()
     return Console(width=width, highlight=False, soft_wrap=False, markup=False, emoji=False)
 
 

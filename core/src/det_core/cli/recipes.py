@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
 import click
 
-from det_core.cli.output import print_json, print_table
+from det_core.cli.output import print_json, print_table, terminal_width
 from det_core.config.plain import unstructure
 from det_core.conventions import spoken
-from det_core.errors import PluginError, nearest
+from det_core.errors import DetError, PluginError, nearest
 from det_core.known import install_hint
 from det_core.load import load_recipe, recipe_schema
 from det_core.offers import RecipeEntry
 from det_core.plugins import plugin_manager
-from det_core.recipe import Published
+from det_core.recipe import Published, Recipe
 
 FIGURES = {
     "box_ap": "box AP",
@@ -27,6 +30,7 @@ FIGURES = {
     "train_s_per_iter": "s/iter",
     "inference_fps": "fps",
 }
+LEFT_OUT = ("GB", "s/iter", "fps")  # the last figures, left out where the terminal is narrow
 COSTS = ("params M", "GFLOPs")
 
 
@@ -37,6 +41,7 @@ COSTS = ("params M", "GFLOPs")
 @click.option("--weights-of", "source", help="Only those for weights of this source, such as detectron2.")
 @click.option("--dataset", help="Only recipes with figures on this data set, such as voc.")
 @click.option("--cost", is_flag=True, help="Also build each detector; show parameters and GFLOPs of one test image.")
+@click.option("--config", help="With --cost: only of the recipe in this YAML file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_context
 def command(
@@ -47,6 +52,7 @@ def command(
     source: str | None,
     dataset: str | None,
     cost: bool,
+    config: str | None,
     as_json: bool,
 ) -> None:
     """List recipes by model, with the figures that others published for them.
@@ -54,6 +60,9 @@ def command(
     Weights of other toolboxes require recipes with their conventions; without --all, only torchvision's are listed.
     """
     if ctx.invoked_subcommand is not None:
+        return
+    if config is not None:
+        _show_own(Path(config), cost, as_json)
         return
     found = _chosen(list(plugin_manager().recipes().values()), model, words, dataset, source)
     entries = [e for e in found if every or words or source or e.weights_of in ("", "torchvision")]
@@ -66,6 +75,19 @@ def command(
         if hidden:
             counts = ", ".join(f"{number} of {spoken(name)}" for name, number in hidden.items())
             click.echo(f"and recipes for weights of other toolboxes: {counts} (--weights-of SOURCE, or --all)")
+
+
+def _show_own(file: Path, cost: bool, as_json: bool) -> None:
+    """Print the cost of the recipe in a file; DetError without --cost."""
+    if not cost:
+        raise DetError("--config is for --cost; `det-core recipes show FILE` prints a recipe")
+    recipe = load_recipe(file)
+    found = _cost_of(recipe)
+    if as_json:
+        print_json({"name": recipe.name, "cost": found})
+        return
+    print_table(("", *COSTS), [(recipe.name, *_cost_cells(found))], right=COSTS)
+    click.echo(_about_costs([found]))
 
 
 def _model(entry: RecipeEntry) -> str:
@@ -101,11 +123,13 @@ def _check_known(what: str, value: str | None, known: set[str]) -> None:
 
 def _cost(entry: RecipeEntry) -> dict[str, Any] | None:
     """Parameters and FLOPs as plain data; None for a recipe with missing requirements."""
-    if entry.missing():
-        return None
+    return None if entry.missing() else _cost_of(load_recipe(entry.name))
+
+
+def _cost_of(recipe: Recipe) -> dict[str, Any]:
     from det_core.engine.detector_cost import recipe_cost
 
-    cost = recipe_cost(load_recipe(entry.name))
+    cost = recipe_cost(recipe)
     return attrs.asdict(cost) | {"total_flops": cost.total_flops}
 
 
@@ -135,10 +159,13 @@ def _show(entries: list[RecipeEntry], costs: dict[str, dict[str, Any] | None]) -
         click.echo()
     if any(e.published for e in entries):
         _show_sources([e.published for e in entries if e.published])
-    sizes = sorted({c["size"] for c in costs.values() if c is not None})
-    if sizes:
-        shown = " or ".join(f"{height}x{width}" for height, width in sizes)
-        click.echo(f"GFLOPs: of one test image of {shown}, two per multiply-add; computed by det")
+    if known := [c for c in costs.values() if c is not None]:
+        click.echo(_about_costs(known))
+
+
+def _about_costs(costs: Sequence[dict[str, Any]]) -> str:
+    shown = " or ".join(f"{height}x{width}" for height, width in sorted({c["size"] for c in costs}))
+    return f"GFLOPs: of one test image of {shown}, two per multiply-add; computed by det"
 
 
 def _show_model(title: str, entries: list[RecipeEntry], costs: dict[str, dict[str, Any] | None]) -> None:
@@ -158,7 +185,27 @@ def _show_model(title: str, entries: list[RecipeEntry], costs: dict[str, dict[st
         )
         for e in entries
     ]
-    print_table(("" if common else title, *titles, ""), rows, right=titles)
+    heading = "" if common else title
+    if _fits(rows, terminal_width()):
+        print_table((heading, *titles, ""), rows, right=titles)
+        return
+    kept = [0, *(n for n, t in enumerate(titles, start=1) if t not in LEFT_OUT)]
+    _print_narrow([[(heading, *titles)[n] for n in kept], *([row[n] for n in kept] for row in rows)], rows)
+
+
+def _fits(rows: Sequence[Sequence[str]], width: int) -> bool:
+    """Whether rows fit a line, with two spaces between columns."""
+    return sum(max(map(len, column)) + 2 for column in zip(*rows, strict=True)) <= width + 2
+
+
+def _print_narrow(lines: Sequence[Sequence[str]], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table for a narrow terminal: notes, the last cells of rows, are on lines of their own."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line, note in zip(lines, ("", *(row[-1] for row in rows)), strict=True):
+        cells = [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]
+        click.echo("  ".join(cells).rstrip())
+        for part in textwrap.wrap(note, max(terminal_width() - 4, 20)):
+            click.echo(f"    {part}")
 
 
 def _cost_cells(cost: dict[str, Any] | None) -> tuple[str, str]:

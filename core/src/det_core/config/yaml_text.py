@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from det_core.errors import DetError
+from det_core.errors import DetError, no_such
 from det_core.settings import show
 
 MAX_NODES = 1_000_000  # values in a file, each alias counted as what it stands for
@@ -65,7 +65,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf8")
     except FileNotFoundError:
-        raise DetError(f"{path}: no such file") from None
+        raise DetError(no_such(path, "no such file")) from None
     except (OSError, UnicodeDecodeError) as error:
         raise DetError(f"{path}: cannot be read: {error}") from None
     value = parse_yaml(text, str(path))

@@ -19,7 +19,7 @@ from attrs import frozen
 
 from det_core.data.bounds import is_id
 from det_core.data.file_names import OUTSIDE, Names, is_outside
-from det_core.errors import DetError, first_few
+from det_core.errors import DetError, first_few, no_such
 from det_core.settings import show
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _in_folder(folder: Path, kind: _Kind) -> Iterator[_Entry]:
 
 def _of_pattern(text: str, kind: _Kind) -> Iterator[_Entry]:
     if not glob.has_magic(text):
-        raise DetError(f"{text}: no such file or folder")
+        raise DetError(no_such(text, "no such file or folder"))
     found = sorted(glob.glob(text, recursive=True))
     images = [file for file in found if Path(file).suffix.lower() in kind.suffixes and not os.path.isdir(file)]
     if not images:

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from det_core.engine.manifest import DamagedError, check_file, check_folder, write_manifest
-from det_core.errors import ConfigError, DetError, listing
+from det_core.errors import ConfigError, DetError, listing, no_such
 from det_core.known import install_hint
 from det_core.load import recipe_from_plain
 from det_core.model.detector import Detector
@@ -84,7 +84,7 @@ def weights_file(path: str | Path) -> Path:
     if found is not None:
         return found / WEIGHTS
     if not path.exists():
-        raise CheckpointError(f"{path}: no such file or folder")
+        raise CheckpointError(no_such(path, "no such file or folder"))
     raise CheckpointError(
         f"{path}: contains no checkpoint; give a .safetensors file, a folder with {WEIGHTS}, or a run folder"
     )

@@ -19,7 +19,7 @@ from det_core.compressed_masks import decode_masks
 from det_core.contracts import DetectionDataset
 from det_core.engine.evaluate import Evaluation, metrics_of
 from det_core.engine.result_log import Record, log_files, records_of
-from det_core.errors import DetError, counted, first_few
+from det_core.errors import DetError, counted, first_few, no_such
 from det_core.settings import show
 from det_core.slots import EvaluatorConfig
 from det_core.structures import Detections
@@ -65,7 +65,7 @@ def read_predictions(path: Path, dataset: DetectionDataset) -> Predictions:
     if path.is_dir() and not log_files(path):
         raise DetError(f"{path}: no predictions*.jsonl in this folder; give a folder of `det-core predict`, or a file")
     if not path.exists():
-        raise DetError(f"{path}: no such file or folder")
+        raise DetError(no_such(path, "no such file or folder"))
     if path.suffix == ".json":
         return _of_coco(path, dataset)
     return _of_records(path, log_files(path) if path.is_dir() else [path], dataset)

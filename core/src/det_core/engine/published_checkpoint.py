@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import torch
 
-from det_core.conventions import differences
+from det_core.conventions import differences, spoken
 from det_core.data.coco_classes import COCO_CLASSES, COCO_IDS
-from det_core.engine.checkpoint import CheckpointError, Header, read_header, write_weights
+from det_core.engine.checkpoint import FOREIGN_SUFFIXES, CheckpointError, Header, read_header, write_weights
 from det_core.errors import WeightsError
 from det_core.load import load_recipe
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
 from det_core.structures import Classes
 from det_core.weights.fill_detector import import_weights
+from det_core.weights.import_plan import project_of
 from det_core.weights.published_weights import entry_of, is_published, published_file, published_source
 
 FOLDER = "det"  # in torch's hub folder, beside `checkpoints`
@@ -57,9 +59,11 @@ def initial_checkpoint(init: str | Path, recipe: Recipe) -> Path:
     """The checkpoint that `--init` names: a path, or published weights, which are converted if necessary.
 
     Raises:
+        CheckpointError: for a file of another project, with the command that converts it.
         WeightsError: as `published_checkpoint`, and for published weights if the recipe has other conventions.
     """
     if not is_published(init):
+        _check_own(Path(init))
         return Path(init)
     name = str(init)
     own = entry_of(name).name
@@ -71,3 +75,18 @@ def initial_checkpoint(init: str | Path, recipe: Recipe) -> Path:
             [str(difference) for difference in found],
         )
     return published_checkpoint(name)
+
+
+def _check_own(path: Path) -> None:
+    """Raise CheckpointError if a file is of another project, with the commands that take it."""
+    if path.suffix not in FOREIGN_SUFFIXES or not path.is_file():
+        return
+    project = project_of(path)
+    of = "" if project is None else f" with the names of {spoken(project)}"
+    source, file = project or "PROJECT", shlex.quote(str(path))
+    command = f"det-core import-weights {file} --from {source} -o {shlex.quote(path.stem)}.safetensors"
+    raise CheckpointError(
+        f"{path}: found a {path.suffix} file{of}, expected a checkpoint of det; give --from {source}, too (det-core "
+        f"train --init FILE --from PROJECT), or convert it first: {command} (with --recipe, if the file does not "
+        "describe its model)"
+    )

@@ -19,6 +19,7 @@ from det_core.data.categories import check_same_categories
 from det_core.data.epoch_order import TrainSampler
 from det_core.engine import training_state
 from det_core.engine.agreement import check_agreement
+from det_core.engine.check_features import check_features
 from det_core.engine.checkpoint import initialise, last_checkpoint
 from det_core.engine.distributed import World
 from det_core.engine.learning_rate import LearningRate, learning_rate
@@ -147,6 +148,7 @@ def _build(
     schedule, device = recipe.schedule, world.device
     detector = recipe.detector.build(classes=data.classes)
     to_channels_last(detector)
+    check_features(detector)
     detector.test_transforms = recipe.data.test_transforms
     if fresh and options.init is not None:
         report = initialise(detector, initial_checkpoint(options.init, recipe))

@@ -17,7 +17,7 @@ from det_core.data.loader import LoadedImage, prepare
 from det_core.engine.image_inputs import Image, Order, is_image, to_sample
 from det_core.engine.predict import check_choice
 from det_core.engine.same_size import same_size_groups
-from det_core.errors import DetError
+from det_core.errors import DetError, no_such
 from det_core.export.exported_header import ExportedHeader
 from det_core.model.postprocess import to_original
 from det_core.padded import MaskPaste
@@ -159,7 +159,7 @@ def load_exported(
     """
     file = Path(path)
     if not file.is_file():
-        raise DetError(f"{file}: no such file")
+        raise DetError(no_such(file, "no such file"))
     check_choice("runtime", runtime, get_args(Runtime))
     if runtime == "openvino":
         return ExportedDetector(_openvino(file, torch.device(device)))

@@ -6,7 +6,7 @@ Letters: O output and C input channels, kh kw kernel.
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def to_channels_last(module: nn.Module) -> None:
@@ -17,4 +17,17 @@ def to_channels_last(module: nn.Module) -> None:
     """
     for parameter in module.parameters():
         if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+            parameter.data = _channels_last(parameter.data)
+
+
+def _channels_last(kernel: Tensor) -> Tensor:
+    """(O, C, kh, kw) in channels-last order, with the strides of that order also where kh and kw are 1.
+
+    There, torch takes any strides for channels-last and keeps them; DistributedDataParallel would then warn that those
+    of the gradients are others.
+    """
+    _, channels, height, width = kernel.shape
+    strides = (channels * height * width, 1, channels * width, channels)
+    if kernel.stride() == strides:
+        return kernel
+    return torch.empty_strided(kernel.shape, strides, dtype=kernel.dtype, device=kernel.device).copy_(kernel)

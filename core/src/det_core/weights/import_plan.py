@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import Any
 
 from attrs import frozen
 
@@ -12,6 +13,7 @@ from det_core.errors import WeightsError
 from det_core.load import load_recipe
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
+from det_core.specs import Source
 from det_core.weights.detectron_facts import candidates, pixel_contradictions, same_at_test
 from det_core.weights.detectron_names import DETECTOR_BLOBS
 from det_core.weights.fill_detector import check_conventions
@@ -19,13 +21,10 @@ from det_core.weights.mmdet_facts import FileFacts, facts_of
 from det_core.weights.mmdet_generation import generation_of
 from det_core.weights.mmdet_presets import contradictions, preset_of, settings_of
 from det_core.weights.older_names import DETECTRON, unwrapped
-from det_core.weights.read_files import SourceFile
+from det_core.weights.read_files import SourceFile, read_source
 from det_core.weights.translate_names import is_detector
 from det_core.weights.yacs_facts import read_yacs, yacs_contradictions, yacs_settings
 
-# mmdet: of either generation
-Asked = Literal["mmdet", "mmdet1", "mmdet2", "torchvision", "detectron2", "detectron", "maskrcnn-benchmark"]
-OPTIONS: tuple[Asked, ...] = get_args(Asked)
 REMEDY = "change these settings, or force the import"
 # Beginnings of names that only one project has.
 _SIGNS = {
@@ -72,7 +71,7 @@ class ImportPlan:
 
 def plan_import(
     file: SourceFile,
-    asked: Asked,
+    asked: Source,
     recipe: str | None = None,
     overrides: Sequence[str] = (),
     *,
@@ -181,7 +180,7 @@ def _check_file(file: SourceFile, source: str, yacs: Any, recipe: Recipe) -> Non
         raise WeightsError.listing(f"the file contradicts the recipe {recipe.name}; {REMEDY}", found)
 
 
-def _check_project(file: SourceFile, asked: Asked) -> None:
+def _check_project(file: SourceFile, asked: Source) -> None:
     """Raise WeightsError for names of another project."""
     family = "mmdet" if asked.startswith("mmdet") else asked
     found = _projects(file.state)
@@ -190,12 +189,21 @@ def _check_project(file: SourceFile, asked: Asked) -> None:
         raise WeightsError(f"{file.path}: its names are not those of {family}, but of another project: give {others}")
 
 
+def project_of(path: Path) -> str | None:
+    """The project whose names the weights in a file have; None if it cannot be read, or the names do not say."""
+    try:
+        found = _projects(read_source(path).state)
+    except WeightsError:
+        return None
+    return found.pop() if len(found) == 1 else None
+
+
 def _projects(names: Iterable[str]) -> set[str]:
     plain = list(unwrapped(names))
     return {project for project, signs in _SIGNS.items() if any(name.startswith(signs) for name in plain)}
 
 
-def _generation(file: SourceFile, facts: FileFacts, asked: Asked, force: bool) -> str:
+def _generation(file: SourceFile, facts: FileFacts, asked: Source, force: bool) -> str:
     """The source of the weights, `mmdet1` or `mmdet`: as asked, or as the file says, or as its names say."""
     named = generation_of(file.state)
     told = facts.generation or named

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from attrs import frozen
 
-from det_core.errors import WeightsError, first_few
+from det_core.errors import WeightsError, first_few, no_such
 from det_core.weights.nested_tuples import MAX_NESTED, nested_too_deep
 from det_core.weights.older_names import unwrapped
 from det_core.weights.python2_strings import PICKLES, without_byte_strings
@@ -155,7 +155,7 @@ def _content(path: Path) -> Any:
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise WeightsError(f"{path}: no such file")
+        raise WeightsError(no_such(path, "no such file"))
     try:
         return load_file(path) if path.suffix == ".safetensors" else _torch_content(path)
     except WeightsError:
@@ -319,7 +319,7 @@ def read_arrays(path: Path) -> Any:
     Raises WeightsError for a file that is missing or damaged, or contains other objects.
     """
     if not path.is_file():
-        raise WeightsError(f"{path}: no such file")
+        raise WeightsError(no_such(path, "no such file"))
     _check_nesting(path, 1)
     try:
         # The byte strings of Python 2 are latin1
