@@ -15,9 +15,9 @@ def _as_tuple(values: Iterable[int]) -> tuple[int, ...]:
     return tuple(values)
 
 
-Split = Literal["train", "val"]
+Split = Literal["train", "val", "test"]
 Runtime = Literal["onnxruntime", "openvino"]  # of exported ONNX models
-OnBadSample = Literal["error", "skip"]
+OnBadSample = Literal["error", "skip", "repair"]
 TIMEOUT = 1800  # seconds without news from another rank or a loader process after which a run ends
 
 

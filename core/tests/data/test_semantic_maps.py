@@ -510,7 +510,8 @@ def recipe(train: DatasetConfig, root: str = "", classes: int = 183) -> Recipe:
 
 @pytest.fixture
 def no_proposals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("det_core.data.data_config._proposals", lambda root, name: None)
+    for module in ("dataset_settings", "data_config"):
+        monkeypatch.setattr(f"det_core.data.{module}.proposals_file", lambda root, name: None)
 
 
 @pytest.mark.usefixtures("no_proposals")

@@ -588,7 +588,7 @@ def from_bccd(root: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"split": "test"}, "split"),
+        ({"split": "all"}, "split"),
         ({"split": "val", "sets": ()}, "sets: found 0 values, expected at least 1"),
         ({"split": "val", "classes": ("a", "a")}, "classes: found 'a' twice, expected each value once"),
         ({"split": "val", "difficult": "drop"}, "difficult"),

@@ -41,7 +41,7 @@ SPLIT = click.option(
     type=click.Choice(get_args(Split)),
     default="train",
     show_default=True,
-    help="Use the recipe's training or validation data.",
+    help="Which split of the recipe's data to use.",
 )
 
 

@@ -63,5 +63,4 @@ def _recipe_of(work_dir: str | None, data: str | None, overrides: Sequence[str])
     path = Path(work_dir) / "recipe.yaml"
     if not path.is_file():
         raise DetError(f"{path}: no such file, so there is no run to resume; give the recipe to start it")
-    recipe = load_recipe(path, overrides)
-    return recipe if data is None else recipe.with_data(data)
+    return load_recipe(path, overrides, data=data)

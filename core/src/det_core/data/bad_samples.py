@@ -40,6 +40,10 @@ class BadSamplesError(DataError):
         return "\n".join([f"{self.name}: {summary(self.samples)}", *listing(self.samples), REMEDY])
 
 
+class NoMasksError(DataError):
+    """Masks are required, but a data set has none at all."""
+
+
 def summary(samples: Sequence[BadSample]) -> str:
     """`3 bad samples`."""
     return counted(len(samples), "bad sample")

@@ -1,4 +1,4 @@
-"""The file layouts of data sets, as common tools write them, in COCO format and in PASCAL VOC format."""
+"""The file layouts of data sets in COCO and PASCAL VOC format, as common tools write them; the formats of a folder."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from pathlib import Path
 
 from attrs import frozen
 
+from det_core.data.file_suffixes import image_files
+from det_core.data.format_search import coco_files, labelme_files, yolo_list
 from det_core.errors import DataError, first_few, nearest
 
-# The names of a split, most common first. Roboflow writes `valid`; data without a validation split uses `test`.
-ALIASES = {"train": ("train",), "val": ("val", "valid", "validation", "test")}
+# The names of a split, most common first, letter case aside. Roboflow writes `valid`, and CVAT `default` for a task
+# without splits; data without a validation split uses `test`.
+ALIASES = {"train": ("train", "default"), "val": ("val", "valid", "validation", "test"), "test": ("test",)}
 
 # (annotation file, image folders, most common first); {s} is the split's name.
 LAYOUTS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -34,6 +37,7 @@ VOC_PAIRS = (
     ("train", "validation"),
     ("train", "test"),
 )
+VOC_ALONE = {"train": ("trainval", "train"), "val": (), "test": ("test",)}  # without a pair
 SHOWN = 8
 
 
@@ -67,7 +71,7 @@ def find_layout(
 
     Raises LayoutError with every path that was tried.
     """
-    folder = _root(root, bool(annotations and images))
+    folder = data_root(root, bool(annotations and images))
     found, guesses = (_explicit_file(folder, annotations, split), ()) if annotations else _find_file(folder, split)
     image_folder = (
         _explicit_folder(folder, images, "images")
@@ -78,7 +82,8 @@ def find_layout(
     return Layout(annotations=found, images=image_folder, semantic=semantic_folder)
 
 
-def _root(root: str | Path, explicit: bool) -> Path:
+def data_root(root: str | Path, explicit: bool = False) -> Path:
+    """The data folder; LayoutError if there is none. explicit: paths are given, so that no folder is required."""
     if not str(root):
         if explicit:
             return Path()
@@ -121,20 +126,88 @@ def _missing(path: Path) -> str:
 
 
 def _find_file(root: Path, split: str) -> tuple[Path, tuple[str, ...]]:
-    """The first annotation file that exists, and the image folders of its layout."""
+    """The annotation file of a layout, or else the only one that looks like COCO's, and possible image folders."""
     tried = []
     for alias in ALIASES[split]:
         for file, folders in LAYOUTS:
             name = file.format(s=alias)
-            if (root / name).is_file():
-                return root / name, tuple(f.format(s=alias) for f in folders)
+            found = _existing(root, name)
+            if found is not None:
+                return found, tuple(f.format(s=alias) for f in folders)
             tried.append(name)
-    voc = "\nthe folder has the layout of a VOC data set: use `type: voc`" if voc_folders(root) else ""
+    if split == "train" and (lone := _lone_file(root)) is not None:
+        return lone, _lone_guesses(root, lone)
     raise LayoutError(
         f"{root}: no annotation file for the {split} split; looked for\n"
         + "\n".join(f"  {name}" for name in tried)
-        + f"{voc}\nrename your file to one of these, or set `annotations` (and `images`) of the data set"
+        + _other_format(root)
+        + f"\nrename your file to one of these, or set `annotations` (and `images`) of the data set{_without(split)}"
     )
+
+
+def _other_format(root: Path) -> str:
+    """A line for each other format that the folder is in."""
+    names = {"voc": "a VOC", "yolo": "a YOLO", "labelme": "a labelme"}
+    found = formats_at(root)
+    return "".join(
+        f"\nthe folder has the layout of {words} data set: use `type: {name}`"
+        for name, words in names.items()
+        if name in found
+    )
+
+
+def _without(split: str) -> str:
+    """What else can be done if there is no such split."""
+    if split == "val":
+        return (
+            "; without a validation split, set `data.val_fraction` (such as 0.1) to validate on a part of the training "
+            "images, or `data.val: null` to train without"
+        )
+    return ""
+
+
+def _existing(root: Path, name: str) -> Path | None:
+    """The file of this name below a root, or else of this name in other letter case."""
+    if (root / name).is_file():
+        return root / name
+    place = root
+    for part in name.split("/"):
+        same = [entry for entry in _entries(place) if entry.lower() == part.lower()]
+        if len(same) != 1:
+            return None
+        place = place / same[0]
+    return place if place.is_file() else None
+
+
+def _entries(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _lone_file(root: Path) -> Path | None:
+    """The only file below a root that looks like COCO's, but for those of other splits; LayoutError for several."""
+    others = {
+        _existing(root, file.format(s=alias))
+        for split in ("val", "test")
+        for alias in ALIASES[split]
+        for file, _ in LAYOUTS
+    }
+    found = [path for path in coco_files(root) if path not in others]
+    if len(found) > 1:
+        names = [path.relative_to(root).as_posix() for path in found]
+        raise LayoutError(
+            f"{root}: {len(found)} files look like COCO's: {first_few(names, SHOWN)}; name the one to train on, such "
+            f"as `--set data.train.annotations={names[0]}` (and `data.val.annotations`)"
+        )
+    return found[0] if found else None
+
+
+def _lone_guesses(root: Path, found: Path) -> tuple[str, ...]:
+    """Image folders of a lone annotation file: those near it that have images in or below them."""
+    near = (found.parent / "images" / found.stem, found.parent / "images", found.parent, root / "images", root)
+    return tuple(str(folder) for folder in near if folder.is_dir() and next(image_files(folder), None))
 
 
 def _guesses(root: Path, found: Path, split: str) -> tuple[str, ...]:
@@ -160,11 +233,39 @@ def _image_folder(root: Path, found: Path, guesses: tuple[str, ...]) -> Path:
 
 
 def formats_at(root: str | Path) -> frozenset[str]:
-    """Which of the formats "coco" and "voc" a folder has; empty if it does not exist."""
+    """Which of the formats "coco", "voc", "yolo" and "labelme" a folder has; empty if it does not exist."""
     folder = Path(root).expanduser()
     names = [file.format(s=alias) for aliases in ALIASES.values() for alias in aliases for file, _ in LAYOUTS]
-    coco = any((folder / name).is_file() for name in names)
-    return frozenset({*(["coco"] if coco else []), *(["voc"] if voc_folders(folder) else [])})
+    found = {
+        "coco": any(_existing(folder, name) is not None for name in names),
+        "voc": bool(voc_folders(folder)),
+        "yolo": yolo_list(folder) is not None,
+    }
+    if not any(found.values()):  # only then is every file looked at
+        found = {"coco": bool(coco_files(folder)), "labelme": bool(labelme_files(folder))}
+    return frozenset(name for name, is_there in found.items() if is_there)
+
+
+def has_coco_split(root: str | Path, split: str) -> bool:
+    """Whether a folder has annotations in COCO format for a split; True if it is not known, which opening reports."""
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        return True
+    try:
+        _find_file(folder, split)
+    except LayoutError:
+        return split != "train" and len(coco_files(folder)) > 1 and not has_coco_split(root, "train")
+    return True
+
+
+def has_voc_split(root: str | Path, split: str) -> bool:
+    """Whether a folder has VOC image sets for a split; True if it is not known, which opening reports."""
+    folder = Path(root).expanduser()
+    folders = voc_folders(folder) if folder.is_dir() else {}
+    try:
+        return not folders or bool(_usual_sets(folder, split, folders))
+    except LayoutError:
+        return False
 
 
 def find_voc_sets(root: str | Path, split: str, sets: tuple[str, ...] | None = None) -> tuple[VocSet, ...]:
@@ -173,7 +274,7 @@ def find_voc_sets(root: str | Path, split: str, sets: tuple[str, ...] | None = N
     root: a VOC folder (VOC2007, or any with its three parts), or a folder with VOC folders or their VOCdevkit. Raises
     LayoutError with the available image sets.
     """
-    folder = _root(root, explicit=False)
+    folder = data_root(root)
     folders = voc_folders(folder)
     if not folders:
         coco = "; it has annotations in COCO format: use `type: coco`" if "coco" in formats_at(folder) else ""
@@ -233,10 +334,14 @@ def _usual_sets(root: Path, split: str, folders: dict[str, Path]) -> list[tuple[
             f"{root}: several VOC data sets in it ({', '.join(chosen)}); name the image sets with `sets` of the "
             f"{split} data set, such as [{chosen[0]}/train]"
         )
-    for pair in VOC_PAIRS:
+    pairs = () if split == "test" else VOC_PAIRS
+    for pair in pairs:
         found = [[(folder, name) for folder in chosen if _annotated(folders[folder], name)] for name in pair]
         if all(found):
             return found[0 if split == "train" else 1]
+    for name in VOC_ALONE[split]:
+        if alone := [(folder, name) for folder in chosen if _annotated(folders[folder], name)]:
+            return alone
     raise LayoutError(
         f"{root}: no image sets with annotations both to train and to evaluate on; looked for "
         + ", ".join(f"{train} with {val}" for train, val in VOC_PAIRS)

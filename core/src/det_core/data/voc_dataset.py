@@ -22,6 +22,7 @@ from det_core.contracts import DetectionDataset, Sample
 from det_core.data.bad_samples import check_on_bad_sample, no_image_left, raise_or_log
 from det_core.data.data_config import VOC_CLASSES
 from det_core.data.file_names import Names
+from det_core.data.image_content import is_in_part
 from det_core.data.images import read_image_of
 from det_core.data.layout import VocSet
 from det_core.data.proposals_file import DatasetProposals
@@ -67,6 +68,7 @@ class VocDataset(DetectionDataset):
         allow_outside: take names of files that are outside their folder, too; by default they are bad samples.
         proposals: a proposals file with all images of this data set.
         max_proposals: maximum proposals per image, best first.
+        part: (low, high): only images whose `content_share` is in [low, high). None: all.
 
     Raises:
         BadSamplesError: lists the bad images and objects, with file and line.
@@ -89,6 +91,7 @@ class VocDataset(DetectionDataset):
         allow_outside: bool = False,
         proposals: str | Path | None = None,
         max_proposals: int | None = None,
+        part: tuple[float, float] | None = None,
     ) -> None:
         check_on_bad_sample(on_bad_sample)
         self.sets = tuple(sets)
@@ -103,10 +106,11 @@ class VocDataset(DetectionDataset):
         self.classes = Classes(names=records.classes, ids=tuple(range(1, len(records.classes) + 1)))
         if classes is None:
             log.info("%s: %d classes in the annotations: %s", self.name, len(self.classes), ", ".join(records.classes))
-        kept = [i for i in records.images if min(i.size) >= min_size and (i.objects or not filter_empty)]
+        inside = [i for i in records.images if part is None or is_in_part(self._path(i), part)]
+        kept = [i for i in inside if min(i.size) >= min_size and (i.objects or not filter_empty)]
         if not kept:
             raise no_image_left(self.name, str(records.count), records.bad, filter_empty, min_size)
-        self.filtered = len(records.images) - len(kept)
+        self.filtered = len(inside) - len(kept)
         self.sizes = np.array([i.size for i in kept], np.int64)
         self.image_ids = np.array([i.number for i in kept], np.int64)
         self._rows = np.array([i.row for i in kept], np.int64)
@@ -116,6 +120,9 @@ class VocDataset(DetectionDataset):
         self.trained = len(self.table.labels) - ignored
         self.dropped = {self.ignored_kind: ignored} if ignored else {}
         self.proposals = None if proposals is None else DatasetProposals.open(proposals, self, max_proposals)
+
+    def _path(self, image: VocImage) -> str:
+        return str(self.sets[image.row].images / image.file)
 
     def file(self, index: int) -> str:
         return str(self.sets[self._rows[index]].images / self._names[index])

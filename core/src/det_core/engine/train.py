@@ -32,7 +32,7 @@ class TrainResult:
 def train(recipe: Recipe, options: TrainOptions) -> TrainResult:
     """Train a recipe, evaluate it as it says, and leave everything in the run folder.
 
-    `load_recipe` reads a recipe. In place of the bundled sample, `data` is a folder in COCO's format.
+    `load_recipe` reads a recipe. In place of the bundled sample, `data` is a folder in a format that is found there.
 
     Raises:
         DetError: for bad data, a folder in use, weights that do not fit, a loss that is not finite, or another rank or
@@ -40,6 +40,7 @@ def train(recipe: Recipe, options: TrainOptions) -> TrainResult:
     """
     if options.data is not None:
         recipe = recipe.with_data(options.data)
+    recipe = recipe.settled()
     world = join(options.device, options.timeout)
     try:
         with locked(Path(options.work_dir), world):

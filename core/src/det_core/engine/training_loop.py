@@ -191,13 +191,15 @@ class TrainingLoop:
         """Whether the epoch that has just ended is still to be evaluated; all ranks agree."""
         epoch, rest = divmod(self.step, self.setup.steps_per_epoch)
         wanted = epoch % self.recipe.evaluation.every_epochs == 0 or epoch == self.recipe.schedule.epochs
-        if rest or epoch == 0 or not wanted or not self.recipe.evaluation.evaluators:
+        possible = self.setup.val_data is not None and bool(self.recipe.evaluation.evaluators)
+        if rest or epoch == 0 or not wanted or not possible:
             return False
         return not gather(self.world.main and self.report.history.evaluated(self.step), self.world, "the history")[0]
 
     def _evaluate(self) -> dict[str, float]:
         """Evaluate the state after this step; the main rank records it."""
-        self.report.start_evaluation()
+        assert self.setup.val_data is not None  # otherwise no evaluation is due
+        self.report.start_evaluation(len(self.setup.val_data))
         result = evaluate(
             self.trained.judged,
             self.setup.val_data,

@@ -21,6 +21,7 @@ from det_core.engine import training_state
 from det_core.engine.agreement import check_agreement
 from det_core.engine.checkpoint import initialise, last_checkpoint
 from det_core.engine.distributed import World
+from det_core.engine.open_data import open_data
 from det_core.engine.published_checkpoint import initial_checkpoint
 from det_core.engine.schedule import LearningRate, build_optimizer, learning_rate
 from det_core.engine.train_options import TrainOptions
@@ -41,6 +42,7 @@ class TrainingError(DetError):
 class TrainingSetup:
     """One run on one rank, ready to train.
 
+    val_data: None if there are no validation data; training then does not evaluate.
     model: the detector as it is called in training, compiled and distributed if the recipe and the world ask for it.
     step: steps already trained, more than 0 if the run was resumed.
     """
@@ -49,7 +51,7 @@ class TrainingSetup:
     options: TrainOptions
     world: World
     train_data: DetectionDataset
-    val_data: DetectionDataset
+    val_data: DetectionDataset | None
     sampler: TrainSampler
     trained: Trained
     model: nn.Module
@@ -88,8 +90,9 @@ def set_up(recipe: Recipe, options: TrainOptions, world: World, say: Say) -> Tra
         DetError: for bad data, a folder in use, weights that do not fit, or a checkpoint of another run.
     """
     begin = _starting_point(options, say)
-    train_data, val_data = recipe.open_train(), recipe.open_val()
-    check_same_categories(train_data, val_data)
+    train_data, val_data = open_data(recipe)
+    if val_data is not None:
+        check_same_categories(train_data, val_data)
     check_objects(train_data)
     torch.manual_seed(recipe.schedule.seed)
     trained = _build(recipe, options, world, train_data, fresh=begin is None, say=say)

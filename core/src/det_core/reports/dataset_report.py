@@ -66,8 +66,8 @@ class Report:
     """Counts and sizes of a data set, and what is wrong with it. Fractions are of 1, lengths in pixels.
 
     crowd: annotations that are ignored; ignored_kind: what they are. semantic_classes: ids that the semantic maps may
-    hold; 0 where no maps were asked for. dropped: annotations that training does not use, by what they are. useless:
-    why nothing can be learned from the data set, or "".
+    hold; 0 where no maps were asked for. notes: what opening did to the data. dropped: annotations that training does
+    not use, by what they are. useless: why nothing can be learned from the data set, or "".
     """
 
     name: str
@@ -86,6 +86,7 @@ class Report:
     percentiles: dict[str, float]
     resized: bool
     anchors: AnchorFit | None
+    notes: tuple[str, ...]
     bad: tuple[BadSample, ...]
     mismatch: tuple[str, ...]
     useless: str
@@ -157,6 +158,7 @@ def data_report(
         percentiles=_percentiles(sides),
         resized=resize is not None,
         anchors=None if anchors is None or not len(sides) else anchor_fit(sides, anchors),
+        notes=tuple(dataset.notes),
         bad=tuple(bad),
         mismatch=mismatch,
     )
@@ -319,6 +321,7 @@ def _overview(report: Report) -> str:
     ]
     if report.filtered:
         lines.append(f"  {report.filtered} images are left out by the settings filter_empty and min_size")
+    lines += [f"  {note}" for note in report.notes]
     if report.semantic_classes:
         lines.append(f"  a semantic map for every image, of ids 0..{report.semantic_classes - 1} and 255 (unlabelled)")
     return "\n".join(lines)
