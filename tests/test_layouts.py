@@ -14,6 +14,8 @@ from tool_exports import Write, cvat, label_studio, labelme, lone_json, roboflow
 
 from det_core.cli.main import run
 from det_core.engine.checkpoint import read_header, weights_file
+from det_core.engine.open_data import maskless_recipe, shared_images, without_masks
+from det_core.load import load_recipe
 
 TINY = (
     "data.train_transforms=[{type: resize, scales: [[64, 64]]}]",
@@ -76,3 +78,80 @@ def test_an_export_trains_tests_and_predicts(
     found = str(tmp_path / "found")
     assert run(["predict", "--checkpoint", str(tmp_path / "runs/mine"), str(tmp_path / "my_data"), "--out", found]) == 0
     assert (tmp_path / "found/predictions.jsonl").is_file()
+
+
+def test_the_commands_of_the_readme_on_joined_sources_and_a_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cvat(Path("my_data/one"))
+    roboflow_yolo(Path("my_data/two"))
+    Path("my.yaml").write_text(
+        "extends: faster-rcnn/r18-fpn-demo\n"
+        "data:\n"
+        "  train:\n"
+        "    type: joined\n"
+        "    sources:\n"
+        "      - {type: coco, split: train, folder: one}\n"
+        "      - {type: yolo, split: train, folder: two, classes: [cell, clump]}\n"
+        "  val: null\n"
+        "  val_fraction: 0.5\n"
+    )
+    settings = [argument for setting in TINY for argument in ("--set", setting)]
+    arguments = ["train", "--config", "my.yaml", "--data", "my_data", "--work-dir", "runs/joined", *settings]
+    assert run([*arguments, "--device", "cpu", "--max-steps", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "box_ap" in json.loads(Path("runs/joined/metrics.jsonl").read_text().splitlines()[-1]) or "AP" in out
+    recipe = read_header(weights_file("runs/joined")).recipe
+    train_ids, val_ids = (set(part.image_ids.tolist()) for part in (recipe.open_train(), recipe.open_val()))
+    assert len(train_ids) + len(val_ids) == 6
+    assert run(["test", "--checkpoint", "runs/joined"]) == 0
+    assert run(["test", "--checkpoint", "runs/joined", "--split", "test"]) == 1
+    assert "no annotation file for the test split" in capsys.readouterr().err
+
+
+def test_the_same_picture_in_two_splits_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    roboflow(tmp_path / "data")
+    images = tmp_path / "data"
+    copied = images / "valid/img-1_png.rf.10c1d2e3f1.jpg"
+    original = images / "train/img-2_png.rf.00c1d2e3f2.jpg"
+    copied.write_bytes(original.read_bytes())
+    assert train(images, tmp_path / "run", "--max-steps", "1") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "warning: 1 image of the validation data are also in the training data (such as" in out
+    assert run(["data", "--data", str(images), "--recipe", "faster-rcnn/r18-fpn-demo"]) == 0
+    assert f"  {copied} equals {original}" in capsys.readouterr().out
+
+
+def test_boxes_that_leave_the_image_are_repaired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    roboflow(tmp_path / "data")
+    file = tmp_path / "data/train/_annotations.coco.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0]["bbox"][0] = -1.5
+    file.write_text(json.dumps(content))
+    assert train(tmp_path / "data", tmp_path / "run") == 1
+    assert "reaches outside its image" in capsys.readouterr().err
+    assert train(tmp_path / "data", tmp_path / "run", "--on-bad-sample", "repair", "--max-steps", "1") == 0
+    out = capsys.readouterr().out
+    assert f"{file}: repaired: 1 annotation clipped to the image, 0 without area left out" in out
+
+
+def test_few_images_are_compared_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = load_recipe("faster-rcnn/r18-fpn-demo").open_val()
+    assert shared_images(sample, sample).startswith("warning: 7 images of the validation data are also in the training")
+    monkeypatch.setattr("det_core.engine.open_data.MOST_IMAGES", 13)
+    assert shared_images(sample, sample) == ""
+
+
+def test_a_mask_recipe_without_a_twin() -> None:
+    recipe = load_recipe("mask-rcnn/r18-fpn-demo")
+    assert without_masks(recipe).endswith("take faster-rcnn/r18-fpn-demo, the same model without masks")
+    alone = load_recipe("mask-rcnn/r18-fpn-demo", ["detector.neck.channels=24"])
+    assert maskless_recipe(alone) is None
+    assert without_masks(alone).endswith("take one without, such as faster-rcnn/r50-fpn-1x")
+
+
+@pytest.mark.parametrize("name", ["mask-rcnn/r50-fpn-1x", "cascade-mask-rcnn/r50-fpn-1x", "htc/r50-fpn-1x"])
+def test_the_same_model_without_masks(name: str) -> None:
+    twins = {"mask-rcnn": "faster-rcnn", "cascade-mask-rcnn": "cascade-rcnn", "htc": "cascade-rcnn"}
+    assert maskless_recipe(load_recipe(name)) == f"{twins[name.partition('/')[0]]}/r50-fpn-1x"

@@ -11,7 +11,7 @@ from det_core.boxes.box_config import (
 )
 from det_core.data.augmentation_config import CopyPasteConfig, FixedSizeCropConfig, ScaleJitterConfig
 from det_core.data.data_config import CocoConfig, ColorJitterConfig, FlipConfig, ResizeConfig, SampleConfig, VocConfig
-from det_core.data.files_config import LabelmeConfig, YoloConfig
+from det_core.data.files_config import JoinedConfig, LabelmeConfig, YoloConfig
 from det_core.evaluation.metric_config import CocoEvaluatorConfig, VocEvaluatorConfig
 from det_core.hookspecs import provides
 from det_core.model.layer_config import (
@@ -42,7 +42,7 @@ det_losses = provides(
 )
 det_layers = provides(BatchNormConfig, FrozenBatchNormConfig, GroupNormConfig, Conv2dConfig, RoIAlignConfig)
 det_targets = provides(GridAnchorsConfig, DeltaCoderConfig, MaxIoUAssignerConfig, RandomSamplerConfig, AllSamplerConfig)
-det_datasets = provides(CocoConfig, VocConfig, YoloConfig, LabelmeConfig, SampleConfig)
+det_datasets = provides(CocoConfig, VocConfig, YoloConfig, LabelmeConfig, JoinedConfig, SampleConfig)
 det_transforms = provides(
     ResizeConfig, FlipConfig, ColorJitterConfig, ScaleJitterConfig, FixedSizeCropConfig, CopyPasteConfig
 )

@@ -10,7 +10,7 @@ from det_core.config.plain import unstructure
 from det_core.config.yaml_text import to_yaml
 from det_core.data.data_config import CocoConfig, SampleConfig, VocConfig
 from det_core.data.dataset_settings import FolderSettings, RecordSettings
-from det_core.data.files_config import LabelmeConfig, YoloConfig
+from det_core.data.files_config import JoinedConfig, LabelmeConfig, YoloConfig
 from det_core.errors import ConfigError, Problem, nearest
 from det_core.model.detector_config import DetectorConfig
 from det_core.settings import configclass, evolve, fields_of, setting
@@ -296,6 +296,8 @@ def dataset_at(root: str | Path, split: Split) -> DatasetConfig:
 
 def _with_format(data: DatasetConfig, split: Split, root: str) -> DatasetConfig:
     """The data set in the format of the folder `root`; see `Recipe.with_data`."""
+    if isinstance(data, JoinedConfig):
+        return evolve(data, sources=tuple(_with_format(source, split, root) for source in data.sources))
     if isinstance(data, SampleConfig):
         kept = {name: getattr(data, name) for name in ("proposals", "max_proposals", "classes")}
         data = CocoConfig(split=split, **kept)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from det_core.data.data_config import CocoConfig, ColorJitterConfig, FlipConfig, ResizeConfig, SampleConfig, VocConfig
-from det_core.data.files_config import LabelmeConfig, YoloConfig
+from det_core.data.files_config import JoinedConfig, LabelmeConfig, YoloConfig
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,12 @@ from det_core.data.files_config import LabelmeConfig, YoloConfig
         (CocoConfig, {"split": "val", "part": (0.5, 1.5)}, r"part\[1\]: found 1.5, expected at least 0 and at most 1"),
         (CocoConfig, {"split": "val", "classes": ("a", "a=b")}, "class 'a' is named twice"),
         (YoloConfig, {"split": "val", "classes": ("a=",)}, "a name is empty; expected NAME or OLD=NEW"),
+        (JoinedConfig, {"sources": ()}, "sources: found 0 values, expected at least 1"),
+        (
+            JoinedConfig,
+            {"sources": (SampleConfig(split="val"), SampleConfig(split="val", proposals="a"))},
+            "some have `proposals`, others have none",
+        ),
         (SampleConfig, {"split": "test"}, "split"),
         (CocoConfig, {"split": "val", "min_size": -1}, "min_size"),
         (SampleConfig, {"split": "all"}, "split"),
@@ -44,7 +50,7 @@ def test_every_field_is_documented() -> None:
     from det_core.evaluation.metric_config import CocoEvaluatorConfig, VocEvaluatorConfig
 
     datasets, metrics = (
-        (CocoConfig, VocConfig, YoloConfig, LabelmeConfig, SampleConfig),
+        (CocoConfig, VocConfig, YoloConfig, LabelmeConfig, JoinedConfig, SampleConfig),
         (CocoEvaluatorConfig, VocEvaluatorConfig),
     )
     for cls in (*datasets, ResizeConfig, FlipConfig, ColorJitterConfig, *metrics):

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from det_core.data.dataset_settings import FolderSettings
+from det_core.data.files_config import JoinedConfig
 from det_core.errors import DetError
 from det_core.load import load_recipe, recipe_with
 from det_core.model.detection_config import DetectionSettings
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
 from det_core.settings import evolve
+from det_core.slots import DatasetConfig
 
 if TYPE_CHECKING:
     from det_core.engine.test_time_augmentation import Augmentation
@@ -65,13 +67,20 @@ def with_bad_samples(overrides: Sequence[str], on_bad_sample: str | None) -> lis
 def with_outside(recipe: Recipe) -> Recipe:
     """The recipe with `--allow-outside`; DetError if its data sets have no such setting."""
     changed = {
-        split: evolve(config, allow_outside=True)
+        split: made
         for split, config in (("train", recipe.data.train), ("val", recipe.data.val))
-        if isinstance(config, FolderSettings)
+        if config is not None and (made := _outside(config)) is not None
     }
     if not changed:
         raise DetError(f"--allow-outside: data of type {recipe.data.train.type!r} have no such setting; remove it")
     return evolve(recipe, data=evolve(recipe.data, **changed))
+
+
+def _outside(config: DatasetConfig) -> DatasetConfig | None:
+    """The data set with `allow_outside`; None if it has no such setting."""
+    if isinstance(config, JoinedConfig):
+        return evolve(config, sources=tuple(_outside(source) or source for source in config.sources))
+    return evolve(config, allow_outside=True) if isinstance(config, FolderSettings) else None
 
 
 def recipe_of(

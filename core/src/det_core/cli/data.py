@@ -1,4 +1,4 @@
-"""`det-core data`: a report on a data set, and pictures of it."""
+"""`det-core data`: a report on a data set, pictures of it, and the data set in another format."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 from attrs import frozen
 
 from det_core.cli.choose import choose_recipe, with_outside
+from det_core.cli.data_convert import convert
 from det_core.cli.options import ALLOW_OUTSIDE, OVERRIDES, SPLIT
 from det_core.cli.output import print_json
 from det_core.cli.output_files import check_outputs
@@ -112,6 +113,9 @@ def command(
         click.echo("\n\n".join([*(report.render() for report in reports.values()), *([NO_VAL] if val is None else [])]))
     if any(report.has_problems() for report in reports.values()):
         ctx.exit(1)
+
+
+command.add_command(convert)
 
 
 @command.command()

@@ -29,11 +29,13 @@ from det_core.structures import Classes
 class CocoRecords:
     """The usable records of an annotation file; `bad` lists the others.
 
-    columns: the annotations as arrays. segmentations: what they have as such, or None if masks were not asked for.
+    annotations: as they were given; columns: as arrays. segmentations: what they have as such, or None if masks were
+    not asked for.
     """
 
     classes: Classes
     images: list[Record]
+    annotations: list[Record]
     columns: AnnotationColumns
     segmentations: list[Any] | None
     bad: list[BadSample]
@@ -65,6 +67,7 @@ def check_sections(
     return CocoRecords(
         classes=sections.classes,
         images=images.good,
+        annotations=good,
         columns=columns,
         segmentations=[record.get("segmentation") for record in good] if masks else None,
         bad=[*sections.bad, *images.bad, *annotations.bad],

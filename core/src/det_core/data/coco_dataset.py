@@ -19,11 +19,12 @@ from torch import Tensor
 
 from det_core.compressed_masks import CompressedMasks
 from det_core.contracts import DetectionDataset, Sample
-from det_core.data.bad_samples import check_on_bad_sample, no_image_left, raise_or_log
+from det_core.data.bad_samples import check_on_bad_sample, check_part, no_image_left, raise_or_log
 from det_core.data.class_choice import class_entries
 from det_core.data.coco_checks import CocoRecords, check_sections
 from det_core.data.coco_columns import RULES, Record
 from det_core.data.coco_json import read_sections, without_collecting
+from det_core.data.coco_repair import repaired
 from det_core.data.coco_sections import Sections, choose_classes
 from det_core.data.file_names import Names
 from det_core.data.image_content import is_in_part
@@ -67,7 +68,8 @@ class CocoDataset(DetectionDataset):
         masks: load segmentations, which are then required.
         semantic: a folder with a semantic map of each image, or "masks" to make maps from the segmentations: things
             have the ids of their labels, other pixels the id after the last label.
-        on_bad_sample: "error" raises BadSamplesError; "skip" skips bad images and annotations.
+        on_bad_sample: "error" raises BadSamplesError; "skip" skips bad images and annotations; "repair" first clips
+            annotations to their images.
         filter_empty: exclude images without annotations.
         min_size: exclude images with a shorter side below this.
         allow_outside: take names of files that are outside the folder, too; by default they are bad samples.
@@ -103,6 +105,8 @@ class CocoDataset(DetectionDataset):
         sections = annotations if isinstance(annotations, Sections) else read_sections(Path(annotations))
         if classes is not None:
             sections = choose_classes(sections, class_entries(classes))
+        if on_bad_sample == "repair":
+            sections = repaired(sections)
         self.annotation_file, self.folder = sections.path, Path(images)
         self.semantic = semantic
         self.name = name or str(self.annotation_file)
@@ -118,6 +122,7 @@ class CocoDataset(DetectionDataset):
             self.semantic_classes = semantic.classes if isinstance(semantic, SemanticFolder) else len(self.classes) + 1
         self.skipped = list(records.bad)
         inside = [r for r in records.images if part is None or is_in_part(str(self.folder / r["file_name"]), part)]
+        check_part(self.name, len(records.images), len(inside), part)
         kept = _kept_images(inside, records, filter_empty, min_size)
         if not kept:
             count = len(records.images) + len(records.bad)

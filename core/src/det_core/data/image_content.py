@@ -6,6 +6,8 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 
+from det_core.contracts import DetectionDataset
+
 CHUNK = 1 << 20
 
 
@@ -30,6 +32,11 @@ def is_in_part(path: str, part: Sequence[float]) -> bool:
         return low <= content_share(path) < high
     except OSError:
         return True
+
+
+def shared_files(train: DetectionDataset, val: DetectionDataset) -> list[tuple[str, str]]:
+    """Pairs of files of equal content, of a training and a validation image."""
+    return equal_files((train.file(i) for i in range(len(train))), (val.file(i) for i in range(len(val))))
 
 
 def equal_files(ours: Iterable[str], theirs: Iterable[str]) -> list[tuple[str, str]]:

@@ -26,7 +26,7 @@ from det_core.data.file_suffixes import image_files
 from det_core.data.format_search import labelme_files
 from det_core.data.images import image_size, size_problem
 from det_core.data.layout import ALIASES, LayoutError
-from det_core.data.yolo_files import box_and_area
+from det_core.data.polygons import box_and_area
 from det_core.errors import counted
 from det_core.settings import show
 from det_core.structures import Classes

@@ -45,6 +45,10 @@ class LayoutError(DataError):
     """The files of a data set were not found."""
 
 
+class SeveralFilesError(LayoutError):
+    """Several files may be meant."""
+
+
 @frozen(kw_only=True)
 class Layout:
     """The files of one split."""
@@ -197,7 +201,7 @@ def _lone_file(root: Path) -> Path | None:
     found = [path for path in coco_files(root) if path not in others]
     if len(found) > 1:
         names = [path.relative_to(root).as_posix() for path in found]
-        raise LayoutError(
+        raise SeveralFilesError(
             f"{root}: {len(found)} files look like COCO's: {first_few(names, SHOWN)}; name the one to train on, such "
             f"as `--set data.train.annotations={names[0]}` (and `data.val.annotations`)"
         )
@@ -251,11 +255,15 @@ def has_coco_split(root: str | Path, split: str) -> bool:
     folder = Path(root).expanduser()
     if not folder.is_dir():
         return True
-    try:
-        _find_file(folder, split)
-    except LayoutError:
-        return split != "train" and len(coco_files(folder)) > 1 and not has_coco_split(root, "train")
-    return True
+    for name in dict.fromkeys((split, "train")):  # of several files for training, one may be of this split
+        try:
+            _find_file(folder, name)
+        except SeveralFilesError:
+            return True
+        except LayoutError:
+            continue
+        return name == split
+    return False
 
 
 def has_voc_split(root: str | Path, split: str) -> bool:

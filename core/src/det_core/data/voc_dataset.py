@@ -19,7 +19,8 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from det_core.contracts import DetectionDataset, Sample
-from det_core.data.bad_samples import check_on_bad_sample, no_image_left, raise_or_log
+from det_core.data.bad_samples import check_on_bad_sample, check_part, no_image_left, raise_or_log
+from det_core.data.coco_repair import repair_notes
 from det_core.data.data_config import VOC_CLASSES
 from det_core.data.file_names import Names
 from det_core.data.image_content import is_in_part
@@ -27,7 +28,7 @@ from det_core.data.images import read_image_of
 from det_core.data.layout import VocSet
 from det_core.data.proposals_file import DatasetProposals
 from det_core.data.voc_files import VocImage, read_voc
-from det_core.data.voc_xml import Corners
+from det_core.data.voc_xml import Corners, Repairs
 from det_core.errors import DataError
 from det_core.specs import OnBadSample
 from det_core.structures import Classes
@@ -62,7 +63,7 @@ class VocDataset(DetectionDataset):
         name: for messages.
         difficult: "ignore" makes difficult objects `ignored` in samples and in metrics; "keep" does not.
         corners: "inclusive" as described above, or "exact" for boxes that are already xyxy.
-        on_bad_sample: "error" raises BadSamplesError; "skip" skips bad images and objects.
+        on_bad_sample: "error" raises BadSamplesError; "skip" skips bad images and objects; "repair" also clips boxes.
         filter_empty: exclude images without objects.
         min_size: exclude images with a shorter side below this.
         allow_outside: take names of files that are outside their folder, too; by default they are bad samples.
@@ -98,7 +99,10 @@ class VocDataset(DetectionDataset):
         self.name = f"{name} (VOC: {' + '.join(s.name for s in sets)})"
         self.on_bad_sample = on_bad_sample
         self.ignores = difficult == "ignore"
-        records = read_voc(self.sets, classes, corners, allow_outside=allow_outside)
+        repairs = Repairs() if on_bad_sample == "repair" else None
+        records = read_voc(self.sets, classes, corners, allow_outside=allow_outside, repairs=repairs)
+        if repairs is not None:
+            self.notes = repair_notes(self.name, repairs.clipped, repairs.left_out)
         self.skipped = list(records.bad)
         raise_or_log(self.name, self.skipped, on_bad_sample)
         if not records.classes:
@@ -107,6 +111,7 @@ class VocDataset(DetectionDataset):
         if classes is None:
             log.info("%s: %d classes in the annotations: %s", self.name, len(self.classes), ", ".join(records.classes))
         inside = [i for i in records.images if part is None or is_in_part(self._path(i), part)]
+        check_part(self.name, len(records.images), len(inside), part)
         kept = [i for i in inside if min(i.size) >= min_size and (i.objects or not filter_empty)]
         if not kept:
             raise no_image_left(self.name, str(records.count), records.bad, filter_empty, min_size)

@@ -18,6 +18,7 @@ from det_core.data.images import image_size, size_problem
 from det_core.data.layout import VocSet
 from det_core.data.voc_xml import (
     Corners,
+    Repairs,
     Text,
     VocAnnotation,
     VocObject,
@@ -59,15 +60,20 @@ class VocRecords:
 
 
 def read_voc(
-    sets: Sequence[VocSet], classes: Sequence[str] | None, corners: Corners, *, allow_outside: bool = False
+    sets: Sequence[VocSet],
+    classes: Sequence[str] | None,
+    corners: Corners,
+    *,
+    allow_outside: bool = False,
+    repairs: Repairs | None = None,
 ) -> VocRecords:
     """Read all images of the sets, with objects of these classes, or of all classes in the sets' folders.
 
-    allow_outside: names of images may leave the folder of images.
+    allow_outside: names of images may leave the folder of images. repairs: counts what is repaired; None: nothing is.
 
     Raises DataError if a set file cannot be used.
     """
-    reading = _Reading(sets, classes, corners, allow_outside)
+    reading = _Reading(sets, classes, corners, allow_outside, repairs)
     images = list(reading)
     names = tuple(classes) if classes is not None else tuple(sorted(reading.names | _other_names(reading)))
     return VocRecords(classes=names, images=images, bad=reading.bad, count=len(reading.listed))
@@ -95,6 +101,7 @@ class _Reading:
     classes: Sequence[str] | None
     corners: Corners
     allow_outside: bool
+    repairs: Repairs | None
     bad: list[BadSample] = field(factory=list)
     names: set[str] = field(factory=set)
     listed: set[Path] = field(factory=set)
@@ -175,7 +182,7 @@ class _Reading:
             problems[-1] += f" (the image is {found[1]}x{found[0]} pixels)"
         objects: list[VocObject] = []
         if not problems or found is not None:  # otherwise the size is unknown
-            objects, more = objects_of(annotation, found or annotated, self.corners)
+            objects, more = objects_of(annotation, found or annotated, self.corners, self.repairs)
             problems += more
         for problem in problems:
             self._note(entry.annotation, problem, entry.number)

@@ -19,6 +19,7 @@ from det_core.data.coco_columns import Record
 from det_core.data.coco_sections import Sections
 from det_core.data.file_names import Folder
 from det_core.data.images import image_size
+from det_core.data.polygons import box_and_area
 from det_core.data.yolo_list import YoloList, split_images
 from det_core.errors import first_few
 from det_core.settings import show
@@ -30,12 +31,13 @@ LARGEST = 2.0  # no fraction of a side is larger, even of a box that leaves its 
 SHAPE = "expected `class cx cy w h`, or `class x1 y1 x2 y2 x3 y3 ...`"
 
 
-def read_yolo(data: YoloList, split: str) -> Sections:
+def read_yolo(data: YoloList, split: str, *, keep_values: bool = False) -> Sections:
     """The images and objects of a split, image names relative to `data.root`; LayoutError if there are no images.
 
-    Ids of images count from 1 in the order of the list; those of categories are the numbers of classes.
+    Ids of images count from 1 in the order of the list; those of categories are the numbers of classes. keep_values:
+    annotations have the numbers of their lines as `yolo`, for a converter.
     """
-    reading = _Reading(data.names)
+    reading = _Reading(data.names, keep_values)
     for number, image in enumerate(split_images(data, split), 1):
         reading.take(number, image, os.path.relpath(image, data.root))
     return Sections(
@@ -61,9 +63,10 @@ def labels_file(image: Path) -> Path:
 
 @define(eq=False)
 class _Reading:
-    """Collects records, places and bad samples. names: of classes, by number."""
+    """Collects records, places and bad samples. names: of classes, by number. keep_values: see `read_yolo`."""
 
     names: dict[int, str]
+    keep_values: bool
     images: list[Record] = field(factory=list)
     annotations: list[Record] = field(factory=list)
     places: list[tuple[str, str]] = field(factory=list)
@@ -99,6 +102,8 @@ class _Reading:
         numbers = [float(value) for value in values[1:]]
         record = _of_box(numbers, size) if len(values) == BOX else _of_polygon(numbers, size)
         label = int(float(values[0]))
+        if self.keep_values:
+            record["yolo"] = numbers
         self.annotations.append(
             {"id": len(self.annotations) + 1, "image_id": image, "category_id": label, "iscrowd": 0, **record}
         )
@@ -150,17 +155,3 @@ def _of_polygon(values: Sequence[float], size: tuple[int, int]) -> Record:
 def polygon_in_pixels(values: Sequence[float], size: tuple[int, int]) -> list[float]:
     """A polygon x, y, x, y, ... in pixels of an image of (width, height)."""
     return [value * size[place % 2] for place, value in enumerate(values)]
-
-
-def box_and_area(rings: Sequence[Sequence[float]]) -> Record:
-    """`bbox` and `area` of polygons x, y, x, y, ..., whose areas are added."""
-    xs, ys = [x for ring in rings for x in ring[::2]], [y for ring in rings for y in ring[1::2]]
-    left, top = min(xs), min(ys)
-    return {"bbox": [left, top, max(xs) - left, max(ys) - top], "area": sum(map(_area, rings))}
-
-
-def _area(ring: Sequence[float]) -> float:
-    """The area of a polygon by the shoelace formula."""
-    xs, ys = ring[::2], ring[1::2]
-    following = zip(xs, ys, [*xs[1:], xs[0]], [*ys[1:], ys[0]], strict=True)
-    return abs(sum(x * b - a * y for x, y, a, b in following)) / 2

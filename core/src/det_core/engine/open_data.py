@@ -5,10 +5,13 @@ from __future__ import annotations
 from det_core.config.plain import unstructure
 from det_core.contracts import DetectionDataset
 from det_core.data.bad_samples import NoMasksError
-from det_core.errors import DataError
+from det_core.data.image_content import shared_files
+from det_core.errors import DataError, counted
 from det_core.model.detector_config import DetectorConfig
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
+
+MOST_IMAGES = 20_000
 
 
 def open_data(recipe: Recipe) -> tuple[DetectionDataset, DetectionDataset | None]:
@@ -22,6 +25,24 @@ def open_data(recipe: Recipe) -> tuple[DetectionDataset, DetectionDataset | None
         return recipe.open_train(), recipe.open_val() if recipe.data.has_validation() else None
     except NoMasksError as error:
         raise DataError(f"{error}; {without_masks(recipe)}") from None
+
+
+def shared_images(train: DetectionDataset, val: DetectionDataset) -> str:
+    """A warning if images are in both data sets, by the content of their files, or "".
+
+    Looks only at data sets of at most `MOST_IMAGES` images together, since every file has to be looked up; `det-core
+    data` looks at all.
+    """
+    if len(train) + len(val) > MOST_IMAGES:
+        return ""
+    pairs = shared_files(train, val)
+    if not pairs:
+        return ""
+    ours, theirs = pairs[0]
+    return (
+        f"warning: {counted(len(pairs), 'image')} of the validation data are also in the training data (such as "
+        f"{theirs}, which equals {ours}), so the metrics say too much; `det-core data` lists them"
+    )
 
 
 def without_masks(recipe: Recipe) -> str:

@@ -21,7 +21,7 @@ from det_core.engine import training_state
 from det_core.engine.agreement import check_agreement
 from det_core.engine.checkpoint import initialise, last_checkpoint
 from det_core.engine.distributed import World
-from det_core.engine.open_data import open_data
+from det_core.engine.open_data import open_data, shared_images
 from det_core.engine.published_checkpoint import initial_checkpoint
 from det_core.engine.schedule import LearningRate, build_optimizer, learning_rate
 from det_core.engine.train_options import TrainOptions
@@ -93,6 +93,8 @@ def set_up(recipe: Recipe, options: TrainOptions, world: World, say: Say) -> Tra
     train_data, val_data = open_data(recipe)
     if val_data is not None:
         check_same_categories(train_data, val_data)
+        if world.main and begin is None and (warning := shared_images(train_data, val_data)):
+            say(warning)
     check_objects(train_data)
     torch.manual_seed(recipe.schedule.seed)
     trained = _build(recipe, options, world, train_data, fresh=begin is None, say=say)
