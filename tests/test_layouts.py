@@ -155,3 +155,23 @@ def test_a_mask_recipe_without_a_twin() -> None:
 def test_the_same_model_without_masks(name: str) -> None:
     twins = {"mask-rcnn": "faster-rcnn", "cascade-mask-rcnn": "cascade-rcnn", "htc": "cascade-rcnn"}
     assert maskless_recipe(load_recipe(name)) == f"{twins[name.partition('/')[0]]}/r50-fpn-1x"
+
+
+def test_rare_classes_are_repeated_and_a_resumed_run_continues(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One of three images has the class `rare`: sqrt(0.5 / (1 / 3)) = 1.22."""
+    cvat(tmp_path / "data")
+    file = tmp_path / "data/annotations/instances_default.json"
+    content = json.loads(file.read_text())
+    content["categories"].append({"id": 3, "name": "rare"})
+    content["annotations"][0]["category_id"] = 3
+    file.write_text(json.dumps(content))
+    more = ("--set", "data.repeat_threshold=0.5", "--set", "data.images_per_rank=1", "--set", "schedule.epochs=2")
+    assert train(tmp_path / "data", tmp_path / "whole", *more) == 0
+    out = capsys.readouterr().out
+    assert "class-balanced sampling: 1 image of 3 repeated, up to 1.22 times; 3 images per pass" in out
+    assert train(tmp_path / "data", tmp_path / "parts", *more, "--max-steps", "3") == 0
+    assert train(tmp_path / "data", tmp_path / "parts", *more, "--resume") == 0
+    ends = [weights_file(str(tmp_path / name)).read_bytes() for name in ("whole", "parts")]
+    assert ends[0] == ends[1]

@@ -41,6 +41,13 @@ class DataConfig:
     train_transforms: tuple[TransformConfig, ...] = setting("transforms of training images", default=())
     test_transforms: tuple[TransformConfig, ...] = setting("transforms of test images", default=())
     repeat: int = setting("passes over the data per epoch", default=1, least=1)
+    repeat_threshold: float | None = setting(
+        "class-balanced sampling: images with a class c that a share f(c) of the images below this threshold has are "
+        "repeated sqrt(threshold / f(c)) times per pass (repeat factors of LVIS, which uses 0.001); null: off",
+        default=None,
+        above=0,
+        most=1,
+    )
     images_per_rank: int = setting(PER_RANK, default=2, least=1)
     workers: int = setting("loader processes per rank; 0: load in the main process", default=2, least=0)
     group_by_aspect: bool = setting("make batches of only wide or only tall images", default=True)

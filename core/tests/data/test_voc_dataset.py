@@ -629,3 +629,23 @@ def test_a_part_is_chosen_by_content(make_voc: MakeVoc) -> None:
 def _has_images(root: Path, part: tuple[float, float]) -> bool:
     whole = opened(root)
     return any(is_in_part(whole.file(index), part) for index in range(len(whole)))
+
+
+def test_classes_are_renamed_and_others_dropped(make_voc: MakeVoc) -> None:
+    root = make_voc()
+    whole = opened(root, classes=None)
+    assert set(whole.classes.names) == {"cat", "dog"}
+    data = opened(root, classes=("dog=pet",), other_classes="drop")
+    assert data.classes.names == ("pet",)
+    dogs = int((whole.table.labels == whole.classes.names.index("dog")).sum())
+    assert len(data.table.labels) == dogs
+    assert data.dropped["of other classes"] == len(whole.table.labels) - dogs
+    merged = opened(root, classes=("dog=pet", "cat=pet"))
+    assert merged.classes.names == ("pet",)
+    assert len(merged.table.labels) == len(whole.table.labels)
+    with pytest.raises(
+        DataError, match=r'Annotations: `classes`: no class \'dgo\'; did you mean "dog"\?; the data set has'
+    ):
+        opened(root, classes=("dgo",), other_classes="drop")
+    with pytest.raises(BadSamplesError, match="unknown class 'cat', allowed: dog"):
+        opened(root, classes=("dog",))

@@ -128,11 +128,17 @@ class VocConfig(FolderSettings):
         check=_check_names,
     )
     classes: tuple[str, ...] | None = setting(
-        "class names in the order of their labels; null: all in the annotations, sorted",
+        "class names in the order of their labels, each a NAME, or OLD=NEW to rename it; null: all in the annotations, "
+        "sorted",
         default=VOC_CLASSES,
         min_items=1,
         distinct=True,
-        check=_check_names,
+        check=entries_problem,
+    )
+    other_classes: Literal["error", "drop"] = setting(
+        "objects of other classes than these; error: they are bad samples; drop: they are left out and counted, and "
+        "every class of `classes` must be in the annotations",
+        default="error",
     )
     difficult: Literal["ignore", "keep"] = setting(
         "difficult objects; ignore: exclude them from training, like crowd regions, and from metrics; keep: treat them "
@@ -164,6 +170,7 @@ class VocConfig(FolderSettings):
             find_voc_sets(self.place(root), self.split, self.sets),
             self.classes,
             name=self.place(root),
+            other_classes=self.other_classes,
             difficult=self.difficult,
             corners=self.corners,
             on_bad_sample=on_bad_sample,

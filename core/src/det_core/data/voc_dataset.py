@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from det_core.contracts import DetectionDataset, Sample
 from det_core.data.bad_samples import check_on_bad_sample, check_part, no_image_left, raise_or_log
+from det_core.data.class_choice import class_entries
 from det_core.data.coco_repair import repair_notes
+from det_core.data.coco_sections import OTHER_CLASSES
 from det_core.data.data_config import VOC_CLASSES
 from det_core.data.file_names import Names
 from det_core.data.image_content import is_in_part
@@ -58,9 +60,10 @@ class VocDataset(DetectionDataset):
 
     Args:
         sets: the image sets.
-        classes: names of labels 0..K-1. None: all names in the annotations of the sets' folders, sorted; images that
-            are in none of the sets count too, so that all sets of a folder have the same classes.
+        classes: names of labels 0..K-1, or OLD=NEW. None: all names in the annotations of the sets' folders, sorted;
+            images that are in none of the sets count too, so that all sets of a folder have the same classes.
         name: for messages.
+        other_classes: "error" makes objects of other classes than `classes` bad samples; "drop" leaves them out.
         difficult: "ignore" makes difficult objects `ignored` in samples and in metrics; "keep" does not.
         corners: "inclusive" as described above, or "exact" for boxes that are already xyxy.
         on_bad_sample: "error" raises BadSamplesError; "skip" skips bad images and objects; "repair" also clips boxes.
@@ -85,6 +88,7 @@ class VocDataset(DetectionDataset):
         *,
         name: str = "VOC",
         difficult: str = "ignore",
+        other_classes: str = "error",
         corners: Corners = "inclusive",
         on_bad_sample: OnBadSample = "error",
         filter_empty: bool = False,
@@ -100,7 +104,14 @@ class VocDataset(DetectionDataset):
         self.on_bad_sample = on_bad_sample
         self.ignores = difficult == "ignore"
         repairs = Repairs() if on_bad_sample == "repair" else None
-        records = read_voc(self.sets, classes, corners, allow_outside=allow_outside, repairs=repairs)
+        records = read_voc(
+            self.sets,
+            None if classes is None else class_entries(classes),
+            corners,
+            allow_outside=allow_outside,
+            repairs=repairs,
+            drop_others=other_classes == "drop",
+        )
         if repairs is not None:
             self.notes = repair_notes(self.name, repairs.clipped, repairs.left_out)
         self.skipped = list(records.bad)
@@ -123,7 +134,8 @@ class VocDataset(DetectionDataset):
         self.table = _table(kept, records.classes)
         ignored = int(self.table.difficult.sum()) if self.ignores else 0
         self.trained = len(self.table.labels) - ignored
-        self.dropped = {self.ignored_kind: ignored} if ignored else {}
+        unused = {self.ignored_kind: ignored, OTHER_CLASSES: records.others}
+        self.dropped = {what: count for what, count in unused.items() if count}
         self.proposals = None if proposals is None else DatasetProposals.open(proposals, self, max_proposals)
 
     def _path(self, image: VocImage) -> str:

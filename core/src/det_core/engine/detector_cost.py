@@ -57,12 +57,12 @@ def recipe_cost(recipe: Recipe, size: tuple[int, int] | None = None) -> Cost:
 def class_count(recipe: Recipe) -> int:
     """The number of classes of a recipe's data set, without opening it: that of COCO, VOC or the sample."""
     data = recipe.data.val or recipe.data.train
-    if isinstance(data, (RecordSettings, SampleConfig)) and data.classes is not None:
+    if isinstance(data, (RecordSettings, SampleConfig, VocConfig)) and data.classes is not None:
         return len({entry.new for entry in class_entries(data.classes)})
     if isinstance(data, SampleConfig):
         return SAMPLE_CLASSES
     if isinstance(data, VocConfig):
-        return VOC_CLASSES if data.classes is None else len(data.classes)
+        return VOC_CLASSES
     return COCO_CLASSES
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from attrs import frozen
 from torch import nn
@@ -17,6 +18,7 @@ from det_core.contracts import DetectionDataset
 from det_core.data.bad_samples import check_objects
 from det_core.data.categories import check_same_categories
 from det_core.data.epoch_order import TrainSampler
+from det_core.data.repeat_factors import factors_of
 from det_core.engine import training_state
 from det_core.engine.agreement import check_agreement
 from det_core.engine.checkpoint import initialise, last_checkpoint
@@ -26,10 +28,13 @@ from det_core.engine.published_checkpoint import initial_checkpoint
 from det_core.engine.schedule import LearningRate, build_optimizer, learning_rate
 from det_core.engine.train_options import TrainOptions
 from det_core.engine.training_state import Trained
-from det_core.errors import DetError
+from det_core.errors import DetError, counted
 from det_core.model.detector import Detector
 from det_core.model.memory_layout import to_channels_last
 from det_core.recipe import Recipe
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Say = Callable[[str], None]
 
@@ -106,6 +111,7 @@ def set_up(recipe: Recipe, options: TrainOptions, world: World, say: Say) -> Tra
         world=world.size,
         repeat=recipe.data.repeat,
         group_by_aspect=recipe.data.group_by_aspect,
+        factors=_factors(recipe, train_data, say),
     )
     accumulate = recipe.schedule.accumulate
     total_batch = sampler.global_batch * accumulate
@@ -125,6 +131,19 @@ def set_up(recipe: Recipe, options: TrainOptions, world: World, say: Say) -> Tra
         step=step,
         model=_wrap(recipe, trained.detector, world),
     )
+
+
+def _factors(recipe: Recipe, data: DetectionDataset, say: Say) -> NDArray[np.float64] | None:
+    """The repeat factors of class-balanced sampling, if the recipe asks for it."""
+    threshold = recipe.data.repeat_threshold
+    if threshold is None:
+        return None
+    factors = factors_of(data, threshold)
+    say(
+        f"class-balanced sampling: {counted(int((factors > 1).sum()), 'image')} of {len(factors)} repeated, up to "
+        f"{factors.max():.2f} times; {factors.sum():.0f} images per pass"
+    )
+    return factors
 
 
 def _starting_point(options: TrainOptions, say: Say) -> Path | None:
