@@ -252,7 +252,7 @@ class Recipe:
         detector = self.detector
         needed = detector.roi_head is not None and detector.dense_head is None
         given = config.has_proposals()
-        path = f"data.{split}.proposals"
+        path = f"data.{'train' if split == 'train' else 'val'}.proposals"
         if given and not needed:
             why = "has no roi_head" if detector.roi_head is None else "has a dense_head that proposes boxes itself"
             message = f"is set, but the detector {why}, so it would not be used; leave it out (null)"

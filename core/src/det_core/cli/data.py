@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from det_core.recipe import Recipe
 if TYPE_CHECKING:
     from det_core.contracts import DetectionDataset
     from det_core.data.data_config import ResizeConfig
-    from det_core.reports.dataset_report import AnchorSetting
+    from det_core.reports.dataset_report import AnchorSetting, Report
     from det_core.specs import Split
 
 NO_VAL = "No validation data: training does not evaluate. --set data.val_fraction=0.1 validates on a tenth of the data."
@@ -68,6 +69,7 @@ class Choice:
 @ALLOW_OUTSIDE
 @click.option("--read-images", is_flag=True, help="Decode every image, to find truncated ones.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.option("--html", metavar="FILE", help="Also write the report with histograms and pictures to this page.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -80,6 +82,7 @@ def command(
     allow_outside: bool,
     read_images: bool,
     as_json: bool,
+    html: str | None,
 ) -> None:
     """Report on a data set before training.
 
@@ -107,12 +110,27 @@ def command(
     reports = {"train": data_report(train, anchors=anchors, resize=resize, other=val, read_images=read_images)}
     if val is not None:
         reports["val"] = data_report(val, anchors=anchors, resize=resize, read_images=read_images)
+    if html is not None:
+        _write_page(Path(html), {"train": train, "val": val}, reports)
     if as_json:
         print_json({split: report.to_dict() for split, report in reports.items()})
     else:
         click.echo("\n\n".join([*(report.render() for report in reports.values()), *([NO_VAL] if val is None else [])]))
     if any(report.has_problems() for report in reports.values()):
         ctx.exit(1)
+
+
+def _write_page(path: Path, opened: Mapping[str, DetectionDataset | None], reports: Mapping[str, Report]) -> None:
+    """Write the report as an HTML page."""
+    from det_core.reports.dataset_page import SplitReport, dataset_page
+    from det_core.safe_write import replacing
+
+    parts = [SplitReport(split, data, reports[split]) for split, data in opened.items() if data is not None]
+    files = (part.dataset.file(index) for part in parts for index in range(len(part.dataset)))
+    check_outputs("--html", [path], files)
+    with replacing(path) as temporary:
+        temporary.write_text(dataset_page(parts, "" if "val" in reports else NO_VAL), encoding="utf8")
+    click.echo(f"{path}: the report as a page", err=True)
 
 
 command.add_command(convert)
