@@ -13,7 +13,7 @@ from det_core.cli.main import run
 from det_core.data.data_config import CocoConfig, SampleConfig, VocConfig
 from det_core.data.files_config import LabelmeConfig, YoloConfig
 from det_core.errors import ConfigError
-from det_core.load import load_recipe
+from det_core.load import load_recipe, recipe_from_plain
 from det_core.recipe import Recipe
 from det_core.settings import evolve
 
@@ -157,3 +157,15 @@ def test_the_sample_may_rename_its_class() -> None:
     recipe = demo("data.train.classes=[nucleus=cell]")
     assert isinstance(recipe.data.train, SampleConfig)
     assert recipe.open_train().classes.names == ("cell",)
+
+
+def test_a_recipe_of_before_these_settings_opens() -> None:
+    """The header of an older checkpoint lacks the settings that came later: they have their defaults."""
+    recipe = load_recipe("faster-rcnn/r50-fpn-1x")
+    plain = recipe.to_plain()
+    for name in ("val_fraction", "repeat_threshold"):
+        del plain["data"][name]
+    for split in ("train", "val"):
+        for name in ("folder", "part", "classes"):
+            del plain["data"][split][name]
+    assert recipe_from_plain(plain) == recipe

@@ -169,7 +169,7 @@ def _image_of(path: Path, name: str) -> Path:
     """The image of a file: where its `imagePath` says, or beside it if there is none."""
     image = path.parent / name.replace("\\", "/")
     beside = path.parent / image.name
-    return beside if not image.is_file() and beside.is_file() else image
+    return beside if not os.path.isfile(image) and os.path.isfile(beside) else image
 
 
 def _shape_problem(shape: Any) -> str:

@@ -86,7 +86,7 @@ def _root(path: Path, given: Any) -> tuple[Path, tuple[str, ...]]:
     if not isinstance(given, str):
         raise DataError(f"{path}: `path` is {show(given)}, expected a folder")
     folder = path.parent / Path(given).expanduser()
-    if folder.is_dir():
+    if os.path.isdir(folder):  # unlike that of a Path, no error for a name that is too long
         return folder, ()
     return path.parent, (f"`path` of {path} ({given}) does not exist; its folder is taken instead",)
 
@@ -137,15 +137,17 @@ def split_images(data: YoloList, split: str) -> list[Path]:
 
 def _images_at(data: YoloList, split: str, given: str) -> list[Path]:
     place = data.root / Path(given).expanduser()
-    if not place.exists() and given.startswith("../"):  # Roboflow's paths are relative to a folder that it leaves out
+    if not os.path.exists(place) and given.startswith(
+        "../"
+    ):  # Roboflow's paths are relative to a folder that it leaves out
         place = data.root / given[3:]
-    if place.is_dir():
+    if os.path.isdir(place):
         return [place / name for name in image_files(place)]
-    if place.is_file() and place.suffix.lower() in LIST_SUFFIXES:
+    if os.path.isfile(place) and place.suffix.lower() in LIST_SUFFIXES:
         lines = place.read_text(encoding="utf8", errors="surrogateescape").splitlines()
         return [_listed(data, place, line.strip()) for line in lines if line.strip()]
-    what = "is neither a folder nor a text file" if place.exists() else "does not exist"
-    raise LayoutError(f"{data.path}: `{split}` names {place}, which {what}")
+    what = "is neither a folder nor a text file" if os.path.exists(place) else "does not exist"
+    raise LayoutError(f"{data.path}: `{split}` names {show(given)}, which {what} (paths are relative to {data.root})")
 
 
 def _listed(data: YoloList, file: Path, line: str) -> Path:
