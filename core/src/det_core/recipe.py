@@ -324,6 +324,6 @@ def _formats(root: str) -> frozenset[str]:
     """The data-set formats in a folder; empty if there is no such folder, which is an error once it is opened."""
     if not Path(root).expanduser().is_dir():
         return frozenset()
-    from det_core.data.layout import formats_at
+    from det_core.data.format_search import formats_at
 
     return formats_at(root)

@@ -12,8 +12,8 @@ from PIL import Image
 
 from det_core.data.bad_samples import EmptyPartError
 from det_core.data.data_config import CocoConfig, SampleConfig, VocConfig
+from det_core.data.data_root import LayoutError
 from det_core.data.files_config import JoinedConfig, YoloConfig
-from det_core.data.layout import LayoutError
 from det_core.errors import DataError
 from det_core.evaluation.metric_config import CocoEvaluatorConfig
 from det_core.load import load_recipe

@@ -14,8 +14,9 @@ from PIL import Image
 
 from det_core.data.bad_samples import BadSamplesError
 from det_core.data.coco_dataset import CocoDataset
+from det_core.data.data_root import LayoutError
 from det_core.data.files_config import LabelmeConfig
-from det_core.data.layout import LayoutError, formats_at
+from det_core.data.format_search import formats_at
 
 SQUARE = [[10, 5], [30, 5], [30, 15], [10, 15]]
 

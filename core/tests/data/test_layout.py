@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from det_core.data.data_config import CocoConfig
-from det_core.data.format_search import coco_files, labelme_files
-from det_core.data.layout import LayoutError, find_layout, formats_at, has_coco_split
+from det_core.data.data_root import LayoutError
+from det_core.data.format_search import coco_files, formats_at, labelme_files
+from det_core.data.layout import find_layout, has_coco_split
 
 
 def place(root: Path, *names: str) -> None:

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from det_core.data.data_config import CocoConfig, VocConfig
-from det_core.data.layout import LayoutError, find_layout, find_voc_sets, formats_at, has_voc_split
+from det_core.data.data_root import LayoutError
+from det_core.data.format_search import formats_at
+from det_core.data.layout import find_layout
+from det_core.data.voc_layout import find_voc_sets, has_voc_split
 
 EMPTY = "<annotation></annotation>"
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from det_core.data.bad_samples import BadSamplesError, NoMasksError
 from det_core.data.coco_dataset import CocoDataset
+from det_core.data.data_root import LayoutError
 from det_core.data.files_config import YoloConfig
-from det_core.data.layout import LayoutError
 from det_core.errors import DataError, DetError
 
 LIST = "names: [cat, dog]\ntrain: images/train\nval: images/val\n"

@@ -102,11 +102,7 @@ class CocoDataset(DetectionDataset):
         part: tuple[float, float] | None = None,
     ) -> None:
         check_on_bad_sample(on_bad_sample)
-        sections = annotations if isinstance(annotations, Sections) else read_sections(Path(annotations))
-        if classes is not None:
-            sections = choose_classes(sections, class_entries(classes))
-        if on_bad_sample == "repair":
-            sections = repaired(sections)
+        sections = _prepared(annotations, classes, on_bad_sample)
         self.annotation_file, self.folder = sections.path, Path(images)
         self.semantic = semantic
         self.name = name or str(self.annotation_file)
@@ -199,6 +195,16 @@ class CocoDataset(DetectionDataset):
                 record["segmentation"] = table.segmentations.plain(k, height, width)
             records.append(record)
         return records
+
+
+def _prepared(
+    annotations: str | Path | Sections, classes: Sequence[str] | None, on_bad_sample: OnBadSample
+) -> Sections:
+    """The data set with the chosen classes, and repaired if asked for; not checked yet."""
+    sections = annotations if isinstance(annotations, Sections) else read_sections(Path(annotations))
+    if classes is not None:
+        sections = choose_classes(sections, class_entries(classes))
+    return repaired(sections) if on_bad_sample == "repair" else sections
 
 
 def _kept_images(images: list[Record], records: CocoRecords, filter_empty: bool, min_size: int) -> list[Record]:

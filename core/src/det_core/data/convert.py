@@ -18,9 +18,9 @@ from det_core.data.bad_samples import raise_or_log
 from det_core.data.coco_checks import check_sections
 from det_core.data.coco_columns import Record
 from det_core.data.coco_sections import Sections
+from det_core.data.data_root import data_root
 from det_core.data.dataset_settings import RecordSettings
 from det_core.data.files_config import YoloConfig
-from det_core.data.layout import data_root
 from det_core.data.yolo_files import read_yolo
 from det_core.data.yolo_lines import to_line, without_values
 from det_core.data.yolo_list import read_list

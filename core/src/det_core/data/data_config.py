@@ -156,8 +156,8 @@ class VocConfig(FolderSettings):
     ) -> DetectionDataset:
         """Open and check the data set; DataError (also LayoutError) with what is wrong."""
         from det_core.data.bad_samples import NoMasksError
-        from det_core.data.layout import find_voc_sets
         from det_core.data.voc_dataset import VocDataset
+        from det_core.data.voc_layout import find_voc_sets
         from det_core.errors import DataError
 
         if masks or semantic:
@@ -183,7 +183,7 @@ class VocConfig(FolderSettings):
         )
 
     def is_there(self, root: str) -> bool:
-        from det_core.data.layout import has_voc_split
+        from det_core.data.voc_layout import has_voc_split
 
         return self.sets is not None or has_voc_split(self.place(root), self.split)
 

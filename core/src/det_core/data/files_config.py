@@ -34,7 +34,7 @@ class YoloConfig(RecordSettings):
 
     def read(self, root: str) -> tuple[Sections, Path]:
         """The data set, not checked, and the folder that its image names are relative to; DataError."""
-        from det_core.data.layout import data_root
+        from det_core.data.data_root import data_root
         from det_core.data.yolo_files import read_yolo
         from det_core.data.yolo_list import read_list
 
@@ -59,8 +59,8 @@ class LabelmeConfig(RecordSettings):
 
     def read(self, root: str) -> tuple[Sections, Path]:
         """The data set, not checked, and the folder that its image names are relative to; DataError."""
+        from det_core.data.data_root import data_root
         from det_core.data.labelme_files import read_labelme
-        from det_core.data.layout import data_root
 
         folder = data_root(self.place(root))
         return read_labelme(folder, self.split), folder

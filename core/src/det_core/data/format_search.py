@@ -1,4 +1,4 @@
-"""Annotation files that no layout names, told apart by a look into them."""
+"""Which formats a folder of data has: by the names of files, or else by a look into them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,23 @@ import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+# The names of a split, most common first, letter case aside. Roboflow writes `valid`, and CVAT `default` for a task
+# without splits; data without a validation split uses `test`.
+ALIASES = {"train": ("train", "default"), "val": ("val", "valid", "validation", "test"), "test": ("test",)}
+
+# (annotation file, image folders, most common first); {s} is the split's name.
+LAYOUTS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("annotations/instances_{s}2017.json", ("{s}2017", "images/{s}2017", "images")),
+    ("annotations/instances_{s}.json", ("images/{s}", "{s}", "images", "JPEGImages", ".")),
+    ("instances_{s}.json", ("images/{s}", "{s}", "images", "JPEGImages", ".")),
+    ("{s}/_annotations.coco.json", ("{s}",)),
+    ("annotations/{s}.json", ("images/{s}", "{s}", "images", "JPEGImages", ".")),
+    ("{s}.json", ("images/{s}", "{s}", "images", "JPEGImages", ".")),
+)
+
+# The parts of a VOC folder.
+VOC_PARTS = ("Annotations", "ImageSets/Main")
 
 HEAD = 4096  # bytes: labelme writes `shapes` first
 COCO_KEYS = (b'"images"', b'"annotations"', b'"categories"')
@@ -69,3 +86,60 @@ def _is_yolo(path: Path) -> bool:
         return False
     keys = {line.partition(":")[0] for line in lines}
     return "names" in keys and bool({"train", "val"} & keys)
+
+
+def formats_at(root: str | Path) -> frozenset[str]:
+    """Which of the formats "coco", "voc", "yolo" and "labelme" a folder has; empty if it does not exist."""
+    folder = Path(root).expanduser()
+    names = [file.format(s=alias) for aliases in ALIASES.values() for alias in aliases for file, _ in LAYOUTS]
+    found = {
+        "coco": any(existing(folder, name) is not None for name in names),
+        "voc": bool(voc_folders(folder)),
+        "yolo": yolo_list(folder) is not None,
+    }
+    if not any(found.values()):  # only then is every file looked at
+        found = {"coco": bool(coco_files(folder)), "labelme": bool(labelme_files(folder))}
+    return frozenset(name for name, is_there in found.items() if is_there)
+
+
+def existing(root: Path, name: str) -> Path | None:
+    """The file of this name below a root, or else of this name in other letter case, if there is one."""
+    if (root / name).is_file():
+        return root / name
+    place = root
+    for part in name.split("/"):
+        same = [entry for entry in _entries(place) if entry.lower() == part.lower()]
+        if len(same) != 1:
+            return None
+        place = place / same[0]
+    return place if place.is_file() else None
+
+
+def _entries(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def voc_folders(root: Path) -> dict[str, Path]:
+    """The VOC folders of a root, by name: the root (""), or those in it, or those in its VOCdevkit."""
+    if _is_voc(root):
+        return {"": root}
+    for base in (root, root / "VOCdevkit"):
+        found = {name: base / name for name in _subfolders(base) if _is_voc(base / name)}
+        if found:
+            return found
+    return {}
+
+
+def _is_voc(folder: Path) -> bool:
+    return all((folder / part).is_dir() for part in VOC_PARTS)
+
+
+def _subfolders(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir())
+    except OSError:
+        return []

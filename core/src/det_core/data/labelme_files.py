@@ -22,10 +22,10 @@ from det_core.data.bad_samples import BadImage
 from det_core.data.bounds import is_finite
 from det_core.data.coco_columns import Record
 from det_core.data.coco_sections import Sections
+from det_core.data.data_root import LayoutError
 from det_core.data.file_suffixes import image_files
-from det_core.data.format_search import labelme_files
+from det_core.data.format_search import ALIASES, labelme_files
 from det_core.data.images import image_size, size_problem
-from det_core.data.layout import ALIASES, LayoutError
 from det_core.data.polygons import box_and_area
 from det_core.errors import counted
 from det_core.settings import show

@@ -27,9 +27,9 @@ from det_core.data.data_config import VOC_CLASSES
 from det_core.data.file_names import Names
 from det_core.data.image_content import is_in_part
 from det_core.data.images import read_image_of
-from det_core.data.layout import VocSet
 from det_core.data.proposals_file import DatasetProposals
 from det_core.data.voc_files import VocImage, read_voc
+from det_core.data.voc_layout import VocSet
 from det_core.data.voc_xml import Corners, Repairs
 from det_core.errors import DataError
 from det_core.specs import OnBadSample

@@ -16,7 +16,7 @@ from det_core.data.bad_samples import BadImage
 from det_core.data.class_choice import ClassEntry, unknown_names
 from det_core.data.file_names import OUTSIDE, Folder, is_outside
 from det_core.data.images import image_size, size_problem
-from det_core.data.layout import VocSet
+from det_core.data.voc_layout import VocSet
 from det_core.data.voc_xml import (
     Corners,
     Repairs,

@@ -9,9 +9,9 @@ from typing import Any
 from attrs import frozen
 
 from det_core.config.yaml_text import parse_yaml
+from det_core.data.data_root import LayoutError
 from det_core.data.file_suffixes import LIST_SUFFIXES, image_files
 from det_core.data.format_search import yolo_list
-from det_core.data.layout import LayoutError
 from det_core.errors import DataError, DetError, first_few
 from det_core.settings import show
 
