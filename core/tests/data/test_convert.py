@@ -179,3 +179,14 @@ def test_what_cannot_be_converted(make_coco: MakeCoco, tmp_path: Path, capsys: p
     make_coco(rename, split="val")
     assert run([*arguments[:-1], str(tmp_path / "third")]) == 1
     assert "its classes are not those of the other splits" in capsys.readouterr().err
+
+
+def test_a_note_on_all_splits_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "yolo/images").mkdir(parents=True)
+    Image.new("L", (9, 9)).save(tmp_path / "yolo/images/a.png")
+    (tmp_path / "yolo/data.yaml").write_text("path: /none\nnames: [a]\ntrain: images\nval: images\n")
+    assert run(["data", "convert", "--data", f"{tmp_path}/yolo", "--to", "yolo", "--out", f"{tmp_path}/out"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[:2] == ["train: 1 image, 0 annotations", "val: 1 image, 0 annotations"]
+    assert len(out) == 3
+    assert out[2].endswith("(/none) does not exist; its folder is taken instead")

@@ -9,7 +9,7 @@ import pytest
 
 from det_core.data.data_config import CocoConfig
 from det_core.data.data_root import LayoutError
-from det_core.data.format_search import coco_files, formats_at, labelme_files
+from det_core.data.format_search import Files, coco_files, formats_at, labelme_files
 from det_core.data.layout import find_layout, has_coco_split
 
 
@@ -219,3 +219,13 @@ def test_what_a_file_looks_like(tmp_path: Path) -> None:
         write(tmp_path, name, text)
     assert [path.name for path in coco_files(tmp_path)] == ["bom.json", "late.json"]
     assert [path.name for path in labelme_files(tmp_path)] == ["late_shapes.json", "shapes.json"]
+
+
+def test_names_in_other_letter_case(tmp_path: Path) -> None:
+    place(tmp_path, "Annotations/Instances_TRAIN.json", "Twice.json", "TWICE.json", "images/a.png")
+    files = Files(tmp_path)
+    assert files.find("annotations/instances_train.json") == tmp_path / "Annotations/Instances_TRAIN.json"
+    assert files.find("Twice.json") == tmp_path / "Twice.json"
+    assert files.find("twice.json") is None  # which one is not known
+    assert files.find("images") is None
+    assert files.find("images/a.png/x") is None

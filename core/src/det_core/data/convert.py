@@ -97,7 +97,8 @@ def convert(
             _write_yolo(out / "labels" / split, part, names, report.lost)
         report.images[split] += len(part.images)
         report.annotations[split] += len(part.annotations)
-        report.notes += [*part.notes, *(f"left out: {bad}" for bad in part.skipped)]
+        lines = [*part.notes, *(f"left out: {bad}" for bad in part.skipped)]
+        report.notes += [line for line in lines if line not in report.notes]
     if target == "yolo":
         content: dict[str, Any] = {split: f"images/{split}" for split in records}
         _write(out / "data.yaml", to_yaml({**content, "names": dict(enumerate(classes.names))}))

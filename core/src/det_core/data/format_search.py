@@ -91,9 +91,10 @@ def _is_yolo(path: Path) -> bool:
 def formats_at(root: str | Path) -> frozenset[str]:
     """Which of the formats "coco", "voc", "yolo" and "labelme" a folder has; empty if it does not exist."""
     folder = Path(root).expanduser()
+    files = Files(folder)
     names = [file.format(s=alias) for aliases in ALIASES.values() for alias in aliases for file, _ in LAYOUTS]
     found = {
-        "coco": any(existing(folder, name) is not None for name in names),
+        "coco": any(files.find(name) is not None for name in names),
         "voc": bool(voc_folders(folder)),
         "yolo": yolo_list(folder) is not None,
     }
@@ -102,20 +103,36 @@ def formats_at(root: str | Path) -> frozenset[str]:
     return frozenset(name for name, is_there in found.items() if is_there)
 
 
-def existing(root: Path, name: str) -> Path | None:
-    """The file of this name below a root, or else of this name in other letter case, if there is one."""
-    if (root / name).is_file():
-        return root / name
-    place = root
-    for part in name.split("/"):
-        same = [entry for entry in _entries(place) if entry.lower() == part.lower()]
-        if len(same) != 1:
-            return None
-        place = place / same[0]
-    return place if place.is_file() else None
+class Files:
+    """Finds files below a root by their names, letter case aside if it must be; lists each folder only once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._folders: dict[Path, dict[str, list[str]]] = {}
+
+    def find(self, name: str) -> Path | None:
+        """The file of this name, or else the only one of this name in other letter case; None if there is none."""
+        if (self._root / name).is_file():
+            return self._root / name
+        place = self._root
+        for part in name.split("/"):
+            same = self._entries(place).get(part.lower(), [])
+            if len(same) != 1:
+                return None
+            place = place / same[0]
+        return place if place.is_file() else None
+
+    def _entries(self, folder: Path) -> dict[str, list[str]]:
+        """The names in a folder, by their lower case."""
+        if folder not in self._folders:
+            names: dict[str, list[str]] = {}
+            for entry in _listed(folder):
+                names.setdefault(entry.lower(), []).append(entry)
+            self._folders[folder] = names
+        return self._folders[folder]
 
 
-def _entries(folder: Path) -> list[str]:
+def _listed(folder: Path) -> list[str]:
     try:
         return os.listdir(folder)
     except OSError:

@@ -8,7 +8,7 @@ from attrs import frozen
 
 from det_core.data.data_root import LayoutError, SeveralFilesError, data_root
 from det_core.data.file_suffixes import image_files
-from det_core.data.format_search import ALIASES, LAYOUTS, coco_files, existing, formats_at
+from det_core.data.format_search import ALIASES, LAYOUTS, Files, coco_files, formats_at
 from det_core.errors import first_few
 
 SHOWN = 8
@@ -67,11 +67,12 @@ def _missing(path: Path) -> str:
 
 def _find_file(root: Path, split: str) -> tuple[Path, tuple[str, ...]]:
     """The annotation file of a layout, or else the only one that looks like COCO's, and possible image folders."""
+    files = Files(root)
     tried = []
     for alias in ALIASES[split]:
         for file, folders in LAYOUTS:
             name = file.format(s=alias)
-            found = existing(root, name)
+            found = files.find(name)
             if found is not None:
                 return found, tuple(f.format(s=alias) for f in folders)
             tried.append(name)
@@ -108,11 +109,9 @@ def _without(split: str) -> str:
 
 def _lone_file(root: Path) -> Path | None:
     """The only file below a root that looks like COCO's, but for those of other splits; LayoutError for several."""
+    files = Files(root)
     others = {
-        existing(root, file.format(s=alias))
-        for split in ("val", "test")
-        for alias in ALIASES[split]
-        for file, _ in LAYOUTS
+        files.find(file.format(s=alias)) for split in ("val", "test") for alias in ALIASES[split] for file, _ in LAYOUTS
     }
     found = [path for path in coco_files(root) if path not in others]
     if len(found) > 1:
