@@ -108,7 +108,9 @@ def coco(folder: Path) -> Damage:
     def once(rng: random.Random) -> None:
         content = as_json(damaged(plain, rng))
         path.write_bytes(flipped(content, rng) if rng.random() < 0.2 else content)
-        data = CocoDataset(path, folder / "images", masks=rng.random() < 0.5, on_bad_sample="skip")
+        how = rng.choice(["skip", "repair"])
+        classes = rng.choice([None, None, ("nucleus=cell",)])
+        data = CocoDataset(path, folder / "images", masks=rng.random() < 0.5, on_bad_sample=how, classes=classes)
         data_report(data).render()
         data.load(0)
 
@@ -138,6 +140,60 @@ def voc(folder: Path) -> Damage:
         paths[1].write_bytes(flipped(content, rng) if rng.random() < 0.5 else content)
         paths[0].write_bytes(flipped(b"a\n", rng) if rng.random() < 0.2 else b"a\n")
         config.build(str(folder), on_bad_sample=rng.choice(["skip", "error"])).load(0)
+
+    return once
+
+
+def yolo(folder: Path) -> Damage:
+    import yaml
+    from PIL import Image
+
+    from det_core.data.convert import convert
+    from det_core.data.files_config import YoloConfig
+
+    (folder / "images").mkdir()
+    Image.new("RGB", (60, 40)).save(folder / "images/a.png")
+    (folder / "labels").mkdir()
+    plain = {"path": ".", "names": ["cat", "dog"], "train": "images", "val": ["images"], "nc": 2}
+    line = "0 0.5 0.5 0.25 0.25\n1 0.1 0.1 0.6 0.1 0.6 0.9\n"
+    config = YoloConfig(split="train")
+
+    def once(rng: random.Random) -> None:
+        text = yaml.safe_dump(damaged(plain, rng) if rng.random() < 0.5 else plain).encode("utf8", "surrogatepass")
+        (folder / "data.yaml").write_bytes(flipped(text, rng) if rng.random() < 0.2 else text)
+        spoiled = line.replace(
+            rng.choice(["0.5", "0.1", "1 ", "0 "]), str(rng.choice(EVIL))[:20_000], rng.choice([1, 9])
+        )
+        content = spoiled.encode("utf8", "surrogatepass")
+        (folder / "labels/a.txt").write_bytes(flipped(content, rng) if rng.random() < 0.5 else content)
+        how = rng.choice(["skip", "error", "repair"])
+        config.build(str(folder), on_bad_sample=how, masks=rng.random() < 0.3).load(0)
+        shutil.rmtree(folder / "out", ignore_errors=True)
+        convert({"train": config}, str(folder), folder / "out", rng.choice(["coco", "yolo"]), on_bad_sample="skip")
+
+    return once
+
+
+def labelme(folder: Path) -> Damage:
+    from PIL import Image
+
+    from det_core.data.files_config import LabelmeConfig
+
+    Image.new("RGB", (60, 40)).save(folder / "a.png")
+    points = [[1, 2], [30, 2], [30, 20]]
+    shapes = [
+        {"label": "cat", "points": points, "group_id": 1, "shape_type": "polygon"},
+        {"label": "dog", "points": points[:2], "group_id": None, "shape_type": "circle"},
+        {"label": "dog", "points": points[:2], "group_id": None, "shape_type": "mask", "mask": "iVBORw0KGgo="},
+    ]
+    plain = {"version": "5", "shapes": shapes, "imagePath": "a.png", "imageHeight": 40, "imageWidth": 60}
+
+    def once(rng: random.Random) -> None:
+        content = as_json(damaged(plain, rng))
+        (folder / "a.json").write_bytes(flipped(content, rng) if rng.random() < 0.3 else content)
+        how = rng.choice(["skip", "error", "repair"])
+        classes = rng.choice([None, ("cat=x",), ("dog", "cat")])
+        LabelmeConfig(split="train", classes=classes).build(str(folder), on_bad_sample=how).load(0)
 
     return once
 
@@ -312,6 +368,8 @@ def command_line(folder: Path) -> Damage:
 READERS = {
     "coco": coco,
     "voc": voc,
+    "yolo": yolo,
+    "labelme": labelme,
     "recipe": recipe,
     "header": header,
     "proposals": proposals,

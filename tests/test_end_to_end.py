@@ -417,7 +417,7 @@ def test_a_run_folder_in_use_is_refused(run_folder: Path, config: Path, folder: 
         (("--config", "no-such.yaml"), "no-such.yaml: no such file"),
         (("--plugin", "rcnn", "--set", "schedule.epoch=1"), 'schedule.epoch: unknown key; did you mean "epochs"?'),
         (("--plugin", "rcnn", "--device", "gpu"), "unknown device 'gpu'; allowed: cpu, cuda, cuda:N, mps"),
-        (("--recipe", "faster-rcnn/r18-fpn-demo", "--data", "no-such"), "data folder no-such: does not exist"),
+        (("--recipe", "faster-rcnn/r18-fpn-demo", "--data", "no-such"), "/no-such: does not exist; `--data`"),
         (("--recipe", "faster-rcnn/r50-fpn-1x"), "no data folder was given: pass `--data ROOT`"),
         (("--plugin", "rcnn", "--init", "no-such"), "no-such: no such file or folder"),
     ],
@@ -622,7 +622,11 @@ def test_masks_that_are_not_there_are_refused_before_training(folder: Path, tmp_
         "--device",
         "cpu",
     )
-    assert "annotations[0] id 1: image id 11 (11.jpg): has no segmentation, but the model trains on masks" in message
+    assert message == (
+        f"error: {folder}/annotations/instances_train.json: masks are required, but no annotation has one "
+        "(`segmentation`); recipe mask-rcnn/r18-fpn-demo trains on masks or measures them; take "
+        "faster-rcnn/r18-fpn-demo, the same model without masks\n"
+    )
     assert not (tmp_path / "run").exists()
 
 

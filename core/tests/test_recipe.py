@@ -316,6 +316,6 @@ def test_a_required_key_that_is_removed(write):
     with pytest.raises(ConfigError) as caught:
         load_recipe(path)
     assert [str(p) for p in caught.value.problems] == [
-        "data.val: required key is missing (the data set to evaluate on)",
+        "data.val: required key is missing (the data set to evaluate on; null: none, so training does not evaluate)",
         "evaluation: required key is missing (metrics)",
     ]

@@ -412,10 +412,10 @@ class DetectionDataset(ABC):
     name: for messages. classes: names of labels 0..K-1 and their ids in the annotation file. sizes: (N, 2) int64
     (height, width). image_ids: (N,) int64, unique. has_masks: whether samples have masks. semantic_classes: number n
     of ids 0..n-1 that the samples' semantic maps may contain besides 255; 0 if samples have no maps. skipped: bad
-    samples that were skipped. on_bad_sample: "error" or "skip", also for errors found only at loading. trained: number
-    of annotations that training uses; None if unknown. dropped: numbers of the valid annotations that it does not use,
-    by what they are ("crowd regions", "without area"). filtered: number of images that the settings exclude.
-    ignored_kind: what the ignored annotations are, for reports.
+    samples that were skipped. on_bad_sample: "error", or "skip" or "repair", which skip what cannot be loaded. trained:
+    number of annotations that training uses; None if unknown. dropped: numbers of the valid annotations that it does
+    not use, by what they are ("crowd regions", "without area"). filtered: number of images that the settings exclude.
+    ignored_kind: what the ignored annotations are, for reports. notes: what else opening did to the data, a line each.
     """
 
     name: str
@@ -429,6 +429,7 @@ class DetectionDataset(ABC):
     dropped: Mapping[str, int] = MappingProxyType({})
     filtered: int = 0
     ignored_kind: str = "crowd regions"
+    notes: Sequence[str] = ()
     skipped: list[BadSample]
 
     def __len__(self) -> int:

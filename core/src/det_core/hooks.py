@@ -19,6 +19,7 @@ from det_core.data.augmentation_config import (
     ScaleJitterConfig,
 )
 from det_core.data.data_config import CocoConfig, ColorJitterConfig, FlipConfig, ResizeConfig, SampleConfig, VocConfig
+from det_core.data.files_config import JoinedConfig, LabelmeConfig, YoloConfig
 from det_core.data.v2_config import GaussianBlurConfig, GrayscaleConfig, JPEGConfig, V2Config
 from det_core.evaluation.metric_config import CocoEvaluatorConfig, VocEvaluatorConfig
 from det_core.hookspecs import provides
@@ -58,7 +59,7 @@ det_losses = provides(
 )
 det_layers = provides(BatchNormConfig, FrozenBatchNormConfig, GroupNormConfig, Conv2dConfig, RoIAlignConfig)
 det_targets = provides(GridAnchorsConfig, DeltaCoderConfig, MaxIoUAssignerConfig, RandomSamplerConfig, AllSamplerConfig)
-det_datasets = provides(CocoConfig, VocConfig, SampleConfig)
+det_datasets = provides(CocoConfig, VocConfig, YoloConfig, LabelmeConfig, JoinedConfig, SampleConfig)
 det_transforms = provides(
     ResizeConfig,
     FlipConfig,

@@ -26,10 +26,11 @@ def recipe_from_plain(plain: dict[str, Any], source: str = "") -> Recipe:
     return structure(plain, Recipe, source)
 
 
-def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Load a recipe by zoo name or from a YAML file, and apply `path=value` overrides.
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = (), *, data: str | Path | None = None) -> Recipe:
+    """Load a recipe by zoo name or from a YAML file, with the data in a folder, and apply `path=value` overrides.
 
-    A YAML file may contain `extends: NAME` and only the changes to that recipe.
+    A YAML file may contain `extends: NAME` and only the changes to that recipe. The overrides change the recipe that
+    `Recipe.with_data` returns, so that they may set what a data set in the format of the folder has.
 
     Raises:
         ConfigError: with every problem found.
@@ -42,7 +43,19 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     else:
         plain = zoo_recipe(text).to_plain()
     source = text if not overrides else f"{text} with --set"
-    return recipe_from_plain(apply_overrides(plain, list(overrides)), source)
+    return recipe_with(plain, overrides, data, text, source)
+
+
+def recipe_with(
+    plain: dict[str, Any], overrides: Sequence[str], data: str | Path | None, file: str, source: str = ""
+) -> Recipe:
+    """The recipe of plain data, with the data in a folder if one is given, and then with overrides; ConfigError.
+
+    file, source: what the plain data, and those with overrides, are from, for messages.
+    """
+    if data is not None:
+        plain = recipe_from_plain(plain, file).with_data(data).to_plain()
+    return recipe_from_plain(apply_overrides(plain, list(overrides)), source or file)
 
 
 def recipe_schema() -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from det_core.config.plain import unstructure
 from det_core.config.yaml_text import to_yaml
-from det_core.data.data_config import CocoConfig, FolderSettings, SampleConfig, VocConfig
+from det_core.data.data_config import CocoConfig, SampleConfig, VocConfig
+from det_core.data.dataset_settings import FolderSettings, RecordSettings
+from det_core.data.files_config import JoinedConfig, LabelmeConfig, YoloConfig
 from det_core.errors import ConfigError, Problem, nearest
 from det_core.model.detector_config import DetectorConfig
 from det_core.optim.learning_rate_config import StepRateConfig
@@ -19,6 +22,7 @@ from det_core.specs import OnBadSample, Split
 if TYPE_CHECKING:
     from det_core.contracts import DetectionDataset
 
+FORMATS: tuple[type[FolderSettings], ...] = (CocoConfig, YoloConfig, VocConfig, LabelmeConfig)  # the first wins
 PER_RANK = "images per process and micro-batch; the total batch is this times processes times `accumulate`"
 
 
@@ -27,16 +31,32 @@ class DataConfig:
     """The data to train and evaluate on, and how it is loaded."""
 
     train: DatasetConfig = setting("the data set to train on")
-    val: DatasetConfig = setting("the data set to evaluate on")
+    val: DatasetConfig | None = setting("the data set to evaluate on; null: none, so training does not evaluate")
+    val_fraction: float = setting(
+        "share of the training images to evaluate on, and not to train on, if there are no validation data; the "
+        "content of an image file decides, so that the choice is stable and equal images stay together",
+        default=0.0,
+        least=0,
+        below=1,
+    )
     root: str = setting("the folder that paths are relative to; --data sets it", default="")
     train_transforms: tuple[TransformConfig, ...] = setting("transforms of training images", default=())
     test_transforms: tuple[TransformConfig, ...] = setting("transforms of test images", default=())
     repeat: int = setting("passes over the data per epoch", default=1, least=1)
+    repeat_threshold: float | None = setting(
+        "class-balanced sampling: images with a class c that a share f(c) of the images below this threshold has are "
+        "repeated sqrt(threshold / f(c)) times per pass (repeat factors of LVIS, which uses 0.001); null: off",
+        default=None,
+        above=0,
+        most=1,
+    )
     images_per_rank: int = setting(PER_RANK, default=2, least=1)
     workers: int = setting("loader processes per rank; 0: load in the main process", default=2, least=0)
     group_by_aspect: bool = setting("make batches of only wide or only tall images", default=True)
     on_bad_sample: OnBadSample = setting(
-        "bad images and annotations: stop with an error, or skip, count and list them", default="error"
+        "bad images and annotations: stop with an error, or skip, count and list them; repair: also clip boxes and "
+        "masks to their images",
+        default="error",
     )
 
     def __attrs_post_init__(self) -> None:
@@ -47,6 +67,42 @@ class DataConfig:
                     "in `train_transforms`"
                 )
                 raise ConfigError.at(f"test_transforms[{i}]", message)
+
+    def has_validation(self) -> bool:
+        """Whether there is a data set to evaluate on in training."""
+        return self.val is not None or self.val_fraction > 0
+
+    def dataset(self, split: Split) -> DatasetConfig:
+        """The data set of a split; ConfigError if there is none."""
+        if split == "test":
+            return self._test()
+        if self.val_fraction and self.val is not None:
+            message = f"is {self.val_fraction:g}, but there are validation data; set it to 0, or `data.val` to null"
+            raise ConfigError.at("data.val_fraction", message)
+        if self.val_fraction:
+            return self._part(0, self.val_fraction) if split == "val" else self._part(self.val_fraction, 1)
+        if split == "train":
+            return self.train
+        if self.val is None:
+            message = "is null: there are no validation data; name another split (train or test), or set it"
+            raise ConfigError.at("data.val", message)
+        return self.val
+
+    def _part(self, low: float, high: float) -> DatasetConfig:
+        part = self.train.with_part(low, high)
+        if part is None:
+            message = f"data of type {self.train.type!r} cannot be divided; set it to 0, and give `data.val`"
+            raise ConfigError.at("data.val_fraction", message)
+        return part
+
+    def _test(self) -> DatasetConfig:
+        base = self.train if self.val is None else self.val
+        test = base.with_split("test")
+        if test is None:
+            what = "names its files" if isinstance(base, FolderSettings) else "has no splits by name"
+            message = f"the data set ({base.type!r}) {what}, so the test split is not found by name; set its files"
+            raise ConfigError.at(f"data.{'train' if self.val is None else 'val'}", message)
+        return test
 
 
 @configclass
@@ -154,8 +210,9 @@ class Recipe:
 
     def open_train(self) -> DetectionDataset:
         """Open the training data, with the masks and semantic maps that training needs; DetError if invalid."""
-        self._check_proposals("train", self.data.train)
-        data = self.data.train.build(
+        config = self.data.dataset("train")
+        self._check_proposals("train", config)
+        data = config.build(
             self.data.root,
             masks=self.trains_on_masks(),
             semantic=self.detector.needs_semantic(),
@@ -164,15 +221,18 @@ class Recipe:
         self._check_semantic(data)
         return data
 
-    def open_val(self) -> DetectionDataset:
-        """Open the validation data, with what evaluators and validation losses need; DetError if invalid."""
-        self._check_proposals("val", self.data.val)
+    def open_val(self, split: Split = "val") -> DetectionDataset:
+        """Open the validation data, or another split to evaluate on, with what evaluators and validation losses need.
+
+        Raises:
+            DetError: if they are invalid, or there are none.
+        """
+        config = self.data.dataset(split)
+        self._check_proposals(split, config)
         losses = self.evaluation.losses
         masks = any(e.needs_masks() for e in self.evaluation.evaluators) or (losses and self.detector.needs_masks())
         semantic = losses and self.detector.needs_semantic()
-        return self.data.val.build(
-            self.data.root, masks=masks, semantic=semantic, on_bad_sample=self.data.on_bad_sample
-        )
+        return config.build(self.data.root, masks=masks, semantic=semantic, on_bad_sample=self.data.on_bad_sample)
 
     def _check_semantic(self, data: DetectionDataset) -> None:
         """Raise ConfigError if the detector needs semantic maps that the data lack, or that have more ids than it."""
@@ -197,7 +257,7 @@ class Recipe:
         detector = self.detector
         needed = detector.roi_head is not None and detector.dense_head is None
         given = config.has_proposals()
-        path = f"data.{split}.proposals"
+        path = f"data.{'train' if split == 'train' else 'val'}.proposals"
         if given and not needed:
             why = "has no roi_head" if detector.roi_head is None else "has a dense_head that proposes boxes itself"
             message = f"is set, but the detector {why}, so it would not be used; leave it out (null)"
@@ -212,14 +272,30 @@ class Recipe:
             raise ConfigError.at(path, message, self.name)
 
     def with_data(self, root: str | Path) -> Recipe:
-        """The recipe with the data in the folder `root`; COCO format replaces the bundled sample.
+        """The recipe with the data in the folder `root`; the folder's format replaces the bundled sample.
 
-        If the recipe expects COCO format and the folder is in VOC format, or the reverse, the folder's format is used,
-        with its usual splits and all classes in its annotations. A data set with explicit file names is not changed.
+        If the recipe expects another format than the folder is in, the folder's format is used, with its usual splits
+        and all its classes. A data set with explicit file names is not changed. The root becomes absolute.
         """
-        formats = _formats(root)
-        train, val = (_with_format(getattr(self.data, split), split, formats) for split in ("train", "val"))
-        return evolve(self, data=evolve(self.data, root=str(root), train=train, val=val))
+        folder = os.path.abspath(os.path.expanduser(root))
+        train = _with_format(self.data.train, "train", folder)
+        val = None if self.data.val is None else _with_format(self.data.val, "val", folder)
+        return evolve(self, data=evolve(self.data, root=folder, train=train, val=val))
+
+    def settled(self) -> Recipe:
+        """The recipe with `data.val: null` if its folder has no validation split, and with an absolute root.
+
+        Raises:
+            ConfigError: if `data.val_fraction` is set and there are validation data.
+        """
+        data, root = self.data, self.data.root
+        if root:
+            root = os.path.abspath(os.path.expanduser(root))
+        if data.val is not None and not data.val.is_there(root):
+            data = evolve(data, val=None)
+        data = evolve(data, root=root)
+        data.dataset("train")
+        return evolve(self, data=data)
 
     def to_yaml(self) -> str:
         return to_yaml(self.to_plain())
@@ -227,28 +303,32 @@ class Recipe:
 
 def dataset_at(root: str | Path, split: Split) -> DatasetConfig:
     """The configuration of a split of the data in the folder `root`, in the format that it is in, with all images."""
-    return _with_format(CocoConfig(split=split), split, _formats(root))
+    return _with_format(CocoConfig(split=split), split, str(root))
 
 
-def _formats(root: str | Path) -> frozenset[str]:
+def _with_format(data: DatasetConfig, split: Split, root: str) -> DatasetConfig:
+    """The data set in the format of the folder `root`; see `Recipe.with_data`."""
+    if isinstance(data, JoinedConfig):
+        return evolve(data, sources=tuple(_with_format(source, split, root) for source in data.sources))
+    if isinstance(data, SampleConfig):
+        kept = {name: getattr(data, name) for name in ("proposals", "max_proposals", "classes")}
+        data = CocoConfig(split=split, **kept)
+    if not isinstance(data, FolderSettings) or data.names_files():
+        return data
+    formats = _formats(data.place(root))
+    if not formats or data.type in formats:
+        return data
+    cls = next(cls for cls in FORMATS if cls.type in formats)
+    settings = {field.name: getattr(data, field.name) for field in fields_of(FolderSettings)}
+    if isinstance(data, RecordSettings) or cls is VocConfig:
+        settings["classes"] = data.classes if isinstance(data, RecordSettings) else None
+    return cls(**settings)
+
+
+def _formats(root: str) -> frozenset[str]:
     """The data-set formats in a folder; empty if there is no such folder, which is an error once it is opened."""
     if not Path(root).expanduser().is_dir():
         return frozenset()
-    from det_core.data.layout import formats_at
+    from det_core.data.format_search import formats_at
 
     return formats_at(root)
-
-
-def _with_format(data: DatasetConfig, split: Split, formats: frozenset[str]) -> DatasetConfig:
-    """The data set for a folder in one of these formats; see `with_data`."""
-    if isinstance(data, SampleConfig):
-        data = CocoConfig(split=split, proposals=data.proposals, max_proposals=data.max_proposals)
-    if isinstance(data, CocoConfig) and formats == {"voc"} and not (data.annotations or data.images):
-        return VocConfig(classes=None, **_folder_settings(data))
-    if isinstance(data, VocConfig) and formats == {"coco"} and data.sets is None:
-        return CocoConfig(**_folder_settings(data))
-    return data
-
-
-def _folder_settings(data: FolderSettings) -> dict[str, Any]:
-    return {field.name: getattr(data, field.name) for field in fields_of(FolderSettings)}

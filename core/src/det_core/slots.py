@@ -18,6 +18,7 @@ from det_core.specs import (
     ParameterRule,
     ProposalLimits,
     RegionSpec,
+    Split,
     TrainingLength,
 )
 
@@ -280,6 +281,18 @@ class DatasetConfig(Component):
 
     def has_proposals(self) -> bool | None:
         """Whether samples have proposals; None if this is known only after opening the data set."""
+        return None
+
+    def is_there(self, root: str) -> bool:
+        """Whether there are data for it below `root`, as far as that is known without opening it."""
+        return True
+
+    def with_split(self, split: Split) -> DatasetConfig | None:
+        """Another split of the same data; None if it cannot be selected by name."""
+        return None
+
+    def with_part(self, low: float, high: float) -> DatasetConfig | None:
+        """The same with only the images whose `content_share` is in [low, high); None if it has no such setting."""
         return None
 
     @abstractmethod

@@ -15,9 +15,9 @@ def _as_tuple(values: Iterable[int]) -> tuple[int, ...]:
     return tuple(values)
 
 
-Split = Literal["train", "val"]
+Split = Literal["train", "val", "test"]
 Runtime = Literal["onnxruntime", "openvino"]  # of exported ONNX models
-OnBadSample = Literal["error", "skip"]
+OnBadSample = Literal["error", "skip", "repair"]
 # Projects whose weights are imported; mmdet: of either generation.
 Source = Literal["mmdet", "mmdet1", "mmdet2", "torchvision", "detectron2", "detectron", "maskrcnn-benchmark"]
 TIMEOUT = 1800  # seconds without news from another rank or a loader process after which a run ends

@@ -28,7 +28,7 @@ def test_a_checkpoint_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFi
     [
         (["--checkpoint", "x"], "Missing option '-o' / '--out'"),
         (["--checkpoint", "x", "-o", "x.safetensors", "--max-per-image", "0"], "0 is not in the range x>=1"),
-        (["--checkpoint", "x", "-o", "x.safetensors", "--split", "test"], "'test' is not one of 'train', 'val'"),
+        (["--checkpoint", "x", "-o", "x.safetensors", "--split", "all"], "'all' is not one of 'train', 'val', 'test'"),
     ],
 )
 def test_options_are_checked(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

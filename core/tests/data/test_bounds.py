@@ -21,8 +21,8 @@ from det_core.data.bad_samples import BadImage, BadSamplesError, check_objects
 from det_core.data.coco_dataset import CocoDataset
 from det_core.data.images import TURNS, image_size, read_image
 from det_core.data.instance_masks import has_pixels
-from det_core.data.layout import find_voc_sets
 from det_core.data.voc_dataset import VocDataset
+from det_core.data.voc_layout import find_voc_sets
 from det_core.errors import DataError, DetError
 from det_core.reports.dataset_report import data_report
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from det_core.data import coco_json
+from det_core.data import coco_checks
 from det_core.data.coco_columns import RULES, columns_of
 from det_core.data.coco_dataset import CocoDataset
 from det_core.errors import DataError
@@ -58,13 +58,13 @@ def test_the_fast_way_finds_what_the_slow_way_finds(
 ) -> None:
     root, masks = make_coco(spoiled(seed)), seed % 2 == 0
     fast = outcome(root, masks)
-    monkeypatch.setattr(coco_json, "suspects", lambda columns, *_: np.ones(len(columns), np.bool_))
+    monkeypatch.setattr(coco_checks, "suspects", lambda columns, *_: np.ones(len(columns), np.bool_))
     assert outcome(root, masks) == fast
 
 
 def test_good_records_are_not_looked_at_one_by_one(make_coco: MakeCoco, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_coco()
-    monkeypatch.setattr(coco_json._AnnotationCheck, "__call__", None)
+    monkeypatch.setattr(coco_checks._AnnotationCheck, "__call__", None)
     assert len(CocoDataset(root / "instances_train.json", root / "images", masks=True)) == 4
 
 

@@ -9,12 +9,24 @@ from typing import Any
 import pytest
 
 from det_core.data.data_config import CocoConfig, ColorJitterConfig, FlipConfig, ResizeConfig, SampleConfig, VocConfig
+from det_core.data.files_config import JoinedConfig, LabelmeConfig, YoloConfig
 
 
 @pytest.mark.parametrize(
     ("cls", "values", "message"),
     [
-        (CocoConfig, {"split": "test"}, "split"),
+        (CocoConfig, {"split": "all"}, "split"),
+        (CocoConfig, {"split": "val", "part": (0.5, 0.5)}, "part: found .0.5, 0.5., expected two numbers in ascending"),
+        (CocoConfig, {"split": "val", "part": (0.5, 1.5)}, r"part\[1\]: found 1.5, expected at least 0 and at most 1"),
+        (CocoConfig, {"split": "val", "classes": ("a", "a=b")}, "class 'a' is named twice"),
+        (YoloConfig, {"split": "val", "classes": ("a=",)}, "a name is empty; expected NAME or OLD=NEW"),
+        (JoinedConfig, {"sources": ()}, "sources: found 0 values, expected at least 1"),
+        (
+            JoinedConfig,
+            {"sources": (SampleConfig(split="val"), SampleConfig(split="val", proposals="a"))},
+            "some have `proposals`, others have none",
+        ),
+        (SampleConfig, {"split": "test"}, "split"),
         (CocoConfig, {"split": "val", "min_size": -1}, "min_size"),
         (SampleConfig, {"split": "all"}, "split"),
         (ResizeConfig, {"scales": ()}, "scales: found 0 values, expected at least 1"),
@@ -37,7 +49,10 @@ def test_every_field_is_documented() -> None:
 
     from det_core.evaluation.metric_config import CocoEvaluatorConfig, VocEvaluatorConfig
 
-    datasets, metrics = (CocoConfig, VocConfig, SampleConfig), (CocoEvaluatorConfig, VocEvaluatorConfig)
+    datasets, metrics = (
+        (CocoConfig, VocConfig, YoloConfig, LabelmeConfig, JoinedConfig, SampleConfig),
+        (CocoEvaluatorConfig, VocEvaluatorConfig),
+    )
     for cls in (*datasets, ResizeConfig, FlipConfig, ColorJitterConfig, *metrics):
         assert cls.type
         for attribute in attrs.fields(cls):
@@ -46,7 +61,8 @@ def test_every_field_is_documented() -> None:
 
 def test_configs_import_neither_torch_nor_numpy() -> None:
     code = (
-        "import sys, det_core.data.data_config, det_core.evaluation.metric_config; "
+        "import sys, det_core.data.data_config, det_core.data.files_config, det_core.data.layout, "
+        "det_core.evaluation.metric_config; "
         "print([m for m in ('torch', 'numpy', 'torchvision', 'PIL') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

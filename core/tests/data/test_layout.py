@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from det_core.data.data_config import CocoConfig
-from det_core.data.layout import LayoutError, find_layout
+from det_core.data.data_root import LayoutError
+from det_core.data.format_search import Files, coco_files, formats_at, labelme_files
+from det_core.data.layout import find_layout, has_coco_split
 
 
 def place(root: Path, *names: str) -> None:
@@ -120,3 +122,110 @@ def test_config_opens_what_is_found(make_coco: Callable[..., Path]) -> None:
     assert len(data) == 2
     assert data.has_masks
     assert data.name == str(root / "instances_train.json")
+
+
+COCO = '{"images": [], "annotations": [], "categories": []}'
+LABELME = '{"version": "5", "shapes": [], "imagePath": "a.png"}'
+
+
+def write(root: Path, name: str, text: str) -> None:
+    place(root, name)
+    (root / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("files", "annotations", "images"),
+    [
+        (["annotations/instances_default.json", "images/default/a.png"], 0, "images/default"),  # CVAT
+        (["annotations/instances_default.json", "images/a.png"], 0, "images"),
+        (["annotations/instances_Train.json", "images/Train/a.png"], 0, "images"),
+        (["result.json", "images/a.png"], 0, "images"),  # Label Studio
+        (["export/labels.json", "export/images/a.png", "images/b.png"], 0, "export/images"),
+        (["export/labels.json", "export/a.png"], 0, "export"),
+        (["labels/all.json", "images/x/a.png"], 0, "images"),
+        (["labels/all.json", "photos/a.png"], 0, "."),
+        (["labels/all.json", "images/all/a.png"], 0, "images"),
+        (["labels/images/all/a.png", "labels/all.json"], 1, "labels/images/all"),
+    ],
+)
+def test_files_without_splits_are_training_data(
+    tmp_path: Path, files: list[str], annotations: int, images: str
+) -> None:
+    place(tmp_path, *files)
+    (tmp_path / files[annotations]).write_text(COCO)
+    write(tmp_path, "notes.json", "[1]")
+    write(tmp_path, "info.json", '{"images": 3}')
+    found = find_layout(tmp_path, "train")
+    assert found.annotations == tmp_path / files[annotations]
+    assert found.images == tmp_path / images
+    assert has_coco_split(tmp_path, "train")
+    assert not has_coco_split(tmp_path, "val")
+    assert formats_at(tmp_path) == {"coco"}
+    with pytest.raises(LayoutError, match=r"no annotation file for the val split; (.*\n)*.*set `data\.val_fraction`"):
+        find_layout(tmp_path, "val")
+
+
+def test_several_files_are_not_guessed_at(tmp_path: Path) -> None:
+    for name in ("b.json", "sub/a.json"):
+        write(tmp_path, name, COCO)
+    with pytest.raises(LayoutError) as raised:
+        find_layout(tmp_path, "train")
+    assert str(raised.value) == (
+        f"{tmp_path}: 2 files look like COCO's: b.json, sub/a.json; name the one to train on, such as "
+        "`--set data.train.annotations=b.json` (and `data.val.annotations`)"
+    )
+    assert has_coco_split(tmp_path, "val")  # not known, so that a setting can name it
+    assert has_coco_split(tmp_path / "none", "val")
+
+
+def test_a_file_of_another_split_is_no_training_data(tmp_path: Path) -> None:
+    write(tmp_path, "valid/_annotations.coco.json", COCO)
+    with pytest.raises(LayoutError, match="no annotation file for the train split"):
+        find_layout(tmp_path, "train")
+    assert has_coco_split(tmp_path, "val")
+    write(tmp_path, "test/_annotations.coco.json", COCO)
+    assert find_layout(tmp_path, "test").annotations == tmp_path / "test/_annotations.coco.json"
+    assert find_layout(tmp_path, "val").annotations == tmp_path / "valid/_annotations.coco.json"
+
+
+def test_formats(tmp_path: Path) -> None:
+    write(tmp_path, "sub/a.json", LABELME)
+    assert formats_at(tmp_path) == {"labelme"}
+    with pytest.raises(LayoutError, match="has the layout of a labelme data set: use `type: labelme`"):
+        find_layout(tmp_path, "train")
+    write(tmp_path, "my.yaml", "names: [a]\ntrain: images\n")
+    assert formats_at(tmp_path) == {"yolo"}
+    with pytest.raises(LayoutError, match="has the layout of a YOLO data set: use `type: yolo`"):
+        find_layout(tmp_path, "train")
+    write(tmp_path, "other.yaml", "names: [a]\ntrain: images\n")  # which of the two is not known
+    assert formats_at(tmp_path) == {"labelme"}
+    place(tmp_path, "data.yaml")
+    assert formats_at(tmp_path) == {"yolo"}
+    place(tmp_path, "train.json")
+    assert formats_at(tmp_path) == {"yolo", "coco"}
+
+
+def test_what_a_file_looks_like(tmp_path: Path) -> None:
+    texts = {
+        "late.json": '{"info": "' + "x" * 5000 + '", ' + COCO[1:],
+        "bom.json": "\ufeff" + COCO,
+        "late_shapes.json": '{"imageData": "' + "x" * 5000 + '", "imagePath": "a", "shapes": []}',
+        "shapes.json": LABELME,
+        "list.json": "[" + COCO + "]",
+        "empty.json": "",
+        "hidden/.cache/a.json": COCO,
+    }
+    for name, text in texts.items():
+        write(tmp_path, name, text)
+    assert [path.name for path in coco_files(tmp_path)] == ["bom.json", "late.json"]
+    assert [path.name for path in labelme_files(tmp_path)] == ["late_shapes.json", "shapes.json"]
+
+
+def test_names_in_other_letter_case(tmp_path: Path) -> None:
+    place(tmp_path, "Annotations/Instances_TRAIN.json", "Twice.json", "TWICE.json", "images/a.png")
+    files = Files(tmp_path)
+    assert files.find("annotations/instances_train.json") == tmp_path / "Annotations/Instances_TRAIN.json"
+    assert files.find("Twice.json") == tmp_path / "Twice.json"
+    assert files.find("twice.json") is None  # which one is not known
+    assert files.find("images") is None
+    assert files.find("images/a.png/x") is None

@@ -23,8 +23,8 @@ from det_core.compressed_masks import bitmaps_of
 from det_core.contracts import Sample
 from det_core.data.bad_samples import BadImage, BadSamplesError
 from det_core.data.data_config import CocoConfig, ColorJitterConfig, FlipConfig, ResizeConfig, SampleConfig
+from det_core.data.data_root import LayoutError
 from det_core.data.epoch_order import TrainSampler
-from det_core.data.layout import LayoutError
 from det_core.data.loader import test_loader, train_loader
 from det_core.data.semantic_maps import map_name, map_of_masks
 from det_core.data.transforms import V2, apply_transforms
@@ -510,7 +510,8 @@ def recipe(train: DatasetConfig, root: str = "", classes: int = 183) -> Recipe:
 
 @pytest.fixture
 def no_proposals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("det_core.data.data_config._proposals", lambda root, name: None)
+    for module in ("dataset_settings", "data_config"):
+        monkeypatch.setattr(f"det_core.data.{module}.proposals_file", lambda root, name: None)
 
 
 @pytest.mark.usefixtures("no_proposals")

@@ -19,6 +19,7 @@ from det_core.data.bad_samples import BadImage, BadSamplesError
 from det_core.data.categories import check_same_categories
 from det_core.data.data_config import VOC_CLASSES, FlipConfig, VocConfig
 from det_core.data.epoch_order import TrainSampler
+from det_core.data.image_content import is_in_part
 from det_core.data.images import image_size, read_image
 from det_core.data.loader import train_loader
 from det_core.data.proposals_file import ImageProposals, write_proposals
@@ -588,7 +589,7 @@ def from_bccd(root: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"split": "test"}, "split"),
+        ({"split": "all"}, "split"),
         ({"split": "val", "sets": ()}, "sets: found 0 values, expected at least 1"),
         ({"split": "val", "classes": ("a", "a")}, "classes: found 'a' twice, expected each value once"),
         ({"split": "val", "difficult": "drop"}, "difficult"),
@@ -600,3 +601,51 @@ def from_bccd(root: Path) -> None:
 def test_values_are_checked(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         VocConfig(**values)
+
+
+def test_boxes_are_repaired_and_counted(make_voc: MakeVoc) -> None:
+    root = spoil(make_voc(), "<xmax>25<", "<xmax>70<")
+    data = opened(root, on_bad_sample="repair")
+    assert data.table.boxes[0].tolist() == [5, 6, 60, 16]
+    assert data.notes == (f"{data.name}: repaired: 1 annotation clipped to the image, 0 without area left out",)
+    spoil(root, "<xmin>6<", "<xmin>69<")
+    again = opened(root, on_bad_sample="repair")
+    assert len(again.table.boxes) == len(data.table.boxes) - 1
+    assert again.notes == (f"{data.name}: repaired: 0 annotations clipped to the image, 1 without area left out",)
+    assert again.skipped == []
+    spoil(root, "<ymin>7<", "<ymin>x<")
+    assert len(opened(root, on_bad_sample="repair").skipped) == 1  # what cannot be repaired is skipped
+
+
+def test_a_part_is_chosen_by_content(make_voc: MakeVoc) -> None:
+    root = make_voc()
+    whole = opened(root)
+    parts = [opened(root, part=part) for part in ((0, 0.9), (0.9, 1)) if _has_images(root, part)]
+    assert sum(map(len, parts)) == len(whole)
+    assert {int(i) for part in parts for i in part.image_ids} == set(whole.image_ids.tolist())
+    assert all(part.filtered == 0 for part in parts)
+
+
+def _has_images(root: Path, part: tuple[float, float]) -> bool:
+    whole = opened(root)
+    return any(is_in_part(whole.file(index), part) for index in range(len(whole)))
+
+
+def test_classes_are_renamed_and_others_dropped(make_voc: MakeVoc) -> None:
+    root = make_voc()
+    whole = opened(root, classes=None)
+    assert set(whole.classes.names) == {"cat", "dog"}
+    data = opened(root, classes=("dog=pet",), other_classes="drop")
+    assert data.classes.names == ("pet",)
+    dogs = int((whole.table.labels == whole.classes.names.index("dog")).sum())
+    assert len(data.table.labels) == dogs
+    assert data.dropped["of other classes"] == len(whole.table.labels) - dogs
+    merged = opened(root, classes=("dog=pet", "cat=pet"))
+    assert merged.classes.names == ("pet",)
+    assert len(merged.table.labels) == len(whole.table.labels)
+    with pytest.raises(
+        DataError, match=r'Annotations: `classes`: no class \'dgo\'; did you mean "dog"\?; the data set has'
+    ):
+        opened(root, classes=("dgo",), other_classes="drop")
+    with pytest.raises(BadSamplesError, match="unknown class 'cat', allowed: dog"):
+        opened(root, classes=("dog",))

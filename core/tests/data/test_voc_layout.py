@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from det_core.data.data_config import CocoConfig, VocConfig
-from det_core.data.layout import LayoutError, find_layout, find_voc_sets, formats_at
+from det_core.data.data_root import LayoutError
+from det_core.data.format_search import formats_at
+from det_core.data.layout import find_layout
+from det_core.data.voc_layout import find_voc_sets, has_voc_split
 
 EMPTY = "<annotation></annotation>"
 
@@ -112,10 +115,10 @@ def test_a_set_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_no_pair_of_sets(tmp_path: Path) -> None:
-    root = place(tmp_path / "data", trainval="a")
+    root = place(tmp_path / "data", aeroplane="a")
     assert fails(root) == (
         f"{root}: no image sets with annotations both to train and to evaluate on; looked for trainval with test, "
-        "train with val, train with valid, train with validation, train with test; available: trainval; set `sets` of "
+        "train with val, train with valid, train with validation, train with test; available: aeroplane; set `sets` of "
         "each data set"
     )
 
@@ -150,3 +153,15 @@ def test_configs_say_what_is_wrong(tmp_path: Path) -> None:
         VocConfig(split="train").build(str(tmp_path))
     with pytest.raises(LayoutError, match="no annotation file for the train split"):
         CocoConfig(split="train").build(str(tmp_path))
+
+
+def test_a_folder_without_validation_has_training_and_test_sets(tmp_path: Path) -> None:
+    root = place(tmp_path / "data", trainval="a")
+    assert [s.name for s in find_voc_sets(root, "train")] == ["trainval"]
+    assert has_voc_split(root, "train")
+    assert not has_voc_split(root, "val")
+    assert not has_voc_split(root, "test")
+    root = place(tmp_path / "other", trainval="a", test="b")
+    assert [s.name for s in find_voc_sets(root, "test")] == ["test"]
+    assert [s.name for s in find_voc_sets(root, "val")] == ["test"]
+    assert has_voc_split(tmp_path / "none", "val")  # opening it says what is wrong

@@ -115,3 +115,15 @@ def test_no_text_is_read_as_markup() -> None:
     ]
     assert len(calls) >= 6
     assert [call for call in calls if "markup=False" not in call[1]] == []
+
+
+def test_images_in_both_splits_are_listed(make_coco: MakeCoco) -> None:
+    root = make_coco()
+    train, val = opened(root), opened(make_coco(name="other"))
+    assert data_report(train).shared == ()
+    report = data_report(train, other=val)
+    assert len(report.shared) == 4
+    assert report.shared[0].endswith(f" equals {train.file(0)}") or " equals " in report.shared[0]
+    text = report.render()
+    assert "Images of equal content in both splits, so metrics say too much: 4" in text
+    assert not report.has_problems()

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from det_core import load_recipe, predict, train
-from det_core.data.layout import LayoutError
+from det_core.data.data_root import LayoutError
 from det_core.errors import ConfigError, DataError
 from det_core.recipe import Recipe
 

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from det_core.config.overrides import apply_overrides
-from det_core.data.data_config import FolderSettings
+from det_core.data.dataset_settings import FolderSettings
+from det_core.data.files_config import JoinedConfig
 from det_core.errors import DetError
-from det_core.load import load_recipe, recipe_from_plain
+from det_core.load import load_recipe, recipe_with
 from det_core.model.detection_config import DetectionSettings
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
 from det_core.settings import evolve
+from det_core.slots import DatasetConfig
 
 if TYPE_CHECKING:
     from det_core.engine.test_time_augmentation import Augmentation
@@ -38,7 +39,7 @@ def choose_recipe(
     overrides: Sequence[str] = (),
     on_bad_sample: str | None = None,
 ) -> Recipe:
-    """The recipe of exactly one of --plugin, --recipe and --config, with --data if given.
+    """The recipe of exactly one of --plugin, --recipe and --config, with --data if given, and then with --set.
 
     --plugin selects the plugin's default recipe, or without data its `demo` on the bundled sample. Raises DetError if
     none or several are given.
@@ -56,12 +57,12 @@ def choose_recipe(
         owner = plugin_manager().recipe_owner(name)
         whose = "" if plugin in (owner.name, owner.distribution) else f" of {owner.label}, which uses it,"
         click.echo(f"--plugin {plugin}: recipe {name}{whose} {reason}")
-        chosen = load_recipe(name, extra)
+        chosen = load_recipe(name, extra, data=data)
     elif recipe is not None:
-        chosen = load_recipe(recipe, extra)
+        chosen = load_recipe(recipe, extra, data=data)
     else:
-        chosen = load_recipe(Path(config or ""), extra)
-    return chosen if data is None else chosen.with_data(data)
+        chosen = load_recipe(Path(config or ""), extra, data=data)
+    return chosen.settled()
 
 
 def with_bad_samples(overrides: Sequence[str], on_bad_sample: str | None) -> list[str]:
@@ -72,13 +73,20 @@ def with_bad_samples(overrides: Sequence[str], on_bad_sample: str | None) -> lis
 def with_outside(recipe: Recipe) -> Recipe:
     """The recipe with `--allow-outside`; DetError if its data sets have no such setting."""
     changed = {
-        split: evolve(config, allow_outside=True)
+        split: made
         for split, config in (("train", recipe.data.train), ("val", recipe.data.val))
-        if isinstance(config, FolderSettings)
+        if config is not None and (made := _outside(config)) is not None
     }
     if not changed:
         raise DetError(f"--allow-outside: data of type {recipe.data.train.type!r} have no such setting; remove it")
     return evolve(recipe, data=evolve(recipe.data, **changed))
+
+
+def _outside(config: DatasetConfig) -> DatasetConfig | None:
+    """The data set with `allow_outside`; None if it has no such setting."""
+    if isinstance(config, JoinedConfig):
+        return evolve(config, sources=tuple(_outside(source) or source for source in config.sources))
+    return evolve(config, allow_outside=True) if isinstance(config, FolderSettings) else None
 
 
 def recipe_of(
@@ -92,9 +100,7 @@ def recipe_of(
     allow_outside: bool,
 ) -> Recipe:
     """The recipe of a checkpoint file, changed by the options of a command."""
-    changed = apply_overrides(recipe.to_plain(), with_bad_samples(overrides, on_bad_sample))
-    made = recipe_from_plain(changed, str(file))
-    made = made if data is None else made.with_data(data)
+    made = recipe_with(recipe.to_plain(), with_bad_samples(overrides, on_bad_sample), data, str(file)).settled()
     made = with_outside(made) if allow_outside else made
     return amp(made) if use_amp else made
 

@@ -1,7 +1,8 @@
-"""`det-core data`: a report on a data set, and pictures of it."""
+"""`det-core data`: a report on a data set, pictures of it, and the data set in another format."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import click
 from attrs import frozen
 
 from det_core.cli.choose import choose_recipe, with_outside
+from det_core.cli.data_convert import convert
 from det_core.cli.options import ALLOW_OUTSIDE, OVERRIDES, SPLIT
 from det_core.cli.output import print_json
 from det_core.cli.output_files import check_outputs
@@ -19,8 +21,10 @@ from det_core.recipe import Recipe
 if TYPE_CHECKING:
     from det_core.contracts import DetectionDataset
     from det_core.data.data_config import ResizeConfig
-    from det_core.reports.dataset_report import AnchorSetting
+    from det_core.reports.dataset_report import AnchorSetting, Report
+    from det_core.specs import Split
 
+NO_VAL = "No validation data: training does not evaluate. --set data.val_fraction=0.1 validates on a tenth of the data."
 SAMPLE = "the bundled sample, because neither --data nor a recipe was given"
 
 
@@ -47,12 +51,12 @@ class Choice:
                 plugin=self.plugin, recipe=self.recipe, config=self.config, data=self.data, overrides=self.overrides
             )
             return chosen, self.masks or chosen.trains_on_masks()
-        chosen = _any_recipe(self.overrides)
+        chosen = _any_recipe(self.overrides, self.data)
         if self.data is None:
             click.echo(SAMPLE, err=True)
             return chosen, True
         click.echo(f"compared with the recipe {chosen.name}; use --recipe or --config for another", err=True)
-        return chosen.with_data(self.data), self.masks
+        return chosen.settled(), self.masks
 
 
 @click.group(name="data", invoke_without_command=True)
@@ -65,6 +69,7 @@ class Choice:
 @ALLOW_OUTSIDE
 @click.option("--read-images", is_flag=True, help="Decode every image, to find truncated ones.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.option("--html", metavar="FILE", help="Also write the report with histograms and pictures to this page.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -77,6 +82,7 @@ def command(
     allow_outside: bool,
     read_images: bool,
     as_json: bool,
+    html: str | None,
 ) -> None:
     """Report on a data set before training.
 
@@ -98,18 +104,36 @@ def command(
     chosen, masks = choice.resolve()
     from det_core.reports.dataset_report import data_report
 
-    train, val = (_open(chosen, split, masks) for split in ("train", "val"))
+    train = _open(chosen, "train", masks)
+    val = _open(chosen, "val", masks) if chosen.data.has_validation() else None
     resize, anchors = _resize(chosen), _anchors(chosen)
-    reports = [
-        data_report(train, anchors=anchors, resize=resize, other=val, read_images=read_images),
-        data_report(val, anchors=anchors, resize=resize, read_images=read_images),
-    ]
+    reports = {"train": data_report(train, anchors=anchors, resize=resize, other=val, read_images=read_images)}
+    if val is not None:
+        reports["val"] = data_report(val, anchors=anchors, resize=resize, read_images=read_images)
+    if html is not None:
+        _write_page(Path(html), {"train": train, "val": val}, reports)
     if as_json:
-        print_json({"train": reports[0].to_dict(), "val": reports[1].to_dict()})
+        print_json({split: report.to_dict() for split, report in reports.items()})
     else:
-        click.echo("\n\n".join(report.render() for report in reports))
-    if any(report.has_problems() for report in reports):
+        click.echo("\n\n".join([*(report.render() for report in reports.values()), *([NO_VAL] if val is None else [])]))
+    if any(report.has_problems() for report in reports.values()):
         ctx.exit(1)
+
+
+def _write_page(path: Path, opened: Mapping[str, DetectionDataset | None], reports: Mapping[str, Report]) -> None:
+    """Write the report as an HTML page."""
+    from det_core.reports.dataset_page import SplitReport, dataset_page
+    from det_core.safe_write import replacing
+
+    parts = [SplitReport(split, data, reports[split]) for split, data in opened.items() if data is not None]
+    files = (part.dataset.file(index) for part in parts for index in range(len(part.dataset)))
+    check_outputs("--html", [path], files)
+    with replacing(path) as temporary:
+        temporary.write_text(dataset_page(parts, "" if "val" in reports else NO_VAL), encoding="utf8")
+    click.echo(f"{path}: the report as a page", err=True)
+
+
+command.add_command(convert)
 
 
 @command.command()
@@ -131,7 +155,7 @@ def browse(
     overrides: tuple[str, ...],
     out: str,
     count: int,
-    split: str,
+    split: Split,
     augmented: bool,
     seed: int | None,
 ) -> None:
@@ -168,22 +192,29 @@ def browse(
     click.echo(f"{len(paths)} pictures in {out}")
 
 
-def _any_recipe(overrides: tuple[str, ...]) -> Recipe:
+def _any_recipe(overrides: tuple[str, ...], data: str | None) -> Recipe:
     """A demo recipe of an installed plugin, which has the bundled sample and a detector with anchors."""
     from det_core.load import load_recipe
     from det_core.plugins import plugin_manager
 
     for name, entry in plugin_manager().recipes().items():
         if entry.demo and not entry.missing():
-            return load_recipe(name, overrides)
+            return load_recipe(name, overrides, data=data)
     raise DetError("no installed plugin has a demo recipe to compare with; give --recipe or --config")
 
 
-def _open(recipe: Recipe, split: str, masks: bool) -> DetectionDataset:
+def _open(recipe: Recipe, split: Split, masks: bool) -> DetectionDataset:
     """Open a split, with errors collected, and with semantic maps if the recipe trains on them."""
-    config = recipe.data.train if split == "train" else recipe.data.val
+    config = recipe.data.dataset(split)
     semantic = split == "train" and recipe.detector.needs_semantic()
-    return config.build(recipe.data.root, masks=masks, semantic=semantic, on_bad_sample="skip")
+    from det_core.data.bad_samples import NoMasksError
+
+    try:
+        return config.build(recipe.data.root, masks=masks, semantic=semantic, on_bad_sample="skip")
+    except NoMasksError as error:
+        from det_core.engine.open_data import without_masks
+
+        raise DetError(f"{error}; {without_masks(recipe)}") from None
 
 
 def _resize(recipe: Recipe) -> ResizeConfig | None:

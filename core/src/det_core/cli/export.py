@@ -10,9 +10,8 @@ import click
 from det_core.cli.choose import with_limits
 from det_core.cli.options import CHECKPOINT, DATA, OVERRIDES
 from det_core.cli.output_files import check_outputs
-from det_core.config.overrides import apply_overrides
 from det_core.errors import DetError
-from det_core.load import recipe_from_plain
+from det_core.load import recipe_with
 
 if TYPE_CHECKING:
     from det_core.export.export_detector import Format
@@ -95,15 +94,14 @@ def command(
     listed = list_images([str(path) for path in images]) if images else None
     compared = None if listed is None else [Path(listed[i].path) for i in range(len(listed))]
     check_outputs("--out", [out], [file, *(compared or ())])
-    plain = apply_overrides(read_header(file).recipe.to_plain(), list(overrides))
-    recipe = with_limits(recipe_from_plain(plain, str(file)), score_threshold, max_detections)
+    recipe = recipe_with(read_header(file).recipe.to_plain(), list(overrides), data, str(file))
+    recipe = with_limits(recipe, score_threshold, max_detections)
     detector = load_detector(file, recipe=recipe)
     tolerances = None if no_check else Tolerances(boxes=box_tolerance, scores=score_tolerance)
     if int8:
         from det_core.export.export_int8 import export_int8
 
-        with_data = recipe if data is None else recipe.with_data(data)
-        calibration = _spread(with_data, calibration_images or CALIBRATION_IMAGES)
+        calibration = _spread(recipe, calibration_images or CALIBRATION_IMAGES)
         agreed = export_int8(detector, out, calibration, tolerances=tolerances, recipe=recipe.name)
         click.echo(f"{out}: {chosen}, int8, {agreed}")
     else:

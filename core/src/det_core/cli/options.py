@@ -24,7 +24,9 @@ OVERRIDES = click.option(
 DEVICE = click.option("--device", help="cpu, cuda, cuda:N or mps. Default: the GPU if there is one.")
 AMP = click.option("--amp", "use_amp", is_flag=True, help="Mixed precision (bfloat16, unless the recipe sets fp16).")
 ON_BAD_SAMPLE = click.option(
-    "--on-bad-sample", type=click.Choice(get_args(OnBadSample)), help="Stop at bad data, or skip it."
+    "--on-bad-sample",
+    type=click.Choice(get_args(OnBadSample)),
+    help="Stop at bad data, skip it, or repair it (clip boxes).",
 )
 ALLOW_OUTSIDE = click.option(
     "--allow-outside", is_flag=True, help="Take images that the annotations name outside of the image folder."
@@ -41,7 +43,7 @@ SPLIT = click.option(
     type=click.Choice(get_args(Split)),
     default="train",
     show_default=True,
-    help="Use the recipe's training or validation data.",
+    help="Which split of the recipe's data to use.",
 )
 
 

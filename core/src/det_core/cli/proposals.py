@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from det_core.data.proposals_file import ImageProposals
     from det_core.engine.distributed import World
     from det_core.recipe import Recipe
+    from det_core.specs import Split
 
 SUFFIX = ".safetensors"
 
@@ -48,7 +49,7 @@ def command(
     convert: Path | None,
     source: str | None,
     data: str | None,
-    split: str,
+    split: Split,
     out: str,
     max_per_image: int | None,
     overrides: tuple[str, ...],
@@ -99,14 +100,14 @@ def command(
         leave(world)
 
 
-def _propose(file: Path, step: int, recipe: Recipe, split: str, out: Path, world: World) -> None:
+def _propose(file: Path, step: int, recipe: Recipe, split: Split, out: Path, world: World) -> None:
     """Run the detector of a checkpoint file on this rank's images, and write what all ranks found."""
     from det_core.data.proposals_file import write_proposals
     from det_core.engine.checkpoint import load_detector
     from det_core.engine.dataset_proposals import propose
     from det_core.reports.loggers import Terminal
 
-    part = recipe.data.train if split == "train" else recipe.data.val
+    part = recipe.data.dataset(split)
     terminal = Terminal(quiet=not world.main)
     dataset = part.build(recipe.data.root, on_bad_sample=recipe.data.on_bad_sample)
     detector = load_detector(file, world.device, recipe=recipe)
@@ -137,7 +138,7 @@ def _propose(file: Path, step: int, recipe: Recipe, split: str, out: Path, world
     terminal.say(_done(found, split, out))
 
 
-def _convert(file: Path, source: str | None, checkpoint: str | None, data: str | None, split: str, out: Path) -> None:
+def _convert(file: Path, source: str | None, checkpoint: str | None, data: str | None, split: Split, out: Path) -> None:
     """Convert a proposals file of mmdet."""
     if checkpoint is not None or source is None or data is None:
         raise DetError("--convert requires --from and --data, without --checkpoint: give --from mmdet1 --data ROOT")
@@ -145,7 +146,7 @@ def _convert(file: Path, source: str | None, checkpoint: str | None, data: str |
     from det_core.data.proposals_file import write_proposals
     from det_core.weights.mmdet_proposals import read_mmdet_proposals
 
-    dataset = dataset_at(data, "train" if split == "train" else "val").build(data)
+    dataset = dataset_at(data, split).build(data)
     found = read_mmdet_proposals(file, dataset, inclusive=source == "mmdet1")
     facts = {"source": source, "file": str(file.resolve()), "dataset": dataset.name, "split": split}
     write_proposals(out, found, facts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
@@ -18,6 +18,7 @@ from det_core.cli.choose import (
     with_limits,
 )
 from det_core.cli.options import ALLOW_OUTSIDE, AMP, CHECKPOINT, DATA, DEVICE, ON_BAD_SAMPLE, OVERRIDES, TIMEOUT
+from det_core.specs import Split
 
 if TYPE_CHECKING:
     from det_core.contracts import DetectionDataset
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 @CHECKPOINT
 @DATA
 @OVERRIDES
+@click.option(
+    "--split", type=click.Choice(get_args(Split)), default="val", show_default=True, help="Split to evaluate on."
+)
 @click.option("--json", "json_file", help="Also write the metrics to this JSON file.")
 @click.option(
     "--predictions",
@@ -48,6 +52,7 @@ def command(
     checkpoint: str,
     data: str | None,
     overrides: tuple[str, ...],
+    split: Split,
     json_file: str | None,
     predictions: str | None,
     batch_size: int,
@@ -64,7 +69,8 @@ def command(
     score_threshold: float | None,
     max_detections: int | None,
 ) -> None:
-    """Evaluate a checkpoint on its validation data. Prints a table of metrics; --json also writes them to a file.
+    """Evaluate a checkpoint on its validation data, or another split. Prints a table of metrics; --json also writes
+    them to a file.
 
     With --predictions, the checkpoint only says which data and metrics; its weights are not loaded.
     """
@@ -86,12 +92,12 @@ def command(
     )
     recipe = with_limits(recipe, score_threshold, max_detections)
     if predictions is not None:
-        _evaluate_file(Path(predictions), recipe, json_file)
+        _evaluate_file(Path(predictions), recipe, split, json_file)
         return
     world = join(device, timeout)
     try:
         terminal = Terminal(quiet=not world.main)
-        dataset = recipe.open_val()
+        dataset = recipe.open_val(split)
         detector = load_detector(file, world.device, recipe=recipe)
         terminal.say(f"{file} (step {header.step}) on {len(dataset)} images of {dataset.name}")
         terminal.start("evaluating", -(-len(dataset) // world.size))
@@ -114,13 +120,13 @@ def command(
         leave(world)
 
 
-def _evaluate_file(path: Path, recipe: Recipe, json_file: str | None) -> None:
-    """Evaluate predictions that are there already, on the recipe's validation data."""
+def _evaluate_file(path: Path, recipe: Recipe, split: Split, json_file: str | None) -> None:
+    """Evaluate predictions that are there already, on a split of the recipe's data."""
     from det_core.engine.evaluate_predictions import evaluate_predictions, read_predictions
     from det_core.reports.loggers import Terminal
 
     terminal = Terminal()
-    dataset = recipe.open_val()
+    dataset = recipe.open_val(split)
     predictions = read_predictions(path, dataset)
     models = f" of {', '.join(predictions.models)}" if predictions.models else ""
     terminal.say(f"{path}{models} on {len(dataset)} images of {dataset.name}")
@@ -132,6 +138,8 @@ def _tell(result: Evaluation, dataset: DetectionDataset, terminal: Terminal, jso
     from det_core.engine.checkpoint import write_text
 
     terminal.say("\n".join(result.tables))
+    for note in dataset.notes:
+        terminal.say(note)
     for bad in dataset.skipped:
         terminal.say(f"left out: {bad}")
     if json_file is not None:

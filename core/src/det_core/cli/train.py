@@ -81,10 +81,9 @@ def _recipe_of(work_dir: str | None, data: str | None, overrides: Sequence[str])
     if not path.is_file():
         raise DetError(f"{path}: no such file, so there is no run to resume; give the recipe to start it")
     try:
-        recipe = load_recipe(path, overrides)
+        return load_recipe(path, overrides, data=data)
     except ConfigError as error:
         raise DetError(f"{error}{_parts_of(path.with_name('run.json'))}") from None
-    return recipe if data is None else recipe.with_data(data)
 
 
 def _parts_of(file: Path) -> str:

@@ -12,6 +12,7 @@ from det_core.errors import DataError, counted, listing
 from det_core.specs import OnBadSample
 
 REMEDY = "fix them, or skip them with `--on-bad-sample skip` (`data.on_bad_sample: skip`)"
+REPAIR = "; `--on-bad-sample repair` also clips boxes that leave their image"
 
 log = logging.getLogger(__name__)
 skipped_log = logging.getLogger("det_core.skipped")  # apart, since the command line lists skipped samples itself
@@ -37,7 +38,24 @@ class BadSamplesError(DataError):
         super().__init__(name, self.samples)
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.name}: {summary(self.samples)}", *listing(self.samples), REMEDY])
+        return "\n".join([f"{self.name}: {summary(self.samples)}", *listing(self.samples), REMEDY + REPAIR])
+
+
+class NoMasksError(DataError):
+    """Masks are required, but a data set has none at all."""
+
+
+class EmptyPartError(DataError):
+    """No image of a data set is in the part of it that was asked for."""
+
+
+def check_part(name: str, images: int, inside: int, part: tuple[float, float] | None) -> None:
+    """Raise EmptyPartError if none of the usable images of a data set is in its `part`."""
+    if images and not inside:
+        raise EmptyPartError(
+            f"{name}: no image of {images} is in the part {list(part or ())}, which the content of the files decides; "
+            "take a larger `val_fraction` (`part`), or more images"
+        )
 
 
 def summary(samples: Sequence[BadSample]) -> str:
@@ -46,7 +64,7 @@ def summary(samples: Sequence[BadSample]) -> str:
 
 
 def check_on_bad_sample(value: str) -> None:
-    """Raise DataError if the value is neither "error" nor "skip"."""
+    """Raise DataError if the value is none of those that are allowed."""
     if value not in get_args(OnBadSample):
         raise DataError(f"on_bad_sample: found {value!r}, allowed: {', '.join(get_args(OnBadSample))}")
 

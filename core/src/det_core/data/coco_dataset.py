@@ -7,6 +7,7 @@ height), boxes of samples are xyxy, both in pixels of the image.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,10 +19,15 @@ from torch import Tensor
 
 from det_core.compressed_masks import CompressedMasks
 from det_core.contracts import DetectionDataset, Sample
-from det_core.data.bad_samples import check_on_bad_sample, no_image_left, raise_or_log
+from det_core.data.bad_samples import check_on_bad_sample, check_part, no_image_left, raise_or_log
+from det_core.data.class_choice import class_entries
+from det_core.data.coco_checks import CocoRecords, check_sections
 from det_core.data.coco_columns import RULES, Record
-from det_core.data.coco_json import CocoRecords, read_coco
+from det_core.data.coco_json import read_sections, without_collecting
+from det_core.data.coco_repair import repaired
+from det_core.data.coco_sections import Sections, choose_classes
 from det_core.data.file_names import Names
+from det_core.data.image_content import is_in_part
 from det_core.data.images import read_image_of
 from det_core.data.instance_masks import SegmentationBuilder, Segmentations, has_pixels, segmentation_problem
 from det_core.data.proposals_file import DatasetProposals
@@ -54,27 +60,33 @@ class Annotations:
 
 
 class CocoDataset(DetectionDataset):
-    """A COCO annotation file and its folder of images. All records are checked when it is opened.
+    """Annotations in COCO's terms and their folder of images. All records are checked when it is opened.
 
     Args:
+        annotations: a COCO annotation file, or what the reader of another format returned.
+        images: the folder that the names of images are relative to.
         masks: load segmentations, which are then required.
         semantic: a folder with a semantic map of each image, or "masks" to make maps from the segmentations: things
             have the ids of their labels, other pixels the id after the last label.
-        on_bad_sample: "error" raises BadSamplesError; "skip" skips bad images and annotations.
+        on_bad_sample: "error" raises BadSamplesError; "skip" skips bad images and annotations; "repair" first clips
+            annotations to their images.
         filter_empty: exclude images without annotations.
         min_size: exclude images with a shorter side below this.
         allow_outside: take names of files that are outside the folder, too; by default they are bad samples.
         proposals: a proposals file with all images of this data set.
         max_proposals: maximum proposals per image, best first.
+        classes: names, or OLD=NEW, in the order of labels; None: all, in the order of their ids.
+        part: (low, high): only images whose `content_share` is in [low, high). None: all.
 
     Raises:
         BadSamplesError: lists the bad images and annotations.
+        NoMasksError: if masks are asked for and no annotation has one.
         DataError: if a file as a whole cannot be used.
     """
 
     def __init__(
         self,
-        annotations: str | Path,
+        annotations: str | Path | Sections,
         images: str | Path,
         *,
         masks: bool = False,
@@ -86,31 +98,39 @@ class CocoDataset(DetectionDataset):
         name: str = "",
         proposals: str | Path | None = None,
         max_proposals: int | None = None,
+        classes: Sequence[str] | None = None,
+        part: tuple[float, float] | None = None,
     ) -> None:
         check_on_bad_sample(on_bad_sample)
-        self.annotation_file, self.folder = Path(annotations), Path(images)
+        sections = _prepared(annotations, classes, on_bad_sample)
+        self.annotation_file, self.folder = sections.path, Path(images)
         self.semantic = semantic
         self.name = name or str(self.annotation_file)
         self.on_bad_sample = on_bad_sample
         self.has_masks = masks
         maps = semantic.folder if isinstance(semantic, SemanticFolder) else None
         masks = masks or semantic == "masks"
-        records = read_coco(self.annotation_file, self.folder, masks, maps, allow_outside=allow_outside)
+        with without_collecting():
+            records = check_sections(sections, self.folder, masks, maps, allow_outside=allow_outside)
         raise_or_log(self.name, records.bad, on_bad_sample)
         self.classes = records.classes
         if semantic is not None:
             self.semantic_classes = semantic.classes if isinstance(semantic, SemanticFolder) else len(self.classes) + 1
         self.skipped = list(records.bad)
-        kept = _kept_images(records, filter_empty, min_size)
+        inside = [r for r in records.images if part is None or is_in_part(str(self.folder / r["file_name"]), part)]
+        check_part(self.name, len(records.images), len(inside), part)
+        kept = _kept_images(inside, records, filter_empty, min_size)
         if not kept:
             count = len(records.images) + len(records.bad)
             raise no_image_left(self.name, f"{count} records", records.bad, filter_empty, min_size)
         self.sizes = np.array([(r["height"], r["width"]) for r in kept], np.int64)
         self.image_ids = np.array([r["id"] for r in kept], np.int64)
         self._names = Names.of([r["file_name"] for r in kept])
-        self.table, self.dropped = _table(records, self.image_ids)
+        self.table, unused = _table(records, self.image_ids)
+        self.dropped = {**sections.dropped, **unused}
+        self.notes = sections.notes
         self.trained = int((self.table.trained & ~self.table.crowd).sum())
-        self.filtered = len(records.images) - len(kept)
+        self.filtered = len(inside) - len(kept)
         self.proposals = None if proposals is None else DatasetProposals.open(proposals, self, max_proposals)
 
     def file(self, index: int) -> str:
@@ -177,13 +197,21 @@ class CocoDataset(DetectionDataset):
         return records
 
 
-def _kept_images(records: CocoRecords, filter_empty: bool, min_size: int) -> list[Record]:
+def _prepared(
+    annotations: str | Path | Sections, classes: Sequence[str] | None, on_bad_sample: OnBadSample
+) -> Sections:
+    """The data set with the chosen classes, and repaired if asked for; not checked yet."""
+    sections = annotations if isinstance(annotations, Sections) else read_sections(Path(annotations))
+    if classes is not None:
+        sections = choose_classes(sections, class_entries(classes))
+    return repaired(sections) if on_bad_sample == "repair" else sections
+
+
+def _kept_images(images: list[Record], records: CocoRecords, filter_empty: bool, min_size: int) -> list[Record]:
     """The image records that the settings do not exclude, in the file's order."""
     annotated = set(np.unique(records.columns.images).tolist()) if filter_empty else set()
     return [
-        r
-        for r in records.images
-        if min(r["width"], r["height"]) >= min_size and (not filter_empty or r["id"] in annotated)
+        r for r in images if min(r["width"], r["height"]) >= min_size and (not filter_empty or r["id"] in annotated)
     ]
 
 
@@ -205,13 +233,20 @@ def _table(records: CocoRecords, image_ids: NDArray[np.int64]) -> tuple[Annotati
         offsets=np.concatenate([[0], np.bincount(position[rows], minlength=len(image_ids)).cumsum()]).astype(np.int64),
         ids=columns.ids,
         boxes=columns.boxes,
-        labels=np.searchsorted(np.array(records.classes.ids, np.int64), columns.categories),
+        labels=_labels(records.classes.ids, columns.categories),
         areas=columns.areas,
         crowd=columns.crowd,
         trained=rules == 0,
         segmentations=segmentations,
     )
     return table, dict(unused)
+
+
+def _labels(ids: Sequence[int], categories: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(M,) labels of the annotations' category ids, all of which are in `ids`, the ids of labels 0..K-1."""
+    known = np.array(ids, np.int64)
+    order = np.argsort(known)
+    return np.asarray(order[np.searchsorted(known[order], categories)])
 
 
 def _segmentations(records: CocoRecords, rows: NDArray[np.int64], rules: NDArray[np.uint8]) -> Segmentations:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from det_core.conventions import ANY
+from det_core.data.class_choice import CLASSES_DOC, entries_problem
+from det_core.data.dataset_settings import FolderSettings, ProposalsSettings, RecordSettings, proposals_file
 from det_core.settings import configclass, setting
-from det_core.slots import DatasetConfig, TransformConfig
-from det_core.specs import OnBadSample, Split
+from det_core.slots import TransformConfig
+from det_core.specs import OnBadSample
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from det_core.contracts import DetectionDataset, Transform
+    from det_core.data.coco_sections import Sections
+    from det_core.data.layout import Layout
 
 Scales = tuple[tuple[int, int], ...]
 
@@ -41,35 +45,7 @@ VOC_CLASSES: tuple[str, ...] = (
 
 
 @configclass
-class ProposalsSettings(DatasetConfig):
-    """A data set whose samples may have proposals from a file."""
-
-    proposals: str | None = setting(
-        "proposals file (`det-core proposals` writes it) for a detector without a proposal head; relative to the data "
-        "folder (the sample: to the working folder), or absolute; null: none",
-        default=None,
-    )
-    max_proposals: int | None = setting("maximum proposals per image, best first; null: all", default=None, least=1)
-
-    def has_proposals(self) -> bool:
-        return self.proposals is not None
-
-
-@configclass
-class FolderSettings(ProposalsSettings):
-    """Settings of data sets of every format in a folder of images."""
-
-    split: Split = setting("part of the data set")
-    filter_empty: bool = setting("exclude images without annotations", default=False)
-    min_size: int = setting("exclude images with a shorter side below this", default=0, least=0)
-    allow_outside: bool = setting(
-        "take images whose names in the annotations lead out of the image folder; --allow-outside sets it",
-        default=False,
-    )
-
-
-@configclass
-class CocoConfig(FolderSettings):
+class CocoConfig(RecordSettings):
     """A data set in COCO format: one JSON file and a folder of images."""
 
     type: ClassVar[str] = "coco"
@@ -92,8 +68,6 @@ class CocoConfig(FolderSettings):
         self, root: str, *, masks: bool = False, semantic: bool = False, on_bad_sample: OnBadSample = "error"
     ) -> DetectionDataset:
         """Open and check the data set; DataError (also LayoutError) with what is wrong."""
-        from det_core.data.coco_dataset import CocoDataset
-        from det_core.data.layout import find_layout
         from det_core.data.semantic_maps import SemanticFolder
         from det_core.errors import DataError
 
@@ -103,27 +77,32 @@ class CocoConfig(FolderSettings):
                 "the data root with a single-channel PNG for each image, such as COCO-Stuff's stuffthingmaps/train2017 "
                 "(--set data.train.semantic_dir=FOLDER), or use a detector without a semantic branch"
             )
-        layout = find_layout(root, self.split, self.annotations, self.images, self.semantic_dir if semantic else None)
-        maps = None if layout.semantic is None else SemanticFolder(layout.semantic, self.semantic_classes)
-        return CocoDataset(
-            layout.annotations,
-            layout.images,
-            masks=masks,
-            semantic=maps,
-            on_bad_sample=on_bad_sample,
-            filter_empty=self.filter_empty,
-            min_size=self.min_size,
-            allow_outside=self.allow_outside,
-            proposals=_proposals(root, self.proposals),
-            max_proposals=self.max_proposals,
-        )
+        maps = self._layout(root, semantic=semantic).semantic
+        folder = None if maps is None else SemanticFolder(maps, self.semantic_classes)
+        return self.open(root, masks=masks, on_bad_sample=on_bad_sample, semantic=folder)
 
+    def read(self, root: str) -> tuple[Sections, Path]:
+        """The data set, not checked, and the folder that its image names are relative to; DataError."""
+        from det_core.data.coco_json import read_sections
+        from det_core.data.image_names import with_found_names
 
-def _proposals(root: str, name: str | None) -> Path | None:
-    """The proposals file that a configuration names; DataError if it does not exist."""
-    from det_core.data.proposals_file import proposals_path
+        layout = self._layout(root, semantic=False)
+        sections = read_sections(layout.annotations)
+        return with_found_names(sections, layout.images, layout.annotations.parent), layout.images
 
-    return None if name is None else proposals_path(root, name)
+    def is_there(self, root: str) -> bool:
+        from det_core.data.layout import has_coco_split
+
+        return self.annotations is not None or has_coco_split(self.place(root), self.split)
+
+    def names_files(self) -> bool:
+        return bool(self.annotations or self.images)
+
+    def _layout(self, root: str, *, semantic: bool) -> Layout:
+        from det_core.data.layout import find_layout
+
+        maps = self.semantic_dir if semantic else None
+        return find_layout(self.place(root), self.split, self.annotations, self.images, maps)
 
 
 def _check_names(names: tuple[str, ...]) -> str:
@@ -149,11 +128,17 @@ class VocConfig(FolderSettings):
         check=_check_names,
     )
     classes: tuple[str, ...] | None = setting(
-        "class names in the order of their labels; null: all in the annotations, sorted",
+        "class names in the order of their labels, each a NAME, or OLD=NEW to rename it; null: all in the annotations, "
+        "sorted",
         default=VOC_CLASSES,
         min_items=1,
         distinct=True,
-        check=_check_names,
+        check=entries_problem,
+    )
+    other_classes: Literal["error", "drop"] = setting(
+        "objects of other classes than these; error: they are bad samples; drop: they are left out and counted, and "
+        "every class of `classes` must be in the annotations",
+        default="error",
     )
     difficult: Literal["ignore", "keep"] = setting(
         "difficult objects; ignore: exclude them from training, like crowd regions, and from metrics; keep: treat them "
@@ -170,29 +155,40 @@ class VocConfig(FolderSettings):
         self, root: str, *, masks: bool = False, semantic: bool = False, on_bad_sample: OnBadSample = "error"
     ) -> DetectionDataset:
         """Open and check the data set; DataError (also LayoutError) with what is wrong."""
-        from det_core.data.layout import find_voc_sets
+        from det_core.data.bad_samples import NoMasksError
         from det_core.data.voc_dataset import VocDataset
+        from det_core.data.voc_layout import find_voc_sets
         from det_core.errors import DataError
 
         if masks or semantic:
-            what = "instance masks" if masks else "semantic maps"
-            raise DataError(
+            what, kind = ("instance masks", NoMasksError) if masks else ("semantic maps", DataError)
+            raise kind(
                 f"{root}: {what} are required, but data in VOC format have only boxes; use a recipe that needs none, "
                 "or data in COCO format (`type: coco`)"
             )
         return VocDataset(
-            find_voc_sets(root, self.split, self.sets),
+            find_voc_sets(self.place(root), self.split, self.sets),
             self.classes,
-            name=root,
+            name=self.place(root),
+            other_classes=self.other_classes,
             difficult=self.difficult,
             corners=self.corners,
             on_bad_sample=on_bad_sample,
             filter_empty=self.filter_empty,
             min_size=self.min_size,
             allow_outside=self.allow_outside,
-            proposals=_proposals(root, self.proposals),
+            proposals=proposals_file(self.place(root), self.proposals),
             max_proposals=self.max_proposals,
+            part=self.part,
         )
+
+    def is_there(self, root: str) -> bool:
+        from det_core.data.voc_layout import has_voc_split
+
+        return self.sets is not None or has_voc_split(self.place(root), self.split)
+
+    def names_files(self) -> bool:
+        return self.sets is not None
 
 
 @configclass
@@ -204,7 +200,8 @@ class SampleConfig(ProposalsSettings):
 
     type: ClassVar[str] = "sample"
 
-    split: Split = setting("17 images to train on, or 7 to evaluate")
+    split: Literal["train", "val"] = setting("17 images to train on, or 7 to evaluate")
+    classes: tuple[str, ...] | None = setting(CLASSES_DOC, default=None, min_items=1, check=entries_problem)
 
     def build(
         self, root: str = "", *, masks: bool = False, semantic: bool = False, on_bad_sample: OnBadSample = "error"
@@ -221,8 +218,9 @@ class SampleConfig(ProposalsSettings):
             semantic="masks" if semantic else None,
             on_bad_sample=on_bad_sample,
             name=f"sample ({self.split})",
-            proposals=_proposals("", self.proposals),
+            proposals=proposals_file("", self.proposals),
             max_proposals=self.max_proposals,
+            classes=self.classes,
         )
 
 

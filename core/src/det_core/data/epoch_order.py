@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from attrs import field, frozen, validators
 
+from det_core.data.repeat_factors import drawn_counts, most_items
 from det_core.errors import DataError
 from det_core.structures import Key
 
@@ -61,7 +62,8 @@ class TrainSampler:
     filled from the start of the epoch's order. Then the batches are shuffled. Each rank takes a contiguous part of
     every global batch, so that one rank with twice the images trains on the same as two ranks.
 
-    sizes: (N, 2) (height, width).
+    sizes: (N, 2) (height, width). factors: (N,) repeat factors, each at least 1, or None. With them an epoch contains
+    image I `repeat` * r(I) times on average (`repeat_factors.drawn_counts`).
     """
 
     sizes: NDArray[np.int64] = field(repr=False)
@@ -71,6 +73,7 @@ class TrainSampler:
     world: int = field(default=1, validator=validators.ge(1))
     repeat: int = field(default=1, validator=validators.ge(1))
     group_by_aspect: bool = True
+    factors: NDArray[np.float64] | None = field(default=None, repr=False)
 
     def __attrs_post_init__(self) -> None:
         if not 0 <= self.rank < self.world:
@@ -86,7 +89,12 @@ class TrainSampler:
     @property
     def steps_per_epoch(self) -> int:
         """Steps per epoch, equal on all ranks."""
-        return -(-len(self.sizes) * self.repeat // self.global_batch)
+        return -(-self.images_per_epoch // self.global_batch)
+
+    @cached_property
+    def images_per_epoch(self) -> int:
+        """Images of an epoch on all ranks, repeated ones included; an epoch with factors may have one less."""
+        return len(self.sizes) * self.repeat if self.factors is None else most_items(self.factors * self.repeat)
 
     def batches(self, epoch: int) -> Sequence[list[Key]]:
         """The images of each step of an epoch on this rank."""
@@ -99,14 +107,18 @@ class TrainSampler:
 
     def _batches(self, epoch: int, part: slice) -> EpochBatches:
         generator = Key(seed=self.seed, epoch=epoch).generator("order")
-        items = self._cut(self._order(generator))
+        items = self._cut(self._order(generator, epoch))
         shuffled: NDArray[np.int64] = torch.randperm(len(items), generator=generator).numpy()
         return EpochBatches(
             items=items[:, part], shuffled=shuffled, images=len(self.sizes), seed=self.seed, epoch=epoch
         )
 
-    def _order(self, generator: torch.Generator) -> Items:
-        """(N * repeat,) the items of an epoch in random order."""
+    def _order(self, generator: torch.Generator, epoch: int) -> Items:
+        """The items of an epoch in random order: (N * repeat,) without factors."""
+        if self.factors is not None:
+            counts = drawn_counts(self.factors * self.repeat, Key(seed=self.seed, epoch=epoch))
+            items = _repeated(counts)
+            return items[torch.randperm(len(items), generator=generator).numpy()]
         total = len(self.sizes) * self.repeat
         order: NDArray[np.int64] = torch.randperm(total, generator=generator).numpy()
         return order.astype(np.int32) if total < 2**31 else order
@@ -120,7 +132,7 @@ class TrainSampler:
             full.append(group[:whole])
             rest.append(group[whole:])
         used = np.concatenate([*full, *rest])
-        missing = -len(used) % size
+        missing = self.steps_per_epoch * size - len(used)
         if missing:
             used = np.concatenate([used, _fillers(order, used[len(used) - (size - missing) :], missing)])
         return used.reshape(-1, size)
@@ -136,6 +148,13 @@ class TrainSampler:
     @cached_property
     def _wide(self) -> NDArray[np.bool_]:
         return np.asarray(self.sizes[:, 1] > self.sizes[:, 0])
+
+
+def _repeated(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The items repeat * N + index of images that occur so often: an image's repeats are 0, 1, ..."""
+    images = np.repeat(np.arange(len(counts)), counts)
+    starts = np.repeat(np.cumsum(counts) - counts, counts)
+    return (np.arange(len(images)) - starts) * len(counts) + images
 
 
 def _fillers(order: Items, batch: Items, missing: int) -> Items:

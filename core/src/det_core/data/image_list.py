@@ -19,15 +19,13 @@ from attrs import frozen
 
 from det_core.data.bounds import is_id
 from det_core.data.file_names import OUTSIDE, Names, is_outside
+from det_core.data.file_suffixes import IMAGE_SUFFIXES, LIST_SUFFIXES, VIDEO_SUFFIXES
 from det_core.errors import DetError, first_few, no_such
 from det_core.settings import show
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
-VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
-LIST_SUFFIXES = frozenset({".txt", ".lst"})
 KEY = "S16"  # bytes of a key: keys of different images differ
 
 

@@ -17,11 +17,11 @@ from pycocotools import mask as coco_mask
 
 from det_core.compressed_masks import CompressedMasks
 from det_core.data.bounds import TOLERANCE, is_finite
+from det_core.data.polygons import MIN_RING, polygon_area
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MIN_RING = 6  # numbers in the smallest ring with an area: three points
 SURE_AREA = 4.0  # square pixels of a polygon that has pixels for sure; a smaller one is drawn to know
 
 
@@ -109,15 +109,9 @@ def has_pixels(value: Any, height: int, width: int) -> bool:
     if isinstance(value, dict):
         return bool(coco_mask.area({"size": [height, width], "counts": _compressed(value, height, width)}))
     rings = [ring for ring in value if len(ring) >= MIN_RING]
-    return any(_area(ring) >= SURE_AREA for ring in rings) or any(
+    return any(polygon_area(ring) >= SURE_AREA for ring in rings) or any(
         coco_mask.area(coco_mask.frPyObjects(rings, height, width))
     )
-
-
-def _area(ring: list[float]) -> float:
-    """The area of a polygon (x, y, x, y, ...) by the shoelace formula."""
-    xs, ys = ring[::2], ring[1::2]
-    return abs(sum(x * b - a * y for x, y, a, b in zip(xs, ys, xs[1:] + xs[:1], ys[1:] + ys[:1], strict=True))) / 2
 
 
 def _compressed(value: dict[str, Any], height: int, width: int) -> bytes:

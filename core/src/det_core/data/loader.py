@@ -241,7 +241,7 @@ class _Source(Dataset[Any]):
         self, dataset: DetectionDataset, transforms: tuple[Transform, ...], substitute: bool, mixing: bool
     ) -> None:
         self.dataset, self.transforms, self.mixing = dataset, transforms, mixing
-        self.substitute = substitute and dataset.on_bad_sample == "skip"
+        self.substitute = substitute and dataset.on_bad_sample != "error"
 
     def __getitem__(self, key: Key) -> LoadedImage | Failure:
         loading = _Loading(self.dataset, self.substitute)

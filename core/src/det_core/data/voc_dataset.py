@@ -19,14 +19,18 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from det_core.contracts import DetectionDataset, Sample
-from det_core.data.bad_samples import check_on_bad_sample, no_image_left, raise_or_log
+from det_core.data.bad_samples import check_on_bad_sample, check_part, no_image_left, raise_or_log
+from det_core.data.class_choice import class_entries
+from det_core.data.coco_repair import repair_notes
+from det_core.data.coco_sections import OTHER_CLASSES
 from det_core.data.data_config import VOC_CLASSES
 from det_core.data.file_names import Names
+from det_core.data.image_content import is_in_part
 from det_core.data.images import read_image_of
-from det_core.data.layout import VocSet
 from det_core.data.proposals_file import DatasetProposals
 from det_core.data.voc_files import VocImage, read_voc
-from det_core.data.voc_xml import Corners
+from det_core.data.voc_layout import VocSet
+from det_core.data.voc_xml import Corners, Repairs
 from det_core.errors import DataError
 from det_core.specs import OnBadSample
 from det_core.structures import Classes
@@ -56,17 +60,19 @@ class VocDataset(DetectionDataset):
 
     Args:
         sets: the image sets.
-        classes: names of labels 0..K-1. None: all names in the annotations of the sets' folders, sorted; images that
-            are in none of the sets count too, so that all sets of a folder have the same classes.
+        classes: names of labels 0..K-1, or OLD=NEW. None: all names in the annotations of the sets' folders, sorted;
+            images that are in none of the sets count too, so that all sets of a folder have the same classes.
         name: for messages.
+        other_classes: "error" makes objects of other classes than `classes` bad samples; "drop" leaves them out.
         difficult: "ignore" makes difficult objects `ignored` in samples and in metrics; "keep" does not.
         corners: "inclusive" as described above, or "exact" for boxes that are already xyxy.
-        on_bad_sample: "error" raises BadSamplesError; "skip" skips bad images and objects.
+        on_bad_sample: "error" raises BadSamplesError; "skip" skips bad images and objects; "repair" also clips boxes.
         filter_empty: exclude images without objects.
         min_size: exclude images with a shorter side below this.
         allow_outside: take names of files that are outside their folder, too; by default they are bad samples.
         proposals: a proposals file with all images of this data set.
         max_proposals: maximum proposals per image, best first.
+        part: (low, high): only images whose `content_share` is in [low, high). None: all.
 
     Raises:
         BadSamplesError: lists the bad images and objects, with file and line.
@@ -82,6 +88,7 @@ class VocDataset(DetectionDataset):
         *,
         name: str = "VOC",
         difficult: str = "ignore",
+        other_classes: str = "error",
         corners: Corners = "inclusive",
         on_bad_sample: OnBadSample = "error",
         filter_empty: bool = False,
@@ -89,13 +96,24 @@ class VocDataset(DetectionDataset):
         allow_outside: bool = False,
         proposals: str | Path | None = None,
         max_proposals: int | None = None,
+        part: tuple[float, float] | None = None,
     ) -> None:
         check_on_bad_sample(on_bad_sample)
         self.sets = tuple(sets)
         self.name = f"{name} (VOC: {' + '.join(s.name for s in sets)})"
         self.on_bad_sample = on_bad_sample
         self.ignores = difficult == "ignore"
-        records = read_voc(self.sets, classes, corners, allow_outside=allow_outside)
+        repairs = Repairs() if on_bad_sample == "repair" else None
+        records = read_voc(
+            self.sets,
+            None if classes is None else class_entries(classes),
+            corners,
+            allow_outside=allow_outside,
+            repairs=repairs,
+            drop_others=other_classes == "drop",
+        )
+        if repairs is not None:
+            self.notes = repair_notes(self.name, repairs.clipped, repairs.left_out)
         self.skipped = list(records.bad)
         raise_or_log(self.name, self.skipped, on_bad_sample)
         if not records.classes:
@@ -103,10 +121,12 @@ class VocDataset(DetectionDataset):
         self.classes = Classes(names=records.classes, ids=tuple(range(1, len(records.classes) + 1)))
         if classes is None:
             log.info("%s: %d classes in the annotations: %s", self.name, len(self.classes), ", ".join(records.classes))
-        kept = [i for i in records.images if min(i.size) >= min_size and (i.objects or not filter_empty)]
+        inside = [i for i in records.images if part is None or is_in_part(self._path(i), part)]
+        check_part(self.name, len(records.images), len(inside), part)
+        kept = [i for i in inside if min(i.size) >= min_size and (i.objects or not filter_empty)]
         if not kept:
             raise no_image_left(self.name, str(records.count), records.bad, filter_empty, min_size)
-        self.filtered = len(records.images) - len(kept)
+        self.filtered = len(inside) - len(kept)
         self.sizes = np.array([i.size for i in kept], np.int64)
         self.image_ids = np.array([i.number for i in kept], np.int64)
         self._rows = np.array([i.row for i in kept], np.int64)
@@ -114,8 +134,12 @@ class VocDataset(DetectionDataset):
         self.table = _table(kept, records.classes)
         ignored = int(self.table.difficult.sum()) if self.ignores else 0
         self.trained = len(self.table.labels) - ignored
-        self.dropped = {self.ignored_kind: ignored} if ignored else {}
+        unused = {self.ignored_kind: ignored, OTHER_CLASSES: records.others}
+        self.dropped = {what: count for what, count in unused.items() if count}
         self.proposals = None if proposals is None else DatasetProposals.open(proposals, self, max_proposals)
+
+    def _path(self, image: VocImage) -> str:
+        return str(self.sets[image.row].images / image.file)
 
     def file(self, index: int) -> str:
         return str(self.sets[self._rows[index]].images / self._names[index])

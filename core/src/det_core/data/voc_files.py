@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from det_core.contracts import BadSample
 from det_core.data.bad_samples import BadImage
+from det_core.data.class_choice import ClassEntry, unknown_names
 from det_core.data.file_names import OUTSIDE, Folder, is_outside
 from det_core.data.images import image_size, size_problem
-from det_core.data.layout import VocSet
+from det_core.data.voc_layout import VocSet
 from det_core.data.voc_xml import (
     Corners,
+    Repairs,
     Text,
     VocAnnotation,
     VocObject,
@@ -27,7 +29,7 @@ from det_core.data.voc_xml import (
     read_ids,
     size_of,
 )
-from det_core.errors import first_few, nearest
+from det_core.errors import DataError, first_few, nearest
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".bmp", ".tif", ".tiff", ".webp")  # most common first
 SHOWN = 20
@@ -50,27 +52,42 @@ class VocImage:
 
 @frozen(eq=False, kw_only=True)
 class VocRecords:
-    """The valid images of image sets. bad: what was skipped. count: images that the sets list."""
+    """The valid images of image sets. bad: what was skipped. count: images that the sets list. others: numbers of
+    objects of other classes that were left out."""
 
     classes: tuple[str, ...]
     images: list[VocImage]
     bad: list[BadSample]
     count: int
+    others: int
 
 
 def read_voc(
-    sets: Sequence[VocSet], classes: Sequence[str] | None, corners: Corners, *, allow_outside: bool = False
+    sets: Sequence[VocSet],
+    classes: Sequence[ClassEntry] | None,
+    corners: Corners,
+    *,
+    allow_outside: bool = False,
+    repairs: Repairs | None = None,
+    drop_others: bool = False,
 ) -> VocRecords:
     """Read all images of the sets, with objects of these classes, or of all classes in the sets' folders.
 
-    allow_outside: names of images may leave the folder of images.
+    allow_outside: names of images may leave the folder of images. repairs: counts what is repaired; None: nothing is.
+    drop_others: leave out objects of other classes, which are bad samples otherwise.
 
-    Raises DataError if a set file cannot be used.
+    Raises DataError if a set file cannot be used, or if others are dropped and a class is in no annotation.
     """
-    reading = _Reading(sets, classes, corners, allow_outside)
+    new = None if classes is None else {entry.old: entry.new for entry in classes}
+    reading = _Reading(sets, new, corners, allow_outside, repairs, drop_others)
     images = list(reading)
-    names = tuple(classes) if classes is not None else tuple(sorted(reading.names | _other_names(reading)))
-    return VocRecords(classes=names, images=images, bad=reading.bad, count=len(reading.listed))
+    if new is None or drop_others:
+        known = tuple(sorted(reading.names | _other_names(reading)))
+        if problem := unknown_names(classes or (), known):
+            raise DataError(f"{sets[0].annotations}: {problem}")
+    names = known if new is None else tuple(dict.fromkeys(new.values()))
+    others = sum(reading.others)
+    return VocRecords(classes=names, images=images, bad=reading.bad, count=len(reading.listed), others=others)
 
 
 @frozen(eq=False)
@@ -89,12 +106,18 @@ class _Entry:
 
 @frozen(eq=False)
 class _Reading:
-    """Iterates over the valid images of sets, and collects bad samples and class names."""
+    """Iterates over the valid images of sets, and collects bad samples and class names.
+
+    classes: new names by old ones; None: all. others: numbers of dropped objects, an entry for each file.
+    """
 
     sets: Sequence[VocSet]
-    classes: Sequence[str] | None
+    classes: dict[str, str] | None
     corners: Corners
     allow_outside: bool
+    repairs: Repairs | None
+    drop_others: bool
+    others: list[int] = field(factory=list)
     bad: list[BadSample] = field(factory=list)
     names: set[str] = field(factory=set)
     listed: set[Path] = field(factory=set)
@@ -175,16 +198,23 @@ class _Reading:
             problems[-1] += f" (the image is {found[1]}x{found[0]} pixels)"
         objects: list[VocObject] = []
         if not problems or found is not None:  # otherwise the size is unknown
-            objects, more = objects_of(annotation, found or annotated, self.corners)
+            objects, more = objects_of(annotation, found or annotated, self.corners, self.repairs)
             problems += more
         for problem in problems:
             self._note(entry.annotation, problem, entry.number)
-        return annotated, [o for o in objects if self._is_known(entry, o)]
+        if self.classes is None:
+            return annotated, objects
+        if self.drop_others:
+            self.others.append(sum(o.name not in self.classes for o in objects))
+        known = [o for o in objects if self._is_known(entry, o)]
+        return annotated, [evolve(o, name=self.classes[o.name]) for o in known]
 
     def _is_known(self, entry: _Entry, found: VocObject) -> bool:
         if self.classes is None or found.name in self.classes:
             return True
-        allowed = f"{first_few(self.classes, SHOWN)}{nearest(found.name, self.classes)}"
+        if self.drop_others:
+            return False
+        allowed = f"{first_few(list(self.classes), SHOWN)}{nearest(found.name, self.classes)}"
         what = (
             f"line {found.line}: unknown class {found.name!r}, allowed: {allowed} "
             "(`classes: null` of the data set uses all classes in its annotations)"

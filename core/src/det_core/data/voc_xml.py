@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 from xml.parsers import expat  # safe here, since files with entities are refused: see _Reader.doctype
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from det_core.data.bounds import MAX_SIDE, TOLERANCE, is_side
 from det_core.errors import DataError
@@ -29,6 +29,18 @@ Box = tuple[float, float, float, float]
 
 class XmlError(Exception):
     """An annotation file or object cannot be used; the message begins with the line."""
+
+
+class NoAreaError(XmlError):
+    """A box has no area in its image."""
+
+
+@define
+class Repairs:
+    """Numbers of boxes that were clipped to their images, and of those without area that were left out."""
+
+    clipped: int = 0
+    left_out: int = 0
 
 
 @frozen
@@ -193,20 +205,35 @@ def size_of(annotation: VocAnnotation) -> tuple[tuple[int, int], list[str]]:
     return (sides[0], sides[1]), problems
 
 
-def objects_of(annotation: VocAnnotation, size: tuple[int, int], corners: Corners) -> tuple[list[VocObject], list[str]]:
-    """The valid objects of an image of (height, width), and the problems of the others."""
+def objects_of(
+    annotation: VocAnnotation, size: tuple[int, int], corners: Corners, repairs: Repairs | None = None
+) -> tuple[list[VocObject], list[str]]:
+    """The valid objects of an image of (height, width), and the problems of the others.
+
+    repairs: counts boxes that are clipped to the image, and those without area, which are left out; None: both are
+    problems.
+    """
     objects, problems = [], []
     for number, part in enumerate(annotation.objects, 1):
         try:
-            objects.append(_object(part, size, corners))
+            objects.append(_object(part, size, corners, repairs))
+        except NoAreaError as error:
+            if repairs is None:
+                problems.append(_problem(number, part, error))
+            else:
+                repairs.left_out += 1
         except XmlError as error:
-            line, _, what = str(error).partition(": ")
-            name = part.texts["name"].value if "name" in part.texts else ""
-            problems.append(f"{line}: object {number}{f' ({show(name)})' if name else ''}: {what}")
+            problems.append(_problem(number, part, error))
     return objects, problems
 
 
-def _object(part: Part, size: tuple[int, int], corners: Corners) -> VocObject:
+def _problem(number: int, part: Part, error: XmlError) -> str:
+    line, _, what = str(error).partition(": ")
+    name = part.texts["name"].value if "name" in part.texts else ""
+    return f"{line}: object {number}{f' ({show(name)})' if name else ''}: {what}"
+
+
+def _object(part: Part, size: tuple[int, int], corners: Corners, repairs: Repairs | None) -> VocObject:
     """Check an object; XmlError with the line and the problem."""
     if part.twice:
         raise XmlError(part.twice[0])
@@ -219,14 +246,14 @@ def _object(part: Part, size: tuple[int, int], corners: Corners) -> VocObject:
     truncated = part.texts.get("truncated", Text("", part.line))  # only for reports, so invalid values mean False
     return VocObject(
         name=name.value,
-        box=_box(part, size, corners),
+        box=_box(part, size, corners, repairs),
         difficult=FLAGS[difficult.value.lower()],
         truncated=FLAGS.get(truncated.value.lower(), False),
         line=part.line,
     )
 
 
-def _box(part: Part, size: tuple[int, int], corners: Corners) -> Box:
+def _box(part: Part, size: tuple[int, int], corners: Corners, repairs: Repairs | None) -> Box:
     """The box xyxy, clipped to its image; XmlError with the line and the problem."""
     if "bndbox" not in part.texts:
         raise XmlError(f"line {part.line}: has no `bndbox`")
@@ -238,12 +265,16 @@ def _box(part: Part, size: tuple[int, int], corners: Corners) -> Box:
     one = 1 if corners == "inclusive" else 0
     x1, y1, x2, y2 = values[0] - one, values[1] - one, values[2], values[3]
     if x1 == x2 or y1 == y2:
-        raise XmlError(f"line {line}: {written} has no area")
+        raise NoAreaError(f"line {line}: {written} has no area")
     height, width = size
     x1_in, y1_in, x2_in, y2_in = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
     far = min(x1, y1) < -TOLERANCE or x2 > width + TOLERANCE or y2 > height + TOLERANCE
-    if far or x1_in >= x2_in or y1_in >= y2_in:
-        raise XmlError(f"line {line}: {written} reaches outside its image of {width}x{height} pixels")
+    empty = x1_in >= x2_in or y1_in >= y2_in
+    if empty or (far and repairs is None):
+        kind = NoAreaError if empty else XmlError
+        raise kind(f"line {line}: {written} reaches outside its image of {width}x{height} pixels")
+    if far and repairs is not None:
+        repairs.clipped += 1
     return x1_in, y1_in, x2_in, y2_in
 
 

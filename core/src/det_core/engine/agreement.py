@@ -22,7 +22,7 @@ OWN = ("data.root", "data.workers")  # settings that may differ between machines
 
 
 def check_agreement(
-    recipe: Recipe, datasets: tuple[DetectionDataset, DetectionDataset], step: int, world: World
+    recipe: Recipe, datasets: tuple[DetectionDataset, DetectionDataset | None], step: int, world: World
 ) -> None:
     """Compare recipe, data, step and versions of all ranks.
 
@@ -43,10 +43,13 @@ def check_agreement(
             )
 
 
-def _facts(recipe: Recipe, datasets: tuple[DetectionDataset, DetectionDataset], step: int) -> dict[str, str]:
+def _facts(recipe: Recipe, datasets: tuple[DetectionDataset, DetectionDataset | None], step: int) -> dict[str, str]:
     """The facts that must be equal on all ranks, as short texts by name."""
     facts = {f"setting {path}": text for path, text in _flat(recipe.to_plain(), "") if path not in OWN}
     for split, data in zip(("training", "validation"), datasets, strict=True):
+        if data is None:
+            facts[f"{split} images"] = "none"
+            continue
         facts[f"{split} classes"] = _digest(json.dumps([data.classes.names, data.classes.ids]).encode())
         facts[f"{split} images"] = str(len(data))
         content = np.concatenate([data.image_ids[:, None], data.sizes], axis=1)

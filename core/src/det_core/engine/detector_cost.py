@@ -13,7 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from det_core.boxes.spread_boxes import spread_boxes
 from det_core.contracts import ProposalHead
+from det_core.data.class_choice import class_entries
 from det_core.data.data_config import ResizeConfig, SampleConfig, VocConfig
+from det_core.data.dataset_settings import RecordSettings
 from det_core.model.detector import Detector, build_detector
 from det_core.model.detector_config import DetectorConfig
 from det_core.recipe import Recipe
@@ -54,11 +56,13 @@ def recipe_cost(recipe: Recipe, size: tuple[int, int] | None = None) -> Cost:
 
 def class_count(recipe: Recipe) -> int:
     """The number of classes of a recipe's data set, without opening it: that of COCO, VOC or the sample."""
-    data = recipe.data.val
+    data = recipe.data.val or recipe.data.train
+    if isinstance(data, (RecordSettings, SampleConfig, VocConfig)) and data.classes is not None:
+        return len({entry.new for entry in class_entries(data.classes)})
     if isinstance(data, SampleConfig):
         return SAMPLE_CLASSES
     if isinstance(data, VocConfig):
-        return VOC_CLASSES if data.classes is None else len(data.classes)
+        return VOC_CLASSES
     return COCO_CLASSES
 
 

@@ -33,7 +33,7 @@ class TrainResult:
 def train(recipe: Recipe, options: TrainOptions) -> TrainResult:
     """Train a recipe, evaluate it as it says, and leave everything in the run folder.
 
-    `load_recipe` reads a recipe. In place of the bundled sample, `data` is a folder in COCO's format.
+    `load_recipe` reads a recipe. In place of the bundled sample, `data` is a folder in a format that is found there.
 
     Raises:
         PluginError: for a part that no plugin provides and that is not registered.
@@ -43,6 +43,7 @@ def train(recipe: Recipe, options: TrainOptions) -> TrainResult:
     if options.data is not None:
         recipe = recipe.with_data(options.data)
     plugin_manager().check_registered(recipe)
+    recipe = recipe.settled()
     world = join(options.device, options.timeout)
     try:
         with locked(Path(options.work_dir), world):

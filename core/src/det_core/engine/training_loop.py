@@ -17,6 +17,7 @@ from types import FrameType
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from det_core.contracts import DetectionDataset
 from det_core.data.loader import LoadedImage, train_loader
 from det_core.data.loader_watch import worker_errors
 from det_core.engine import training_state
@@ -192,13 +193,15 @@ class TrainingLoop:
         """Whether the epoch that has just ended is still to be evaluated; all ranks agree."""
         epoch, rest = divmod(self.step, self.setup.steps_per_epoch)
         wanted = epoch % self.recipe.evaluation.every_epochs == 0 or epoch == self.recipe.schedule.epochs
-        if rest or epoch == 0 or not wanted or not self.recipe.evaluation.evaluators:
+        possible = self.setup.val_data is not None and bool(self.recipe.evaluation.evaluators)
+        if rest or epoch == 0 or not wanted or not possible:
             return False
         return not gather(self.world.main and self.report.history.evaluated(self.step), self.world, "the history")[0]
 
     def _evaluate(self) -> dict[str, float]:
         """Evaluate the state after this step; the main rank records it."""
-        self.report.start_evaluation()
+        assert self.setup.val_data is not None  # otherwise no evaluation is due
+        self.report.start_evaluation(len(self.setup.val_data))
         result = evaluate(
             self.trained.judged,
             self.setup.val_data,
@@ -210,18 +213,18 @@ class TrainingLoop:
             progress=lambda done, total: self.report.terminal.advance(done),
             should_stop=lambda: self.stop_asked,
         )
-        losses = self._validation_losses()
+        losses = self._validation_losses(self.setup.val_data)
         self.report.show_evaluation(self.step, result, losses)
         barrier(self.world, "the metrics of an evaluation")
         return result.metrics
 
-    def _validation_losses(self) -> dict[str, float]:
+    def _validation_losses(self, data: DetectionDataset) -> dict[str, float]:
         """The losses on the validation data, if the recipe asks for them."""
         if not self.recipe.evaluation.losses:
             return {}
         return validation_losses(
             self.trained.judged,
-            self.setup.val_data,
+            data,
             self.recipe.data.test_transforms,
             workers=self.recipe.data.workers,
             precision=self.recipe.schedule.precision,

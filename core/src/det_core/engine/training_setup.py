@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from attrs import frozen
 from torch import nn
@@ -17,20 +18,25 @@ from det_core.contracts import DetectionDataset
 from det_core.data.bad_samples import check_objects
 from det_core.data.categories import check_same_categories
 from det_core.data.epoch_order import TrainSampler
+from det_core.data.repeat_factors import factors_of
 from det_core.engine import training_state
 from det_core.engine.agreement import check_agreement
 from det_core.engine.check_features import check_features
 from det_core.engine.checkpoint import initialise, last_checkpoint
 from det_core.engine.distributed import World
 from det_core.engine.learning_rate import LearningRate, learning_rate
+from det_core.engine.open_data import open_data, shared_images
 from det_core.engine.parameter_groups import build_optimizer, freeze
 from det_core.engine.published_checkpoint import initial_checkpoint
 from det_core.engine.train_options import TrainOptions
 from det_core.engine.training_state import Resumed, Trained
-from det_core.errors import DetError
+from det_core.errors import DetError, counted
 from det_core.model.detector import Detector
 from det_core.model.memory_layout import to_channels_last
 from det_core.recipe import Recipe
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Say = Callable[[str], None]
 
@@ -43,6 +49,7 @@ class TrainingError(DetError):
 class TrainingSetup:
     """One run on one rank, ready to train.
 
+    val_data: None if there are no validation data; training then does not evaluate.
     model: the detector as it is called in training, compiled and distributed if the recipe and the world ask for it.
     step: steps already trained, more than 0 if the run was resumed. changed: settings that differ from those of the
     checkpoint that it was resumed from, a line each.
@@ -52,7 +59,7 @@ class TrainingSetup:
     options: TrainOptions
     world: World
     train_data: DetectionDataset
-    val_data: DetectionDataset
+    val_data: DetectionDataset | None
     sampler: TrainSampler
     trained: Trained
     model: nn.Module
@@ -92,8 +99,11 @@ def set_up(recipe: Recipe, options: TrainOptions, world: World, say: Say) -> Tra
         DetError: for bad data, a folder in use, weights that do not fit, or a checkpoint of another run.
     """
     begin = _starting_point(options, say)
-    train_data, val_data = recipe.open_train(), recipe.open_val()
-    check_same_categories(train_data, val_data)
+    train_data, val_data = open_data(recipe)
+    if val_data is not None:
+        check_same_categories(train_data, val_data)
+        if world.main and begin is None and (warning := shared_images(train_data, val_data)):
+            say(warning)
     check_objects(train_data)
     torch.manual_seed(recipe.schedule.seed)
     trained = _build(recipe, options, world, train_data, fresh=begin is None, say=say)
@@ -105,6 +115,7 @@ def set_up(recipe: Recipe, options: TrainOptions, world: World, say: Say) -> Tra
         world=world.size,
         repeat=recipe.data.repeat,
         group_by_aspect=recipe.data.group_by_aspect,
+        factors=_factors(recipe, train_data, say),
     )
     accumulate = recipe.schedule.accumulate
     total_batch = sampler.global_batch * accumulate
@@ -125,6 +136,19 @@ def set_up(recipe: Recipe, options: TrainOptions, world: World, say: Say) -> Tra
         changed=resumed.changed,
         model=_wrap(recipe, trained.detector, world),
     )
+
+
+def _factors(recipe: Recipe, data: DetectionDataset, say: Say) -> NDArray[np.float64] | None:
+    """The repeat factors of class-balanced sampling, if the recipe asks for it."""
+    threshold = recipe.data.repeat_threshold
+    if threshold is None:
+        return None
+    factors = factors_of(data, threshold)
+    say(
+        f"class-balanced sampling: {counted(int((factors > 1).sum()), 'image')} of {len(factors)} repeated, up to "
+        f"{factors.max():.2f} times; {factors.sum():.0f} images per pass"
+    )
+    return factors
 
 
 def _starting_point(options: TrainOptions, say: Say) -> Path | None:

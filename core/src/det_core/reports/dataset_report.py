@@ -21,6 +21,7 @@ from det_core.contracts import BadSample, DetectionDataset
 from det_core.data.bad_samples import BadImage, objects_problem, summary
 from det_core.data.categories import category_mismatch
 from det_core.data.data_config import ResizeConfig
+from det_core.data.image_content import shared_files
 from det_core.data.transforms import keep_ratio_size
 from det_core.errors import counted, listing
 
@@ -66,8 +67,9 @@ class Report:
     """Counts and sizes of a data set, and what is wrong with it. Fractions are of 1, lengths in pixels.
 
     crowd: annotations that are ignored; ignored_kind: what they are. semantic_classes: ids that the semantic maps may
-    hold; 0 where no maps were asked for. dropped: annotations that training does not use, by what they are. useless:
-    why nothing can be learned from the data set, or "".
+    hold; 0 where no maps were asked for. notes: what opening did to the data. dropped: annotations that training does
+    not use, by what they are. shared: images that are in the other split, too. useless: why nothing can be learned from
+    the data set, or "".
     """
 
     name: str
@@ -86,8 +88,10 @@ class Report:
     percentiles: dict[str, float]
     resized: bool
     anchors: AnchorFit | None
+    notes: tuple[str, ...]
     bad: tuple[BadSample, ...]
     mismatch: tuple[str, ...]
+    shared: tuple[str, ...]
     useless: str
 
     def has_problems(self) -> bool:
@@ -131,13 +135,15 @@ def data_report(
 
     anchors: scales, ratios (h / w) and strides of a recipe: a shape has sqrt(area) = scale * stride. resize: the
     recipe's, so that boxes are measured as the network sees them (at the largest scale). other: the other split, whose
-    categories are to be the same. read_images decodes every image, to find those that are truncated.
+    categories are to be the same, and whose images others. read_images decodes every image, to find those that are
+    truncated.
     """
     truth = dataset.ground_truth()
     objects = [a for a in truth["annotations"] if not a["iscrowd"]]
     counts = _objects_per_image(dataset, objects)
     sides = _sides(dataset, objects, resize)
     mismatch = () if other is None else tuple(category_mismatch(dataset, other))
+    shared = () if other is None else tuple(f"{b} equals {a}" for a, b in shared_files(dataset, other))
     bad = [*dataset.skipped, *(_unreadable(dataset) if read_images else ())]
     return Report(
         name=dataset.name,
@@ -157,8 +163,10 @@ def data_report(
         percentiles=_percentiles(sides),
         resized=resize is not None,
         anchors=None if anchors is None or not len(sides) else anchor_fit(sides, anchors),
+        notes=tuple(dataset.notes),
         bad=tuple(bad),
         mismatch=mismatch,
+        shared=shared,
     )
 
 
@@ -294,6 +302,9 @@ def _parts(report: Report) -> list[str | Table | list[str]]:
         parts.append([f"Not usable: {summary(report.bad)}", *listing(report.bad)])
     if report.mismatch:
         parts.append(["Categories differ between the splits:", *listing(report.mismatch)])
+    if report.shared:
+        title = f"Images of equal content in both splits, so metrics say too much: {len(report.shared)}"
+        parts.append([title, *listing(report.shared)])
     if report.useless:
         parts.append([report.useless])
     if not report.has_problems():
@@ -319,6 +330,7 @@ def _overview(report: Report) -> str:
     ]
     if report.filtered:
         lines.append(f"  {report.filtered} images are left out by the settings filter_empty and min_size")
+    lines += [f"  {note}" for note in report.notes]
     if report.semantic_classes:
         lines.append(f"  a semantic map for every image, of ids 0..{report.semantic_classes - 1} and 255 (unlabelled)")
     return "\n".join(lines)

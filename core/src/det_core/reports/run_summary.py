@@ -22,7 +22,7 @@ from det_core.recipe import Recipe
 def greeting(
     recipe: Recipe,
     trained: Trained,
-    data: tuple[DetectionDataset, DetectionDataset],
+    data: tuple[DetectionDataset, DetectionDataset | None],
     rate: LearningRate,
     total_batch: int,
     world: World,
@@ -34,14 +34,24 @@ def greeting(
     scaled = f"batch {total_batch} / {optimizer.lr_batch}" if optimizer.lr_batch else "not scaled"
     lines = [
         f"recipe {recipe.name}: {count / 1e6:.1f} M parameters, {len(detector.classes)} classes",
-        f"data: {train_data.name}, {len(train_data)} images; {val_data.name}, {len(val_data)}",
+        f"data: {train_data.name}, {len(train_data)} images; {_validation(val_data)}",
         f"schedule: {schedule.epochs} epochs of {rate.steps_per_epoch} steps of {total_batch} images, "
         f"seed {schedule.seed}, {schedule.precision} on {world.size} x {world.device}",
         f"learning rate: {schedule.learning_rate.type}, base {rate.base:g}, effective {rate.effective:g} ({scaled})",
         f"plugins: {', '.join(f'{name} {version}' for name, version in plugin_manager().versions().items())}",
     ]
     groups = describe(trained.optimizer.param_groups)
-    return "\n".join([*lines, *groups, *(line for dataset in data for line in _left_out(dataset))])
+    notes = dict.fromkeys(line for dataset in data if dataset is not None for line in _left_out(dataset))
+    return "\n".join([*lines, *groups, *notes])
+
+
+def _validation(data: DetectionDataset | None) -> str:
+    if data is None:
+        return (
+            "no validation data, so training does not evaluate (--set data.val_fraction=0.1 validates on a tenth of "
+            "the images)"
+        )
+    return f"{data.name}, {len(data)}"
 
 
 def _left_out(data: DetectionDataset) -> Iterator[str]:
@@ -50,6 +60,7 @@ def _left_out(data: DetectionDataset) -> Iterator[str]:
         yield f"{data.name}: {data.filtered} images left out by filter_empty and min_size"
     for what, count in data.dropped.items():
         yield f"{data.name}: {counted(count, 'annotation')} left out of training: {what}"
+    yield from data.notes
     for bad in data.skipped:
         yield f"left out: {bad}"
 

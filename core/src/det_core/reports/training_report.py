@@ -71,7 +71,8 @@ class TrainingReport:
         if not self.world.main:
             return
         setup = self.setup
-        for note in leave_pictures(setup.run, setup.trained.judged, setup.val_data, self.history.file.rows()):
+        shown = setup.train_data if setup.val_data is None else setup.val_data
+        for note in leave_pictures(setup.run, setup.trained.judged, shown, self.history.file.rows()):
             self.say(note)
         self.say(f"{reason} after step {step} of {setup.total_steps}: {setup.run}")
         self.say(self._outcome(step, reason))
@@ -124,9 +125,9 @@ class TrainingReport:
         for bad in dict.fromkeys(skipped):
             self.say(f"left out: {bad}")
 
-    def start_evaluation(self) -> None:
-        """Begin the progress bar of an evaluation."""
-        self.terminal.start("evaluating", -(-len(self.setup.val_data) // self.world.size))
+    def start_evaluation(self, images: int) -> None:
+        """Begin the progress bar of an evaluation on this many images."""
+        self.terminal.start("evaluating", -(-images // self.world.size))
 
     def show_evaluation(self, step: int, result: Evaluation, losses: Mapping[str, float]) -> None:
         """Show and record an evaluation, and the losses on the validation data."""
