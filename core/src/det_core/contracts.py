@@ -289,6 +289,10 @@ class BoxCoder(ABC):
         x, y = boxes[..., 0::2].clamp(0, size[1]), boxes[..., 1::2].clamp(0, size[0])
         return torch.stack([x, y], -1).flatten(-2)
 
+    def clip_batch(self, boxes: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
+        """Boxes (N, ..., 4) of N images, each clipped to its size (h, w) as `clip` does."""
+        return torch.stack([self.clip(own, size) for own, size in zip(boxes, sizes, strict=True)])
+
     def clip_images(self, boxes: Tensor, sizes: Tensor) -> Tensor:
         """Boxes (N, ..., 4) of N images, each clipped to its size (h, w) in `sizes` (N, 2): for export."""
         raise no_padded_form(self, "clip_images(boxes, sizes)")
