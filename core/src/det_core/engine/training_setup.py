@@ -11,7 +11,7 @@ import torch
 from attrs import frozen
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from det_core.contracts import DetectionDataset
 from det_core.data.bad_samples import check_objects
@@ -21,6 +21,7 @@ from det_core.engine import training_state
 from det_core.engine.agreement import check_agreement
 from det_core.engine.checkpoint import initialise, last_checkpoint
 from det_core.engine.distributed import World
+from det_core.engine.moving_average import averaging
 from det_core.engine.published_checkpoint import initial_checkpoint
 from det_core.engine.schedule import LearningRate, build_optimizer, learning_rate
 from det_core.engine.train_options import TrainOptions
@@ -154,7 +155,7 @@ def _build(
     detector = detector.to(device)
     average = None
     if schedule.ema_decay is not None:
-        average = AveragedModel(detector, multi_avg_fn=get_ema_multi_avg_fn(schedule.ema_decay), use_buffers=True)
+        average = AveragedModel(detector, multi_avg_fn=averaging(schedule.ema_decay), use_buffers=True)
     return Trained(
         detector=detector,
         optimizer=build_optimizer(recipe.optimizer, detector),
