@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import attrs
 import torch
@@ -86,7 +86,13 @@ Outputs = TypeVar("Outputs")
 
 
 class DenseHead(Head, ABC, Generic[Outputs]):
-    """A head that works on every location of the feature maps. Its outputs are a frozen attrs class."""
+    """A head that works on every location of the feature maps. Its outputs are a frozen attrs class.
+
+    compiles: whether `schedule.compile` may compile `forward`. torch.compile cannot create attrs classes and keeps no
+    anchors: a head that creates its outputs by `dense_outputs` compiles.
+    """
+
+    compiles: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, features: Sequence[Tensor]) -> Outputs:

@@ -167,9 +167,8 @@ def _build(
 def _wrap(recipe: Recipe, detector: Detector, world: World) -> nn.Module:
     """The detector compiled and distributed, if the recipe and the world ask for it."""
     if recipe.schedule.compile:
-        detector.backbone.compile()
-        if detector.neck is not None:
-            detector.neck.compile()
+        for part in compiled_parts(detector):
+            part.compile()
     if world.size == 1:
         return detector
     devices = [world.device] if world.device.type == "cuda" else None
@@ -178,3 +177,13 @@ def _wrap(recipe: Recipe, detector: Detector, world: World) -> nn.Module:
     own_buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
     options: dict[str, Any] = {"device_ids": devices, own_buffers: False}
     return DistributedDataParallel(detector, **options)
+
+
+def compiled_parts(detector: Detector) -> list[nn.Module]:
+    """The parts whose shapes depend only on the padded size. torch compiles each for a few sizes, then for all sizes.
+
+    RoI heads are not among them: they create their outputs, and the number of regions changes from step to step.
+    """
+    head = detector.dense_head
+    parts = (detector.backbone, detector.neck, head if head is not None and head.compiles else None)
+    return [part for part in parts if part is not None]

@@ -53,6 +53,8 @@ def per_anchor(maps: Tensor, columns: int) -> Tensor:
     return maps.permute(0, 2, 3, 1).reshape(maps.shape[0], -1, columns)
 
 
+# It creates attrs classes and keeps anchors, which torch.compile cannot; the convolutions before it are one graph.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def dense_outputs(
     scores: Sequence[Tensor], deltas: Sequence[Tensor], columns: int, anchors: AnchorGenerator
 ) -> DenseOutputs:

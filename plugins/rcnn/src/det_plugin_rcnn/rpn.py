@@ -34,6 +34,7 @@ class RPN(RegionProposalHead[DenseOutputs]):
     """Shared 3x3 convolutions, by default one, then two 1x1 convolutions: an objectness score and a box per anchor."""
 
     config: RPNConfig
+    compiles = True
 
     def __init__(self, config: RPNConfig, features: FeatureSpec) -> None:
         super().__init__(config)
