@@ -309,9 +309,8 @@ class BatchCandidates:
         """The candidates of each image, padded to the most."""
         if len(images) == 1:
             return cls(images[0].boxes[None], images[0].scores[None], images[0].levels[None])
-        fields = ([getattr(found, name) for found in images] for name in ("boxes", "scores", "levels"))
-        ones = [torch.ones_like(found.scores, dtype=torch.bool) for found in images]
-        return cls(*(pad_sequence(field, batch_first=True) for field in (*fields, ones)))
+        rows = [(x.boxes, x.scores, x.levels, torch.ones_like(x.scores, dtype=torch.bool)) for x in images]
+        return cls(*(pad_sequence(list(field), batch_first=True) for field in zip(*rows, strict=True)))
 
     def larger_than(self, side: float) -> Tensor:
         """(N, n) bool: whether width and height are above `side` pixels of the network's input."""
