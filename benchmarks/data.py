@@ -35,6 +35,7 @@ from det_core.data.epoch_order import TrainSampler
 from det_core.data.images import read_image
 from det_core.data.loader import LoadedImage, prepare, train_loader
 from det_core.data.transforms import apply_transforms
+from det_core.engine.device_batches import sent_ahead, streams_of
 from det_core.engine.predict import autocast, to_batch, to_targets
 from det_core.model.memory_layout import to_channels_last
 from det_core.recipe import Recipe
@@ -169,7 +170,9 @@ def training(recipe: Recipe, dataset: CocoDataset, workers: int, options: argpar
     to_channels_last(detector)
     transforms = [t.build() for t in recipe.data.train_transforms]
     sampler = TrainSampler(sizes=dataset.sizes, images_per_rank=2)
-    batches = iter(train_loader(dataset, transforms, sampler, 0, 0, workers))
+    loader = train_loader(dataset, transforms, sampler, 0, 0, workers)
+    device = torch.device(options.device)
+    batches = sent_ahead(loader, detector.preprocess, streams_of(device), targets=True)
     waited = whole = count = 0.0
     for step in range(options.steps + WARM_UP):
         started = time.perf_counter()
@@ -177,7 +180,7 @@ def training(recipe: Recipe, dataset: CocoDataset, workers: int, options: argpar
         if images is None:
             break
         loaded = time.perf_counter()
-        with autocast(torch.device(options.device), options.precision):
+        with autocast(device, options.precision):
             batch = to_batch(detector, images)
             losses = detector(batch, to_targets(batch, images))
         torch.stack([loss.value() for loss in losses.values()]).sum().backward()
@@ -187,7 +190,7 @@ def training(recipe: Recipe, dataset: CocoDataset, workers: int, options: argpar
         if step >= WARM_UP:  # the first waits for the processes to start
             waited += loaded - started
             whole += time.perf_counter() - started
-            count += len(images)
+            count += len(batch)
     return count / (whole - waited), waited / whole
 
 

@@ -174,12 +174,12 @@ def test_mixed_precision_trains(tmp_path, recipe, precision):
     assert all(math.isfinite(r["loss/total"]) for r in rows(tmp_path))
 
 
-def test_compile_is_asked_of_backbone_and_neck(tmp_path, recipe, monkeypatch):
+def test_compile_is_asked_of_backbone_neck_and_dense_head(tmp_path, recipe, monkeypatch):
     compiled = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(type(module).__name__))
     recipe = attrs.evolve(recipe, schedule=attrs.evolve(recipe.schedule, compile=True))
     train(recipe, work_dir=tmp_path, max_steps=1, quiet=True)
-    assert compiled == ["ResNet", "FPN"]
+    assert compiled == ["ResNet", "FPN", "RPN"]
 
 
 def test_a_folder_in_use_and_another_recipe_are_refused(tmp_path, recipe):

@@ -18,7 +18,7 @@ from det_plugin_resnet import ResNetConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted([*ROOT.glob("core/src/**/*.py"), *ROOT.glob("plugins/*/src/**/*.py")])
-NAMES = ["PACK", "CONVOLVE", "HOOKS", "COMPILED", "VERSION", "BF16"]
+NAMES = ["PACK", "CONVOLVE", "HOOKS", "COMPILED", "VERSION", "BF16", "COPY_ALL"]
 OVERRIDDEN = {"_apply", "_load_from_state_dict", "_save_to_state_dict", "_call_impl", "_named_members", "_get_name"}
 
 

@@ -282,3 +282,6 @@ def test_regions_without_extent_or_number_have_a_level():
     odd = torch.tensor([[0, 5, 5, 5, 5], [0, 9, 9, 3, 2], [0, NAN, 0, 1, 1], [0, 0, 0, INF, INF]])
     assert det_ops.roi_levels(odd, 4)[:3].tolist() == [0, 0, 0]
     assert int(det_ops.roi_levels(odd, 4)[3]) in range(4)
+    alone = det_ops.roi_levels(odd, 1)
+    assert alone.tolist() == [0] * len(odd)
+    assert alone.dtype == torch.int64

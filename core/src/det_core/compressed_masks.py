@@ -20,7 +20,7 @@ from torch.nn import functional as F
 import det_ops
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -84,11 +84,17 @@ class CompressedMasks:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> CompressedMasks:
         """The masks on another device."""
-        moved = {
-            name: getattr(self, name).to(device, non_blocking=non_blocking)
-            for name in ("codes", "offsets", "rows", "columns")
-        }
-        return attrs.evolve(self, **moved)
+        return self.mapped(lambda x: x.to(device, non_blocking=non_blocking))
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> CompressedMasks:
+        """With `change` of every tensor."""
+        return attrs.evolve(
+            self,
+            codes=change(self.codes),
+            offsets=change(self.offsets),
+            rows=change(self.rows),
+            columns=change(self.columns),
+        )
 
     def resized(self, size: tuple[int, int]) -> CompressedMasks:
         """Resized to (height, width) by nearest pixel."""
@@ -182,10 +188,12 @@ class RegionMasks:
 
     def to(self, device: torch.device | str) -> RegionMasks:
         """The masks on another device."""
-        flipped = None if self.flipped is None else self.flipped.to(device)
-        return attrs.evolve(
-            self, probabilities=self.probabilities.to(device), boxes=self.boxes.to(device), flipped=flipped
-        )
+        return self.mapped(lambda x: x.to(device))
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> RegionMasks:
+        """With `change` of every tensor."""
+        flipped = None if self.flipped is None else change(self.flipped)
+        return attrs.evolve(self, probabilities=change(self.probabilities), boxes=change(self.boxes), flipped=flipped)
 
     def mirrored(self) -> RegionMasks:
         """Mirrored left and right."""

@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import attrs
 import torch
@@ -93,7 +93,13 @@ Outputs = TypeVar("Outputs")
 
 
 class DenseHead(Head, ABC, Generic[Outputs]):
-    """A head that works on every location of the feature maps. Its outputs are a frozen attrs class."""
+    """A head that works on every location of the feature maps. Its outputs are a frozen attrs class.
+
+    compiles: whether `schedule.compile` may compile `forward`. torch.compile cannot create attrs classes and keeps no
+    anchors: a head that creates its outputs by `dense_outputs` compiles.
+    """
+
+    compiles: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, features: Sequence[Tensor]) -> Outputs:
@@ -295,6 +301,10 @@ class BoxCoder(ABC):
         """Boxes (..., 4) clipped to an image `(h, w)`, as `decode` does."""
         x, y = boxes[..., 0::2].clamp(0, size[1]), boxes[..., 1::2].clamp(0, size[0])
         return torch.stack([x, y], -1).flatten(-2)
+
+    def clip_batch(self, boxes: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
+        """Boxes (N, ..., 4) of N images, each clipped to its size (h, w) as `clip` does."""
+        return torch.stack([self.clip(own, size) for own, size in zip(boxes, sizes, strict=True)])
 
     def clip_images(self, boxes: Tensor, sizes: Tensor) -> Tensor:
         """Boxes (N, ..., 4) of N images, each clipped to its size (h, w) in `sizes` (N, 2): for export."""

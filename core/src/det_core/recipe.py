@@ -124,7 +124,7 @@ class ScheduleConfig:
         below=1,
     )
     precision: Literal["fp32", "bf16", "fp16"] = setting("autocast dtype; fp16 scales the loss", default="fp32")
-    compile: bool = setting("torch.compile the backbone and neck", default=False)
+    compile: bool = setting("torch.compile the backbone, the neck and a dense head that allows it", default=False)
     seed: int = setting(
         "seed of all random choices, which draw from torch; Python's `random` and numpy are not seeded", default=0
     )

@@ -7,9 +7,9 @@ Boxes are xyxy. Sizes are `(height, width)`. Importing this module does not impo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import attrs
 from attrs import frozen
@@ -124,6 +124,16 @@ class Targets:
             semantic=None if semantic is None else semantic.long(),
         )
 
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Targets:
+        """The targets with `change` of every tensor."""
+        return Targets(
+            boxes=change(self.boxes),
+            labels=change(self.labels),
+            masks=None if self.masks is None else _mapped(self.masks, change),
+            ignored=None if self.ignored is None else change(self.ignored),
+            semantic=None if self.semantic is None else change(self.semantic),
+        )
+
     def objects(self) -> Targets:
         """The targets without the ignored ones, for training (the reference's `ignore_iof_thr=-1`)."""
         if self.ignored is None or not bool(self.ignored.any()):
@@ -208,10 +218,12 @@ class Detections:
 
     def to(self, device: torch.device | str) -> Detections:
         """The detections on another device."""
-        masks = None if self._masks is None else self._masks.to(device)
-        return Detections(
-            boxes=self.boxes.to(device), scores=self.scores.to(device), labels=self.labels.to(device), masks=masks
-        )
+        return self.mapped(lambda x: x.to(device))
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Detections:
+        """The detections with `change` of every tensor."""
+        masks = None if self._masks is None else _mapped(self._masks, change)
+        return Detections(boxes=change(self.boxes), scores=change(self.scores), labels=change(self.labels), masks=masks)
 
     def to_numpy(self) -> dict[str, NDArray[Any]]:
         """The detections as arrays in host memory.
@@ -361,6 +373,21 @@ def _of_coco(record: Mapping[str, Any], numbers: Mapping[int, int] | None) -> tu
         known = "" if numbers is None else f"; the classes have {', '.join(map(str, list(numbers)[:8]))}"
         raise DetError(f"category_id: found {category!r}, which is of no class{known}")
     return list(box), float(score), label
+
+
+@overload
+def _mapped(masks: Tensor | CompressedMasks, change: Callable[[Tensor], Tensor]) -> Tensor | CompressedMasks: ...
+@overload
+def _mapped(
+    masks: Tensor | RegionMasks | CompressedMasks, change: Callable[[Tensor], Tensor]
+) -> Tensor | RegionMasks | CompressedMasks: ...
+def _mapped(
+    masks: Tensor | RegionMasks | CompressedMasks, change: Callable[[Tensor], Tensor]
+) -> Tensor | RegionMasks | CompressedMasks:
+    """Masks with `change` of every tensor."""
+    import torch
+
+    return change(masks) if isinstance(masks, torch.Tensor) else masks.mapped(change)
 
 
 def _names(classes: Classes, labels: NDArray[Any]) -> NDArray[Any]:

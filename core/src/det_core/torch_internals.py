@@ -22,6 +22,7 @@ BF16 = "_is_avx512_bf16_supported"
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 COMPILED = "_compiled_call_impl"
 VERSION = "_version"
+COPY_ALL = "_foreach_copy_"  # of torch
 
 
 def packing_available() -> bool:
@@ -74,6 +75,16 @@ def has_hooks(module: nn.Module) -> bool:
 def is_compiled(module: nn.Module) -> bool:
     """Whether `module.compile()` was called. True if this torch has no such attribute."""
     return getattr(module, COMPILED, True) is not None
+
+
+def copy_all(targets: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Copy values (...) into as many targets (...); on a GPU in one call, if this torch has it."""
+    together: Any = getattr(torch, COPY_ALL, None)
+    if together is not None:
+        together(list(targets), list(values))
+        return
+    for target, value in zip(targets, values, strict=True):
+        target.copy_(value)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from hypothesis import given, strategies as st
 
 from det_core.boxes.box_config import DeltaCoderConfig
 from det_core.boxes.coders import clip
+from det_core.contracts import BoxCoder
 
 STDS = (0.1, 0.1, 0.2, 0.2)
 ANCHOR = torch.tensor([[10.0, 20.0, 30.0, 60.0]])  # centre (20, 40), 20 wide, 40 high
@@ -144,3 +145,14 @@ def test_of_a_box_outside_a_pixel_remains_where_pixels_are_clipped():
     coder = DeltaCoderConfig(border="pixel").build()
     assert coder.decode(boxes, zeros, size).tolist() == [[0, 0, 1, 1], [79, 59, 80, 60], [0, 2, 80, 60]]
     assert DeltaCoderConfig().build().decode(boxes, zeros, size).tolist()[:2] == [[0, 0, 0, 0], [80, 60, 80, 60]]
+
+
+@pytest.mark.parametrize("border", ["pixel", "edge"])
+@pytest.mark.parametrize("shape", [(2, 5, 4), (2, 3, 7, 4)])
+def test_boxes_of_a_batch_are_clipped_as_those_of_each_image(border, shape):
+    coder, sizes = DeltaCoderConfig(border=border).build(), [(10, 20), (30, 7)]
+    boxes = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 60 - 15
+    boxes[0, 0, ..., 1] = torch.nan
+    expected = torch.stack([coder.clip(own, size) for own, size in zip(boxes, sizes, strict=True)])
+    assert torch.equal(coder.clip_batch(boxes, sizes).nan_to_num(-1), expected.nan_to_num(-1))
+    assert torch.equal(BoxCoder.clip_batch(coder, boxes, sizes).nan_to_num(-1), expected.nan_to_num(-1))

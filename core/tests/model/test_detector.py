@@ -218,6 +218,27 @@ def test_proposals_come_along_in_the_precision_of_the_detector():
     assert preprocess([image], [info]).proposals is None
 
 
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_all_images_at_once_are_normalised_bit_for_bit_as_one_by_one(order, dtype):
+    mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+    preprocess = Preprocess(PreprocessConfig(order=order, mean=mean, std=std, pad_divisor=8)).to(dtype)
+    sizes = [(5, 17), (9, 3), (16, 24)]
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for size in sizes]
+    infos = [ImageInfo(size=size, original_size=size) for size in sizes]
+    given = [torch.rand(2, 4, generator=generator) for _ in sizes]
+    expected = preprocess(images, infos, given)
+    canvas = preprocess.canvas(images)
+    assert canvas.shape == (3, 16, 24, 3)
+    found = preprocess.normalised(canvas, infos, given)
+    assert torch.equal(found.images, expected.images)
+    assert found.images.stride() == expected.images.stride()
+    assert found.infos == expected.infos
+    assert all(torch.equal(a, b) for a, b in zip(found.proposals, expected.proposals, strict=True))
+    assert not torch.signbit(found.images[1, :, 9:]).any()  # padding is 0, not -0
+
+
 def test_the_normalisation_is_not_saved_with_the_weights():
     assert Preprocess(PreprocessConfig()).state_dict() == {}
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from det_core.model.fold_batch_norm import BatchNorm, NormAffines, conv_norm
+from det_core.model import fold_batch_norm
+from det_core.model.fold_batch_norm import BatchNorm, NormAffines, conv_norm, one_call
 from det_core.model.layer_config import BatchNormConfig, FrozenBatchNormConfig, GroupNormConfig
 
 
@@ -178,3 +183,60 @@ def test_a_compiled_part_computes_them_itself() -> None:
     norms[0].compile()
     with NormAffines().computed(norms):
         assert norms[0].computed is None
+
+
+# on devices where launches cost most
+
+
+class Calls(TorchDispatchMode):
+    """The operators that are called, views left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not func.is_view:
+            self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def step_of(dtype: torch.dtype, trains: bool) -> tuple[list[Tensor], list[str]]:
+    """The output, and the gradients of input and weights, of a convolution with a norm; and the operators' names."""
+    conv, norm = (module.to(dtype) for module in pair())
+    norm.requires_grad_(trains)
+    x = torch.randn(2, 4, 7, 9, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_()
+    parameters = [p for p in (x, conv.weight, norm.weight, norm.bias) if p.requires_grad]
+    with NormAffines().computed(nn.ModuleList([conv, norm])), Calls() as calls:
+        out = conv_norm(conv, norm, x)
+        gradients = torch.autograd.grad(out.square().sum(), parameters)
+    return [out.detach(), *gradients], calls.names
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_norm_that_trains_is_one_call_where_launches_cost_most(dtype, monkeypatch) -> None:
+    folded, names = step_of(dtype, trains=True)
+    assert not any("batch_norm" in name for name in names)
+    monkeypatch.setattr(fold_batch_norm, "ONE_CALL", ("cpu",))
+    alone, own = step_of(dtype, trains=True)
+    assert sum("native_batch_norm" in name for name in own) == 2  # forward and backward
+    assert len(own) < len(names)
+    tolerance = {} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 1e-4}
+    for one, other in zip(alone, folded, strict=True):
+        torch.testing.assert_close(one, other, **tolerance)
+
+
+def test_the_device_decides_how_a_norm_that_trains_is_computed() -> None:
+    norm = BatchNorm(2, frozen_statistics=True)
+    assert not one_call(norm)
+    on_gpu = SimpleNamespace(weight=SimpleNamespace(device=torch.device("cuda"), requires_grad=True))
+    assert one_call(on_gpu)
+    with torch.no_grad():
+        assert not one_call(on_gpu)
+
+
+def test_a_norm_that_does_not_train_is_folded_everywhere(monkeypatch) -> None:
+    _, names = step_of(torch.float32, trains=False)
+    monkeypatch.setattr(fold_batch_norm, "ONE_CALL", ("cpu",))
+    assert step_of(torch.float32, trains=False)[1] == names
+    assert not any("batch_norm" in name for name in names)

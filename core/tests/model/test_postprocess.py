@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from det_core.boxes.box_config import DeltaCoderConfig
 from det_core.model.detection_config import DetectionSettings, SoftNMSConfig
-from det_core.model.postprocess import Chosen, class_wise_nms, to_original
+from det_core.model.postprocess import Chosen, class_wise_nms, decode_images, to_original
 from det_core.structures import ImageInfo
 
 BOXES = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [50.0, 50.0, 60.0, 60.0]])
@@ -119,3 +121,15 @@ def test_first_and_last_pixels_are_divided_where_they_were_multiplied():
     """mmdet 0.x and 1.x: the last pixel 63 of 64 becomes (63 / 2, ...), and the box ends after it."""
     info = ImageInfo(size=(40, 64), original_size=(20, 32), scale=(2.0, 2.0), inclusive=True)
     assert to_original(torch.tensor([[10.0, 4.0, 64.0, 40.0]]), info).tolist() == [[5, 2, 32.5, 20.5]]
+
+
+@pytest.mark.parametrize("counts", [(5,), (3, 0, 4)])
+@pytest.mark.parametrize("classes", [None, 3])
+def test_boxes_of_all_images_are_decoded_as_those_of_each(counts, classes):
+    coder, generator = DeltaCoderConfig().build(), torch.Generator().manual_seed(0)
+    sizes = [(30 + 10 * n, 50) for n in range(len(counts))]
+    anchors = [torch.rand(n, 4, generator=generator) * 40 for n in counts]
+    deltas = torch.randn(sum(counts), *([] if classes is None else [classes]), 4, generator=generator)
+    found = decode_images(coder, anchors, deltas, sizes)
+    for boxes, own, moves, size in zip(found, anchors, deltas.split(list(counts)), sizes, strict=True):
+        assert torch.equal(boxes, coder.decode(own, moves, size))

@@ -124,6 +124,8 @@ def roi_levels(rois: Tensor, count: int, finest_scale: float = 56.0, rule: Level
     """
     checks.check_rois(rois)
     checks.check_choice(rule, "rule", LevelRule)
+    if count == 1:
+        return rois.new_zeros(rois.shape[0], dtype=torch.int64)
     extra = 1 if rule == "mmdet-v1" else 0
     side = ((rois[:, 3] - rois[:, 1] + extra) * (rois[:, 4] - rois[:, 2] + extra)).clamp(min=0).sqrt()
     if rule in ("detectron", "detectron2"):

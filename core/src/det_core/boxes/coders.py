@@ -6,11 +6,13 @@ Letters: n boxes. Boxes are xyxy in pixels; deltas are (dx, dy, dw, dh).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from det_core.boxes.box_config import DeltaCoderConfig
+from det_core.boxes.device_copies import send
 from det_core.contracts import BoxCoder
 
 
@@ -50,6 +52,13 @@ class DeltaCoder(BoxCoder):
 
     def clip(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         return clip(boxes, size, self.margin)
+
+    def clip_batch(self, boxes: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
+        margin = self.margin
+        low = torch.tensor([0, 0, margin, margin], dtype=boxes.dtype).expand(len(sizes), 4)
+        high = torch.tensor([[w - margin, h - margin, w, h] for h, w in sizes], dtype=boxes.dtype)
+        bounds = send(torch.stack([low, high]), boxes.device).reshape(2, -1, *[1] * (boxes.dim() - 2), 4)
+        return boxes.clamp(bounds[0], bounds[1])
 
     def clip_images(self, boxes: Tensor, sizes: Tensor) -> Tensor:
         return clip_images(boxes, sizes, self.margin)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 import torch
 
 from det_core.contracts import DetectionDataset, ProposalHead
-from det_core.data.loader import LoadedImage, test_loader
+from det_core.data.loader import test_loader
 from det_core.data.loader_watch import worker_errors
 from det_core.data.proposals_file import ImageProposals
+from det_core.engine.device_batches import Loaded, on_host, sent_ahead, streams_of
 from det_core.engine.distributed import World, gather
 from det_core.engine.predict import inference_autocast, to_batch
 from det_core.engine.prepare_inference import for_inference
@@ -52,22 +54,23 @@ def propose(
     world = world or World(0, 1, detector.preprocess.mean.device)
     steps = [t.build() for t in (detector.test_transforms if transforms is None else transforms)]
     loader = test_loader(dataset, steps, workers, world.rank, world.size, world.timeout)
-    found = []
-    with worker_errors():
-        for done, image in enumerate(loader, 1):
+    streams, found = streams_of(detector.preprocess.mean.device), list[ImageProposals]()
+    single = ([image] for image in loader)
+    with worker_errors(), closing(sent_ahead(single, detector.preprocess, streams, targets=False)) as sent:
+        for done, image in enumerate(sent, 1):
             found.append(_of_image(detector, head, image, precision))
             progress(done, len(loader))
     return [image for part in gather(found, world, "the proposals") for image in part]
 
 
 @torch.no_grad()
-def _of_image(detector: Detector, head: ProposalHead[Any], image: LoadedImage, precision: str) -> ImageProposals:
-    """The proposals of one image, clipped to it."""
-    batch = to_batch(detector, [image])
+def _of_image(detector: Detector, head: ProposalHead[Any], image: Loaded, precision: str) -> ImageProposals:
+    """The proposals of a batch of one image, clipped to it."""
+    batch = to_batch(detector, image)
     with inference_autocast(batch.images.device, precision):
-        found = head.predict(head(detector.features(batch)), batch)[0].to("cpu")
-    height, width = image.info.original_size
+        found = on_host(head.predict(head(detector.features(batch)), batch))[0]
+    info = batch.infos[0]
+    height, width = info.original_size
     limits = torch.tensor([width, height, width, height], dtype=torch.float32)
     boxes = torch.minimum(found.boxes.float().clamp(min=0), limits)
-    info = image.info
     return ImageProposals(info.image_id, info.file, info.original_size, boxes, found.scores.float())

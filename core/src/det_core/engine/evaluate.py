@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 from attrs import frozen
@@ -11,6 +12,7 @@ from attrs import frozen
 from det_core.contracts import DetectionDataset, Evaluator, Sample, Transform
 from det_core.data.loader import TestLoader, test_loader
 from det_core.data.loader_watch import worker_errors
+from det_core.engine.device_batches import on_host, sent_ahead, streams_of
 from det_core.engine.distributed import World, gather
 from det_core.engine.predict import inference_autocast, to_batch
 from det_core.engine.prepare_inference import for_inference
@@ -122,12 +124,16 @@ def _detections(
     detector: Detector, loader: TestLoader, mirrored: bool, precision: str, batch_size: int
 ) -> Iterator[Found]:
     """Image ids and detections, in pixels of the original image, of each batch of this rank."""
-    for images in same_size_batches(loader, batch_size, detector.preprocess.config.pad_divisor):
-        with inference_autocast(detector.preprocess.mean.device, precision):
-            found = [f.to("cpu") for f in detector.predict(to_batch(detector, images))]
-        if mirrored:
-            found = [unflip(f, image.info.original_size[1]) for f, image in zip(found, images, strict=True)]
-        yield [(image.info.image_id, f) for image, f in zip(images, found, strict=True)]
+    device = detector.preprocess.mean.device
+    batches = same_size_batches(loader, batch_size, detector.preprocess.config.pad_divisor)
+    with closing(sent_ahead(batches, detector.preprocess, streams_of(device), targets=False)) as sent:
+        for images in sent:
+            with inference_autocast(device, precision):
+                batch = to_batch(detector, images)
+                found = on_host(detector.predict(batch))
+            if mirrored:
+                found = [unflip(f, info.original_size[1]) for f, info in zip(found, batch.infos, strict=True)]
+            yield [(info.image_id, f) for info, f in zip(batch.infos, found, strict=True)]
 
 
 def _on_tiles(

@@ -14,6 +14,7 @@ import torch
 
 from det_core.contracts import Transform
 from det_core.data.loader import LoadedImage
+from det_core.engine.device_batches import Loaded, SentBatch, infos_of, on_host, proposals_of
 from det_core.engine.same_size import same_size_groups
 from det_core.engine.test_time_augmentation import Augmentation, merge, unflip
 from det_core.errors import DetError
@@ -28,19 +29,18 @@ AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 PRECISIONS = ("fp32", *AMP_TYPES)
 
 
-def to_batch(detector: Detector, images: Sequence[LoadedImage]) -> Batch:
+def to_batch(detector: Detector, images: Loaded) -> Batch:
     """Loaded images as a preprocessed batch on the detector's device."""
-    given = [i.proposals for i in images]
-    proposals = [p for p in given if p is not None]
-    batch: Batch = detector.preprocess(
-        [i.image for i in images], [i.info for i in images], proposals if len(proposals) == len(images) else None
-    )
+    if isinstance(images, SentBatch):
+        return detector.preprocess.normalised(images.pixels, images.infos, images.proposals)
+    batch: Batch = detector.preprocess([i.image for i in images], infos_of(images), proposals_of(images))
     return batch
 
 
-def to_targets(batch: Batch, images: Sequence[LoadedImage]) -> list[Targets]:
+def to_targets(batch: Batch, images: Loaded) -> list[Targets]:
     """The targets of loaded images on the batch's device, with boxes of its dtype."""
-    return [i.targets.to(batch.images.device, batch.images.dtype) for i in images]
+    targets = images.targets if isinstance(images, SentBatch) else [i.targets for i in images]
+    return [t.to(batch.images.device, batch.images.dtype) for t in targets]
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
@@ -98,7 +98,7 @@ def _view(detector: Detector, loaded: Sequence[LoadedImage], mirrored: bool, pre
     for group in same_size_groups(loaded, detector.preprocess.config.pad_divisor):
         with inference_autocast(detector.preprocess.mean.device, precision):
             detections = detector.predict(to_batch(detector, [loaded[at] for at in group]))
-        found |= {at: d.to("cpu") for at, d in zip(group, detections, strict=True)}
+        found |= dict(zip(group, on_host(detections), strict=True))
     ordered = [found[at] for at in range(len(loaded))]
     if not mirrored:
         return ordered

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from attrs import define, evolve, frozen
@@ -112,10 +115,10 @@ class PredictionRun:
             timeout=options.timeout,
             wants_pixels=options.wants_pixels,
         )
+        record = partial(self._record, pictures=pictures, classes=classes)
         done = counts.before
-        with worker_errors("--workers 0"), closing(batches):
-            for batch in batches:
-                records = [self._record(result, pictures, classes) for result in batch]
+        with worker_errors("--workers 0"), closing(batches), closing(written_behind(batches, record)) as written:
+            for batch, records in written:
                 results.append(records)
                 counts = self._counted(batch, counts)
                 done += len(batch)
@@ -152,6 +155,32 @@ class PredictionRun:
         if result.pixels is not None and self.options.crops:
             pictures.crop(image.name, result.pixels, found)
         return record
+
+
+def written_behind(
+    batches: Iterable[list[FileResult]], record: Callable[[FileResult], Record]
+) -> Generator[tuple[list[FileResult], list[Record]]]:
+    """Each batch with its records, which threads make, with their pictures, while the next batch is detected.
+
+    Batches come in order. After an error of the next batch, the batch that is being written still comes.
+    """
+    with ThreadPoolExecutor(os.cpu_count() or 1, "det pictures") as threads:
+        writing: tuple[list[FileResult], list[Future[Record]]] | None = None
+        detected = iter(batches)
+        while True:
+            failure: Exception | None = None
+            try:
+                batch = next(detected, None)
+            except Exception as error:  # the results before it are kept
+                batch, failure = None, error
+            coming = None if batch is None else (batch, [threads.submit(record, result) for result in batch])
+            if writing is not None:
+                yield writing[0], [made.result() for made in writing[1]]
+            if failure is not None:
+                raise failure
+            if coming is None:
+                return
+            writing = coming
 
 
 def plain_detections(found: Detections, classes: Classes) -> list[Record]:

@@ -18,10 +18,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from det_core.contracts import DetectionDataset
-from det_core.data.loader import LoadedImage, train_loader
+from det_core.data.loader import train_loader
 from det_core.data.loader_watch import worker_errors
 from det_core.engine import training_state
 from det_core.engine.checkpoint import checkpoints, step_of
+from det_core.engine.device_batches import Loaded, sent_ahead, streams_of
 from det_core.engine.distributed import GlobalLosses, barrier, exchange, gather, reduce_losses
 from det_core.engine.evaluate import EvaluationStopped, evaluate
 from det_core.engine.parameter_groups import set_learning_rate
@@ -29,6 +30,7 @@ from det_core.engine.predict import autocast, to_batch, to_targets
 from det_core.engine.training_setup import TrainingError, TrainingSetup
 from det_core.engine.validation_loss import validation_losses
 from det_core.reports.training_report import TrainingReport
+from det_core.structures import Batch
 
 
 class TrainingLoop:
@@ -122,22 +124,25 @@ class TrainingLoop:
         accumulate, done = self.recipe.schedule.accumulate, self.step % self.setup.steps_per_epoch
         return min(accumulate, self.setup.sampler.steps_per_epoch - done * accumulate)
 
-    def _load(self) -> Generator[list[LoadedImage], None, None]:
-        """The batches of all steps that are left, loaded ahead by processes that live as long as the run."""
+    def _load(self) -> Generator[Loaded]:
+        """The batches of all steps that are left, loaded ahead by processes that live as long as the run, and sent
+        ahead to a GPU.
+        """
         setup, recipe = self.setup, self.recipe
         epoch, done = divmod(self.step, setup.steps_per_epoch)
         transforms = [t.build() for t in recipe.data.train_transforms]
         start, workers = done * recipe.schedule.accumulate, recipe.data.workers
         left = recipe.schedule.epochs - epoch
-        yield from train_loader(
+        loader = train_loader(
             setup.train_data, transforms, setup.sampler, epoch, start, workers, self.world.timeout, epochs=left
         )
+        yield from sent_ahead(loader, self.trained.detector.preprocess, streams_of(self.world.device), targets=True)
 
     def _save(self) -> None:
         setup = self.setup
         training_state.save(setup.run, self.recipe, self.trained, self.step, setup.total_batch, self.world)
 
-    def _train_step(self, micro: Sequence[Sequence[LoadedImage]]) -> GlobalLosses:
+    def _train_step(self, micro: Sequence[Loaded]) -> GlobalLosses:
         """Forward and backward of each micro-batch, then one update; the losses are means over micro-batches."""
         schedule, trained, model = self.recipe.schedule, self.trained, self.setup.model
         rate = self.setup.rate.at(self.step)
@@ -159,22 +164,22 @@ class TrainingLoop:
         values = {name: sum(p.values[name] for p in parts) / len(parts) for name in parts[0].values}
         return GlobalLosses(parts[-1].backward.detach(), values, any(p.stop for p in parts))
 
-    def _forward_backward(self, images: Sequence[LoadedImage], count: int, rate: float) -> GlobalLosses:
+    def _forward_backward(self, images: Loaded, count: int, rate: float) -> GlobalLosses:
         batch = to_batch(self.trained.detector, images)
         with autocast(self.world.device, self.recipe.schedule.precision):
             terms = self.setup.model(batch, to_targets(batch, images))
         losses = reduce_losses(terms, self.world, stop=self.stop_asked)
         if not math.isfinite(losses.total):
-            self._raise_not_finite(losses, images, rate)
+            self._raise_not_finite(losses, batch, rate)
         with exchange("the gradients of a step", self.world):
             self.trained.scaler.scale(losses.backward / count).backward()
         return losses
 
-    def _raise_not_finite(self, losses: GlobalLosses, images: Sequence[LoadedImage], rate: float) -> None:
+    def _raise_not_finite(self, losses: GlobalLosses, batch: Batch, rate: float) -> None:
         """End the run; all ranks have the same losses, so all of them call this."""
         ids = [
             i
-            for part in gather([i.info.image_id for i in images], self.world, "a loss that is not finite")
+            for part in gather([i.image_id for i in batch.infos], self.world, "a loss that is not finite")
             for i in part
         ]
         values = ", ".join(f"{name} {value:.4g}" for name, value in losses.values.items())

@@ -12,7 +12,7 @@ import torch
 from attrs import frozen
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from det_core.contracts import DetectionDataset
 from det_core.data.bad_samples import check_objects
@@ -25,6 +25,7 @@ from det_core.engine.check_features import check_features
 from det_core.engine.checkpoint import initialise, last_checkpoint
 from det_core.engine.distributed import World
 from det_core.engine.learning_rate import LearningRate, learning_rate
+from det_core.engine.moving_average import averaging
 from det_core.engine.open_data import open_data, shared_images
 from det_core.engine.parameter_groups import build_optimizer, freeze
 from det_core.engine.published_checkpoint import initial_checkpoint
@@ -185,7 +186,7 @@ def _build(
     frozen_norms = freeze(recipe.optimizer, detector)
     average = None
     if schedule.ema_decay is not None:
-        average = AveragedModel(detector, multi_avg_fn=get_ema_multi_avg_fn(schedule.ema_decay), use_buffers=True)
+        average = AveragedModel(detector, multi_avg_fn=averaging(schedule.ema_decay), use_buffers=True)
     return Trained(
         detector=detector,
         optimizer=build_optimizer(recipe.optimizer, detector),
@@ -198,9 +199,8 @@ def _build(
 def _wrap(recipe: Recipe, detector: Detector, world: World) -> nn.Module:
     """The detector compiled and distributed, if the recipe and the world ask for it."""
     if recipe.schedule.compile:
-        detector.backbone.compile()
-        if detector.neck is not None:
-            detector.neck.compile()
+        for part in compiled_parts(detector):
+            part.compile()
     if world.size == 1:
         return detector
     devices = [world.device] if world.device.type == "cuda" else None
@@ -209,3 +209,13 @@ def _wrap(recipe: Recipe, detector: Detector, world: World) -> nn.Module:
     own_buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
     options: dict[str, Any] = {"device_ids": devices, own_buffers: False}
     return DistributedDataParallel(detector, **options)
+
+
+def compiled_parts(detector: Detector) -> list[nn.Module]:
+    """The parts whose shapes depend only on the padded size. torch compiles each for a few sizes, then for all sizes.
+
+    RoI heads are not among them: they create their outputs, and the number of regions changes from step to step.
+    """
+    head = detector.dense_head
+    parts = (detector.backbone, detector.neck, head if head is not None and head.compiles else None)
+    return [part for part in parts if part is not None]

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
+import numpy as np
 import torch
 from attrs import evolve, frozen
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from det_core.boxes.device_copies import rows_of
+from det_core.boxes.device_copies import rows_of, send_indices
 from det_core.boxes.samplers import all_of_images, to_device
 from det_core.contracts import (
     BACKGROUND,
@@ -51,6 +53,8 @@ def per_anchor(maps: Tensor, columns: int) -> Tensor:
     return maps.permute(0, 2, 3, 1).reshape(maps.shape[0], -1, columns)
 
 
+# It creates attrs classes and keeps anchors, which torch.compile cannot; the convolutions before it are one graph.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def dense_outputs(
     scores: Sequence[Tensor], deltas: Sequence[Tensor], columns: int, anchors: AnchorGenerator
 ) -> DenseOutputs:
@@ -278,16 +282,74 @@ def best_candidates(
         pairs = [_best_pairs(x, limit) for x in values]
     else:
         pairs = _best_pairs_above(values, limit, above if isinstance(above, Sequence) else [above] * len(values))
-    columns = [x.shape[1] for x in values]
-    rows = [at // count for (_, at), count in zip(pairs, columns, strict=True)]
-    anchors = torch.cat([level.boxes[at] for level, at in zip(outputs.anchors, rows, strict=True)])
-    deltas = torch.cat([x[row][at] for x, at in zip(outputs.deltas, rows, strict=True)])
+    at, labels = _rows_and_columns([at for _, at in pairs], [x.shape[1] for x in values])
+    anchors = torch.cat([level.boxes[rows] for level, rows in zip(outputs.anchors, at, strict=True)])
+    deltas = torch.cat([x[row][rows] for x, rows in zip(outputs.deltas, at, strict=True)])
     return Candidates(
         coder.decode(anchors, deltas, info.size if clipped else None),
         torch.cat([best for best, _ in pairs]),
-        torch.cat([at % count for (_, at), count in zip(pairs, columns, strict=True)]),
-        torch.cat([torch.full_like(at, number) for number, at in enumerate(rows)]),
+        labels,
+        _level_numbers(at),
     )
+
+
+@frozen(eq=False)
+class BatchCandidates:
+    """Of N images: boxes (N, n, 4), scores (N, n), levels (N, n) int64; valid (N, n) bool, or None if there is no
+    padding.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    levels: Tensor
+    valid: Tensor | None = None
+
+    @classmethod
+    def of(cls, images: Sequence[Candidates]) -> BatchCandidates:
+        """The candidates of each image, padded to the most."""
+        if len(images) == 1:
+            return cls(images[0].boxes[None], images[0].scores[None], images[0].levels[None])
+        rows = [(x.boxes, x.scores, x.levels, torch.ones_like(x.scores, dtype=torch.bool)) for x in images]
+        return cls(*(pad_sequence(list(field), batch_first=True) for field in zip(*rows, strict=True)))
+
+    def larger_than(self, side: float) -> Tensor:
+        """(N, n) bool: whether width and height are above `side` pixels of the network's input."""
+        return ((self.boxes[..., 2:] - self.boxes[..., :2]) > side).all(-1)
+
+
+def best_of_images(outputs: DenseOutputs, infos: Sequence[ImageInfo], coder: BoxCoder, limit: int) -> BatchCandidates:
+    """As `best_candidates` without a threshold, of all images at once. The head has one column."""
+    pairs = [full_precision(values)[..., 0].topk(_at_most(limit, values.shape[1])) for values in outputs.scores]
+    at = [indices for _, indices in pairs]
+    anchors = torch.cat([level.boxes[rows] for level, rows in zip(outputs.anchors, at, strict=True)], 1)
+    deltas = torch.cat(
+        [moves.gather(1, rows[..., None].expand(-1, -1, 4)) for moves, rows in zip(outputs.deltas, at, strict=True)], 1
+    )
+    boxes = coder.decode(anchors.flatten(0, 1), deltas.flatten(0, 1)).reshape(anchors.shape)
+    scores = torch.cat([best for best, _ in pairs], 1)
+    return BatchCandidates(
+        coder.clip_batch(boxes, [info.size for info in infos]),
+        scores,
+        _level_numbers([rows[0] for rows in at]).expand_as(scores),
+    )
+
+
+def _rows_and_columns(at: Sequence[Tensor], columns: Sequence[int]) -> tuple[Sequence[Tensor], Tensor]:
+    """Of indices (n,) into flattened values (t, C) of each level: the rows (n,) of each, and the columns of all."""
+    if set(columns) == {1}:
+        everywhere = torch.cat(list(at))
+        return at, torch.zeros_like(everywhere)
+    if len(set(columns)) == 1:
+        everywhere = torch.cat(list(at))
+        return (everywhere // columns[0]).split([len(x) for x in at]), everywhere % columns[0]
+    pairs = list(zip(at, columns, strict=True))
+    return [x // count for x, count in pairs], torch.cat([x % count for x, count in pairs])
+
+
+def _level_numbers(at: Sequence[Tensor]) -> Tensor:
+    """(n,) int64: the number of the level of each of the indices (n,) of all levels."""
+    counts = [len(indices) for indices in at]
+    return send_indices([np.repeat(np.arange(len(counts)), counts)], at[0].device)[0]
 
 
 def best_anchors(outputs: DenseOutputs, row: int, limit: int | None) -> DenseOutputs:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from det_core.boxes.device_copies import send
 from det_core.contracts import Backbone, DenseHead, Neck, ProposalHead, RoIHead, Trunk, class_dependent
 from det_core.data.data_config import ResizeConfig
 from det_core.errors import DetError
@@ -39,16 +40,48 @@ class Preprocess(nn.Module):
         self, images: Sequence[Tensor], infos: Sequence[ImageInfo], proposals: Sequence[Tensor] | None = None
     ) -> Batch:
         """A batch of (3, h, w) uint8 RGB images, each in the top-left corner, padded with 0 after normalisation."""
-        divisor = self.config.pad_divisor
-        height = -(-max(i.shape[1] for i in images) // divisor) * divisor
-        width = -(-max(i.shape[2] for i in images) // divisor) * divisor
+        device = self.mean.device
+        if device.type == "cuda" and not any(i.is_cuda for i in images):  # there transfers and launches count
+            return self.normalised(send(self.canvas(images, pinned=True), device), infos, proposals)
         # Pixel by pixel, as images are loaded, and as the convolutions of a trained or loaded detector take them.
+        height, width = self._padded_size(images)
         out = self.mean.new_zeros((len(images), height, width * 3))
         for row, image in zip(out, images, strict=True):
             self._normalise(image.to(out.device, non_blocking=True), row)
-        maps = out.view(len(images), height, width, 3).permute(0, 3, 1, 2)
-        given = None if proposals is None else tuple(p.to(out.device, out.dtype) for p in proposals)
-        return Batch(images=maps, infos=tuple(infos), proposals=given)
+        return self._batch(out.view(len(images), height, width, 3), infos, proposals)
+
+    def canvas(self, images: Sequence[Tensor], *, pinned: bool = False) -> Tensor:
+        """(3, h, w) uint8 images in the top-left corners of one (N, H, W, 3) in host memory, 0 elsewhere.
+
+        pinned: in pinned memory.
+        """
+        out = torch.zeros(len(images), *self._padded_size(images), 3, dtype=torch.uint8, pin_memory=pinned)
+        for row, image in zip(out, images, strict=True):
+            row[: image.shape[1], : image.shape[2]] = image.permute(1, 2, 0)
+        return out
+
+    def normalised(
+        self, canvas: Tensor, infos: Sequence[ImageInfo], proposals: Sequence[Tensor] | None = None
+    ) -> Batch:
+        """The batch of a `canvas` (N, H, W, 3) uint8 on the device, bit for bit as `forward`, all images at once."""
+        pixels = canvas.flip(3) if self.config.order == "bgr" else canvas
+        out = torch.sub(pixels, self.mean.flatten()).div_(self.std.flatten())
+        for row, (height, width) in zip(out, (info.size for info in infos), strict=True):
+            if height < row.shape[0]:
+                row[height:].zero_()
+            if width < row.shape[1]:
+                row[:height, width:].zero_()
+        return self._batch(out, infos, proposals)
+
+    def _padded_size(self, images: Sequence[Tensor]) -> tuple[int, int]:
+        divisor = self.config.pad_divisor
+        height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
+        return -(-height // divisor) * divisor, -(-width // divisor) * divisor
+
+    def _batch(self, maps: Tensor, infos: Sequence[ImageInfo], proposals: Sequence[Tensor] | None) -> Batch:
+        """A batch of normalised images (N, H, W, 3)."""
+        given = None if proposals is None else tuple(p.to(maps.device, maps.dtype) for p in proposals)
+        return Batch(images=maps.permute(0, 3, 1, 2), infos=tuple(infos), proposals=given)
 
     def _normalise(self, image: Tensor, out: Tensor) -> None:
         """An image (3, h, w) into the corner of (H, W * 3), in which whole rows are computed at once."""

@@ -109,7 +109,7 @@ class NormAffines:
         themselves.
         """
         parts = list(module.modules())
-        norms = [part for part in parts if isinstance(part, BatchNorm) and part.is_fixed()]
+        norms = [part for part in parts if isinstance(part, BatchNorm) and part.is_fixed() and not one_call(part)]
         if any(is_compiled(part) for part in parts):
             norms = []
         try:
@@ -138,6 +138,18 @@ class NormAffines:
             with torch.inference_mode(False):
                 self._statistics[kind] = _fixed_statistics(norms)
         return self._statistics[kind]
+
+
+ONE_CALL = ("cuda",)  # where launches cost more than passes over maps
+
+
+def one_call(norm: BatchNorm) -> bool:
+    """Whether a fixed norm is left to torch's own batch norm, which is one call, rather than folded into a convolution.
+
+    Of a norm that trains, forward and backward make 4 operator calls with the convolution's, folded 6 and a share of
+    `NormAffines`, which read no maps. Of one that does not train, folding makes fewer calls, too.
+    """
+    return torch.is_grad_enabled() and norm.weight.device.type in ONE_CALL and _trains(norm)
 
 
 def _trains(norm: BatchNorm) -> bool:
@@ -180,7 +192,8 @@ def conv_norm(
 
     If the norm is a fixed scale and shift, it is folded into the weights. This saves a pass over the output (and its
     copy for the gradient); gradients still reach weights, scale and shift. Convolutions of other classes, norms that
-    use the statistics of the batch, and modules with hooks are called one after the other.
+    use the statistics of the batch, those that `one_call` leaves out, and modules with hooks are called one after the
+    other.
     """
     if isinstance(conv, FixedConv2d):
         folded = conv.folded(norm)
@@ -203,7 +216,7 @@ def conv_norm(
 
 def fold(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor] | None:
     """Weights and bias (C_out,) of one convolution equal to `conv` followed by `norm`; None if there is none."""
-    if not isinstance(norm, BatchNorm) or has_hooks(conv) or has_hooks(norm):
+    if not isinstance(norm, BatchNorm) or has_hooks(conv) or has_hooks(norm) or one_call(norm):
         return None
     affine = norm.fixed_affine()
     if affine is None or conv.bias is not None or conv.padding_mode != "zeros":

@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from det_core.boxes.device_copies import send
 from det_core.model.fold_batch_norm import conv_norm
 from det_core.slots import ConvConfig, NormConfig
 from det_core.specs import ConvSpec
@@ -84,5 +86,6 @@ def init_convs(module: nn.Module, init: Callable[[nn.Module], None]) -> None:
 
 def to_rois(boxes: list[Tensor]) -> Tensor:
     """(R, 5) rois (image index, x1, y1, x2, y2) from the boxes (n, 4) of each image, in order."""
-    index = torch.cat([b.new_full((len(b), 1), i) for i, b in enumerate(boxes)])
-    return torch.cat([index, torch.cat(boxes)], 1)
+    everywhere = torch.cat(boxes)
+    index = torch.from_numpy(np.repeat(np.arange(len(boxes)), [len(b) for b in boxes])).to(everywhere.dtype)
+    return torch.cat([send(index, everywhere.device)[:, None], everywhere], 1)

@@ -5,12 +5,15 @@ Letters: R regions or anchors, K foreground classes, n detections. Boxes are xyx
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from attrs import frozen
 from torch import Tensor
 
 import det_ops
 from det_core.boxes.coders import clip
+from det_core.contracts import BoxCoder
 from det_core.model.detection_config import DetectionSettings, SoftNMSConfig
 from det_core.structures import ImageInfo
 
@@ -31,6 +34,19 @@ def _factors(boxes: Tensor, info: ImageInfo) -> tuple[Tensor, Tensor | float]:
     """(4,) factors of the coordinates, and (4,) what an inclusive box ends after its last pixel."""
     y, x = info.scale
     return boxes.new_tensor([x, y, x, y]), boxes.new_tensor([0.0, 0.0, 1.0, 1.0]) if info.inclusive else 0.0
+
+
+def decode_images(
+    coder: BoxCoder, anchors: Sequence[Tensor], deltas: Tensor, sizes: Sequence[tuple[int, int]]
+) -> list[Tensor]:
+    """The boxes (r, ..., 4) of each image's anchors (r, 4), decoded at once and clipped to the image's size (h, w).
+
+    deltas: (R, ..., 4), of all images' anchors in order.
+    """
+    if len(anchors) == 1:
+        return [coder.decode(anchors[0], deltas, sizes[0])]
+    parts = coder.decode(torch.cat(list(anchors)), deltas).split([len(a) for a in anchors])
+    return [coder.clip(boxes, size) for boxes, size in zip(parts, sizes, strict=True)]
 
 
 def inside_original(boxes: Tensor, info: ImageInfo) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from det_core.contracts import BoxOutputs
 from det_core.model.losses import box_loss
 from det_core.model.padded_detection import to_original_images
-from det_core.model.postprocess import to_original
+from det_core.model.postprocess import decode_images, to_original
 from det_core.model.sample_regions import SampledRegions, positive_rows, sample_image_regions
 from det_core.padded import PaddedBatch
 from det_core.structures import ImageInfo, LossTerm, Targets, full_precision
@@ -88,8 +88,7 @@ class BoxStage(nn.Module):
         deltas: (R, 4K) or (R, 4), of all images' boxes in order.
         """
         deltas = full_precision(deltas if self.class_agnostic else deltas.unflatten(1, (-1, 4)))
-        rows = zip(boxes, deltas.split([len(b) for b in boxes]), infos, strict=True)
-        return [self.coder.decode(b, d, info.size) for b, d, info in rows]
+        return decode_images(self.coder, boxes, deltas, [info.size for info in infos])
 
     def decode_original(self, deltas: Tensor, boxes: Sequence[Tensor], infos: Sequence[ImageInfo]) -> list[Tensor]:
         """As `decode`, in pixels of the original image, in which the boxes and the size to clip to are first given."""
@@ -130,8 +129,7 @@ class BoxStage(nn.Module):
             best = outputs.scores[:, :-1].argmax(1)
             chosen = best if labels is None else torch.where(labels == self.num_classes, best, labels)
             deltas = self._of_class(deltas, chosen)
-        rows = zip(boxes, full_precision(deltas).split([len(b) for b in boxes]), infos, strict=True)
-        return [self.coder.decode(b, d, info.size) for b, d, info in rows]
+        return decode_images(self.coder, boxes, full_precision(deltas), [info.size for info in infos])
 
     def next_proposals(
         self, outputs: BoxOutputs, sampled: Sequence[SampledRegions], infos: Sequence[ImageInfo]

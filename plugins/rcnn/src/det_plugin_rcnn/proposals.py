@@ -5,6 +5,7 @@ Letters: N images, T anchors of one image, n boxes of one image. Boxes are xyxy 
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 
@@ -13,9 +14,8 @@ from attrs import frozen
 from torch import Tensor
 
 import det_ops
-from det_core.boxes.device_copies import rows_of
 from det_core.contracts import Loss, Losses, Outputs, ProposalHead, Sampled
-from det_core.model.dense_detection import AnchorMatches, Candidates, dense_box_loss
+from det_core.model.dense_detection import AnchorMatches, BatchCandidates, Candidates, dense_box_loss
 from det_core.model.padded_detection import (
     PaddedCandidates,
     PaddedChoice,
@@ -59,6 +59,10 @@ class RegionProposalHead(ProposalHead[Outputs]):
     def candidates(self, outputs: Outputs, row: int, info: ImageInfo, limit: int) -> Candidates:
         """The best anchors of each level of image `row`, at most `limit` per level, decoded and clipped."""
 
+    def batch_candidates(self, outputs: Outputs, batch: Batch, limit: int) -> BatchCandidates:
+        """`candidates` of all images."""
+        return BatchCandidates.of([self.candidates(outputs, row, info, limit) for row, info in enumerate(batch.infos)])
+
     def candidates_padded(self, outputs: Outputs, batch: PaddedBatch, limit: int) -> PaddedCandidates:
         """As `candidates`, of all images, `limit` per level, padded: for export."""
         raise no_padded_form(self, "candidates_padded(outputs, batch, limit)")
@@ -93,16 +97,7 @@ class RegionProposalHead(ProposalHead[Outputs]):
     @torch.no_grad()
     def scored_proposals(self, outputs: Outputs, batch: Batch, limits: ProposalLimits) -> list[ScoredBoxes]:
         """Per image the best candidates after NMS within each level."""
-        best = [self.candidates(outputs, row, info, limits.before_nms) for row, info in enumerate(batch.infos)]
-        real = rows_of([self._keeps(b) for b in best])
-        rows = zip(best, real, strict=True)
-        return [choose_proposals(b, large, self.config, limits) for b, large in rows]
-
-    def _keeps(self, found: Candidates) -> Tensor:
-        """(n,) bool: whether the candidates of one image are large enough, and their scores high enough."""
-        large = found.larger_than(self.config.min_size)
-        least = self.config.score_threshold
-        return large if least == 0 else large & (found.scores.sigmoid() >= least)
+        return choose_proposals(self.batch_candidates(outputs, batch, limits.before_nms), self.config, limits)
 
     def proposals(self, outputs: Outputs, batch: Batch, limits: ProposalLimits) -> list[Tensor]:
         return [found.boxes for found in self.scored_proposals(outputs, batch, limits)]
@@ -137,17 +132,25 @@ class RegionProposalHead(ProposalHead[Outputs]):
         )
 
 
-def choose_proposals(
-    best: Candidates, real: Tensor, config: RegionProposalConfig, limits: ProposalLimits
-) -> ScoredBoxes:
-    """The proposals of one image: candidates (scored by logits) after NMS within each level.
+def choose_proposals(best: BatchCandidates, config: RegionProposalConfig, limits: ProposalLimits) -> list[ScoredBoxes]:
+    """The proposals of each image: candidates (scored by logits) after NMS within each level.
 
-    real: (u,) int64, the candidates that are large enough and score high enough.
+    Those that are too small, or score too low, are visited last, so that they suppress no other. A device is waited for
+    once, for the numbers of proposals.
     """
-    scores = best.scores.sigmoid()
-    kept = det_ops.batched_nms(best.boxes[real], scores[real], best.levels[real], config.nms_threshold)
-    kept = real[kept[: limits.after_nms]]
-    return ScoredBoxes(best.boxes[kept], scores[kept])
+    scores, real = best.scores.sigmoid(), best.larger_than(config.min_size)
+    if config.score_threshold:
+        real &= scores >= config.score_threshold
+    if best.valid is not None:
+        real &= best.valid
+    scores = torch.where(real, scores, -math.inf)
+    most = min(limits.after_nms, scores.shape[1])
+    kept, _ = det_ops.nms_images(best.boxes, scores, best.levels, config.nms_threshold, most)
+    rows = kept.clamp(min=0)
+    scores = scores.gather(1, rows)
+    counts = ((kept >= 0) & (scores != -math.inf)).sum(1).tolist()
+    boxes = rows_of_images(best.boxes, rows)
+    return [ScoredBoxes(b[:count], s[:count]) for b, s, count in zip(boxes, scores, counts, strict=True)]
 
 
 def as_detections(found: ScoredBoxes, info: ImageInfo) -> Detections:

@@ -11,7 +11,15 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from det_core.contracts import Losses
-from det_core.model.dense_detection import Candidates, DenseOutputs, best_candidates, dense_outputs, match_anchors
+from det_core.model.dense_detection import (
+    BatchCandidates,
+    Candidates,
+    DenseOutputs,
+    best_candidates,
+    best_of_images,
+    dense_outputs,
+    match_anchors,
+)
 from det_core.model.fold_batch_norm import conv_norm
 from det_core.model.layers import normal_init
 from det_core.model.padded_detection import PaddedCandidates, best_candidates_padded
@@ -26,6 +34,7 @@ class RPN(RegionProposalHead[DenseOutputs]):
     """Shared 3x3 convolutions, by default one, then two 1x1 convolutions: an objectness score and a box per anchor."""
 
     config: RPNConfig
+    compiles = True
 
     def __init__(self, config: RPNConfig, features: FeatureSpec) -> None:
         super().__init__(config)
@@ -61,6 +70,9 @@ class RPN(RegionProposalHead[DenseOutputs]):
 
     def candidates(self, outputs: DenseOutputs, row: int, info: ImageInfo, limit: int) -> Candidates:
         return best_candidates(outputs, row, info, self.coder, limit=limit)
+
+    def batch_candidates(self, outputs: DenseOutputs, batch: Batch, limit: int) -> BatchCandidates:
+        return best_of_images(outputs, batch.infos, self.coder, limit)
 
     def candidates_padded(self, outputs: DenseOutputs, batch: PaddedBatch, limit: int) -> PaddedCandidates:
         return best_candidates_padded(outputs, batch, self.coder, limit=limit)

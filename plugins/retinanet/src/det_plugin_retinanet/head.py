@@ -37,6 +37,8 @@ from det_plugin_retinanet.config import RetinaNetHeadConfig
 class RetinaNetHead(DenseHead[DenseOutputs]):
     """A tower of convolutions for classes and one for boxes, shared by all levels."""
 
+    compiles = True
+
     def __init__(self, config: RetinaNetHeadConfig, features: FeatureSpec, num_classes: int) -> None:
         super().__init__()
         self.config, self.num_classes = config, num_classes

@@ -45,6 +45,8 @@ class SSDHead(DenseHead[DenseOutputs]):
     In SSDLite each of these is separable (Sandler et al., MobileNetV2, 2018, section 6.2).
     """
 
+    compiles = True
+
     def __init__(self, config: SSDHeadConfig, features: FeatureSpec, num_classes: int) -> None:
         super().__init__()
         self.config, self.num_classes = config, num_classes
