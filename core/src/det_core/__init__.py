@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING
 from det_core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from det_core.engine.checkpoint import load_detector as load_detector
+    from det_core.engine.checkpoint import (
+        load_detector as load_detector,
+        save_detector as save_detector,
+    )
     from det_core.engine.evaluate import evaluate as evaluate
+    from det_core.engine.predict import training_batch as training_batch
     from det_core.engine.predictor import (
         Predictor as Predictor,
         predict as predict,
@@ -54,9 +58,10 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "reports.drawing": "draw",
-        "engine.checkpoint": "load_detector",
+        "engine.checkpoint": "load_detector save_detector",
         "engine.evaluate": "evaluate",
         "engine.prepare_inference": "for_inference",
+        "engine.predict": "training_batch",
         "engine.predictor": "Predictor predict",
         "engine.tiling": "Tiling",
         "engine.train": "train",

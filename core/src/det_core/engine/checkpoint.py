@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from det_core.engine.manifest import DamagedError, check_file, check_folder, write_manifest
+from det_core.engine.shared_classes import SharedClasses, with_shared_rows
 from det_core.errors import ConfigError, DetError, listing, no_such
 from det_core.known import install_hint
 from det_core.load import recipe_from_plain
@@ -214,6 +215,36 @@ def prune(run: Path, keep: int) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def save_detector(detector: Detector, file: str | Path, recipe: Recipe) -> Path:
+    """Write a detector to a `.safetensors` file that `load_detector`, `--checkpoint` and `--init` read.
+
+    Args:
+        detector: with its classes.
+        file: written aside, then renamed; its folder is made.
+        recipe: that the detector was built from; it becomes part of the file.
+
+    Raises:
+        CheckpointError: for a file name with another suffix, or a detector that the recipe does not build.
+        PluginError: for a part that is not registered, so that the file could not be read.
+        WriteError: if it cannot be written.
+    """
+    path = Path(file)
+    if path.suffix != ".safetensors":
+        raise CheckpointError(f"{path}: a detector is written as .safetensors; use a name with this suffix")
+    if detector.config is not None and detector.config != recipe.detector:
+        raise CheckpointError(f"{path}: the detector was not built from recipe {recipe.name}; give its own recipe")
+    manager = plugin_manager()
+    manager.check_registered(recipe)
+    header = Header(
+        recipe=recipe,
+        classes=detector.classes,
+        plugins=manager.versions(),
+        registered=manager.unpackaged(recipe),
+    )
+    write_weights(path, detector.state_dict(), header.to_metadata())
+    return path
+
+
 def write_weights(file: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a lone weights file, whole or not at all, and its folder.
 
@@ -322,17 +353,24 @@ def load_detector(
 
 @frozen
 class InitReport:
-    """The result of `--init`. loaded: names of loaded weights. fresh: names re-initialised because classes differ."""
+    """The result of `--init`.
+
+    loaded: names of loaded weights. fresh: names re-initialised because classes differ. kept: names of classes whose
+    own rows of these weights were loaded.
+    """
 
     loaded: tuple[str, ...]
     fresh: tuple[str, ...]
+    kept: tuple[str, ...] = ()
 
 
 def initialise(detector: Detector, checkpoint: str | Path) -> InitReport:
     """Load a checkpoint's weights into a detector, as `--init` does.
 
     If the classes differ (names, in order), layers whose shape depends on the number of classes keep their initial
-    values. Raises CheckpointError if other weights are missing, unexpected or of another shape.
+    values, except for the rows of classes that both lists name, and of the background.
+
+    Raises CheckpointError if other weights are missing, unexpected or of another shape.
     """
     file = weights_file(checkpoint)
     header = read_header(file)
@@ -352,5 +390,8 @@ def initialise(detector: Detector, checkpoint: str | Path) -> InitReport:
         title = f"{file} does not fit this detector (recipe {header.recipe.name}):"
         raise CheckpointError("\n".join([title, *listing(problems)]))
     loaded = {k: v for k, v in values.items() if k not in fresh}
-    detector.load_state_dict(loaded, strict=False)
-    return InitReport(tuple(loaded), fresh)
+    shared = SharedClasses.of(header.classes, detector.classes)
+    rows = {} if same or not shared.pairs else with_shared_rows(detector, values, shared)
+    detector.load_state_dict({**loaded, **rows}, strict=False)
+    kept = tuple(detector.classes.names[now] for _, now in shared.pairs) if rows else ()
+    return InitReport(tuple(loaded), fresh, kept)

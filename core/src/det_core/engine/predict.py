@@ -37,6 +37,15 @@ def to_batch(detector: Detector, images: Loaded) -> Batch:
     return batch
 
 
+def training_batch(detector: Detector, images: Loaded) -> tuple[Batch, list[Targets]]:
+    """Loaded images as the arguments of `Detector.losses`: a batch on the detector's device, and its targets.
+
+    images: of `det_core.data.loader.train_loader`. For a training loop of one's own; `det_core.train` has its own.
+    """
+    batch = to_batch(detector, images)
+    return batch, to_targets(batch, images)
+
+
 def to_targets(batch: Batch, images: Loaded) -> list[Targets]:
     """The targets of loaded images on the batch's device, with boxes of its dtype."""
     targets = images.targets if isinstance(images, SentBatch) else [i.targets for i in images]

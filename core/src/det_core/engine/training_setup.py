@@ -31,7 +31,7 @@ from det_core.engine.parameter_groups import build_optimizer, freeze
 from det_core.engine.published_checkpoint import initial_checkpoint
 from det_core.engine.train_options import TrainOptions
 from det_core.engine.training_state import Resumed, Trained
-from det_core.errors import DetError, counted
+from det_core.errors import DetError, counted, first_few
 from det_core.model.detector import Detector
 from det_core.model.memory_layout import to_channels_last
 from det_core.recipe import Recipe
@@ -180,6 +180,9 @@ def _build(
         say(f"init: {len(report.loaded)} tensors from {options.init}")
         if report.fresh:
             say(f"re-initialised, because the class lists differ: {', '.join(report.fresh)}")
+        if report.kept:
+            of = f"{len(report.kept)} of {len(data.classes)} classes"
+            say(f"  of these, the weights of {of} are loaded by name: {first_few(report.kept)}")
     elif fresh:
         detector.load_initial_weights()
     detector = detector.to(device)
