@@ -73,8 +73,9 @@ class Head(nn.Module):
     def class_dependent(self) -> tuple[str, ...]:
         """Names, relative to this module, of layers whose shape depends on the number of classes.
 
-        Fine-tuning on other classes re-initialises them, but for the rows of classes that keep their names. Rows of dense
-        heads are ordered by anchor, then class; those of others by class, one or four values each. Background is last.
+        Fine-tuning on other classes re-initialises them, but for the rows of classes that keep their names. Rows of
+        dense heads are ordered by anchor, then class; those of others by class, with one or four values each. The
+        background is last.
         """
         return ()
 

@@ -37,7 +37,8 @@ class SharedClasses:
 def with_shared_rows(detector: Detector, values: Mapping[str, Tensor], shared: SharedClasses) -> dict[str, Tensor]:
     """The class-dependent weights of a detector, with the rows of shared classes and of the background from `values`.
 
-    Weights (n, ...) of a checkpoint become weights (m, ...) of the detector, by their names. Weights whose rows do not follow the order of `Head.class_dependent` are left out.
+    Weights (n, ...) of a checkpoint become weights (m, ...) of the detector, by their names. Weights whose rows do not
+    follow the order of `Head.class_dependent` are left out.
     """
     ours, made = detector.state_dict(), {}
     for name, dense in _class_dependent(detector):
