@@ -12,6 +12,7 @@ from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from det_core.boxes.box_config import DeltaCoderConfig
 from det_core.contracts import Loss
+from det_core.errors import ConfigError
 from det_core.model.loss_config import (
     BinaryCrossEntropyConfig,
     BoundedIoUConfig,
@@ -299,3 +300,43 @@ def test_full_precision_raises_halves_alone():
 def test_settings_out_of_range_are_refused(config, settings, message):
     with pytest.raises(ValueError, match=message):
         config(**settings)
+
+
+def test_class_weights_of_cross_entropy_are_factors_on_elements():
+    logits, labels = random(6, 4), torch.tensor([0, 1, 2, 3, 3, 0])
+    plain = CrossEntropyConfig(weight=2.0).build()(logits, labels, 6.0)
+    each = CrossEntropyConfig().build().elementwise(logits, labels)
+    weights = (0.5, 3.0, 0.0, 2.0)
+    made = CrossEntropyConfig(weight=2.0, class_weights=weights).build()(logits, labels, 6.0)
+    expected = 2.0 * sum(w * e for w, e in zip((0.5, 3.0, 0.0, 2.0, 2.0, 0.5), each.tolist(), strict=True))
+    assert float(made.total) == pytest.approx(expected, rel=1e-5)
+    assert made.count == plain.count
+    ones = CrossEntropyConfig(weight=2.0, class_weights=(1, 1, 1, 1)).build()(logits, labels, 6.0)
+    torch.testing.assert_close(ones.total, plain.total)
+
+
+def test_class_weights_of_the_focal_loss_are_factors_on_columns():
+    logits, labels = random(5, 3), torch.tensor([0, 2, 3, -1, 1])
+    each = FocalConfig().build().elementwise(logits, labels)
+    made = FocalConfig(weight=0.5, class_weights=(1.0, 0.0, 4.0)).build()(logits, labels, 1.0)
+    torch.testing.assert_close(made.total, 0.5 * (each[:, 0].sum() + 4 * each[:, 2].sum()))
+    ones = FocalConfig(class_weights=(1, 1, 1)).build()(logits, labels, 1.0)
+    torch.testing.assert_close(ones.total, FocalConfig().build()(logits, labels, 1.0).total)
+
+
+def test_class_weights_are_no_part_of_a_checkpoint_and_follow_the_dtype():
+    loss = FocalConfig(class_weights=(1.0, 2.0)).build().double()
+    assert not loss.state_dict()
+    assert loss(random(2, 2).double(), torch.tensor([0, 1]), 1.0).total.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (CrossEntropyConfig(class_weights=(1, 1, 1)), r"class_weights: found 3 factors, expected 4 \(K \+ 1, the back"),
+        (FocalConfig(class_weights=(1, 1, 1)), r"class_weights: found 3 factors, expected 4 \(K\)"),
+    ],
+)
+def test_class_weights_must_be_as_many_as_classes(config, message):
+    with pytest.raises(ConfigError, match=message):
+        config.build().elementwise(random(2, 4), torch.tensor([0, 1]))

@@ -17,10 +17,16 @@ class CrossEntropyConfig(LossConfig):
 
     type: ClassVar[str] = "cross_entropy"
 
+    class_weights: tuple[float, ...] | None = setting(
+        "factor on the loss of each class, in the order of the labels, the background last; null: 1",
+        default=None,
+        least=0,
+    )
+
     def build(self) -> losses.CrossEntropy:
         from det_core.model.losses import CrossEntropy
 
-        return CrossEntropy(self.weight)
+        return CrossEntropy(self)
 
 
 @configclass
@@ -43,6 +49,9 @@ class FocalConfig(LossConfig):
 
     gamma: float = setting("focusing exponent; larger values down-weight easy examples", default=2.0, least=0)
     alpha: float = setting("weight of positives; negatives have 1 - alpha", default=0.25, least=0, most=1)
+    class_weights: tuple[float, ...] | None = setting(
+        "factor on the loss of each class, in the order of the labels; null: 1", default=None, least=0
+    )
 
     def build(self) -> losses.Focal:
         from det_core.model.losses import Focal

@@ -13,15 +13,28 @@ from torch.nn import functional as F
 import det_ops
 from det_core.boxes.overlaps import aligned_giou
 from det_core.contracts import BoxCoder, Loss
-from det_core.model.loss_config import BoundedIoUConfig, FocalConfig, SmoothL1Config
+from det_core.errors import ConfigError
+from det_core.model.loss_config import BoundedIoUConfig, CrossEntropyConfig, FocalConfig, SmoothL1Config
 from det_core.structures import LossTerm, full_precision
 
 
 class CrossEntropy(Loss):
-    """Softmax cross-entropy. predicted (n, K+1) logits; target (n,) int64 in 0..K, K is background."""
+    """Softmax cross-entropy. predicted (n, K+1) logits; target (n,) int64 in 0..K, K is background.
+
+    class_weights: (K+1,) factor on the loss of the elements of each class, or None.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(self, config: CrossEntropyConfig) -> None:
+        super().__init__(config.weight)
+        self.register_buffer("class_weights", _as_tensor(config.class_weights), persistent=False)
 
     def elementwise(self, predicted: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(predicted, target, reduction="none")
+        if self.class_weights is None:
+            return F.cross_entropy(predicted, target, reduction="none")
+        _check_count(self.class_weights, predicted.shape[1], "K + 1, the background last")
+        return F.cross_entropy(predicted, target, self.class_weights.to(predicted.dtype), reduction="none")
 
 
 class BinaryCrossEntropy(Loss):
@@ -35,17 +48,30 @@ class Focal(Loss):
     """-alpha_t (1 - p_t)^gamma log p_t (Lin et al., Focal Loss, 2017, equation 5).
 
     predicted (n, K) logits; target (n,) int64: 0..K-1 is the class, K is background, negative is ignored.
+    class_weights: (K,) factor on the losses of each class's logits, or None.
     """
+
+    class_weights: Tensor | None
 
     def __init__(self, config: FocalConfig) -> None:
         super().__init__(config.weight)
         self.gamma, self.alpha = config.gamma, config.alpha
+        self.register_buffer("class_weights", _as_tensor(config.class_weights), persistent=False)
 
     def elementwise(self, predicted: Tensor, target: Tensor) -> Tensor:
-        return det_ops.sigmoid_focal_loss(predicted, target, self.gamma, self.alpha)
+        losses = det_ops.sigmoid_focal_loss(predicted, target, self.gamma, self.alpha)
+        if self.class_weights is None:
+            return losses
+        _check_count(self.class_weights, predicted.shape[1], "K")
+        return losses * self.class_weights.to(losses.dtype)
 
     def forward(self, predicted: Tensor, target: Tensor, count: Tensor | float) -> LossTerm:
-        """As in `Loss`, but without the (n, K) matrix of losses and without a float32 copy of half precisions."""
+        """As in `Loss`, but without the (n, K) matrix of losses and without a float32 copy of half precisions.
+
+        With class weights, as in `Loss`.
+        """
+        if self.class_weights is not None:
+            return super().forward(predicted, target, count)
         total = det_ops.sigmoid_focal_loss(predicted, target, self.gamma, self.alpha, reduction="sum")
         return LossTerm(self.weight * total, count)
 
@@ -110,3 +136,14 @@ def box_loss(
     if loss.decoded:
         return loss(coder.decode(anchors, deltas), boxes, count)
     return loss(deltas, coder.encode(anchors, boxes), count)
+
+
+def _as_tensor(weights: tuple[float, ...] | None) -> Tensor | None:
+    return None if weights is None else torch.tensor(weights)
+
+
+def _check_count(weights: Tensor, count: int, expected: str) -> None:
+    """Raise ConfigError if there are not as many class weights as columns of logits."""
+    if len(weights) != count:
+        message = f"found {len(weights)} factors, expected {count} ({expected}); give one for each class of the data"
+        raise ConfigError.at("class_weights", message)
