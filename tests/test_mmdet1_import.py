@@ -405,3 +405,21 @@ def test_a_file_of_3x_still_finds_its_recipe(tmp_path: Path, capsys: pytest.Capt
     assert run(arguments) == 0, capsys.readouterr().err
     assert "a detector of mmdet 2.x and 3.x" in capsys.readouterr().out
     assert differences(load_detector(out).config, "mmdet") == []
+
+
+def test_train_takes_the_file_and_the_recipe_that_it_describes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`train --init FILE --from mmdet` without a recipe: an old checkpoint trains on in one command."""
+    name, _ = FAMILIES["ssd300"]
+    file = file_of(tmp_path, "ssd300", 80, mmdet_version="1.1.0", config=LEGACY[name])
+    data = [f"data.{split}={{type: sample, split: {split}}}" for split in ("train", "val")]
+    more = [part for override in (*data, "data.workers=0", "data.images_per_rank=2") for part in ("--set", override)]
+    run_folder = tmp_path / "run"
+    arguments = ["train", "--init", str(file), "--from", "mmdet", *settings_of("ssd300"), *more]
+    assert run([*arguments, "--work-dir", str(run_folder), "--max-steps", "1", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "as the file describes itself" in out
+    assert f"tensors from {run_folder}/init.safetensors" in out
+    assert "stopped after step 1" in out
+    assert load_detector(run_folder).classes.names == ("nucleus",)
