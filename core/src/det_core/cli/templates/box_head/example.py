@@ -1,0 +1,3 @@
+from $module import ${Part}Config
+
+head = ${Part}Config(channels=128)

@@ -1,0 +1,3 @@
+from $module import ${Part}Config
+
+train = ${Part}Config(annotations="train.csv", images="photos")

@@ -1,0 +1,3 @@
+from $module import ${Part}Config
+
+head = ${Part}Config(num_convs=4, reach=6)
