@@ -272,6 +272,13 @@ class TinyLoss(Loss):
         return (predicted - target).square()
 
 
+@stub_config
+class TinyUnregisteredConfig(LossConfig):
+    """A loss."""
+
+    type: ClassVar[str] = "unregistered"
+
+
 PARTS = make_plugin(
     "parts",
     det_backbones=lambda: [TinyBackboneConfig],
@@ -422,6 +429,15 @@ def test_a_module_that_imports_torch_is_found(monkeypatch):
         contract_checks.check_import_light("no_such_module_here")
     contract_checks.check_import_light("det_core.model.layer_config")
     assert "torch" in sys.modules
+
+
+def test_a_part_without_a_package_may_stand_beside_torch(monkeypatch):
+    monkeypatch.undo()
+    with isolated_manager() as manager:
+        with pytest.raises(AssertionError, match="imports numpy and torch|cannot be imported on its own"):
+            contract_checks.check_config(TinyUnregisteredConfig())
+        manager.register(TinyUnregisteredConfig, "here.py")
+        contract_checks.check_config(TinyUnregisteredConfig())
 
 
 def test_the_whole_of_core_passes(monkeypatch):

@@ -19,7 +19,7 @@ from det_core.safe_write import replacing
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
 _SUFFIX = ".template"
-EXAMPLES = (("yaml", "yaml"), ("python", "py"))  # in the README: the language, and the suffix of the template
+EXAMPLES = {"yaml": "example.yaml.template", "python": "example.py.template"}  # blocks of the README
 
 
 @frozen
@@ -47,7 +47,7 @@ def write_plugin(name: str, out: Path, kind: str = DEFAULT_KIND) -> Package:
     if folder.exists():
         raise DetError(f"{folder}: already exists; choose another name or --out, or remove the folder")
     values = _values(name, what)
-    values |= {language: _filled(templates / what.slot / f"example.{suffix}", values) for language, suffix in EXAMPLES}
+    values |= {language: _filled(templates / what.slot / file, values) for language, file in EXAMPLES.items()}
     files = []
     for root in (templates / "common", templates / what.slot):
         for path, text in _templates(root):
@@ -117,5 +117,5 @@ def _templates(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, str
     for entry in sorted(folder.iterdir(), key=lambda e: e.name):
         if entry.is_dir():
             yield from _templates(entry, f"{prefix}{entry.name}/")
-        elif entry.name.endswith(_SUFFIX):
+        elif entry.name.endswith(_SUFFIX) and entry.name not in EXAMPLES.values():
             yield f"{prefix}{entry.name}", entry.read_text(encoding="utf8")

@@ -11,11 +11,15 @@ import attrs
 from det_core.config.convert import structure
 from det_core.config.plain import unstructure
 from det_core.config.yaml_text import parse_yaml, to_yaml
+from det_core.plugins import plugin_manager
 from det_core.settings import Component, fields_of
 
 
 def check_config(config: Component) -> None:
-    """Check that a configuration is frozen and unchanged by YAML, and that its module imports no torch or numpy."""
+    """Check that a configuration is frozen and unchanged by YAML, and that its module imports no torch or numpy.
+
+    A part without a package (`det_core.register`) may import them: its file is loaded only where it is used.
+    """
     check_round_trip(config)
     fields = [f.name for f in fields_of(type(config))]
     if fields:
@@ -25,7 +29,9 @@ def check_config(config: Component) -> None:
             pass
         else:
             raise AssertionError(f"{who(config)} can be changed; decorate it with det_core.settings.configclass")
-    check_import_light(type(config).__module__)
+    provider = plugin_manager().provider(type(config))
+    if provider is None or provider.distribution:
+        check_import_light(type(config).__module__)
 
 
 def check_round_trip(config: object) -> None:
