@@ -123,11 +123,11 @@ KINDS = {
     "optimizer": Kind(
         slot="optimizer",
         part="Optimizer",
-        title="optimizer",
+        title="optimiser",
         hook="det_optimizers",
         changes=("optimizer={type: $type, lr_batch: 0}",),
-        summary="the Faster R-CNN demo with another optimizer",
-        content="the optimizer",
+        summary="the Faster R-CNN demo with another optimiser",
+        content="the optimiser",
     ),
     "learning-rate": Kind(
         slot="learning_rate",

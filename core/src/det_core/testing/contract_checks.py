@@ -264,7 +264,7 @@ def check_plugin(name: str, *, build: bool = True) -> None:
     """Check an installed plugin: it loads completely and without torch, and its components and recipes are valid.
 
     Components whose configuration needs no arguments are built and checked by slot, unless `build` is False. Check the
-    others with `check_component`.
+    others with `check_component`, and data sets, which need a folder, with `check_dataset`.
     """
     manager = plugin_manager()
     assert any(name in (p.name, p.distribution) for p in manager.plugins), (
