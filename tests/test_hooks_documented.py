@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from det_core import hookspecs
+from det_core.cli.plugin_kinds import KINDS
 from det_core.hookspecs import COMPONENT_HOOKS
+from det_core.slots import SLOTS
+from det_core.testing import contract_checks
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = (ROOT / "docs" / "hooks.md").read_text(encoding="utf8")
@@ -60,3 +63,17 @@ def test_the_document_names_no_hook_that_is_not_there():
     documented = set(re.findall(r"\bdet_[a-z_]+\b", DOCUMENT))
     modules = {"det_core", "det_plugin_my_plugin"}
     assert documented - modules == set(HOOKS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_of_part_is_in_the_document_with_its_base_class_and_check(kind):
+    slot = KINDS[kind].slot
+    (row,) = [line for line in DOCUMENT.splitlines() if line.startswith(f"| `{kind}` |")]
+    assert f"`{SLOTS[slot].__name__}`" in row
+    assert f"`check_{slot}(config" in row
+    assert callable(getattr(contract_checks, f"check_{slot}"))
+
+
+def test_checks_that_the_document_names_are_there():
+    for name in set(re.findall(r"`(check_[a-z_]+)", DOCUMENT)):
+        assert callable(getattr(contract_checks, name)), name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -139,3 +140,46 @@ def test_a_part_that_is_not_registered_is_refused_before_training(tmp_path):
         register(UnknownConfig)
         with pytest.raises(AssertionError, match="is never built"):
             train(recipe, work_dir=tmp_path / "run", quiet=True)
+
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf8")
+CHECK = """
+import pickle
+import sys
+from det_core.plugin_file import load_plugin_file
+from det_core.plugins import plugin_manager
+from det_core.testing.contract_checks import check_component
+
+load_plugin_file(sys.argv[1])
+config = plugin_manager().component("loss", "log_cosh")(sharpness=2)
+check_component(config)
+pickle.loads(pickle.dumps(config.build()))
+print("kept")
+"""
+
+
+def test_the_plugin_of_the_readme_is_complete_as_printed(tmp_path, run_python):
+    (printed,) = [text for text in re.findall(r"^```python\n(.*?)^```$", README, re.M | re.S) if "@register" in text]
+    assert len([line for line in printed.splitlines() if line.strip()]) <= 25
+    file = tmp_path / "my_parts.py"
+    file.write_text(printed)
+    assert run_python("-c", CHECK, str(file)).stdout == "kept\n"
+
+
+SCRIPT = (
+    PARTS
+    + """
+if __name__ == "__main__":
+    print(det_core.plugin_manager().unpackaged((HuberConfig(), RMSpropConfig())))
+"""
+)
+
+
+def test_a_script_with_a_guard_is_its_own_plugin_file(tmp_path, run_python):
+    script = tmp_path / "my_script.py"
+    script.write_text(SCRIPT)
+    trained = run_python(str(script)).stdout
+    assert trained == "{'loss huber_of_mine': 'my_script.py', 'optimizer rmsprop': 'my_script.py'}\n"
+    listed = run_python("-m", "det_core", "plugins", "--plugin-file", str(script)).stdout
+    assert trained not in listed
+    assert "my_script.py" in listed

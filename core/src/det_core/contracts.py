@@ -34,13 +34,17 @@ Losses = Mapping[str, LossTerm]
 
 
 class Backbone(nn.Module, ABC):
-    """Images to feature maps. `out` equals the configuration's `feature_spec()`."""
+    """Images to feature maps. `out` equals the configuration's `feature_spec()`.
+
+    Images are normalised by `detector.preprocess`, padded at the right and bottom, and float32, or half precision under
+    autocast.
+    """
 
     out: FeatureSpec
 
     @abstractmethod
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) to L maps (N, C_l, H / stride_l, W / stride_l), finest first."""
+        """(N, 3, H, W) to L maps (N, C_l, H / stride_l, W / stride_l), sides rounded up, finest first."""
 
     def load_initial_weights(self) -> None:
         """Load the initial (ImageNet) weights that the configuration names, if any. Called before training."""
@@ -60,7 +64,10 @@ class Neck(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """L_in maps to L_out maps, finest first."""
+        """L_in maps (N, C, h, w) to L_out maps, finest first.
+
+        Sides are those of the padded image over the stride, rounded up.
+        """
 
 
 class NotPretrained(nn.Module):
@@ -97,6 +104,8 @@ Outputs = TypeVar("Outputs")
 class DenseHead(Head, ABC, Generic[Outputs]):
     """A head that works on every location of the feature maps. Its outputs are a frozen attrs class.
 
+    `forward` is called once per batch, then `losses` in training, and `predict` otherwise.
+
     compiles: whether `schedule.compile` may compile `forward`. torch.compile cannot create attrs classes and keeps no
     anchors: a head that creates its outputs by `dense_outputs` compiles.
     """
@@ -105,15 +114,22 @@ class DenseHead(Head, ABC, Generic[Outputs]):
 
     @abstractmethod
     def forward(self, features: Sequence[Tensor]) -> Outputs:
-        """L feature maps to the outputs that `losses` and `predict` take."""
+        """L feature maps (N, C, h, w) to the outputs that `losses` and `predict` take."""
 
     @abstractmethod
     def losses(self, outputs: Outputs, targets: Sequence[Targets], batch: Batch) -> Losses:
-        """Loss terms by name; finite and with gradients to all parameters, even if no image has objects."""
+        """Loss terms by name; finite and with gradients to all parameters, even if no image has objects.
+
+        targets: of each image, without ignored objects; boxes in pixels of the padded network input. `batch.infos` has
+        sizes and keys (for random choices) of the images.
+        """
 
     @abstractmethod
     def predict(self, outputs: Outputs, batch: Batch) -> list[Detections]:
-        """Detections per image, in original pixels."""
+        """Detections per image, best first, inside the image, in original pixels.
+
+        `det_core.model.dense_detection.suppress` is the usual end: NMS and the way to original pixels.
+        """
 
     def predict_padded(self, outputs: Outputs, batch: PaddedBatch) -> PaddedDetections:
         """The detections of `predict`, in tensors of fixed size: for export. NotExportableError if it has no such form.
@@ -139,7 +155,10 @@ class ProposalHead(DenseHead[Outputs]):
 
 
 class RoIHead(Head, ABC):
-    """A head that works on proposals."""
+    """A head that works on proposals.
+
+    `needs_masks` and `needs_semantic` equal those of the configuration.
+    """
 
     needs_masks: bool = False
     needs_semantic: bool = False
@@ -148,11 +167,15 @@ class RoIHead(Head, ABC):
     def losses(
         self, features: Sequence[Tensor], proposals: Sequence[Tensor], targets: Sequence[Targets], batch: Batch
     ) -> Losses:
-        """Loss terms by name; finite and with gradients to all parameters, even if no image has objects."""
+        """Loss terms by name; finite and with gradients to all parameters, even if no image has objects or proposals.
+
+        features: L maps of the neck. proposals: of each image (r, 4) boxes, detached, best first, r may be 0. targets:
+        of each image, without ignored objects; with masks and semantic maps only if the head needs them.
+        """
 
     @abstractmethod
     def predict(self, features: Sequence[Tensor], proposals: Sequence[Tensor], batch: Batch) -> list[Detections]:
-        """Detections per image, in original pixels."""
+        """Detections per image, best first, inside the image, in original pixels; proposals as in `losses`."""
 
     def predict_padded(
         self, features: Sequence[Tensor], proposals: PaddedProposals, batch: PaddedBatch
@@ -196,18 +219,22 @@ class BoxOutputs:
 
 
 class BoxHead(Head, ABC):
-    """Pooled regions to class scores and box deltas."""
+    """Pooled regions to class scores and box deltas.
+
+    `num_classes` is K; with `class_agnostic`, all classes share one box. `class_dependent()` names the layers of the
+    scores, and of the deltas if they are not shared.
+    """
 
     num_classes: int
     class_agnostic: bool = False
 
     @abstractmethod
     def forward(self, regions: Tensor) -> BoxOutputs:
-        """(R, C, h, w) to scores and deltas."""
+        """(R, C, h, w) to scores and deltas; R may be 0."""
 
 
 class MaskHead(Head, ABC):
-    """Pooled regions to mask logits. `size` is the (height, width) of its masks."""
+    """Pooled regions to mask logits. `size` is the (height, width) of its masks; K is 1 if it is class-agnostic."""
 
     size: tuple[int, int]
     num_classes: int
@@ -215,7 +242,7 @@ class MaskHead(Head, ABC):
 
     @abstractmethod
     def forward(self, regions: Tensor) -> Tensor:
-        """(R, C, h, w) to (R, K, height, width) logits; K = 1 if class-agnostic."""
+        """(R, C, h, w) to (R, K, height, width) logits; K = 1 if class-agnostic. R may be 0."""
 
 
 class HiddenMaskHead(MaskHead):
@@ -347,7 +374,10 @@ class Sampler(ABC):
 
 
 class Loss(nn.Module, ABC):
-    """Compares predictions with targets element by element; `weight` scales the sum."""
+    """Compares predictions with targets element by element; `weight` scales the sum.
+
+    Usually only `elementwise` is written. `decoded` (whether a box loss is given boxes) equals the configuration's.
+    """
 
     decoded = False
 
@@ -357,7 +387,11 @@ class Loss(nn.Module, ABC):
 
     @abstractmethod
     def elementwise(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """The loss of each element, neither weighted nor summed."""
+        """The loss of each element, neither weighted nor summed: (n, ...), finite, n may be 0.
+
+        predicted: (n, K+1) or (n, K) logits, (n, 4) deltas, or with `decoded` (n, 4) boxes xyxy; never half precision.
+        target: (n,) int64 labels, or (n, 4) as `predicted`.
+        """
 
     def forward(self, predicted: Tensor, target: Tensor, count: Tensor | float) -> LossTerm:
         """The weighted sum over all elements, with the count that normalises it."""
@@ -419,7 +453,10 @@ class Sample:
 
 
 class DetectionDataset(ABC):
-    """Images with boxes (and masks), stored so that loader processes share the memory.
+    """Images with boxes (and masks), stored so that loader processes share the memory: in arrays, not in many objects.
+
+    It is opened and checked as a whole, then pickled for loader processes, in which `load` is called. Evaluators call
+    `ground_truth`.
 
     name: for messages. classes: names of labels 0..K-1 and their ids in the annotation file. sizes: (N, 2) int64
     (height, width). image_ids: (N,) int64, unique. has_masks: whether samples have masks. semantic_classes: number n
@@ -453,7 +490,10 @@ class DetectionDataset(ABC):
 
     @abstractmethod
     def load(self, index: int) -> Sample:
-        """Read an image with its annotations; BadImage if it cannot be used."""
+        """Read an image with its annotations; BadImage if it cannot be used.
+
+        Boxes are inside the image and have an area. The sample has `file` and `image_id` of this index.
+        """
 
     @abstractmethod
     def ground_truth(self) -> dict[str, Any]:
@@ -465,11 +505,15 @@ class DetectionDataset(ABC):
 
 
 class Transform(Protocol):
-    """Returns a transformed sample.
+    """Returns a transformed sample, and does not change the one that it is given (`attrs.evolve` it).
+
+    Boxes, masks, semantic map and proposals are moved with the pixels; labels, `ignored` and masks stay in the order of
+    the boxes. The image is uint8, or float32 after a resize with `arithmetic: float`. Boxes may become empty; they are
+    dropped afterwards, with their labels and masks. Masks are bitmaps (n, H, W) uint8, unless the transform is a
+    `CompressedMasksTransform`.
 
     Draw random numbers only from torch's global CPU generator, which `apply_transforms` seeds for each sample; other
-    generators (`random`, numpy) are not reproducible. Boxes may become empty; they are dropped afterwards, with their
-    labels and masks. Masks are bitmaps (n, H, W) uint8, unless the transform is a `CompressedMasksTransform`.
+    generators (`random`, numpy) are not reproducible.
     """
 
     def __call__(self, sample: Sample, /) -> Sample: ...
@@ -539,7 +583,10 @@ class Evaluator(ABC):
 
     @abstractmethod
     def encode(self, image_id: int, detections: Detections) -> list[dict[str, Any]]:
-        """The detections of an image as JSON-serialisable records; boxes in pixels of the original image."""
+        """The detections of an image as JSON-serialisable records, with the image's id; there may be no detections.
+
+        Boxes are xyxy in pixels of the original image, best first. Records of several ranks are joined in any order.
+        """
 
     @abstractmethod
     def compute(self, results: list[dict[str, Any]]) -> EvaluationResult:

@@ -49,7 +49,11 @@ if TYPE_CHECKING:
 
 @configclass
 class BackboneConfig(Component):
-    """Images `(N, 3, H, W)` to feature maps."""
+    """Images `(N, 3, H, W)` to feature maps: `feature_spec()`, and `build()` of a `Backbone` with these features.
+
+    Necks and heads are checked and built from the feature spec. Initial weights (ImageNet) are loaded not by `build()`
+    but by `Backbone.load_initial_weights`, which only training calls.
+    """
 
     slot: ClassVar[str] = "backbone"
 
@@ -64,7 +68,10 @@ class BackboneConfig(Component):
 
 @configclass
 class NeckConfig(Component):
-    """Feature maps to feature maps."""
+    """Feature maps to feature maps: `feature_spec(inputs)`, and `build(inputs)` of a `Neck` with these features.
+
+    `inputs` is the feature spec of the backbone.
+    """
 
     slot: ClassVar[str] = "neck"
 
@@ -79,7 +86,12 @@ class NeckConfig(Component):
 
 @configclass
 class DenseHeadConfig(Component):
-    """A head that works on every location of the feature maps."""
+    """A head that works on every location of the feature maps: `build` of a `DenseHead`.
+
+    It is the whole detector but for backbone and neck, or, if it is a `ProposalHeadConfig`, the first stage before a
+    RoI head. A head that detects objects should inherit from `det_core.model.detection_config.DetectingHeadConfig`,
+    which has the settings that `--score-threshold` and `--max-detections` change.
+    """
 
     slot: ClassVar[str] = "dense_head"
 
@@ -97,7 +109,10 @@ class DenseHeadConfig(Component):
 
 @configclass
 class ProposalHeadConfig(DenseHeadConfig):
-    """A dense head that proposes boxes to a RoI head."""
+    """A dense head that proposes boxes to a RoI head: `build` of a `ProposalHead`.
+
+    Without a RoI head it is a detector of one class, evaluated by the recall of its proposals.
+    """
 
     train_limits: ProposalLimits = setting("proposals that a RoI head trains on", default=ProposalLimits())
     test_limits: ProposalLimits = setting("proposals at test time", default=ProposalLimits(before_nms=1000))
@@ -109,7 +124,11 @@ class ProposalHeadConfig(DenseHeadConfig):
 
 @configclass
 class RoIHeadConfig(Component):
-    """A head that works on proposals."""
+    """A head that works on proposals: `build` of a `RoIHead`, from the features of the neck.
+
+    What training needs besides boxes is asked before data are opened: `needs_masks()`, `semantic_classes()`. A head
+    should also inherit from `det_core.model.detection_config.DetectionSettings`, as a dense head that detects does.
+    """
 
     slot: ClassVar[str] = "roi_head"
 
@@ -135,7 +154,10 @@ class RoIHeadConfig(Component):
 
 @configclass
 class RoIPoolConfig(Component):
-    """Feature maps and RoIs to one small map per RoI."""
+    """Feature maps and RoIs to one small map per RoI: `region_spec(inputs)`, and `build(inputs)` of a `RoIPool`.
+
+    `inputs` is the feature spec of the neck. The heads of a RoI head are built from the region spec.
+    """
 
     slot: ClassVar[str] = "roi_pool"
 
@@ -150,7 +172,10 @@ class RoIPoolConfig(Component):
 
 @configclass
 class TrunkConfig(Component):
-    """A stage that the branches of a RoI head share (res5 of C4 models)."""
+    """A stage that the branches of a RoI head share (res5 of C4 models), between RoI pooling and the heads.
+
+    `build(inputs)` gives a `Trunk` with the regions of `region_spec(inputs)`.
+    """
 
     slot: ClassVar[str] = "trunk"
 
@@ -165,7 +190,10 @@ class TrunkConfig(Component):
 
 @configclass
 class BoxHeadConfig(Component):
-    """Pooled regions to class scores and box deltas."""
+    """Pooled regions to class scores and box deltas: `build` of a `BoxHead`.
+
+    The RoI head assigns, samples, applies the losses, decodes the deltas and suppresses duplicates.
+    """
 
     slot: ClassVar[str] = "box_head"
 
@@ -176,7 +204,10 @@ class BoxHeadConfig(Component):
 
 @configclass
 class MaskHeadConfig(Component):
-    """Pooled regions to one mask per class."""
+    """Pooled regions to one mask per class: `build` of a `MaskHead`.
+
+    The RoI head crops the targets to the regions, applies the loss, and pastes the masks into the image.
+    """
 
     slot: ClassVar[str] = "mask_head"
 
@@ -187,7 +218,7 @@ class MaskHeadConfig(Component):
 
 @configclass
 class NormConfig(Component):
-    """A normalisation layer over channels."""
+    """A normalisation layer over channels: `build(channels)` of a module from (N, C, H, W) to the same shape."""
 
     slot: ClassVar[str] = "norm"
 
@@ -198,7 +229,10 @@ class NormConfig(Component):
 
 @configclass
 class ConvConfig(Component):
-    """A 2-d convolution, or a layer that replaces one."""
+    """A 2-d convolution, or a layer that replaces one: `build(spec)` of a module of the shapes of `nn.Conv2d`.
+
+    It takes (N, in_channels, H, W), and gives the size that kernel, stride, padding and dilation of the spec determine.
+    """
 
     slot: ClassVar[str] = "conv"
 
@@ -209,7 +243,12 @@ class ConvConfig(Component):
 
 @configclass
 class LossConfig(Component):
-    """A loss. `decoded` says whether a box loss compares boxes rather than deltas."""
+    """A loss: `build()` of a `Loss`, which has the `weight`.
+
+    A head has a setting for each of its losses, and calls it with all elements of a batch. Class losses are given
+    logits and labels; box losses (n, 4) deltas twice or, with `decoded`, (n, 4) boxes twice, xyxy in pixels of the
+    padded network input.
+    """
 
     slot: ClassVar[str] = "loss"
     decoded: ClassVar[bool] = False
@@ -223,7 +262,7 @@ class LossConfig(Component):
 
 @configclass
 class AnchorConfig(Component):
-    """Anchors: reference boxes on a grid."""
+    """Anchors: reference boxes on a grid. `build(strides)` gives an `AnchorGenerator` for levels of these strides."""
 
     slot: ClassVar[str] = "anchors"
 
@@ -242,7 +281,7 @@ class AnchorConfig(Component):
 
 @configclass
 class CoderConfig(Component):
-    """Boxes to regression targets and back."""
+    """Boxes to regression targets (deltas) and back: `build()` of a `BoxCoder`."""
 
     slot: ClassVar[str] = "coder"
 
@@ -253,7 +292,7 @@ class CoderConfig(Component):
 
 @configclass
 class AssignerConfig(Component):
-    """Assigns candidate boxes to ground-truth boxes or background."""
+    """Assigns candidate boxes (anchors, proposals) to ground-truth boxes or background: `build()` of an `Assigner`."""
 
     slot: ClassVar[str] = "assigner"
 
@@ -264,7 +303,7 @@ class AssignerConfig(Component):
 
 @configclass
 class SamplerConfig(Component):
-    """Selects the assigned candidates that a loss uses."""
+    """Selects the assigned candidates that a loss uses: `build()` of a `Sampler`, random in the image's key alone."""
 
     slot: ClassVar[str] = "sampler"
 
@@ -275,7 +314,11 @@ class SamplerConfig(Component):
 
 @configclass
 class DatasetConfig(Component):
-    """A data set: images with annotations."""
+    """A data set: images with annotations. `build` opens and checks one split, as a `DetectionDataset`.
+
+    `data.train` and `data.val` are such configurations; `root` is `data.root`, or what `--data` names. It is opened
+    once per process and then sent to loader processes.
+    """
 
     slot: ClassVar[str] = "dataset"
 
@@ -301,13 +344,18 @@ class DatasetConfig(Component):
     ) -> DetectionDataset:
         """Open the data set. Paths are relative to `root`.
 
-        masks, semantic: load instance masks, semantic maps; DataError if the data set has none.
+        masks, semantic: load instance masks, semantic maps; DataError if the data set has none. on_bad_sample: raise
+        BadSamplesError with all bad images and annotations, or skip them and record them in `skipped`
+        (`det_core.data.bad_samples.raise_or_log` does both).
         """
 
 
 @configclass
 class TransformConfig(Component):
-    """A transform of a decoded image and its targets."""
+    """A transform of a decoded image and its targets: `build()` of a `Transform`.
+
+    `data.train_transforms` and `data.test_transforms` are applied in loader processes, in their order.
+    """
 
     slot: ClassVar[str] = "transform"
 
@@ -326,7 +374,10 @@ class TransformConfig(Component):
 
 @configclass
 class EvaluatorConfig(Component):
-    """A metric over a data set's detections."""
+    """A metric over a data set's detections: `build(dataset)` of an `Evaluator`.
+
+    `evaluation.evaluators` are built once per evaluation on every rank. `evaluation.best` is one of their metrics.
+    """
 
     slot: ClassVar[str] = "evaluator"
 

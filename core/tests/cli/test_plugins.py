@@ -129,14 +129,6 @@ def test_the_package_has_the_anatomy_of_a_plugin(package):
     assert 'two_words = "det_plugin_two_words.hooks"' in (package / "pyproject.toml").read_text(encoding="utf8")
 
 
-def test_the_package_passes_ruff(package):
-    for arguments in (["check"], ["format", "--check"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "ruff", *arguments, "."], cwd=package, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-
-
 @pytest.mark.slow
 def test_the_package_installs_and_passes_its_own_tests(package, tmp_path):
     pytest.importorskip("det_plugin_rcnn", reason="the package's recipe uses det-plugin-rcnn")

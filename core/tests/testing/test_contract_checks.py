@@ -10,7 +10,7 @@ import torch
 from attrs import define, evolve
 from torch import Tensor, nn
 
-from det_core.contracts import Backbone, BoxHead, BoxOutputs, DenseHead, MaskHead, Neck, RoIHead
+from det_core.contracts import Backbone, BoxHead, BoxOutputs, DenseHead, Loss, MaskHead, Neck, RoIHead
 from det_core.model.layer_config import GroupNormConfig, RoIAlignConfig
 from det_core.offers import RecipeEntry
 from det_core.settings import Component, setting
@@ -25,14 +25,15 @@ from det_core.slots import (
 )
 from det_core.specs import FeatureSpec, RegionSpec
 from det_core.structures import Detections, LossTerm
-from det_core.testing import contract_checks
+from det_core.testing import config_checks, contract_checks
 from det_core.testing.isolated_plugins import isolated_manager, make_plugin, stub_config
 
 
 @pytest.fixture(autouse=True)
 def not_light(monkeypatch):
     """The configurations here stand beside modules, in a file that imports torch."""
-    monkeypatch.setattr(contract_checks, "check_import_light", lambda module: None)
+    for module in (config_checks, contract_checks):
+        monkeypatch.setattr(module, "check_import_light", lambda name: None)
     with isolated_manager(PARTS):
         yield
 
@@ -262,6 +263,21 @@ class TinyLossConfig(LossConfig):
 
     type: ClassVar[str] = "tiny"
 
+    def build(self) -> Loss:
+        return TinyLoss(self.weight)
+
+
+class TinyLoss(Loss):
+    def elementwise(self, predicted: Tensor, target: Tensor) -> Tensor:
+        return (predicted - target).square()
+
+
+@stub_config
+class TinyUnregisteredConfig(LossConfig):
+    """A loss."""
+
+    type: ClassVar[str] = "unregistered"
+
 
 PARTS = make_plugin(
     "parts",
@@ -415,6 +431,15 @@ def test_a_module_that_imports_torch_is_found(monkeypatch):
     assert "torch" in sys.modules
 
 
+def test_a_part_without_a_package_may_stand_beside_torch(monkeypatch):
+    monkeypatch.undo()
+    with isolated_manager() as manager:
+        with pytest.raises(AssertionError, match="imports numpy and torch|cannot be imported on its own"):
+            contract_checks.check_config(TinyUnregisteredConfig())
+        manager.register(TinyUnregisteredConfig, "here.py")
+        contract_checks.check_config(TinyUnregisteredConfig())
+
+
 def test_the_whole_of_core_passes(monkeypatch):
     monkeypatch.undo()
     from det_core.plugins import PluginManager, use_manager
@@ -482,7 +507,7 @@ def test_recipes_that_are_not_what_their_entries_say_are_found(monkeypatch):
     from det_core.model.detector_config import DetectorConfig
     from det_core.recipe import DataConfig, EvaluationConfig, Published, Recipe
 
-    monkeypatch.setattr(contract_checks, "_check_round_trip", lambda config: None)
+    monkeypatch.setattr(contract_checks, "check_round_trip", lambda config: None)
     recipe = Recipe(
         name="a/b",
         detector=DetectorConfig(backbone=TinyBackboneConfig(), dense_head=TinyDenseHeadConfig()),

@@ -9,6 +9,7 @@ import attrs
 import click
 
 from det_core.cli.output import print_json, print_table
+from det_core.cli.plugin_kinds import DEFAULT_KIND, KINDS
 from det_core.plugins import PluginManager, PluginState, plugin_manager
 
 
@@ -65,15 +66,19 @@ def _adds(plugin: PluginState) -> str:
     show_default="the current folder",
     help="Folder in which the package's folder is created.",
 )
-def new(name: str, out: Path) -> None:
-    """Create a package det-plugin-NAME with a RoI box head, a recipe, and tests that check det's contracts."""
+@click.option(
+    "--kind",
+    type=click.Choice(list(KINDS)),
+    default=DEFAULT_KIND,
+    show_default=True,
+    help="What the package adds.",
+)
+def new(name: str, out: Path, kind: str) -> None:
+    """Create a package det-plugin-NAME with a small working part, a recipe, and tests that check det's contracts."""
     from det_core.cli.new_plugin import write_plugin
 
-    package = write_plugin(name, out)
+    package = write_plugin(name, out, kind)
     click.echo(f"wrote {package.folder}:")
     for file in package.files:
         click.echo(f"  {file}")
-    click.echo(
-        f"next:\n  pip install -e {package.folder}\n  pytest {package.folder}\n"
-        f"  det-core train --plugin {package.plugin}"
-    )
+    click.echo(f"next:\n  pip install -e {package.folder}\n  pytest {package.folder}\n  {package.command}")

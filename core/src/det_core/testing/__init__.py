@@ -1,1 +1,1 @@
-"""Helpers for tests of plugins: contract checks, tiny inputs, box formulas, an echo pooling layer, isolated plugins."""
+"""Helpers for tests of plugins: contract checks, tiny inputs and data, box formulas, an echo pool, isolated plugins."""

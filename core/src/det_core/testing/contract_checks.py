@@ -1,28 +1,24 @@
 """Contract checks for the tests of plugins.
 
 `check_backbone(MyConfig())` etc. build a part, with two class counts if it has classes, and raise AssertionError with
-the broken contract. `check_plugin("my_plugin")` checks everything that an installed plugin provides.
+the broken contract. `check_component(config)` runs the check of the part's slot, and `check_plugin("my_plugin")` checks
+everything that an installed plugin provides. The checks of layers, losses, data sets, transforms, evaluators,
+optimisers and learning rates are in modules of their own and importable from here.
 
 Letters: N images, R regions, K foreground classes. Inputs are small, from fixed seeds, on the CPU.
 """
 
 from __future__ import annotations
 
-import io
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor, nn
 
-from det_core.config.convert import structure
-from det_core.config.plain import unstructure
-from det_core.config.yaml_text import parse_yaml, to_yaml
 from det_core.contracts import (
     Backbone,
     BoxHead,
@@ -43,15 +39,40 @@ from det_core.settings import Component, evolve, fields_of
 from det_core.slots import (
     BackboneConfig,
     BoxHeadConfig,
+    ConvConfig,
+    DatasetConfig,
     DenseHeadConfig,
+    EvaluatorConfig,
+    LearningRateConfig,
+    LossConfig,
     MaskHeadConfig,
     NeckConfig,
+    NormConfig,
+    OptimizerConfig,
     RoIHeadConfig,
     RoIPoolConfig,
+    TransformConfig,
     TrunkConfig,
 )
 from det_core.specs import FeatureSpec, RegionSpec
 from det_core.structures import Batch, Detections, LossTerm
+from det_core.testing.config_checks import (
+    check_config as check_config,
+    check_import_light as check_import_light,
+    check_round_trip,
+    equal,
+    who,
+)
+from det_core.testing.dataset_checks import check_dataset as check_dataset
+from det_core.testing.evaluator_checks import check_evaluator as check_evaluator
+from det_core.testing.layer_checks import check_conv as check_conv, check_norm as check_norm
+from det_core.testing.module_checks import (
+    built,
+    check_finite,
+    check_gradients,
+    check_module,
+    check_saving,
+)
 from det_core.testing.tiny_inputs import (
     PYRAMID,
     REGIONS,
@@ -61,6 +82,12 @@ from det_core.testing.tiny_inputs import (
     make_proposals,
     make_targets,
 )
+from det_core.testing.training_checks import (
+    check_learning_rate as check_learning_rate,
+    check_loss as check_loss,
+    check_optimizer as check_optimizer,
+)
+from det_core.testing.transform_checks import check_transform as check_transform
 
 CLASS_COUNTS = (3, 5)
 
@@ -81,7 +108,7 @@ def _check_layers(config: BackboneConfig, module: Backbone) -> None:
     layers = module.layers()
     for name, _ in module.named_parameters() if layers else ():
         places = [n for n, layer in enumerate(layers) if name.startswith(tuple(f"{part}." for part in layer))]
-        assert len(places) == 1, f"{_who(config)}: parameter {name} is in layers {places}, expected exactly one"
+        assert len(places) == 1, f"{who(config)}: parameter {name} is in layers {places}, expected exactly one"
 
 
 def check_neck(config: NeckConfig, inputs: FeatureSpec = STAGES) -> None:
@@ -114,10 +141,10 @@ def check_box_head(config: BoxHeadConfig, inputs: RegionSpec = REGIONS) -> None:
 
     def check(module: BoxHead, k: int, count: int) -> None:
         out = module(_regions(inputs, count))
-        assert isinstance(out, BoxOutputs), f"{_who(config)}: forward gives {type(out).__name__}, not BoxOutputs"
-        _equal(config, f"scores of {count} regions", tuple(out.scores.shape), (count, k + 1))
+        assert isinstance(out, BoxOutputs), f"{who(config)}: forward gives {type(out).__name__}, not BoxOutputs"
+        equal(config, f"scores of {count} regions", tuple(out.scores.shape), (count, k + 1))
         deltas = 4 if module.class_agnostic else 4 * k
-        _equal(config, f"deltas of {count} regions", tuple(out.deltas.shape), (count, deltas))
+        equal(config, f"deltas of {count} regions", tuple(out.deltas.shape), (count, deltas))
 
     _check_region_head(config, inputs, check)
 
@@ -127,7 +154,7 @@ def check_mask_head(config: MaskHeadConfig, inputs: RegionSpec = REGIONS) -> Non
 
     def check(module: MaskHead, k: int, count: int) -> None:
         shape = tuple(module(_regions(inputs, count)).shape)
-        _equal(config, f"masks of {count} regions", shape, (count, 1 if module.class_agnostic else k, *module.size))
+        equal(config, f"masks of {count} regions", shape, (count, 1 if module.class_agnostic else k, *module.size))
 
     _check_region_head(config, inputs, check)
 
@@ -158,8 +185,8 @@ def check_roi_head(config: RoIHeadConfig, inputs: FeatureSpec = PYRAMID) -> None
     nothing = [torch.zeros(0, 4)] * len(batch)
 
     def check(head: RoIHead, k: int) -> None:
-        _equal(config, "needs_masks", head.needs_masks, config.needs_masks())
-        _equal(config, "needs_semantic", head.needs_semantic, config.needs_semantic())
+        equal(config, "needs_masks", head.needs_masks, config.needs_masks())
+        equal(config, "needs_semantic", head.needs_semantic, config.needs_semantic())
 
         def losses(empty: bool) -> Losses:
             targets = make_targets(batch, k, empty=empty)
@@ -178,14 +205,14 @@ def check_roi_head(config: RoIHeadConfig, inputs: FeatureSpec = PYRAMID) -> None
 
 def check_detector(config: DetectorConfig) -> None:
     """Check the losses with and without objects, detections, class counts, autocast, save and load of a detector."""
-    _check_round_trip(config)
+    check_round_trip(config)
     batch = make_batch()
     if config.dense_head is None:  # the data provide the proposals
         proposals = make_proposals(batch, make_targets(batch, 3))
         batch = attrs.evolve(batch, proposals=tuple(proposals))
 
     def check(detector: Detector, k: int) -> None:
-        _equal(config, "features", tuple(f.shape[1] for f in detector.features(batch)), config.feature_spec().channels)
+        equal(config, "features", tuple(f.shape[1] for f in detector.features(batch)), config.feature_spec().channels)
         _check_losses(config, detector, lambda e: detector.losses(batch, make_targets(batch, k, empty=e)))
         has_classes = config.roi_head is not None or not isinstance(detector.dense_head, ProposalHead)
         _check_detections(config, detector.eval().predict(batch), batch, k if has_classes else 1)
@@ -197,24 +224,39 @@ def check_backward(module: nn.Module, losses: Losses) -> dict[str, float]:
     """Check that a backward pass gives every trainable parameter a finite gradient; returns the losses' values."""
     values = {name: term.value() for name, term in losses.items()}
     for name, value in values.items():
-        _check_finite(module, [value], f"loss {name!r}")
-    _check_gradients(module, module, torch.stack(list(values.values())).sum(), "a training step")
+        check_finite(module, [value], f"loss {name!r}")
+    check_gradients(module, module, torch.stack(list(values.values())).sum(), "a training step")
     return {name: value.item() for name, value in values.items()}
 
 
-def check_component(config: Component) -> None:
-    """Run the check of the component's slot, or `check_config` for slots without a check."""
-    checks: dict[type[Component], Callable[[Any], None]] = {
-        BackboneConfig: check_backbone,
-        NeckConfig: check_neck,
-        RoIPoolConfig: check_roi_pool,
-        TrunkConfig: check_trunk,
-        BoxHeadConfig: check_box_head,
-        MaskHeadConfig: check_mask_head,
-        DenseHeadConfig: check_dense_head,
-        RoIHeadConfig: check_roi_head,
-    }
-    check = next((c for base, c in checks.items() if isinstance(config, base)), check_config)
+CHECKS: dict[type[Component], Callable[[Any], None]] = {
+    BackboneConfig: check_backbone,
+    NeckConfig: check_neck,
+    RoIPoolConfig: check_roi_pool,
+    TrunkConfig: check_trunk,
+    BoxHeadConfig: check_box_head,
+    MaskHeadConfig: check_mask_head,
+    DenseHeadConfig: check_dense_head,
+    RoIHeadConfig: check_roi_head,
+    NormConfig: check_norm,
+    ConvConfig: check_conv,
+    LossConfig: check_loss,
+    TransformConfig: check_transform,
+    EvaluatorConfig: check_evaluator,
+    OptimizerConfig: check_optimizer,
+    LearningRateConfig: check_learning_rate,
+}
+
+
+def check_component(config: Component, root: str | Path | None = None) -> None:
+    """Run the check of the component's slot, or `check_config` for slots without a check.
+
+    root: the folder of a data set; without it, only the configuration of a data set is checked.
+    """
+    if isinstance(config, DatasetConfig) and root is not None:
+        check_dataset(config, root)
+        return
+    check = next((c for base, c in CHECKS.items() if isinstance(config, base)), check_config)
     check(config)
 
 
@@ -222,7 +264,7 @@ def check_plugin(name: str, *, build: bool = True) -> None:
     """Check an installed plugin: it loads completely and without torch, and its components and recipes are valid.
 
     Components whose configuration needs no arguments are built and checked by slot, unless `build` is False. Check the
-    others with `check_component`.
+    others with `check_component`, and data sets, which need a folder, with `check_dataset`.
     """
     manager = plugin_manager()
     assert any(name in (p.name, p.distribution) for p in manager.plugins), (
@@ -273,69 +315,10 @@ def _check_recipes(entries: Iterable[RecipeEntry]) -> None:
         assert isinstance(recipe, Recipe), f"recipe {entry.name!r}: make() gives {type(recipe).__name__}, not a Recipe"
         assert recipe.name == entry.name, f"recipe {entry.name!r}: make() names it {recipe.name!r}"
         assert recipe.published == entry.published, f"recipe {entry.name!r}: `published` differs from its entry's"
-        _check_round_trip(recipe)
-
-
-# Configurations
-
-
-def check_config(config: Component) -> None:
-    """Check that a configuration is frozen and unchanged by YAML, and that its module imports no torch or numpy."""
-    _check_round_trip(config)
-    fields = [f.name for f in fields_of(type(config))]
-    if fields:
-        try:
-            setattr(config, fields[0], getattr(config, fields[0]))
-        except attrs.exceptions.FrozenInstanceError:
-            pass
-        else:
-            raise AssertionError(f"{_who(config)} can be changed; decorate it with det_core.settings.configclass")
-    check_import_light(type(config).__module__)
-
-
-def _check_round_trip(config: object) -> None:
-    plain = unstructure(config)
-    again = structure(parse_yaml(to_yaml(plain), "round trip"), type(config))
-    assert again == config, f"{_who(config)}: writing and reading YAML changes it to {again!r}"
-
-
-_LIGHT: set[str] = set()
-
-
-def check_import_light(module: str) -> None:
-    """Check that importing a module, in a new process, imports neither torch nor numpy."""
-    if module in _LIGHT:
-        return
-    code = f"import sys, {module}; print(*sorted({{'torch', 'numpy'}} & set(sys.modules)))"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, f"{module} cannot be imported on its own:\n{done.stderr}"
-    heavy = done.stdout.split()
-    assert not heavy, (
-        f"importing {module} imports {' and '.join(heavy)}; import what needs it inside build(), and names for "
-        "annotations under TYPE_CHECKING"
-    )
-    _LIGHT.add(module)
+        check_round_trip(recipe)
 
 
 # Contracts
-
-
-def _who(config: object) -> str:
-    if isinstance(config, Component):
-        return f"{config.slot} {config.type!r}"
-    return type(config).__name__
-
-
-def _equal(config: object, what: str, found: object, expected: object) -> None:
-    assert found == expected, f"{_who(config)}: {what} is {found}, expected {expected}"
-
-
-def _built(build: Callable[[], Any], seed: int = 0) -> Any:
-    """A module in training mode, with initial weights from the seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build().train()
 
 
 def _regions(spec: RegionSpec, count: int = 4) -> Tensor:
@@ -347,7 +330,7 @@ def _rois(proposals: Sequence[Tensor]) -> Tensor:
 
 
 def _check_spec(config: object, stated: object, built: object) -> None:
-    assert built == stated, f"{_who(config)}: the configuration gives {stated}, but the module's `out` is {built}"
+    assert built == stated, f"{who(config)}: the configuration gives {stated}, but the module's `out` is {built}"
 
 
 def _check_maps(
@@ -357,27 +340,27 @@ def _check_maps(
     run: Callable[[nn.Module], list[Tensor]],
     batch: Batch,
 ) -> None:
-    module = _built(build)
+    module = built(build)
     _check_spec(config, spec, module.out)
     height, width = batch.padded_size
     expected = [
         (len(batch), c, -(-height // s), -(-width // s)) for c, s in zip(spec.channels, spec.strides, strict=True)
     ]
-    _equal(config, "feature shapes", [tuple(m.shape) for m in run(module)], expected)
-    assert list(spec.strides) == sorted(spec.strides), f"{_who(config)}: strides {spec.strides} are not finest first"
-    _check_module(config, build, run)
+    equal(config, "feature shapes", [tuple(m.shape) for m in run(module)], expected)
+    assert list(spec.strides) == sorted(spec.strides), f"{who(config)}: strides {spec.strides} are not finest first"
+    check_module(config, build, run)
 
 
 def _check_regions(
     config: Component, build: Callable[[], nn.Module], spec: RegionSpec, run: Callable[[Any, int], Tensor], count: int
 ) -> None:
     """Check the spec, the module and the regions that it gives for `count` regions and for none."""
-    module = _built(build)
+    module = built(build)
     _check_spec(config, spec, module.out)
     for n in (count, 0):
         shape = tuple(run(module, n).shape)
-        assert shape == (n, spec.channels, *spec.size), f"{_who(config)}: {n} regions give {shape}, not {spec}"
-    _check_module(config, build, lambda m: run(m, count))
+        assert shape == (n, spec.channels, *spec.size), f"{who(config)}: {n} regions give {shape}, not {spec}"
+    check_module(config, build, lambda m: run(m, count))
 
 
 def _check_region_head(
@@ -386,12 +369,12 @@ def _check_region_head(
     """Check a head on pooled regions; `check` takes the module, its class count, and a number of regions."""
     check_config(config)
     for k in CLASS_COUNTS:
-        module = _built(partial(config.build, inputs, k))
-        _equal(config, "num_classes", module.num_classes, k)
+        module = built(partial(config.build, inputs, k))
+        equal(config, "num_classes", module.num_classes, k)
         for count in (4, 0):
             check(module, k, count)
     _check_class_dependent(config, partial(config.build, inputs))
-    _check_module(
+    check_module(
         config, partial(config.build, inputs, 3), lambda m: m(_regions(inputs)), may_be_empty=_regions(inputs, 0)
     )
 
@@ -404,24 +387,9 @@ def _check_with_classes(
 ) -> None:
     """Check modules of two class counts, which weights depend on the count, save and load."""
     for k in CLASS_COUNTS:
-        check(_built(partial(build, k)), k)
+        check(built(partial(build, k)), k)
     _check_class_dependent(config, build)
-    _check_saving(config, partial(build, CLASS_COUNTS[0]), run)
-
-
-def _check_module(
-    config: object, build: Callable[[], nn.Module], run: Callable[[Any], object], may_be_empty: Tensor | None = None
-) -> None:
-    """Check gradients (also for an empty input, if given), autocast, save and load of a module without losses."""
-    module = _built(build)
-    _check_gradients(config, module, _total(_tensors(run(module))), "a sum of its outputs")
-    if may_be_empty is not None:
-        _check_gradients(config, module, _total(_tensors(module(may_be_empty))), "an empty input")
-    with torch.autocast("cpu", torch.bfloat16):
-        outputs = _tensors(run(module))
-    _check_finite(config, outputs, "outputs under autocast")
-    _check_gradients(config, module, _total(outputs), "autocast")
-    _check_saving(config, build, run)
+    check_saving(config, partial(build, CLASS_COUNTS[0]), run)
 
 
 def _check_losses(config: object, module: nn.Module, losses: Callable[[bool], Losses]) -> None:
@@ -435,104 +403,55 @@ def _check_losses(config: object, module: nn.Module, losses: Callable[[bool], Lo
 
 
 def _check_terms(config: object, module: nn.Module, terms: Losses, where: str) -> None:
-    assert terms, f"{_who(config)}: no losses on {where}"
+    assert terms, f"{who(config)}: no losses on {where}"
     for name, term in terms.items():
-        assert isinstance(term, LossTerm), f"{_who(config)}: loss {name!r} is {type(term).__name__}, not LossTerm"
-        _equal(config, f"shape of loss {name!r}", tuple(term.total.shape), ())
-        _check_finite(config, [term.value()], f"loss {name!r} on {where}")
+        assert isinstance(term, LossTerm), f"{who(config)}: loss {name!r} is {type(term).__name__}, not LossTerm"
+        equal(config, f"shape of loss {name!r}", tuple(term.total.shape), ())
+        check_finite(config, [term.value()], f"loss {name!r} on {where}")
         if isinstance(term.count, Tensor):
-            assert not term.count.requires_grad, f"{_who(config)}: the count of loss {name!r} has a gradient"
-    _check_gradients(config, module, sum((t.value() for t in terms.values()), torch.zeros(())), where)
-
-
-def _check_gradients(config: object, module: nn.Module, total: Tensor, where: str) -> None:
-    parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
-    if not parameters:
-        return
-    module.zero_grad(set_to_none=True)
-    assert total.requires_grad, f"{_who(config)}: {where} gives no gradient to any parameter"
-    total.backward()
-    without = [n for n, p in parameters.items() if p.grad is None]
-    assert not without, f"{_who(config)}: {where} gives no gradient to {', '.join(without)}; add 0 * x.sum()"
-    wild = [n for n, p in parameters.items() if p.grad is not None and not bool(p.grad.isfinite().all())]
-    assert not wild, f"{_who(config)}: {where} gives a gradient that is not finite to {', '.join(wild)}"
-    module.zero_grad(set_to_none=True)
-
-
-def _check_finite(config: object, tensors: Iterable[Tensor], what: str) -> None:
-    for tensor in tensors:
-        assert bool(tensor.isfinite().all()), f"{_who(config)}: {what}: not finite"
+            assert not term.count.requires_grad, f"{who(config)}: the count of loss {name!r} has a gradient"
+    check_gradients(config, module, sum((t.value() for t in terms.values()), torch.zeros(())), where)
 
 
 def _check_detections(config: object, found: Sequence[Detections], batch: Batch, num_classes: int) -> None:
-    _equal(config, "number of results", len(found), len(batch))
+    equal(config, "number of results", len(found), len(batch))
     for detections, info in zip(found, batch.infos, strict=True):
         n, (height, width) = len(detections), info.original_size
-        _equal(config, "shape of boxes", tuple(detections.boxes.shape), (n, 4))
-        _equal(config, "shape of scores", tuple(detections.scores.shape), (n,))
-        _equal(config, "shape of labels", tuple(detections.labels.shape), (n,))
-        _equal(config, "type of labels", detections.labels.dtype, torch.int64)
-        assert detections.boxes.dtype in (torch.float32, torch.float64), f"{_who(config)}: boxes in half precision"
+        equal(config, "shape of boxes", tuple(detections.boxes.shape), (n, 4))
+        equal(config, "shape of scores", tuple(detections.scores.shape), (n,))
+        equal(config, "shape of labels", tuple(detections.labels.shape), (n,))
+        equal(config, "type of labels", detections.labels.dtype, torch.int64)
+        assert detections.boxes.dtype in (torch.float32, torch.float64), f"{who(config)}: boxes in half precision"
         in_range = (detections.labels >= 0) & (detections.labels < num_classes)
-        assert bool(in_range.all()), f"{_who(config)}: labels outside 0..{num_classes - 1}"
-        assert bool((detections.scores.diff() <= 0).all()), f"{_who(config)}: detections are not best first"
+        assert bool(in_range.all()), f"{who(config)}: labels outside 0..{num_classes - 1}"
+        assert bool((detections.scores.diff() <= 0).all()), f"{who(config)}: detections are not best first"
         limit = torch.tensor([width, height, width, height]) + 1e-3
         inside = (detections.boxes >= -1e-3) & (detections.boxes <= limit)
-        assert bool(inside.all()), f"{_who(config)}: boxes outside the original image of size {(height, width)}"
+        assert bool(inside.all()), f"{who(config)}: boxes outside the original image of size {(height, width)}"
         if detections.masks is not None:
-            _equal(config, "shape of masks", tuple(detections.masks.shape), (n, height, width))
-            _equal(config, "type of masks", detections.masks.dtype, torch.bool)
+            equal(config, "shape of masks", tuple(detections.masks.shape), (n, height, width))
+            equal(config, "type of masks", detections.masks.dtype, torch.bool)
 
 
 def _check_proposals(config: object, head: ProposalHead[Any], outputs: object, batch: Batch) -> None:
     for limit in (1, 7):
         limits = evolve(head.test_limits, before_nms=50, after_nms=limit)
         proposals = head.proposals(outputs, batch, limits)
-        _equal(config, "number of proposal lists", len(proposals), len(batch))
+        equal(config, "number of proposal lists", len(proposals), len(batch))
         for boxes in proposals:
-            assert len(boxes) <= limit, f"{_who(config)}: {len(boxes)} proposals, expected at most {limit}"
-            _equal(config, "width of proposals", tuple(boxes.shape[1:]), (4,))
-            assert not boxes.requires_grad, f"{_who(config)}: proposals require a gradient; detach them"
+            assert len(boxes) <= limit, f"{who(config)}: {len(boxes)} proposals, expected at most {limit}"
+            equal(config, "width of proposals", tuple(boxes.shape[1:]), (4,))
+            assert not boxes.requires_grad, f"{who(config)}: proposals require a gradient; detach them"
 
 
 def _check_class_dependent(config: object, build: Callable[[int], nn.Module]) -> None:
     """Check that `class_dependent()` names exactly the weights whose shapes depend on the class count."""
-    few, many = (_built(partial(build, k)).state_dict() for k in CLASS_COUNTS)
-    assert few.keys() == many.keys(), f"{_who(config)}: the names of the weights depend on the class count"
+    few, many = (built(partial(build, k)).state_dict() for k in CLASS_COUNTS)
+    assert few.keys() == many.keys(), f"{who(config)}: the names of the weights depend on the class count"
     differing = {name for name in few if few[name].shape != many[name].shape}
-    declared = set(class_dependent(_built(partial(build, CLASS_COUNTS[0]))))
+    declared = set(class_dependent(built(partial(build, CLASS_COUNTS[0]))))
     missed, extra = sorted(differing - declared), sorted(declared - differing)
-    assert not missed, f"{_who(config)}: class_dependent() lacks {', '.join(missed)}"
+    assert not missed, f"{who(config)}: class_dependent() lacks {', '.join(missed)}"
     assert not extra, (
-        f"{_who(config)}: class_dependent() names {', '.join(extra)}, which do not depend on the class count"
+        f"{who(config)}: class_dependent() names {', '.join(extra)}, which do not depend on the class count"
     )
-
-
-def _check_saving(config: object, build: Callable[[], nn.Module], run: Callable[[Any], object]) -> None:
-    """Check that saved weights, loaded into a module with other initial weights, give the same outputs."""
-    first, second = _built(build, seed=1).eval(), _built(build, seed=2).eval()
-    file = io.BytesIO()
-    torch.save(first.state_dict(), file)
-    file.seek(0)
-    second.load_state_dict(torch.load(file, weights_only=True))
-    with torch.no_grad():
-        one, two = _tensors(run(first)), _tensors(run(second))
-    same = len(one) == len(two) and all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
-    assert same, f"{_who(config)}: the outputs differ after saving and loading its weights; some state is not saved"
-
-
-def _tensors(value: object) -> list[Tensor]:
-    """All tensors in a tensor, sequence, mapping or attrs object, at any depth."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, Mapping):
-        return [t for v in value.values() for t in _tensors(v)]
-    if isinstance(value, (list, tuple)):
-        return [t for v in value for t in _tensors(v)]
-    names = [f.name for f in getattr(type(value), "__attrs_attrs__", ())]
-    return [t for name in names for t in _tensors(getattr(value, name))]
-
-
-def _total(tensors: Iterable[Tensor]) -> Tensor:
-    """A sum of squares and values of all floating-point tensors, whose gradient is not zero behind a norm."""
-    return sum((t.float().square().sum() + t.float().sum() for t in tensors if t.is_floating_point()), torch.zeros(()))

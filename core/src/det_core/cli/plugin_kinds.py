@@ -1,0 +1,143 @@
+"""The kinds of parts for which `det-core plugins new` creates a package: what of it depends on the kind."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+
+@frozen(kw_only=True)
+class Kind:
+    """A kind of part, whose templates are in `templates/SLOT`.
+
+    part: end of the part's class name. hook: the hook that returns it. base: the recipe that the package's own recipe
+    changes, of the distribution `requires`; changes: the changes, with `$type` for the part's type. demo: whether this
+    recipe trains on the bundled sample; otherwise the user gives the data. content: what the part's module has. export:
+    its public name, if it is not the part's class.
+    """
+
+    slot: str
+    part: str
+    title: str
+    hook: str
+    base: str = "faster-rcnn/r18-fpn-demo"
+    changes: tuple[str, ...]
+    requires: str = "det-plugin-rcnn"
+    summary: str
+    demo: bool = True
+    content: str = "the module"
+    export: str | None = None
+
+
+KINDS = {
+    "backbone": Kind(
+        slot="backbone",
+        part="Backbone",
+        title="backbone",
+        hook="det_backbones",
+        changes=("detector.backbone={type: $type}",),
+        summary="the Faster R-CNN demo with another backbone",
+    ),
+    "neck": Kind(
+        slot="neck",
+        part="Neck",
+        title="neck",
+        hook="det_necks",
+        changes=("detector.neck={type: $type, channels: 64}",),
+        summary="the Faster R-CNN demo with another neck",
+    ),
+    "dense-head": Kind(
+        slot="dense_head",
+        part="DenseHead",
+        title="dense head",
+        hook="det_heads",
+        base="retinanet/r18-fpn-demo",
+        changes=("detector.dense_head={type: $type}",),
+        requires="det-plugin-retinanet",
+        summary="the RetinaNet demo with another head",
+    ),
+    "roi-head": Kind(
+        slot="roi_head",
+        part="RoIHead",
+        title="RoI head",
+        hook="det_heads",
+        changes=("detector.roi_head={type: $type}",),
+        summary="the Faster R-CNN demo with another RoI head",
+    ),
+    "box-head": Kind(
+        slot="box_head",
+        part="BoxHead",
+        title="box head",
+        hook="det_heads",
+        base="mask-rcnn/r18-fpn-demo",
+        changes=("detector.roi_head.box_head={type: $type}",),
+        summary="the Mask R-CNN demo with another box head",
+    ),
+    "mask-head": Kind(
+        slot="mask_head",
+        part="MaskHead",
+        title="mask head",
+        hook="det_heads",
+        base="mask-rcnn/r18-fpn-demo",
+        changes=("detector.roi_head.mask_head={type: $type, channels: 64}",),
+        summary="the Mask R-CNN demo with another mask head",
+    ),
+    "loss": Kind(
+        slot="loss",
+        part="Loss",
+        title="loss",
+        hook="det_losses",
+        changes=("detector.roi_head.box_loss={type: $type}",),
+        summary="the Faster R-CNN demo with another box loss",
+    ),
+    "dataset": Kind(
+        slot="dataset",
+        part="Dataset",
+        title="data set",
+        hook="det_datasets",
+        changes=(
+            "data.train={type: $type, annotations: train.csv}",
+            "data.val={type: $type, annotations: val.csv}",
+        ),
+        summary="the Faster R-CNN demo on images with a CSV file of boxes",
+        demo=False,
+        content="the data set",
+    ),
+    "transform": Kind(
+        slot="transform",
+        part="Transform",
+        title="transform",
+        hook="det_transforms",
+        changes=("data.train_transforms=[{type: resize, scales: [[320, 320]]}, {type: flip}, {type: $type}]",),
+        summary="the Faster R-CNN demo with one more augmentation",
+        content="the transform",
+    ),
+    "evaluator": Kind(
+        slot="evaluator",
+        part="Evaluator",
+        title="evaluator",
+        hook="det_evaluators",
+        changes=("evaluation.evaluators=[{type: coco}, {type: $type}]",),
+        summary="the Faster R-CNN demo with one more metric",
+        content="the metric",
+    ),
+    "optimizer": Kind(
+        slot="optimizer",
+        part="Optimizer",
+        title="optimiser",
+        hook="det_optimizers",
+        changes=("optimizer={type: $type, lr_batch: 0}",),
+        summary="the Faster R-CNN demo with another optimiser",
+        content="the optimiser",
+    ),
+    "learning-rate": Kind(
+        slot="learning_rate",
+        part="LearningRate",
+        title="learning-rate schedule",
+        hook="det_schedules",
+        changes=("schedule.learning_rate={type: $type}",),
+        summary="the Faster R-CNN demo with another learning-rate schedule",
+        content="the factor of a step",
+        export="inverse_square_root",
+    ),
+}
+DEFAULT_KIND = "box-head"
