@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from det_core.settings import Component, configclass, setting
 from det_core.specs import (
+    RGB,
     ConvSpec,
     FeatureSpec,
     OnBadSample,
     ParameterRule,
+    PixelFormat,
     ProposalLimits,
     RegionSpec,
     Split,
@@ -49,9 +51,13 @@ if TYPE_CHECKING:
 
 @configclass
 class BackboneConfig(Component):
-    """Images `(N, 3, H, W)` to feature maps."""
+    """Images `(N, C, H, W)` to feature maps."""
 
     slot: ClassVar[str] = "backbone"
+
+    def input_channels(self) -> int:
+        """The channels C of the images that the built module takes."""
+        return RGB.channels
 
     @abstractmethod
     def feature_spec(self) -> FeatureSpec:
@@ -318,6 +324,10 @@ class TransformConfig(Component):
     def mixes(self) -> bool:
         """Whether it mixes samples (`MixingTransform`), which only training allows."""
         return False
+
+    def refusal(self, pixels: PixelFormat) -> str:
+        """Why it cannot transform images of a format, or "". A transform takes 8-bit RGB images unless it says more."""
+        return "" if pixels == RGB else f"takes only {RGB}"
 
     @abstractmethod
     def build(self) -> Transform:
