@@ -16,6 +16,8 @@ from det_core.cli.main import run
 from det_core.engine.checkpoint import load_detector
 from det_core.engine.device_batches import infos_of
 from det_core.engine.predict_video import predict_video
+from det_core.engine.test_time_augmentation import Augmentation
+from det_core.engine.tiling import Tiling
 from det_core.errors import ConfigError, DetError
 from det_core.export.export_detector import export_detector
 from det_core.specs import PixelFormat
@@ -110,6 +112,11 @@ def test_train_test_and_predict(tmp_path, tiny_settings, kind, capsys):
     assert torch.equal(sample.image.permute(1, 2, 0).double(), torch.from_numpy(wanted).double())
     again = predictor(wanted.astype(np.uint16 if dataset.pixels.bits == 16 else np.uint8))
     torch.testing.assert_close(again.boxes, found.boxes)  # in another memory layout, which torch resizes apart
+    large = Predictor(work, device="cpu", tiling=Tiling(size=40), augmentation=Augmentation(flip=True))
+    assert len(large(dataset.file(0))) > 0
+    out = tmp_path / "proposals.safetensors"
+    words = ["proposals", "--checkpoint", str(work), "--data", str(data), "--split", "val", "-o", str(out)]
+    assert run([*words, "--device", "cpu"]) == 0, capsys.readouterr().err
 
 
 def test_pictures_of_a_data_set(tmp_path, tiny_settings, kind, capsys):
@@ -138,9 +145,9 @@ def test_batches_on_a_canvas_are_those_of_forward(tmp_path, tiny_settings, kind)
     """CUDA takes the canvas; floating-point values keep their fractions on it."""
     recipe = load_recipe(RECIPE, settings(tiny_settings, kind), data=data_of(tmp_path / "data", kind))
     dataset, detector = recipe.open_train(), recipe.detector.build(1)
-    predictor = Predictor(detector, fold=False)
-    predictor.detector.test_transforms = recipe.data.test_transforms
-    loaded = [Predictor(detector, fold=False).preparation(dataset.load(i)).views[0] for i in range(2)]
+    detector.test_transforms = recipe.data.test_transforms
+    preparation = Predictor(detector, fold=False).preparation
+    loaded = [preparation(dataset.load(i)).views[0] for i in range(2)]
     assert all(image.image.is_floating_point() for image in loaded)
     images, infos = [image.image for image in loaded], infos_of(loaded)
     canvas = detector.preprocess.canvas(images)
@@ -209,6 +216,11 @@ def test_transforms_of_any_pixels(tmp_path, tiny_settings, transform, kind):
 def test_what_a_detector_of_other_images_refuses(tmp_path, tiny_settings):
     recipe = load_recipe(RECIPE, settings(tiny_settings, "gray"))
     detector = recipe.detector.build(1)
+    with pytest.raises(
+        DetError, match="test transform 'resize' with `arithmetic: fixed_point` resizes only 8-bit images"
+    ):
+        Predictor(detector)
+    detector.test_transforms = recipe.data.test_transforms
     with pytest.raises(DetError, match="only detectors of 8-bit images of 3 channels can be exported"):
         export_detector(detector, tmp_path / "model.onnx")
     predictor = Predictor(detector, fold=False)

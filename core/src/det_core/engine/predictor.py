@@ -256,6 +256,10 @@ class Predictor:
         pixels, divisor = preprocess.pixels(), preprocess.pad_divisor
         if self.order == "bgr" and pixels.channels != RGB.channels:
             raise DetError(f"order: found 'bgr', but the detector takes {pixels}; leave it out")
+        for transform in detector.test_transforms:
+            if problem := transform.refusal(pixels):
+                message = f"test transform {transform.type!r} {problem}"
+                raise DetError(f"{message}; the detector takes {pixels}; set `test_transforms` of the detector")
         run = partial(detect, detector, preparation=preparation, precision=self.precision, batch_size=self.batch_size)
         return _Ready(detector, preparation, run, classes, divisor, pixels, _labels(self.chosen, classes))
 
