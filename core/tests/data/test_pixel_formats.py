@@ -14,6 +14,7 @@ from det_core.data.bad_samples import BadImage
 from det_core.data.data_config import SampleConfig, VocConfig
 from det_core.data.files_config import JoinedConfig
 from det_core.data.images import decode_image, image_size, read_image
+from det_core.data.resize import Arithmetic, resize_image
 from det_core.errors import DataError
 from det_core.specs import RGB, PixelFormat
 
@@ -181,3 +182,14 @@ def test_a_data_set_that_reads_only_rgb() -> None:
     message = "own: Own reads only 8-bit images of 3 channels, but the detector takes 8-bit images of 1 channel"
     with pytest.raises(DataError, match=message):
         Own().read_as(GRAY)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 7])
+@pytest.mark.parametrize("arithmetic", ["fixed_point", "float"])
+def test_any_channels_are_resized_as_those_of_rgb(channels: int, arithmetic: Arithmetic) -> None:
+    torch.manual_seed(0)
+    image = torch.randint(256, (channels, 20, 30), dtype=torch.uint8)
+    found = resize_image(image, (13, 41), arithmetic, flip_x=True)
+    for number in range(channels):
+        wanted = resize_image(image[number].expand(3, -1, -1).contiguous(), (13, 41), arithmetic, flip_x=True)
+        torch.testing.assert_close(found[number], wanted[0])

@@ -181,10 +181,10 @@ def _opened(source: str | Path | bytes, image_id: int | None, name: str = "") ->
 
 def _upright(image: Image.Image, pixels: PixelFormat, path: str | Path, image_id: int | None) -> Tensor:
     """The pixels (C, H, W) of an opened image, as its EXIF orientation shows them; BadImage for other pixels."""
+    turn = TURNS.get(_orientation(image))  # before anything decodes the pixels
     problem = format_problem(image, pixels)
     if problem:
         raise bad_image(path, image_id, problem)
-    turn = TURNS.get(_orientation(image))
     turned = image if turn is None else image.transpose(turn)
     return pixels_of(turned, pixels)
 
