@@ -432,10 +432,10 @@ def test_only_a_few_batches_are_in_memory(tiny_checkpoint, photos, monkeypatch, 
 
     read, counter = module.to_sample, multiprocessing.Value("i", 0)
 
-    def counted(file: str):
+    def counted(file: str, **settings: object):
         with counter.get_lock():
             counter.value += 1
-        return read(file)
+        return read(file, **settings)
 
     monkeypatch.setattr(module, "to_sample", counted)
     listed = list_images([str(photos / "a.png")])
@@ -452,10 +452,10 @@ def test_a_loader_process_that_ends_is_an_error(tiny_checkpoint, mixed, tmp_path
 
     read = module.to_sample
 
-    def end(file: str):
+    def end(file: str, **settings: object):
         if file.endswith("5.png"):
             os.kill(os.getpid(), signal.SIGKILL)
-        return read(file)
+        return read(file, **settings)
 
     monkeypatch.setattr(module, "to_sample", end)
     done = run(tiny_checkpoint, mixed, "--out", tmp_path / "out", "--workers", 2)

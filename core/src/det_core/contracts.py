@@ -19,8 +19,9 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
+from det_core.errors import DataError
 from det_core.padded import PaddedBatch, PaddedDetections, PaddedProposals, no_padded_form
-from det_core.specs import FeatureSpec, OnBadSample, ProposalLimits, RegionSpec
+from det_core.specs import RGB, FeatureSpec, OnBadSample, PixelFormat, ProposalLimits, RegionSpec
 from det_core.structures import Batch, Classes, Detections, Key, LossTerm, Targets, full_precision
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) to L maps (N, C_l, H / stride_l, W / stride_l), sides rounded up, finest first."""
+        """(N, C, H, W) to L maps (N, C_l, H / stride_l, W / stride_l), sides rounded up, finest first."""
 
     def load_initial_weights(self) -> None:
         """Load the initial (ImageNet) weights that the configuration names, if any. Called before training."""
@@ -418,12 +419,12 @@ class BadSample:
 class Sample:
     """One image with its annotations.
 
-    image: (3, H, W) uint8 RGB. boxes: (n, 4) float32 xyxy. labels: (n,) int64 in 0..K-1. ignored: (n,) bool, crowd
-    regions and difficult objects. masks: compressed, or (n, H, W) uint8 of 0 and 1, or None. semantic: (H, W) uint8
-    class ids with 255 ignored, or None. proposals: (p, 4) float32 xyxy, best first, or None. pixel_scale: (y, x)
-    factors by which first and last pixels of boxes were multiplied; None if their corners were resized as the image.
-    canvas: on which an 8-bit image is placed, but not yet drawn; the sample is then of the canvas' size. Only a
-    `PlacingTransform` meets one.
+    image: (3, H, W) uint8 RGB, or (C, H, W) in the `PixelFormat` of the data set. boxes: (n, 4) float32 xyxy. labels:
+    (n,) int64 in 0..K-1. ignored: (n,) bool, crowd regions and difficult objects. masks: compressed, or (n, H, W) uint8
+    of 0 and 1, or None. semantic: (H, W) uint8 class ids with 255 ignored, or None. proposals: (p, 4) float32 xyxy,
+    best first, or None. pixel_scale: (y, x) factors by which first and last pixels of boxes were multiplied; None if
+    their corners were resized as the image. canvas: on which an 8-bit image is placed, but not yet drawn; the sample is
+    then of the canvas' size. Only a `PlacingTransform` meets one.
     """
 
     image: Tensor
@@ -465,6 +466,7 @@ class DetectionDataset(ABC):
     number of annotations that training uses; None if unknown. dropped: numbers of the valid annotations that it does
     not use, by what they are ("crowd regions", "without area"). filtered: number of images that the settings exclude.
     ignored_kind: what the ignored annotations are, for reports. notes: what else opening did to the data, a line each.
+    pixels: the format that images are read in.
     """
 
     name: str
@@ -479,10 +481,22 @@ class DetectionDataset(ABC):
     filtered: int = 0
     ignored_kind: str = "crowd regions"
     notes: Sequence[str] = ()
+    pixels: PixelFormat = RGB
     skipped: list[BadSample]
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    def read_as(self, pixels: PixelFormat) -> None:
+        """Read images in a format from now on; DataError if the data set reads no such images.
+
+        Recipes call it with the format that the detector takes. A data set reads 8-bit RGB unless it overrides this.
+        """
+        if pixels != self.pixels:
+            raise DataError(
+                f"{self.name}: {type(self).__name__} reads only {self.pixels}, but the detector takes {pixels} "
+                "(`detector.preprocess`); use a data set of another type, or override `read_as` and read them"
+            )
 
     @abstractmethod
     def file(self, index: int) -> str:

@@ -17,7 +17,7 @@ from det_core.optim.learning_rate_config import StepRateConfig
 from det_core.optim.optimizer_config import SGDConfig
 from det_core.settings import configclass, evolve, fields_of, setting
 from det_core.slots import DatasetConfig, EvaluatorConfig, LearningRateConfig, OptimizerConfig, TransformConfig
-from det_core.specs import OnBadSample, Split
+from det_core.specs import RGB, OnBadSample, Split
 
 if TYPE_CHECKING:
     from det_core.contracts import DetectionDataset
@@ -199,6 +199,21 @@ class Recipe:
     evaluation: EvaluationConfig = setting("metrics")
     published: Published | None = setting("figures that others published for it", default=None)
 
+    def __attrs_post_init__(self) -> None:
+        pixels = self.detector.preprocess.pixels()
+        if pixels == RGB:
+            return
+        for setting_name, transforms in (
+            ("train_transforms", self.data.train_transforms),
+            ("test_transforms", self.data.test_transforms),
+        ):
+            for i, transform in enumerate(transforms):
+                problem = transform.refusal(pixels)
+                if problem:
+                    given = f"the detector takes {pixels} (`detector.preprocess`)"
+                    message = f"{transform.type!r} {problem}; {given}, so change or remove the transform"
+                    raise ConfigError.at(f"data.{setting_name}[{i}]", message, self.name)
+
     def to_plain(self) -> dict[str, Any]:
         """Plain data (for JSON or YAML) that `recipe_from_plain` turns into an equal recipe."""
         plain: dict[str, Any] = unstructure(self)
@@ -219,6 +234,7 @@ class Recipe:
             on_bad_sample=self.data.on_bad_sample,
         )
         self._check_semantic(data)
+        data.read_as(self.detector.preprocess.pixels())
         return data
 
     def open_val(self, split: Split = "val") -> DetectionDataset:
@@ -232,7 +248,9 @@ class Recipe:
         losses = self.evaluation.losses
         masks = any(e.needs_masks() for e in self.evaluation.evaluators) or (losses and self.detector.needs_masks())
         semantic = losses and self.detector.needs_semantic()
-        return config.build(self.data.root, masks=masks, semantic=semantic, on_bad_sample=self.data.on_bad_sample)
+        data = config.build(self.data.root, masks=masks, semantic=semantic, on_bad_sample=self.data.on_bad_sample)
+        data.read_as(self.detector.preprocess.pixels())
+        return data
 
     def _check_semantic(self, data: DetectionDataset) -> None:
         """Raise ConfigError if the detector needs semantic maps that the data lack, or that have more ids than it."""

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from det_core.settings import Component, configclass, setting
 from det_core.specs import (
+    RGB,
     ConvSpec,
     FeatureSpec,
     OnBadSample,
     ParameterRule,
+    PixelFormat,
     ProposalLimits,
     RegionSpec,
     Split,
@@ -49,13 +51,17 @@ if TYPE_CHECKING:
 
 @configclass
 class BackboneConfig(Component):
-    """Images `(N, 3, H, W)` to feature maps: `feature_spec()`, and `build()` of a `Backbone` with these features.
+    """Images `(N, C, H, W)` to feature maps: `feature_spec()`, and `build()` of a `Backbone` with these features.
 
     Necks and heads are checked and built from the feature spec. Initial weights (ImageNet) are loaded not by `build()`
     but by `Backbone.load_initial_weights`, which only training calls.
     """
 
     slot: ClassVar[str] = "backbone"
+
+    def input_channels(self) -> int:
+        """The channels C of the images that the built module takes."""
+        return RGB.channels
 
     @abstractmethod
     def feature_spec(self) -> FeatureSpec:
@@ -366,6 +372,10 @@ class TransformConfig(Component):
     def mixes(self) -> bool:
         """Whether it mixes samples (`MixingTransform`), which only training allows."""
         return False
+
+    def refusal(self, pixels: PixelFormat) -> str:
+        """Why it cannot transform images of a format, or "". A transform takes 8-bit RGB images unless it says more."""
+        return "" if pixels == RGB else f"takes only {RGB}"
 
     @abstractmethod
     def build(self) -> Transform:

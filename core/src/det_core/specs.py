@@ -7,7 +7,7 @@ from typing import Literal
 
 from attrs import field, frozen
 
-from det_core.errors import ConfigError
+from det_core.errors import ConfigError, counted
 from det_core.settings import configclass, setting
 
 
@@ -21,6 +21,23 @@ OnBadSample = Literal["error", "skip", "repair"]
 # Projects whose weights are imported; mmdet: of either generation.
 Source = Literal["mmdet", "mmdet1", "mmdet2", "torchvision", "detectron2", "detectron", "maskrcnn-benchmark"]
 TIMEOUT = 1800  # seconds without news from another rank or a loader process after which a run ends
+
+
+@frozen
+class PixelFormat:
+    """What the images are that a detector takes: their number of channels, and the bits of a channel's values.
+
+    Pixels of 8 bits are uint8, those of 16 bits float32 in 0..65535.
+    """
+
+    channels: int = 3
+    bits: Literal[8, 16] = 8
+
+    def __str__(self) -> str:
+        return f"{self.bits}-bit images of {counted(self.channels, 'channel')}"
+
+
+RGB = PixelFormat()
 
 
 @frozen(kw_only=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from det_core.reports.drawing import color, draw, draw_targets, line_width, save_png, side_by_side
+from det_core.reports.drawing import color, draw, draw_targets, line_width, save_png, shown, side_by_side
 from det_core.structures import Classes, Detections, Targets
 
 GRAY = torch.full((3, 500, 600), 90, dtype=torch.uint8)
@@ -140,3 +140,14 @@ def test_pictures_side_by_side_have_titles() -> None:
     assert bool((made[:, band:, 100:-80] == 255).all())
     for title in (made[:, :band, :100], made[:, :band, -80:]):
         assert title.float().std() > 10, "nothing is written"
+
+
+def test_images_of_other_pixels_are_shown_as_rgb() -> None:
+    gray = torch.tensor([[[5, 200]]], dtype=torch.uint8)
+    assert shown(gray).tolist() == [[[5, 200]]] * 3
+    assert shown(torch.cat([gray, gray + 1])).tolist() == [[[5, 200]]] * 3
+    four = torch.arange(4, dtype=torch.uint8)[:, None, None]
+    assert shown(four).flatten().tolist() == [0, 1, 2]
+    assert shown(torch.tensor([[[0.0, 15_000.0, 30_000.0]]])).tolist() == [[[0, 128, 255]]] * 3
+    assert shown(torch.zeros(1, 1, 2)).tolist() == [[[0, 0]]] * 3
+    assert torch.equal(shown(GRAY), GRAY)

@@ -107,6 +107,21 @@ def test_an_imagenet_model_is_imported_as_initial_weights(tmp_path):
     evolve(recipe.detector.backbone, pretrained=str(tmp_path / "initial.pth")).build().load_initial_weights()
 
 
+def test_images_of_other_channels(tmp_path):
+    """The first convolution is that of torchvision with the mean over RGB, times 3 / channels."""
+    theirs = mobilenet_v3_large(weights=None)
+    torch.save(theirs.state_dict(), tmp_path / "mobilenet.pth")
+    config = config_of(stages=(2,), in_channels=2)
+    contract_checks.check_backbone(config)
+    backbone = evolve(config, pretrained=str(tmp_path / "mobilenet.pth")).build()
+    conv = backbone.features[0][0]
+    assert (conv.stride, conv.padding, conv.bias) == ((2, 2), (1, 1), None)
+    assert conv.weight.std().item() == pytest.approx((2 / (16 * 9)) ** 0.5, rel=0.2)
+    backbone.load_initial_weights()
+    wanted = theirs.features[0][0].weight.sum(1, keepdim=True) / 2
+    torch.testing.assert_close(conv.weight, wanted.expand(-1, 2, -1, -1))
+
+
 def test_weights_of_the_other_size_do_not_fit(tmp_path):
     torch.save(mobilenet_v3_small(weights=None).state_dict(), tmp_path / "small.pth")
     backbone = config_of(pretrained=str(tmp_path / "small.pth")).build()

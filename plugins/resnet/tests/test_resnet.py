@@ -249,6 +249,23 @@ def test_initial_weights_come_from_a_file_with_torchvisions_names(tmp_path):
     assert "conv1.weight" not in trained(module)
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_initial_weights_for_other_channels(tmp_path, caplog, channels):
+    """Gray images give what they gave as RGB; the rest of the weights is as in the file."""
+    torch.manual_seed(3)
+    saved = torchvision.models.resnet18().state_dict()
+    torch.save(saved, tmp_path / "resnet18.pth")
+    module = ResNetConfig(depth=18, in_channels=channels, pretrained=str(tmp_path / "resnet18.pth")).build()
+    module.load_initial_weights()
+    assert all(torch.equal(v, saved[k]) for k, v in module.state_dict().items() if k != "conv1.weight")
+    gray = torch.randn(1, 1, 16, 16)
+    theirs = torch.nn.functional.conv2d(gray.expand(-1, 3, -1, -1), saved["conv1.weight"])
+    ours = torch.nn.functional.conv2d(gray.expand(-1, channels, -1, -1), module.conv1.weight)
+    torch.testing.assert_close(ours, theirs)
+    words = f"conv1.weight is the mean over RGB for {channels} channel"
+    assert [words in record.message for record in caplog.records] == [True]
+
+
 def test_without_initial_weights_nothing_is_loaded():
     module = TINY.build()
     before = {k: v.clone() for k, v in module.state_dict().items()}

@@ -20,7 +20,9 @@ SMALL = VGGConfig(channels=2)
 
 
 @pytest.mark.parametrize(
-    "config", [SMALL, evolve(SMALL, channels=4, norm=GroupNormConfig(groups=4))], ids=["plain", "group norm"]
+    "config",
+    [SMALL, evolve(SMALL, channels=4, norm=GroupNormConfig(groups=4)), evolve(SMALL, in_channels=2)],
+    ids=["plain", "group norm", "2 channels"],
 )
 def test_the_contract_of_backbones(config: VGGConfig) -> None:
     contract_checks.check_backbone(config)
@@ -97,6 +99,13 @@ def test_fc6_and_fc7_begin_fresh(initial: Path) -> None:
     for name, value in backbone.state_dict().items():
         assert torch.equal(value, wanted.get(name, before[name])), name
     assert not torch.equal(backbone.state_dict()["features.0.weight"], before["features.0.weight"])
+
+
+def test_the_first_convolution_of_gray_images_is_the_sum_over_rgb(initial: Path) -> None:
+    backbone = evolve(SMALL, in_channels=1, pretrained=str(initial)).build()
+    backbone.load_initial_weights()
+    wanted = torch.load(initial, weights_only=True)["features.0.weight"].sum(1, keepdim=True)
+    torch.testing.assert_close(backbone.state_dict()["features.0.weight"], wanted)
 
 
 def test_without_initial_weights_nothing_is_read() -> None:

@@ -210,11 +210,13 @@ def _open(recipe: Recipe, split: Split, masks: bool) -> DetectionDataset:
     from det_core.data.bad_samples import NoMasksError
 
     try:
-        return config.build(recipe.data.root, masks=masks, semantic=semantic, on_bad_sample="skip")
+        data = config.build(recipe.data.root, masks=masks, semantic=semantic, on_bad_sample="skip")
     except NoMasksError as error:
         from det_core.engine.open_data import without_masks
 
         raise DetError(f"{error}; {without_masks(recipe)}") from None
+    data.read_as(recipe.detector.preprocess.pixels())
+    return data
 
 
 def _resize(recipe: Recipe) -> ResizeConfig | None:

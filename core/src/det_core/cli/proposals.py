@@ -110,6 +110,7 @@ def _propose(file: Path, step: int, recipe: Recipe, split: Split, out: Path, wor
     part = recipe.data.dataset(split)
     terminal = Terminal(quiet=not world.main)
     dataset = part.build(recipe.data.root, on_bad_sample=recipe.data.on_bad_sample)
+    dataset.read_as(recipe.detector.preprocess.pixels())
     detector = load_detector(file, world.device, recipe=recipe)
     terminal.say(f"{file} (step {step}) on {len(dataset)} images of {dataset.name}")
     terminal.start("proposing", -(-len(dataset) // world.size))

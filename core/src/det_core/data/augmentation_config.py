@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from det_core.conventions import ANY
+from det_core.data.pixel_rules import resize_refusal
 from det_core.settings import configclass, setting
 from det_core.slots import TransformConfig
+from det_core.specs import PixelFormat
 
 if TYPE_CHECKING:
     from det_core.contracts import Transform
@@ -40,6 +42,10 @@ class ScaleJitterConfig(TransformConfig):
         default="fixed_point",
         conventions={"torchvision": ANY, "detectron2": "antialiased"},
     )
+
+    def refusal(self, pixels: PixelFormat) -> str:
+        """Why it cannot transform images of a format, or ""."""
+        return resize_refusal(self.arithmetic, pixels)
 
     def build(self) -> Transform:
         from det_core.data.scale_jitter import ScaleJitter
@@ -114,6 +120,10 @@ class CopyPasteConfig(TransformConfig):
     def mixes(self) -> bool:
         return True
 
+    def refusal(self, pixels: PixelFormat) -> str:
+        """Why it cannot transform images of a format, or ""."""
+        return "" if pixels.bits == 8 else "takes only 8-bit images"
+
     def build(self) -> Transform:
         from det_core.data.copy_paste import CopyPaste
 
@@ -141,6 +151,10 @@ class RandomCropConfig(TransformConfig):
     )
     min_visible: float = setting(MIN_VISIBLE, default=0.1, least=0, most=1)
     probability: float = setting("probability of cropping", default=1.0, least=0, most=1)
+
+    def refusal(self, pixels: PixelFormat) -> str:
+        """Why it cannot transform images of a format, or ""."""
+        return ""
 
     def build(self) -> Transform:
         from det_core.data.random_crop import RandomCrop

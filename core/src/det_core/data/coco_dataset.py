@@ -32,7 +32,7 @@ from det_core.data.images import read_image_of
 from det_core.data.instance_masks import SegmentationBuilder, Segmentations, has_pixels, segmentation_problem
 from det_core.data.proposals_file import DatasetProposals
 from det_core.data.semantic_maps import SemanticFolder, map_of_masks
-from det_core.specs import OnBadSample
+from det_core.specs import OnBadSample, PixelFormat
 
 
 @frozen(eq=False, kw_only=True)
@@ -133,6 +133,10 @@ class CocoDataset(DetectionDataset):
         self.filtered = len(inside) - len(kept)
         self.proposals = None if proposals is None else DatasetProposals.open(proposals, self, max_proposals)
 
+    def read_as(self, pixels: PixelFormat) -> None:
+        """Read images in a format from now on, as `read_image`."""
+        self.pixels = pixels
+
     def file(self, index: int) -> str:
         return str(self.folder / self._names[index])
 
@@ -140,7 +144,7 @@ class CocoDataset(DetectionDataset):
         """Read an image with its annotations; boxes are clipped to the image. BadImage if it cannot be used."""
         file, image_id = self.file(index), int(self.image_ids[index])
         height, width = map(int, self.sizes[index])
-        image = read_image_of(file, image_id, (height, width), self.annotation_file)
+        image = read_image_of(file, image_id, (height, width), self.annotation_file, self.pixels)
         chosen = self.table.of_image(index)
         labels = torch.from_numpy(self.table.labels[chosen])
         ignored = torch.from_numpy(self.table.crowd[chosen])

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from det_core.conventions import ANY
 from det_core.data.class_choice import CLASSES_DOC, entries_problem
 from det_core.data.dataset_settings import FolderSettings, ProposalsSettings, RecordSettings, proposals_file
+from det_core.data.pixel_rules import resize_refusal
 from det_core.settings import configclass, setting
 from det_core.slots import TransformConfig
-from det_core.specs import OnBadSample
+from det_core.specs import OnBadSample, PixelFormat
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -274,6 +275,10 @@ class ResizeConfig(TransformConfig):
         if self.mode == "range" and len(self.scales) != 2:
             raise ValueError(f"mode: range draws between two scales, but {len(self.scales)} given in `scales`")
 
+    def refusal(self, pixels: PixelFormat) -> str:
+        """Why it cannot transform images of a format, or ""."""
+        return resize_refusal(self.arithmetic, pixels)
+
     def build(self) -> Transform:
         from det_core.data.transforms import Resize
 
@@ -288,6 +293,10 @@ class FlipConfig(TransformConfig):
 
     probability: float = setting("probability of a horizontal flip", default=0.5, least=0, most=1)
     vertical_probability: float = setting("probability of a vertical flip", default=0.0, least=0, most=1)
+
+    def refusal(self, pixels: PixelFormat) -> str:
+        """Why it cannot transform images of a format, or ""."""
+        return ""
 
     def build(self) -> Transform:
         from det_core.data.transforms import Flip

@@ -1,6 +1,6 @@
-"""Reading images as 8-bit RGB, with their EXIF orientation applied.
+"""Reading images, by default as 8-bit RGB, with their EXIF orientation applied.
 
-Letters: H W the size of an image.
+Letters: H W the size of an image, C its channels.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
+from det_core.data.array_images import array_size, is_array_file, read_array
 from det_core.data.bad_samples import bad_image
-from det_core.errors import DetError
+from det_core.errors import DetError, counted
 from det_core.settings import show
+from det_core.specs import RGB, PixelFormat
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 EIGHT_BIT_MODES = frozenset(
     {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 )
+
+# PIL modes of one channel of 16 bits; I has 32 bits, of which some formats use 16.
+SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I"})
+MOST_16_BITS = 65535
 
 MAX_PIXELS = 178_956_970  # PIL's limit: a small file can hold an image that takes all memory
 MAX_PIXELS_VARIABLE = "DET_MAX_IMAGE_PIXELS"  # of the environment: another limit
@@ -50,27 +56,36 @@ TURNS = {
 }
 
 
-def read_image(path: str | Path, image_id: int | None = None) -> Tensor:
+def read_image(path: str | Path, image_id: int | None = None, pixels: PixelFormat = RGB) -> Tensor:
     """An image file as (3, H, W) uint8 RGB, channels last in memory, with its EXIF orientation applied.
 
-    Raises BadImage with the path if the file is missing, truncated, not an image, or has more than 8 bits per channel.
+    pixels: another format, as (C, H, W) uint8, or float32 in 0..65535 of 16 bits. Of one channel, 8-bit images become
+    gray; of other numbers than 1 and 3, files must have as many channels as they are stored with. Files whose names end
+    in .npy are arrays (H, W, C) of uint8 or uint16 in any format; images of 16 bits and several channels are read only
+    from them.
+
+    Raises BadImage with the path if the file is missing, truncated, not an image, or has pixels of another format.
     """
+    if is_array_file(path):
+        return read_array(path, image_id, pixels)
     with _opened(path, image_id) as image:
-        return _upright(image)
+        return _upright(image, pixels, path, image_id)
 
 
-def decode_image(content: bytes, name: str = "bytes") -> Tensor:
-    """The bytes of an image file, as `read_image` reads a file: (3, H, W) uint8 RGB.
+def decode_image(content: bytes, name: str = "bytes", pixels: PixelFormat = RGB) -> Tensor:
+    """The bytes of an image file, not of numpy's format, as `read_image` reads a file: by default (3, H, W) uint8 RGB.
 
     name: of the image, for messages. Raises BadImage as `read_image`.
     """
     with _opened(content, None, name) as image:
-        return _upright(image)
+        return _upright(image, pixels, name, None)
 
 
-def read_image_of(path: str | Path, image_id: int, size: tuple[int, int], source: str | Path) -> Tensor:
+def read_image_of(
+    path: str | Path, image_id: int, size: tuple[int, int], source: str | Path, pixels: PixelFormat = RGB
+) -> Tensor:
     """`read_image`, with BadImage also if the image does not have the (height, width) that `source` says."""
-    image = read_image(path, image_id)
+    image = read_image(path, image_id, pixels)
     problem = size_problem((int(image.shape[1]), int(image.shape[2])), size, source)
     if problem:
         raise bad_image(path, image_id, problem)
@@ -80,8 +95,11 @@ def read_image_of(path: str | Path, image_id: int, size: tuple[int, int], source
 def image_size(path: str | Path, image_id: int | None = None) -> tuple[int, int]:
     """(height, width) of an image file, with its EXIF orientation applied, without decoding its pixels.
 
-    Raises BadImage as `read_image` does, except for errors that only decoding finds (a truncated file).
+    Raises BadImage as `read_image` does, except for errors that only decoding finds (a truncated file), and whatever
+    format the pixels have.
     """
+    if is_array_file(path):
+        return array_size(path, image_id)
     with _opened(path, image_id) as image:
         width, height = image.size
         return (width, height) if _orientation(image) in QUARTER_TURNS else (height, width)
@@ -150,13 +168,6 @@ def _opened(source: str | Path | bytes, image_id: int | None, name: str = "") ->
     path = name if isinstance(source, bytes) else source
     try:
         with open_file(source) as image:
-            if image.mode not in EIGHT_BIT_MODES:
-                raise bad_image(
-                    path,
-                    image_id,
-                    f"pixels of more than 8 bits (PIL mode {image.mode}) are not supported; "
-                    "convert the image to 8-bit RGB or gray",
-                )
             yield image
     except FileNotFoundError:
         raise bad_image(path, image_id, "the image file does not exist") from None
@@ -168,15 +179,49 @@ def _opened(source: str | Path | bytes, image_id: int | None, name: str = "") ->
         raise bad_image(path, image_id, f"the image cannot be decoded: {error}") from None
 
 
-def _upright(image: Image.Image) -> Tensor:
-    """The pixels (3, H, W) of an opened image, as its EXIF orientation shows them."""
-    turn = TURNS.get(_orientation(image))
+def _upright(image: Image.Image, pixels: PixelFormat, path: str | Path, image_id: int | None) -> Tensor:
+    """The pixels (C, H, W) of an opened image, as its EXIF orientation shows them; BadImage for other pixels."""
+    turn = TURNS.get(_orientation(image))  # before anything decodes the pixels
+    problem = format_problem(image, pixels)
+    if problem:
+        raise bad_image(path, image_id, problem)
     turned = image if turn is None else image.transpose(turn)
-    return _pixels(turned if turned.mode == "RGB" else turned.convert("RGB"))
+    return pixels_of(turned, pixels)
 
 
-def _pixels(image: Image.Image) -> Tensor:
-    array = np.array(image)  # (H, W, 3), a copy that torch may own
+def format_problem(image: Image.Image, pixels: PixelFormat) -> str:
+    """Why an image has not the pixels of a format and cannot be converted to it, or ""."""
+    if pixels.bits == 8 and image.mode not in EIGHT_BIT_MODES:
+        deep = image.mode in SIXTEEN_BIT_MODES
+        remedy = ", or set `detector.preprocess.bits: 16`, with one mean and std, to use it as it is" if deep else ""
+        return (
+            f"pixels of more than 8 bits (PIL mode {image.mode}) are not supported; "
+            f"convert the image to 8-bit RGB or gray{remedy}"
+        )
+    if pixels.bits == 16 and (pixels.channels != 1 or image.mode not in SIXTEEN_BIT_MODES):
+        remedy = "convert it to a gray image of 16 bits, or set `bits: 8`"
+        if pixels.channels > 1:
+            remedy = "images of 16 bits and several channels are read only from .npy files"
+        return f"found PIL mode {image.mode}, but the detector takes {pixels} (`detector.preprocess`); {remedy}"
+    if pixels.bits == 16 and image.mode == "I":
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > MOST_16_BITS:
+            found = f"found values {values.min()}..{values.max()}"
+            return f"{found}, but the detector takes 16-bit images, of 0..{MOST_16_BITS}"
+    if pixels.channels not in (1, 3) and len(image.getbands()) != pixels.channels:
+        found = counted(len(image.getbands()), "channel")
+        return f"found {found} (PIL mode {image.mode}), but the detector takes {pixels} (`detector.preprocess`)"
+    return ""
+
+
+def pixels_of(image: Image.Image, pixels: PixelFormat = RGB) -> Tensor:
+    """The pixels (C, H, W) of an image that has no `format_problem`, as it is stored."""
+    if pixels.bits == 16:
+        return torch.from_numpy(np.array(image).astype(np.float32))[None]
+    mode = {1: "L", 3: "RGB"}.get(pixels.channels, image.mode)
+    array = np.array(image if image.mode == mode else image.convert(mode))  # a copy that torch may own
+    if array.ndim == 2:  # one channel
+        array = array[:, :, None]
     return torch.from_numpy(array).permute(2, 0, 1)  # pixel by pixel, as images are resized fastest
 
 

@@ -18,6 +18,7 @@ from det_core.contracts import DetectionDataset, Sample
 from det_core.data.class_choice import ClassEntry, class_entries, unknown_names
 from det_core.data.coco_sections import OTHER_CLASSES
 from det_core.errors import DataError, first_few
+from det_core.specs import PixelFormat
 from det_core.structures import Classes
 
 NONE = -1  # the label of objects of other classes
@@ -77,6 +78,12 @@ class JoinedDataset(DetectionDataset):
         """The number of the source of an image, and the image's index in it."""
         row = int(np.searchsorted(self._starts, index, side="right")) - 1
         return row, index - int(self._starts[row])
+
+    def read_as(self, pixels: PixelFormat) -> None:
+        """Read the images of all sources in a format from now on; DataError if one of them cannot."""
+        for source in self.sources:
+            source.read_as(pixels)
+        self.pixels = pixels
 
     def file(self, index: int) -> str:
         row, inner = self._source(index)

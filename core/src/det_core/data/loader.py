@@ -31,8 +31,8 @@ from det_core.structures import ImageInfo, Key, Targets
 class LoadedImage:
     """One transformed image, before normalisation and padding.
 
-    image: (3, h, w) uint8 RGB. targets: in pixels of it. proposals: (p, 4) in pixels of it, or None. skipped: bad
-    images that this image replaces.
+    image: (C, h, w), by default uint8 RGB. targets: in pixels of it. proposals: (p, 4) in pixels of it, or None.
+    skipped: bad images that this image replaces.
     """
 
     image: Tensor

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from det_core.settings import configclass, fields_of, setting
 from det_core.slots import TransformConfig
+from det_core.specs import PixelFormat
 
 if TYPE_CHECKING:
     from det_core.contracts import Transform
@@ -170,6 +171,10 @@ class GaussianBlurConfig(TransformConfig):
     kernel_size: int = setting("odd size of the kernel in pixels", default=5, least=1, check=_check_kernel)
     sigma: tuple[float, float] = setting("range of the standard deviation in pixels", default=(0.1, 2.0), above=0)
     probability: float = setting("probability of applying the transform", default=0.5, least=0, most=1)
+
+    def refusal(self, pixels: PixelFormat) -> str:
+        """Why it cannot transform images of a format, or ""."""
+        return ""
 
     def build(self) -> Transform:
         from det_core.data.v2_transforms import sometimes

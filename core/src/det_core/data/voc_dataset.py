@@ -32,7 +32,7 @@ from det_core.data.voc_files import VocImage, read_voc
 from det_core.data.voc_layout import VocSet
 from det_core.data.voc_xml import Corners, Repairs
 from det_core.errors import DataError
-from det_core.specs import OnBadSample
+from det_core.specs import OnBadSample, PixelFormat
 from det_core.structures import Classes
 
 log = logging.getLogger(__name__)
@@ -141,6 +141,10 @@ class VocDataset(DetectionDataset):
     def _path(self, image: VocImage) -> str:
         return str(self.sets[image.row].images / image.file)
 
+    def read_as(self, pixels: PixelFormat) -> None:
+        """Read images in a format from now on, as `read_image`."""
+        self.pixels = pixels
+
     def file(self, index: int) -> str:
         return str(self.sets[self._rows[index]].images / self._names[index])
 
@@ -156,7 +160,7 @@ class VocDataset(DetectionDataset):
         part = self._part(index)
         difficult = torch.from_numpy(self.table.difficult[part].copy())
         return Sample(
-            image=read_image_of(file, image_id, (height, width), self.annotation_file(index)),
+            image=read_image_of(file, image_id, (height, width), self.annotation_file(index), self.pixels),
             boxes=torch.from_numpy(self.table.boxes[part].astype(np.float32)),
             labels=torch.from_numpy(self.table.labels[part].copy()),
             ignored=difficult if self.ignores else torch.zeros_like(difficult),

@@ -24,7 +24,9 @@ def check_features(detector: Detector) -> None:
     """
     was_training = detector.training
     detector.eval()
-    images = detector.preprocess.mean.new_zeros((1, 3, SIZE, SIZE)).contiguous(memory_format=torch.channels_last)
+    images = detector.preprocess.mean.new_zeros((1, len(detector.preprocess.mean), SIZE, SIZE)).contiguous(
+        memory_format=torch.channels_last
+    )
     with torch.no_grad():
         maps = detector.backbone(images)
         _compare("backbone", type(detector.backbone).__name__, detector.backbone.out, maps)

@@ -85,7 +85,7 @@ def measure_cost(config: DetectorConfig, num_classes: int, size: tuple[int, int]
     divisor = config.preprocess.pad_divisor
     padded = [-(-side // divisor) * divisor for side in size]
     infos = (ImageInfo(size=size, original_size=size),)
-    batch = Batch(images=torch.zeros(1, 3, *padded, device="meta"), infos=infos)
+    batch = Batch(images=torch.zeros(1, len(config.preprocess.mean), *padded, device="meta"), infos=infos)
     with torch.no_grad():
         maps = _counted(flops, "backbone", detector.backbone, batch.images)
         if detector.neck is not None:

@@ -1,7 +1,7 @@
 """Batches that are on the device before they are needed, and detections that leave it once per batch.
 
-On CUDA a batch travels on a stream of its own while the one before is computed: its pixels as 8-bit values, all else in
-one buffer. Elsewhere nothing is sent ahead.
+On CUDA a batch travels on a stream of its own while the one before is computed: its pixels as they are loaded, all else
+in one buffer. Elsewhere nothing is sent ahead.
 
 Letters: N images, H W padded size.
 """
@@ -65,8 +65,8 @@ def streams_of(device: torch.device) -> Streams | None:
 class SentBatch:
     """A batch of loaded images on the device, or on the way to it.
 
-    pixels: (N, H, W, 3) uint8 RGB, each image in the top-left corner. targets: without ignored objects; empty if they
-    were not sent. proposals: as in `Batch`. buffers: the device memory that all these are in.
+    pixels: (N, H, W, C) of `Preprocess.canvas`, each image in the top-left corner. targets: without ignored objects;
+    empty if they were not sent. proposals: as in `Batch`. buffers: the device memory that all these are in.
     """
 
     pixels: Tensor

@@ -21,7 +21,7 @@ from det_core.engine.predictor import Predictor
 from det_core.engine.prepared_images import Preparation, PreparedImage
 from det_core.engine.same_size import batches_of
 from det_core.errors import DetError
-from det_core.specs import TIMEOUT
+from det_core.specs import TIMEOUT, PixelFormat
 from det_core.structures import Detections
 
 FEW = 8  # images that are sooner read than processes start
@@ -32,7 +32,7 @@ AHEAD = 1  # batches that wait in each process; they hold the pixels of whole ph
 class FileResult:
     """What was found in an image of a list, of `size` (h, w); or why it cannot be read.
 
-    index: in the list. pixels: (3, h, w) uint8 RGB, where they were asked for.
+    index: in the list. pixels: (C, h, w) as they were read, where they were asked for.
     """
 
     index: int
@@ -68,7 +68,7 @@ def predict_files(
         DetError: for a setting of the environment that is wrong; if a loader process returns nothing for long.
     """
     size = predictor.batch_size
-    source = _Files(images, predictor.preparation, wants_pixels)
+    source = _Files(images, predictor.preparation, wants_pixels, predictor.pixels)
     loaded = load_batches(source, _Batches(indices, size), workers, timeout, ahead=AHEAD)
     divisor = predictor.pad_divisor
     bad: list[FileResult] = []
@@ -120,15 +120,18 @@ class _Batches:
 class _Files(Dataset[Any]):
     """Reads and transforms the image of an index. What is wrong is returned as a value, not raised."""
 
-    def __init__(self, images: ImageList, preparation: Preparation, wants_pixels: Callable[[int], bool]) -> None:
+    def __init__(
+        self, images: ImageList, preparation: Preparation, wants_pixels: Callable[[int], bool], pixels: PixelFormat
+    ) -> None:
         self._images, self._preparation, self._wants_pixels = images, preparation, wants_pixels
+        self._pixels = pixels
 
     def __getitem__(self, index: int) -> _Item:
         image = self._images[index]
         if image.problem:
             return _Item(FileResult(index=index, image=image, bad=BadSample(image.problem, image.path, image.image_id)))
         try:
-            sample = to_sample(image.path)
+            sample = to_sample(image.path, pixels=self._pixels)
         except BadImage as error:
             return _Item(FileResult(index=index, image=image, bad=error.sample))
         except DetError as error:

@@ -26,6 +26,7 @@ from det_core.errors import DetError
 from det_core.optional_packages import require
 from det_core.reports.drawing import draw
 from det_core.safe_write import replacing
+from det_core.specs import RGB
 
 ENCODERS = ("libx264", "mpeg4")  # the first that PyAV was built with
 
@@ -94,6 +95,8 @@ def predict_video(
         DetError: if PyAV is not installed.
         WriteError: if a file cannot be written.
     """
+    if predictor.pixels != RGB:
+        raise DetError(f"{path}: a video has {RGB}, but the detector takes {predictor.pixels}; give it images")
     frames = read_frames(path, stride)
     done = found = 0
     error = ""

@@ -28,7 +28,7 @@ from det_core.errors import DetError, first_few, nearest
 from det_core.model.detector import Detector
 from det_core.recipe import Recipe
 from det_core.settings import show
-from det_core.specs import Runtime
+from det_core.specs import RGB, PixelFormat, Runtime
 from det_core.structures import Classes, Detections
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class _Ready:
     run: Callable[[Sequence[PreparedImage]], list[Detections]]
     classes: Classes
     pad_divisor: int
+    pixels: PixelFormat
     labels: frozenset[int] | None
 
 
@@ -148,6 +149,11 @@ class Predictor:
         return self._load().pad_divisor
 
     @property
+    def pixels(self) -> PixelFormat:
+        """The format of the images that the detector takes, which files are read in."""
+        return self._load().pixels
+
+    @property
     def preparation(self) -> Preparation:
         """How images are transformed before they are detected, for loader processes."""
         return self._load().preparation
@@ -166,9 +172,10 @@ class Predictor:
 
         Args:
             images: one image, which gives one result, or a sequence of them, which gives a list: files, the bytes of
-                files, (3, h, w) uint8 tensors, (h, w, 3) uint8 arrays, PIL images, or samples of a data set. A detector
-                without a proposal head needs samples with proposals. Or a batch of columns, as Ray Data, Spark and Daft
-                pass them; see `det_core.engine.column_batches`.
+                files, (3, h, w) uint8 tensors, (h, w, 3) uint8 arrays, PIL images, or samples of a data set; with as
+                many channels as the detector takes, and uint16 or float32 for one of `bits: 16`. A detector without a
+                proposal head needs samples with proposals. Or a batch of columns, as Ray Data, Spark and Daft pass
+                them; see `det_core.engine.column_batches`.
 
         Raises:
             DataError: for a file, or bytes, that cannot be read.
@@ -205,20 +212,21 @@ class Predictor:
         for size in sizes:
             if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
                 raise DetError(f"sizes: found {show(size)}, expected (height, width) in pixels")
-            self([torch.zeros(3, *size, dtype=torch.uint8)] * self.batch_size)
+            dtype = torch.uint8 if self.pixels.bits == 8 else torch.float32
+            self([torch.zeros(self.pixels.channels, *size, dtype=dtype)] * self.batch_size)
 
     def _detect(self, images: Sequence[Image]) -> list[Detections]:
-        preparation = self.preparation
-        return self.detect([preparation(to_sample(image, self.order)) for image in images])
+        preparation, pixels = self.preparation, self.pixels
+        return self.detect([preparation(to_sample(image, self.order, pixels)) for image in images])
 
     def _columns(self, columns: Columns) -> dict[str, NDArray[Any]]:
         """The columns without the images' own, and those of what was found; a bad image has its reason in `error`."""
         name, images = images_of(columns, self.column)
-        preparation = self.preparation
+        preparation, pixels = self.preparation, self.pixels
         prepared, errors = list[PreparedImage](), list[str]()
         for image in images:
             try:
-                prepared.append(preparation(to_sample(image, self.order)))
+                prepared.append(preparation(to_sample(image, self.order, pixels)))
             except BadImage as error:
                 errors.append(error.sample.what)
             else:
@@ -244,9 +252,16 @@ class Predictor:
             recipe = self.recipe or read_header(file).recipe
             detector = for_inference(load_detector(file, choose_device(self.device), recipe=recipe))
         preparation = Preparation.of(detector.test_transforms, self.augmentation, self.tiling)
-        classes, divisor = detector.found_classes, detector.preprocess.config.pad_divisor
+        classes, preprocess = detector.found_classes, detector.preprocess.config
+        pixels, divisor = preprocess.pixels(), preprocess.pad_divisor
+        if self.order == "bgr" and pixels.channels != RGB.channels:
+            raise DetError(f"order: found 'bgr', but the detector takes {pixels}; leave it out")
+        for transform in detector.test_transforms:
+            if problem := transform.refusal(pixels):
+                message = f"test transform {transform.type!r} {problem}"
+                raise DetError(f"{message}; the detector takes {pixels}; set `test_transforms` of the detector")
         run = partial(detect, detector, preparation=preparation, precision=self.precision, batch_size=self.batch_size)
-        return _Ready(detector, preparation, run, classes, divisor, _labels(self.chosen, classes))
+        return _Ready(detector, preparation, run, classes, divisor, pixels, _labels(self.chosen, classes))
 
     def _exported(self, file: Path) -> _Ready:
         from det_core.export.load_exported import load_exported
@@ -258,7 +273,7 @@ class Predictor:
             return exported.detect([image.views[0] for image in images])
 
         labels = _labels(self.chosen, exported.classes)
-        return _Ready(None, preparation, run, exported.classes, exported.header.pad_divisor, labels)
+        return _Ready(None, preparation, run, exported.classes, exported.header.pad_divisor, RGB, labels)
 
 
 def _is_exported(checkpoint: str | Path | Detector) -> bool:

@@ -22,6 +22,7 @@ from det_core.export.padded_detector import PaddedDetector
 from det_core.model.detector import Detector
 from det_core.padded import PaddedDetections
 from det_core.safe_write import replacing
+from det_core.specs import RGB
 from det_core.structures import Key
 
 Format = Literal["onnx", "torch-export"]
@@ -75,9 +76,12 @@ def export_detector(
 
 
 def check_exportable(detector: Detector, file: Path, format: str) -> None:
-    """DetError for a wrong suffix or format, or a detector on another device or in another precision."""
+    """DetError for a wrong suffix or format, or a detector on another device, in another precision, or not of RGB."""
     if format not in get_args(Format):
         raise DetError(f"format: found {format!r}, allowed: {', '.join(get_args(Format))}")
+    pixels = detector.preprocess.config.pixels()
+    if pixels != RGB:
+        raise DetError(f"the detector takes {pixels}; only detectors of {RGB} can be exported, use the checkpoint")
     expected = SUFFIXES[format]  # type: ignore[index]
     if file.suffix != expected:
         raise DetError(f"{file}: found the suffix {file.suffix!r}, expected {expected!r} for format {format}")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from det_core.boxes.device_copies import send
 from det_core.contracts import Backbone, DenseHead, Neck, ProposalHead, RoIHead, Trunk, class_dependent
 from det_core.data.data_config import ResizeConfig
-from det_core.errors import DetError
+from det_core.errors import DetError, counted
 from det_core.model.detector_config import DetectorConfig, PreprocessConfig
 from det_core.model.fold_batch_norm import NormAffines
 from det_core.padded import PaddedBatch, PaddedDetections, PaddedProposals
@@ -25,7 +25,7 @@ Proposals = TypeVar("Proposals", Sequence[Tensor], PaddedProposals)
 
 
 class Preprocess(nn.Module):
-    """8-bit RGB images to a padded, normalised batch in the detector's dtype."""
+    """Images, by default 8-bit RGB, to a padded, normalised batch in the detector's dtype."""
 
     mean: Tensor
     std: Tensor
@@ -39,23 +39,28 @@ class Preprocess(nn.Module):
     def forward(
         self, images: Sequence[Tensor], infos: Sequence[ImageInfo], proposals: Sequence[Tensor] | None = None
     ) -> Batch:
-        """A batch of (3, h, w) uint8 RGB images, each in the top-left corner, padded with 0 after normalisation."""
+        """A batch of images (C, h, w), each in the top-left corner, padded with 0 after normalisation.
+
+        They are uint8, or floating point in the same range. Raises DetError for images of other channels.
+        """
         device = self.mean.device
         if device.type == "cuda" and not any(i.is_cuda for i in images):  # there transfers and launches count
             return self.normalised(send(self.canvas(images, pinned=True), device), infos, proposals)
         # Pixel by pixel, as images are loaded, and as the convolutions of a trained or loaded detector take them.
         height, width = self._padded_size(images)
-        out = self.mean.new_zeros((len(images), height, width * 3))
+        channels = len(self.mean)
+        out = self.mean.new_zeros((len(images), height, width * channels))
         for row, image in zip(out, images, strict=True):
             self._normalise(image.to(out.device, non_blocking=True), row)
-        return self._batch(out.view(len(images), height, width, 3), infos, proposals)
+        return self._batch(out.view(len(images), height, width, channels), infos, proposals)
 
     def canvas(self, images: Sequence[Tensor], *, pinned: bool = False) -> Tensor:
-        """(3, h, w) uint8 images in the top-left corners of one (N, H, W, 3) in host memory, 0 elsewhere.
+        """Images (C, h, w) in the top-left corners of one (N, H, W, C) in host memory, 0 elsewhere.
 
-        pinned: in pinned memory.
+        It is uint8, or float32 if an image is floating point. pinned: in pinned memory.
         """
-        out = torch.zeros(len(images), *self._padded_size(images), 3, dtype=torch.uint8, pin_memory=pinned)
+        dtype = torch.float32 if any(image.is_floating_point() for image in images) else torch.uint8
+        out = torch.zeros(len(images), *self._padded_size(images), len(self.mean), dtype=dtype, pin_memory=pinned)
         for row, image in zip(out, images, strict=True):
             row[: image.shape[1], : image.shape[2]] = image.permute(1, 2, 0)
         return out
@@ -63,7 +68,7 @@ class Preprocess(nn.Module):
     def normalised(
         self, canvas: Tensor, infos: Sequence[ImageInfo], proposals: Sequence[Tensor] | None = None
     ) -> Batch:
-        """The batch of a `canvas` (N, H, W, 3) uint8 on the device, bit for bit as `forward`, all images at once."""
+        """The batch of a `canvas` (N, H, W, C) on the device, bit for bit as `forward`, all images at once."""
         pixels = canvas.flip(3) if self.config.order == "bgr" else canvas
         out = torch.sub(pixels, self.mean.flatten()).div_(self.std.flatten())
         for row, (height, width) in zip(out, (info.size for info in infos), strict=True):
@@ -74,22 +79,29 @@ class Preprocess(nn.Module):
         return self._batch(out, infos, proposals)
 
     def _padded_size(self, images: Sequence[Tensor]) -> tuple[int, int]:
+        """(H, W) of a batch of images (C, h, w); DetError if one has other channels than the detector takes."""
+        for image in images:
+            if len(image) != len(self.mean):
+                raise DetError(
+                    f"an image has {counted(len(image), 'channel')}, but the detector takes {self.config.pixels()}; "
+                    "call `read_as(detector.preprocess.config.pixels())` of a data set that you opened yourself"
+                )
         divisor = self.config.pad_divisor
         height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
         return -(-height // divisor) * divisor, -(-width // divisor) * divisor
 
     def _batch(self, maps: Tensor, infos: Sequence[ImageInfo], proposals: Sequence[Tensor] | None) -> Batch:
-        """A batch of normalised images (N, H, W, 3)."""
+        """A batch of normalised images (N, H, W, C)."""
         given = None if proposals is None else tuple(p.to(maps.device, maps.dtype) for p in proposals)
         return Batch(images=maps.permute(0, 3, 1, 2), infos=tuple(infos), proposals=given)
 
     def _normalise(self, image: Tensor, out: Tensor) -> None:
-        """An image (3, h, w) into the corner of (H, W * 3), in which whole rows are computed at once."""
+        """An image (C, h, w) into the corner of (H, W * C), in which whole rows are computed at once."""
         pixels = (image.flip(0) if self.config.order == "bgr" else image).permute(1, 2, 0)
-        height, width = pixels.shape[:2]
+        height, width, channels = pixels.shape
         mean, std = (x.flatten().repeat(width) for x in (self.mean, self.std))
-        corner = out[:height, : width * 3]
-        torch.sub(pixels.reshape(height, width * 3), mean, out=corner).div_(std)
+        corner = out[:height, : width * channels]
+        torch.sub(pixels.reshape(height, width * channels), mean, out=corner).div_(std)
 
 
 class Detector(nn.Module):
@@ -155,7 +167,7 @@ class Detector(nn.Module):
         return self.maps_of(batch.images)
 
     def maps_of(self, images: Tensor) -> list[Tensor]:
-        """The feature maps (N, C, h, w) of normalised images (N, 3, H, W)."""
+        """The feature maps (N, C, h, w) of normalised images (N, C, H, W)."""
         # Convolutions on CPUs and tensor cores compute in this layout, and their outputs keep it.
         maps: list[Tensor] = self.backbone(images.contiguous(memory_format=torch.channels_last))
         return maps if self.neck is None else self.neck(maps)

@@ -17,7 +17,7 @@ from det_core.data.bad_samples import BadImage
 from det_core.reports.bar_chart import bar_chart, count_bars, power_bars
 from det_core.reports.dataset_pictures import spread_evenly
 from det_core.reports.dataset_report import Report
-from det_core.reports.drawing import draw_targets
+from det_core.reports.drawing import draw_targets, shown
 
 PICTURES = 12  # of each split
 LONGEST = 320  # pixels of the longer side of a picture
@@ -138,7 +138,7 @@ def _pictures(dataset: DetectionDataset) -> Iterator[str]:
             sample = dataset.load(index)
         except BadImage:
             continue
-        picture = draw_targets(sample.image, sample.targets(), dataset.classes)
+        picture = draw_targets(shown(sample.image), sample.targets(), dataset.classes)
         caption = f"id {int(dataset.image_ids[index])}: {dataset.file(index)}"
         yield (
             f'<figure><img alt="image {int(dataset.image_ids[index])} with its annotations" src="{_embedded(picture)}">'

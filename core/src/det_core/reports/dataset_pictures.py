@@ -15,7 +15,8 @@ from torch import Tensor
 from det_core.contracts import DetectionDataset, Sample, Transform
 from det_core.data.bad_samples import BadImage
 from det_core.data.transforms import apply_transforms
-from det_core.reports.drawing import color, draw_targets, save_png
+from det_core.reports.drawing import color, draw_targets, save_png, shown
+from det_core.specs import RGB, PixelFormat
 from det_core.structures import UNLABELLED, Classes, Key
 
 GRAY = 96  # level of unlabelled pixels in pictures of semantic maps
@@ -70,7 +71,7 @@ def draw_dataset(dataset: DetectionDataset, out_dir: str | Path, count: int = 16
             _pass_over(dataset, error)
             continue
         paths.append(Path(out_dir) / _name(sample.image_id))
-        save_png(draw_targets(sample.image, sample.targets(), dataset.classes), paths[-1])
+        save_png(draw_targets(shown(sample.image), sample.targets(), dataset.classes), paths[-1])
     return paths
 
 
@@ -90,7 +91,7 @@ def draw_augmented(
             _pass_over(dataset, error)
             continue
         paths.append(Path(out_dir) / _name(sample.image_id, key))
-        save_png(draw_sample(sample, dataset.classes), paths[-1])
+        save_png(draw_sample(sample, dataset.classes, dataset.pixels), paths[-1])
     return paths
 
 
@@ -102,12 +103,13 @@ def _pass_over(dataset: DetectionDataset, error: BadImage) -> None:
         dataset.skipped.append(error.sample)
 
 
-def draw_sample(sample: Sample, classes: Classes | None = None) -> Tensor:
+def draw_sample(sample: Sample, classes: Classes | None = None, pixels: PixelFormat = RGB) -> Tensor:
     """A transformed sample as a picture (3, H', W') uint8: its annotations, and its semantic map to the right, if any.
 
-    The image may be floating point, in 0..255.
+    The image may be floating point, in 0..255 unless the format of the data set's pixels has 16 bits.
     """
-    picture = draw_targets(_bytes(sample.image), sample.targets(), classes)
+    image = shown(_bytes(sample.image) if pixels.bits == 8 else sample.image)
+    picture = draw_targets(image, sample.targets(), classes)
     if sample.semantic is None:
         return picture
     zoom = picture.shape[1] // sample.semantic.shape[0]

@@ -39,6 +39,17 @@ def color(index: int) -> Color:
     return round(255 * r), round(255 * g), round(255 * b)
 
 
+def shown(image: Tensor) -> Tensor:
+    """An image (C, H, W) as it is read, as (3, H, W) uint8 RGB to draw on.
+
+    Gray is repeated, of 2 channels the first, and of more than 3 the first three are shown. Floating-point values, of
+    images of 16 bits, are scaled by their maximum.
+    """
+    if image.is_floating_point():
+        image = image.mul(255 / image.amax().clamp(min=1)).round().clamp(0, 255).to(torch.uint8)
+    return image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
+
+
 def draw(
     image: Tensor,
     detections: Detections,

@@ -13,7 +13,7 @@ from attrs import define, field
 from torch import Tensor
 
 from det_core.errors import DetError
-from det_core.reports.drawing import draw, save_png
+from det_core.reports.drawing import draw, save_png, shown
 from det_core.structures import Classes, Detections
 
 PICTURES, CROPS, VIDEOS = "pictures", "crops", "videos"
@@ -32,17 +32,18 @@ class PredictionPictures:
     _checked: set[Path] = field(factory=set)
 
     def draw(self, name: str, pixels: Tensor, found: Detections) -> str:
-        """Draw an image (3, h, w) uint8 with its detections; returns the picture's path below the folder."""
+        """Draw an image (C, h, w) with its detections; returns the picture's path below the folder."""
         relative = f"{PICTURES}/{name}.png"
-        save_png(draw(pixels, found, self.classes, self.threshold), self._inside(relative))
+        save_png(draw(shown(pixels), found, self.classes, self.threshold), self._inside(relative))
         return relative
 
     def crop(self, name: str, pixels: Tensor, found: Detections) -> None:
-        """Write the boxes of an image (3, h, w) uint8 as pictures, a folder for each class.
+        """Write the boxes of an image (C, h, w) as pictures, a folder for each class.
 
         A crop has all pixels that its box touches; its name ends with its place among the image's detections.
         """
         height, width = pixels.shape[-2:]
+        picture = shown(pixels)
         for number, (box, score, label) in enumerate(
             zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True), 1
         ):
@@ -50,7 +51,7 @@ class PredictionPictures:
                 continue
             left, top = min(max(int(box[0]), 0), width - 1), min(max(int(box[1]), 0), height - 1)
             right, bottom = min(max(-int(-box[2] // 1), left + 1), width), min(max(-int(-box[3] // 1), top + 1), height)
-            cut = pixels[:, top:bottom, left:right]
+            cut = picture[:, top:bottom, left:right]
             save_png(cut, self._inside(f"{CROPS}/{_folder_of(self.classes.names[label])}/{name}-{number}.png"))
 
     def _inside(self, relative: str) -> Path:

@@ -11,7 +11,7 @@ from det_core.engine.predictor import predict
 from det_core.errors import DetError
 from det_core.model.detector import Detector
 from det_core.reports.curves import draw_curves
-from det_core.reports.drawing import draw, draw_targets, picture_names, save_png, side_by_side
+from det_core.reports.drawing import draw, draw_targets, picture_names, save_png, shown, side_by_side
 
 PICTURES = 4
 
@@ -34,7 +34,8 @@ def leave_pictures(run: Path, detector: Detector, dataset: DetectionDataset, row
             notes.append(f"no picture: {error}")
             continue
         found = predict(detector, [sample])[0]
-        truth = draw_targets(sample.image, sample.targets(), dataset.classes)
-        detected = draw(sample.image, found, detector.found_classes)
+        image = shown(sample.image)
+        truth = draw_targets(image, sample.targets(), dataset.classes)
+        detected = draw(image, found, detector.found_classes)
         save_png(side_by_side({"truth": truth, "detections": detected}), folder / names[file])
     return notes

@@ -99,7 +99,10 @@ def check_backbone(config: BackboneConfig) -> None:
     """Check the spec, gradients, autocast, save and load, configuration and light import of a backbone."""
     check_config(config)
     batch = make_batch()
-    _check_maps(config, config.build, config.feature_spec(), lambda m: list(m(batch.images)), batch)
+    channels, images = config.input_channels(), batch.images
+    if channels != images.shape[1]:
+        images = images[:, :1].repeat(1, channels, 1, 1)
+    _check_maps(config, config.build, config.feature_spec(), lambda m: list(m(images)), batch)
     _check_layers(config, config.build())
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from det_core.errors import WeightsError
+from det_core.errors import WeightsError, counted
+from det_core.specs import RGB
 from det_core.weights.read_files import is_finite, read_state_dict
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
 
 DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/MSRA"
 OPENMMLAB = "https://download.openmmlab.com/pretrain/third_party"
@@ -46,7 +50,13 @@ def not_pretrained(module: nn.Module) -> tuple[str, ...]:
 
 
 def load_initial(
-    module: nn.Module, spec: str, *, ignore: tuple[str, ...] = ("fc.",), only: str = "", fresh: tuple[str, ...] = ()
+    module: nn.Module,
+    spec: str,
+    *,
+    ignore: tuple[str, ...] = ("fc.",),
+    only: str = "",
+    fresh: tuple[str, ...] = (),
+    first: str = "",
 ) -> None:
     """Load ImageNet weights into a backbone, or into a stage of one. Names in the weights must be torchvision's.
 
@@ -57,6 +67,9 @@ def load_initial(
         ignore: ignore weights whose names begin with these (the classifier).
         only: ignore weights whose names do not begin with this (the stage).
         fresh: layers of the module with these prefixes keep their initial values and need not be in the weights.
+        first: name of the weight of the first convolution. If the module takes images of other than 3 channels, it gets
+            the mean over RGB for every channel, times 3 / channels, so that gray images give what they gave as RGB. A
+            warning says so.
 
     Raises:
         WeightsError: for an unknown name, a failed download, a damaged file, or weights that do not fit.
@@ -64,6 +77,8 @@ def load_initial(
     state = _read(spec)
     state = {k: v for k, v in state.items() if not k.startswith(ignore) and k.startswith(only)}
     ours = module.state_dict()
+    if first in state and first in ours:
+        state[first] = _for_channels(state[first], ours[first].shape[1], f"initial weights {spec}: {first}")
     fresh = (*fresh, *not_pretrained(module))
     expected = [k for k in ours if not k.startswith(fresh) and not k.endswith("num_batches_tracked")]
     problems = [f"missing: {k}" for k in expected if k not in state]
@@ -77,6 +92,14 @@ def load_initial(
     if problems:
         raise WeightsError.listing(f"initial weights {spec!r} do not fit the backbone", problems)
     module.load_state_dict(state, strict=False)
+
+
+def _for_channels(weight: Tensor, channels: int, name: str) -> Tensor:
+    """The weight (K, 3, h, w) of a first convolution for images of other channels; otherwise the weight."""
+    if channels == RGB.channels or weight.dim() != 4 or weight.shape[1] != RGB.channels:
+        return weight
+    log.warning("%s is the mean over RGB for %s, times 3 / %d", name, counted(channels, "channel"), channels)
+    return weight.float().mean(1, keepdim=True).mul(RGB.channels / channels).repeat(1, channels, 1, 1)
 
 
 def _read(spec: str) -> dict[str, Tensor]:

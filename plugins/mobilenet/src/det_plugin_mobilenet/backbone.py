@@ -1,6 +1,6 @@
 """MobileNetV3 (Howard et al., Searching for MobileNetV3, 2019, section 5), of torchvision's modules.
 
-Letters: N images, H W input size, C channels. Layers have torchvision's names.
+Letters: N images, H W input size, I channels of images, C of a map. Layers have torchvision's names.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from torchvision.ops import Conv2dNormActivation
 
 from det_core.contracts import Backbone
 from det_core.model.fold_batch_norm import conv_norm
-from det_core.model.layers import init_convs, normal_init
+from det_core.model.layers import init_convs, kaiming_init, normal_init
+from det_core.specs import RGB
 from det_core.weights.initial_weights import load_initial
 from det_plugin_mobilenet.config import LAST_STAGE, MobileNetV3Config
 
+FIRST = "features.0.0.weight"
 NETWORKS = {"large": mobilenet_v3_large, "small": mobilenet_v3_small}
 
 
@@ -32,6 +34,11 @@ class MobileNetV3(Backbone):
         self.config = config
         self.out = config.feature_spec()
         network = NETWORKS[config.size](weights=None, norm_layer=config.norm.build, reduced_tail=config.reduced_tail)
+        if config.in_channels != RGB.channels:
+            stem = network.features[0][0]  # torchvision has no setting for it
+            conv = nn.Conv2d(config.in_channels, stem.out_channels, 3, stride=2, padding=1, bias=False)
+            network.features[0][0] = conv
+            kaiming_init(conv)
         self.places = [self._place(stage) for stage in config.stages]
         self.features: nn.Sequential = network.features[: self.places[-1] + 1]
         self.expanded = config.taken == "expanded"
@@ -70,14 +77,14 @@ class MobileNetV3(Backbone):
         unbuilt = tuple(f"features.{number}." for number in range(len(self.features), total))
         partial = self.expanded and self.config.stages[-1] != LAST_STAGE
         rest = tuple(f"features.{self.places[-1]}.block.{number}." for number in range(1, 4)) if partial else ()
-        load_initial(self, self.config.pretrained, ignore=("classifier.", *unbuilt, *rest))
+        load_initial(self, self.config.pretrained, ignore=("classifier.", *unbuilt, *rest), first=FIRST)
 
     def layers(self) -> list[tuple[str, ...]]:
         """A layer for each block, and for the first and last convolution."""
         return [(f"features.{number}",) for number in range(len(self.features))]
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) to one map (N, C, H / stride, W / stride) per stage in `config.stages`, sides rounded up."""
+        """(N, I, H, W) to one map (N, C, H / stride, W / stride) per stage in `config.stages`, sides rounded up."""
         maps, x = [], images
         for number, layer in enumerate(self.features):
             taken = number in self.places

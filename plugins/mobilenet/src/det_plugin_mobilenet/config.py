@@ -92,6 +92,12 @@ class MobileNetV3Config(BackboneConfig):
     initial: Literal["fan_out", "small"] = setting(
         "random weights of convolutions: Kaiming-normal, or N(0, 0.03^2) (torchvision's SSDLite)", default="fan_out"
     )
+    in_channels: int = setting(
+        "channels of the images, as many as `preprocess.mean` has values; if not 3, each channel of a pretrained first "
+        "convolution is the mean over RGB, times 3 / in_channels",
+        default=3,
+        least=1,
+    )
     pretrained: str | None = setting(
         "initial weights: torchvision:mobilenet_v3_large, torchvision:NAME@WEIGHTS, or a file with torchvision's "
         "parameter names",
@@ -136,6 +142,9 @@ class MobileNetV3Config(BackboneConfig):
             return layout.expanded[stage - 1]
         width = (layout.first if self.taken == "first" else layout.last)[stage - 1]
         return width // 2 if half and stage >= REDUCED else width
+
+    def input_channels(self) -> int:
+        return self.in_channels
 
     def feature_spec(self) -> FeatureSpec:
         return FeatureSpec(

@@ -22,7 +22,7 @@ class ResNet(Backbone):
         super().__init__()
         self.config = config
         self.out = config.feature_spec()
-        self.conv1 = config.conv.build(ConvSpec(3, 64, 7, stride=2, padding=3, bias=False))
+        self.conv1 = config.conv.build(ConvSpec(config.in_channels, 64, 7, stride=2, padding=3, bias=False))
         self.bn1 = config.norm.build(64)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         for stage in range(1, max(config.stages) + 1):
@@ -56,7 +56,7 @@ class ResNet(Backbone):
     def load_initial_weights(self) -> None:
         if self.config.pretrained is not None:
             unbuilt = [f"layer{number}." for number in range(max(self.config.stages) + 1, 5)]
-            load_initial(self, self.config.pretrained, ignore=("fc.", *unbuilt))
+            load_initial(self, self.config.pretrained, ignore=("fc.", *unbuilt), first="conv1.weight")
 
     def layers(self) -> list[tuple[str, ...]]:
         """The stem, then a layer for each residual block."""
@@ -65,7 +65,7 @@ class ResNet(Backbone):
         return [("conv1", "bn1"), *blocks]
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) to one map per stage in `config.stages`, (N, C, H / stride, W / stride)."""
+        """(N, C, H, W) to one map per stage in `config.stages`, (N, C, H / stride, W / stride)."""
         x = self.maxpool(conv_norm(self.conv1, self.bn1, images, relu=True))
         maps = []
         for number in range(1, max(self.config.stages) + 1):

@@ -86,6 +86,12 @@ class ResNetConfig(BackboneConfig):
         "stages that use `spatial_conv`; by default C3 to C5", default=(2, 3, 4)
     )
     zero_init_residual: bool = setting("initialise the weight of each block's last norm with 0", default=True)
+    in_channels: int = setting(
+        "channels of the images, as many as `preprocess.mean` has values; if not 3, each channel of a pretrained first "
+        "convolution is the mean over RGB, times 3 / in_channels",
+        default=3,
+        least=1,
+    )
     pretrained: str | None = setting(
         "initial weights: torchvision:resnet50, or a file with torchvision's parameter names", default=None
     )
@@ -100,6 +106,9 @@ class ResNetConfig(BackboneConfig):
     def spatial(self, stage: int) -> ConvConfig:
         """The 3x3 convolution of the blocks of a stage."""
         return self.conv if self.spatial_conv is None or stage not in self.spatial_stages else self.spatial_conv
+
+    def input_channels(self) -> int:
+        return self.in_channels
 
     def feature_spec(self) -> FeatureSpec:
         return FeatureSpec(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from det_core.settings import configclass, setting
 from det_core.slots import TransformConfig
+from det_core.specs import PixelFormat
 
 if TYPE_CHECKING:
     from det_core.contracts import Transform
@@ -88,6 +89,10 @@ class IoUCropConfig(TransformConfig):
         "range of the crop's width over height", default=(0.5, 2.0), above=0, check=_check_range
     )
     tries: int = setting("attempts per drawn IoU", default=50, least=1)
+
+    def refusal(self, pixels: PixelFormat) -> str:
+        """Why it cannot transform images of a format, or ""."""
+        return ""
 
     def build(self) -> Transform:
         from det_plugin_ssd.augment import IoUCrop

@@ -1,6 +1,7 @@
 """SSD's VGG-16 (Simonyan and Zisserman, 2015; Liu et al., SSD, 2016, section 3).
 
-Letters: N images, H W input size, C channels of the first stage. Layers have the numbers of torchvision's VGG-16.
+Letters: N images, H W input size, I channels of images, C of the first stage. Layers have the numbers of torchvision's
+VGG-16.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class VGG(Backbone):
         self.config = config
         self.out = config.feature_spec()
         layers: list[nn.Module] = []
-        channels = 3
+        channels = config.in_channels
         for factor, count in STAGES:
             for _ in range(count):
                 layers += self._layer(nn.Conv2d(channels, factor * config.channels, 3, padding=1))
@@ -50,14 +51,15 @@ class VGG(Backbone):
     def load_initial_weights(self) -> None:
         if self.config.pretrained is not None:
             fresh = ("features.31.", "features.33.")
-            load_initial(self, self.config.pretrained, ignore=("classifier.",), fresh=fresh)
+            first = "features.0.weight" if self.config.norm is None else "features.0.0.weight"
+            load_initial(self, self.config.pretrained, ignore=("classifier.",), fresh=fresh, first=first)
 
     def layers(self) -> list[tuple[str, ...]]:
         """A layer for each convolution."""
         return [(f"features.{n}",) for n, layer in enumerate(self.features) if any(True for _ in layer.parameters())]
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) to conv4_3 (N, 8 C, H / 8, W / 8) and fc7 (N, 16 C, H / 16, W / 16), sides rounded up."""
+        """(N, I, H, W) to conv4_3 (N, 8 C, H / 8, W / 8) and fc7 (N, 16 C, H / 16, W / 16), sides rounded up."""
         maps, x = [], images
         for number, relu in self.steps:
             layer = self.features[number]
