@@ -173,7 +173,7 @@ PART = "expected a part of slot {0!r}: a mapping with `type` in YAML, a {1} in P
             "found 'batch_norm', expected group_norm",
         ),
         (Kinds, "even", 3, None, "", "found 3: it must be even"),
-        (VocConfig, "classes", ["a", ""], None, "", "found ['a', '']: a name is empty"),
+        (VocConfig, "classes", ["a", ""], None, "", "found ['a', '']: a name is empty; expected NAME or OLD=NEW"),
         (
             IoUCropConfig,
             "overlaps",
