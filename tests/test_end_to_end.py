@@ -248,9 +248,10 @@ def test_testing_gives_what_training_measured(run_folder: Path, tmp_path: Path) 
     row = json.loads((run_folder / "metrics.jsonl").read_text(encoding="utf8").splitlines()[-1])
     file = tmp_path / "metrics.json"
     works("test", "--checkpoint", run_folder, "--json", file, "--device", "cpu", "--set", "data.workers=0")
-    assert json.loads(file.read_text(encoding="utf8"))["metrics"] == {
-        name: value for name, value in row.items() if name not in ("step", "evaluated")
-    }
+    plain = json.loads(file.read_text(encoding="utf8"))
+    assert plain["metrics"] == {k: v for k, v in row.items() if k not in ("step", "evaluated") and "/" not in k}
+    by_class = {f"{metric}/{name}": v for name, values in plain["per_class"].items() for metric, v in values.items()}
+    assert by_class == {k: v for k, v in row.items() if "/" in k}
 
 
 def test_predictions_are_pictures_and_json(run_folder: Path, folder: Path, tmp_path: Path) -> None:
@@ -375,7 +376,8 @@ def test_a_plugin_without_data_trains_on_the_bundled_sample(tmp_path: Path) -> N
     )
     first, *rest = out.splitlines()
     assert first == ("--plugin rcnn: recipe mask-rcnn/r18-fpn-demo on the bundled sample, because no --data was given")
-    assert re.fullmatch(rf"stopped after step 1 of \d+: {tmp_path / 'run'}", rest[-1])
+    assert re.fullmatch(rf"stopped after step 1 of \d+: {tmp_path / 'run'}", rest[-2])
+    assert rest[-1] == f"continue: det-core train --resume --work-dir {tmp_path / 'run'}"
 
 
 def test_a_run_goes_on_where_it_left_off(config: Path, folder: Path, tmp_path: Path) -> None:
@@ -410,7 +412,7 @@ def test_a_run_folder_in_use_is_refused(run_folder: Path, config: Path, folder: 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "found none of them: give one of --plugin, --recipe or --config"),
+        ((), "no recipe was given; for example"),
         (("--plugin", "rcnn", "--config", "my.yaml"), "found --plugin and --config: give one of"),
         (("--plugin", "rcnnn"), "no plugin 'rcnnn' is installed; did you mean \"rcnn\"?"),
         (("--recipe", "faster-rcnn/r18-fpn"), 'did you mean "faster-rcnn/r18-fpn-demo"'),
@@ -508,14 +510,14 @@ def test_what_is_not_an_image(name: str, message: str, run_folder: Path, folder:
 
 
 def test_debug_shows_the_traceback() -> None:
-    with pytest.raises(DetError, match="give one of --plugin"):
+    with pytest.raises(DetError, match="no recipe was given"):
         det_core("--debug", "train")
     for debug in ((), ("--debug",)):
         command = [sys.executable, "-m", "det_core", *debug, "train"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "80"})
         assert done.returncode == 1
         assert ("Traceback" in done.stderr) is bool(debug)
-        assert "give one of --plugin, --recipe or --config" in done.stderr
+        assert "no recipe was given; for example" in done.stderr
 
 
 # Bad data
