@@ -32,6 +32,8 @@ def by_name(config: V2Config) -> Transform:
     made = _made(config)
     if config.name in PIXELS:
         return ImageOnly(_OnBytes(made) if config.name in ON_BYTES else made)
+    if config.name == "ElasticTransform":
+        return BoxesOfMasks(CornersInPixels(V2(made)))
     return BoxesOfMasks(V2(made)) if config.name in BENDING else V2(made)
 
 
@@ -83,6 +85,25 @@ class _OnBytes:
             return self.transform(image)
         pixels = (image * 255).round().clamp(0, 255).to(torch.uint8)
         return tv_tensors.Image(self.transform(tv_tensors.Image(pixels)).to(image.dtype) / 255)
+
+
+class CornersInPixels:
+    """A transform that looks up the pixel of each corner of a box: corners at the far edges are moved to the last one.
+
+    torchvision 0.26 fails at such corners.
+    """
+
+    def __init__(self, transform: Transform) -> None:
+        self.transform = transform
+
+    def __call__(self, sample: Sample, /) -> Sample:
+        height, width = sample.size
+        last = sample.boxes.new_tensor([width - 1, height - 1, width - 1, height - 1])
+        proposals = None if sample.proposals is None else sample.proposals.minimum(last)
+        return self.transform(attrs.evolve(sample, boxes=sample.boxes.minimum(last), proposals=proposals))
+
+    def __repr__(self) -> str:
+        return f"CornersInPixels({self.transform!r})"
 
 
 class BoxesOfMasks:
