@@ -187,7 +187,7 @@ def test_a_folder_in_use_and_another_recipe_are_refused(tmp_path, recipe):
     with pytest.raises(DetError, match="already holds a run .last checkpoint step-0000001.; continue it with --resume"):
         train(recipe, work_dir=tmp_path, quiet=True)
     other = attrs.evolve(recipe, optimizer=attrs.evolve(recipe.optimizer, lr=0.5))
-    with pytest.raises(DetError, match=r"was trained with another recipe \(differs in: optimizer\)"):
+    with pytest.raises(DetError, match=r"was trained with another recipe \(differs in: optimizer.lr\)"):
         train(other, work_dir=tmp_path, resume=True, quiet=True)
 
 
