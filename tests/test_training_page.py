@@ -11,6 +11,7 @@ import torch
 from det_core import DetError, load_detector, load_recipe, save_detector
 from det_core.config.yaml_text import parse_yaml
 from det_core.plugins import plugin_manager
+from det_core.testing.isolated_plugins import isolated_manager
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "training.md"
 TEXT = PAGE.read_text(encoding="utf8")
@@ -61,3 +62,11 @@ def test_a_detector_is_saved_with_its_own_recipe(tmp_path):
     with pytest.raises(DetError, match="was not built from recipe retinanet/r18-fpn-demo; give its own recipe"):
         save_detector(detector, tmp_path / "x.safetensors", other)
     assert save_detector(detector, tmp_path / "new" / "x.safetensors", recipe).is_file()
+
+
+def test_a_detector_of_parts_that_could_not_be_found_again_is_not_saved(tmp_path):
+    recipe = load_recipe("faster-rcnn/r18-fpn-demo")
+    detector = recipe.detector.build(num_classes=2)
+    with isolated_manager(), pytest.raises(DetError, match="not registered: .*; a checkpoint of them could not be"):
+        save_detector(detector, tmp_path / "x.safetensors", recipe)
+    assert not list(tmp_path.iterdir())

@@ -12,7 +12,6 @@ from det_core.cli.output_files import check_outputs
 from det_core.conventions import spoken
 from det_core.data.coco_classes import COCO_CLASSES, COCO_IDS
 from det_core.errors import DetError, counted, first_few
-from det_core.plugins import plugin_manager
 from det_core.specs import Source
 from det_core.weights.fill_detector import ImportReport, class_count, import_backbone, import_weights
 from det_core.weights.import_plan import ImportPlan, plan_import
@@ -116,15 +115,14 @@ def _keep_published(ctx: click.Context, name: str) -> None:
 
 def import_detector(file: SourceFile, plan: ImportPlan, out: Path) -> None:
     """Convert the weights of a detector, write them as a checkpoint, and print a report."""
-    from det_core.engine.checkpoint import Header, write_weights
+    from det_core.engine.checkpoint import save_detector
 
     recipe = plan.recipe
     count = class_count(file.state, source=plan.source, config=recipe.detector)
     classes = _classes(file, plan, count)
     detector = recipe.detector.build(classes=classes)
     report = import_weights(file.state, source=plan.source, detector=detector, force=True)  # checked by the plan
-    header = Header(recipe=recipe, classes=classes, plugins=plugin_manager().versions())
-    write_weights(out, detector.state_dict(), header.to_metadata())
+    save_detector(detector, out, recipe)
     names = first_few(classes.names, 4)
     wrote = spoken(plan.source)
     click.echo(f"{file.path}: a detector of {wrote}, {counted(len(classes), 'class', 'es')} ({names})")

@@ -9,10 +9,9 @@ import torch
 
 from det_core.conventions import differences, spoken
 from det_core.data.coco_classes import COCO_CLASSES, COCO_IDS
-from det_core.engine.checkpoint import FOREIGN_SUFFIXES, CheckpointError, Header, read_header, write_weights
+from det_core.engine.checkpoint import FOREIGN_SUFFIXES, CheckpointError, read_header, save_detector
 from det_core.errors import WeightsError
 from det_core.load import load_recipe
-from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
 from det_core.structures import Classes
 from det_core.weights.fill_detector import import_weights
@@ -31,20 +30,17 @@ def published_checkpoint(name: str) -> Path:
         WeightsError: for an unknown name, a failed download, and a file that is not the published one.
         WriteError: if the checkpoint cannot be written.
     """
-    recipe = load_recipe(entry_of(name).name)
-    header = Header(
-        recipe=recipe, classes=Classes(names=COCO_CLASSES, ids=COCO_IDS), plugins=plugin_manager().versions()
-    )
+    recipe, classes = load_recipe(entry_of(name).name), Classes(names=COCO_CLASSES, ids=COCO_IDS)
     file = Path(torch.hub.get_dir()) / FOLDER / published_file(name).with_suffix(".safetensors").name
-    if not _is_current(file, header):
+    if not _is_current(file, recipe, classes):
         source = published_source(name)
-        detector = recipe.detector.build(classes=header.classes)
+        detector = recipe.detector.build(classes=classes)
         import_weights(source.state, source="torchvision", detector=detector)
-        write_weights(file, detector.state_dict(), header.to_metadata())
+        save_detector(detector, file, recipe)
     return file
 
 
-def _is_current(file: Path, header: Header) -> bool:
+def _is_current(file: Path, recipe: Recipe, classes: Classes) -> bool:
     """Whether a file has this recipe and these classes. A file that cannot be read has not."""
     if not file.is_file():
         return False
@@ -52,7 +48,7 @@ def _is_current(file: Path, header: Header) -> bool:
         found = read_header(file)
     except CheckpointError:
         return False
-    return (found.recipe, found.classes) == (header.recipe, header.classes)
+    return (found.recipe, found.classes) == (recipe, classes)
 
 
 def initial_checkpoint(init: str | Path, recipe: Recipe) -> Path:
