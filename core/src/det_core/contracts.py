@@ -517,6 +517,23 @@ class DetectionDataset(ABC):
         `segmentation`.
         """
 
+    def object_labels(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Of all objects but ignored ones: index of the image (M,), and label (M,).
+
+        This one reads `ground_truth`. Override it if the labels are in arrays.
+        """
+        import numpy as np
+
+        images = {int(number): index for index, number in enumerate(self.image_ids)}
+        labels = {number: label for label, number in enumerate(self.classes.ids)}
+        objects = [
+            (images[record["image_id"]], labels[record["category_id"]])
+            for record in self.ground_truth()["annotations"]
+            if not record["iscrowd"]
+        ]
+        made = np.array(objects, np.int64).reshape(-1, 2)
+        return made[:, 0], made[:, 1]
+
 
 class Transform(Protocol):
     """Returns a transformed sample, and does not change the one that it is given (`attrs.evolve` it).

@@ -51,3 +51,14 @@ def test_only_files_of_equal_size_are_read(tmp_path: Path, monkeypatch: pytest.M
         (tmp_path / name).write_text(text)
     monkeypatch.setattr("det_core.data.image_content.content_digest", None)
     assert equal_files([str(tmp_path / "a")], [str(tmp_path / "b")]) == []
+
+
+def test_a_file_is_read_once_unless_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"one")
+    first = content_share(str(path))
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", lambda *_: pytest.fail("the file was read again"))
+        assert content_share(str(path)) == first
+    path.write_bytes(b"other")
+    assert content_share(str(path)) != first

@@ -106,6 +106,7 @@ def test_classes_of_the_joined_data(tmp_path: Path) -> None:
     assert data.load(0).boxes.tolist() == [[0, 0, 10, 10]]
     assert data.dropped == {"of other classes": 1}
     assert data.trained is None
+    assert [part.tolist() for part in data.object_labels()] == [[0, 1], [1, 0]]
     with pytest.raises(DataError, match="no class 'dug'; did you mean \"dog\""):
         joined(merge_classes=True, classes=("dug",)).build(str(tmp_path))
     write_yolo(tmp_path / "two", ["cat", "dog", "bus"], "1 0.5 0.5 0.5 0.5")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from det_core.contracts import DetectionDataset
+from det_core.data.data_config import CocoConfig, SampleConfig
 from det_core.data.epoch_order import TrainSampler
 from det_core.data.repeat_factors import drawn_counts, factors_of, most_items, repeat_factors
 from det_core.load import load_recipe
@@ -99,3 +103,12 @@ def test_factors_of_one_are_the_plain_epoch_in_another_order() -> None:
     ones = TrainSampler(sizes=SIZES, images_per_rank=3, factors=np.ones(len(SIZES)))
     assert ones.steps_per_epoch == plain.steps_per_epoch
     assert sorted(k.index for b in ones.batches(0) for k in b) == sorted(k.index for b in plain.batches(0) for k in b)
+
+
+def test_labels_of_objects_are_those_of_the_ground_truth(make_coco: Callable[..., Path]) -> None:
+    """Both from arrays and, as for the data sets of plugins, from records; the file has a crowd region."""
+    for data in (CocoConfig(split="train").build(str(make_coco())), SampleConfig(split="val").build()):
+        ours, plain = data.object_labels(), DetectionDataset.object_labels(data)
+        assert [part.tolist() for part in ours] == [part.tolist() for part in plain]
+        crowd = sum(record["iscrowd"] for record in data.ground_truth()["annotations"])
+        assert len(ours[0]) == len(data.ground_truth()["annotations"]) - crowd > 0

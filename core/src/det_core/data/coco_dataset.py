@@ -179,6 +179,11 @@ class CocoDataset(DetectionDataset):
             "annotations": [a for i in range(len(self)) for a in self._annotation_records(i)],
         }
 
+    def object_labels(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """As in `DetectionDataset`; no record is made."""
+        images = np.repeat(np.arange(len(self)), np.diff(self.table.offsets))
+        return images[~self.table.crowd], self.table.labels[~self.table.crowd]
+
     def _image_record(self, index: int) -> Record:
         height, width = map(int, self.sizes[index])
         return {"id": int(self.image_ids[index]), "file_name": self._names[index], "height": height, "width": width}

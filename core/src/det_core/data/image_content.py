@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 from det_core.contracts import DetectionDataset
 
@@ -12,7 +13,18 @@ CHUNK = 1 << 20
 
 
 def content_digest(path: str) -> bytes:
-    """16 bytes that differ for files of other content. Raises OSError."""
+    """16 bytes that differ for files of other content. Raises OSError.
+
+    A file is read once in a process, unless it changes: both parts of a divided data set, and the search for images in
+    two splits, ask for it.
+    """
+    found = os.stat(path)
+    return _digest(path, found.st_size, found.st_mtime_ns)
+
+
+@cache
+def _digest(path: str, size: int, changed: int) -> bytes:
+    """As `content_digest`, of a file of this size that was changed then."""
     digest = hashlib.blake2b(digest_size=16)
     with open(path, "rb") as file:
         while chunk := file.read(CHUNK):

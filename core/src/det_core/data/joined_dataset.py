@@ -6,7 +6,7 @@ Letters: N images of all sources, K classes of the joined data set.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -68,11 +68,27 @@ class JoinedDataset(DetectionDataset):
         for source in self.sources:
             dropped.update(source.dropped)
         if any((labels == NONE).any() for labels in self._labels):
-            kept = len(self.ground_truth()["annotations"])
-            dropped[OTHER_CLASSES] += sum(len(s.ground_truth()["annotations"]) for s in self.sources) - kept
-            return dict(dropped), None if kept else 0
+            kept = Counter(chosen for row in range(len(self.sources)) for chosen in self._are_chosen(row))
+            dropped[OTHER_CLASSES] += kept[False]
+            return dict(dropped), None if kept[True] else 0
         trained = [source.trained for source in self.sources]
         return dict(dropped), None if None in trained else sum(number or 0 for number in trained)
+
+    def _are_chosen(self, row: int) -> Iterator[bool]:
+        """For each annotation of a source, whether its class was chosen."""
+        source = self.sources[row]
+        label = dict(zip(source.classes.ids, self._labels[row].tolist(), strict=True))
+        return (label[record["category_id"]] != NONE for record in source.ground_truth()["annotations"])
+
+    def object_labels(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """As in `DetectionDataset`, of all sources."""
+        images, labels = [], []
+        for row, source in enumerate(self.sources):
+            own, label = source.object_labels()
+            label = self._labels[row][label]
+            images.append(own[label != NONE] + self._starts[row])
+            labels.append(label[label != NONE])
+        return np.concatenate(images), np.concatenate(labels)
 
     def _source(self, index: int) -> tuple[int, int]:
         """The number of the source of an image, and the image's index in it."""

@@ -34,11 +34,9 @@ def repeat_factors(classes: Sequence[Collection[int]], threshold: float) -> NDAr
 
 def factors_of(dataset: DetectionDataset, threshold: float) -> NDArray[np.float64]:
     """(N,) repeat factors of a data set's images, by their objects; crowd regions and ignored objects do not count."""
-    position = {int(number): index for index, number in enumerate(dataset.image_ids)}
     classes: list[set[int]] = [set() for _ in range(len(dataset))]
-    for annotation in dataset.ground_truth()["annotations"]:
-        if not annotation["iscrowd"]:
-            classes[position[annotation["image_id"]]].add(annotation["category_id"])
+    for index, label in np.unique(np.stack(dataset.object_labels(), axis=1), axis=0).tolist():
+        classes[index].add(label)
     return repeat_factors(classes, threshold)
 
 
