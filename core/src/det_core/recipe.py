@@ -225,16 +225,9 @@ class Recipe:
 
     def open_train(self) -> DetectionDataset:
         """Open the training data, with the masks and semantic maps that training needs; DetError if invalid."""
-        config = self.data.dataset("train")
-        self._check_proposals("train", config)
-        data = config.build(
-            self.data.root,
-            masks=self.trains_on_masks(),
-            semantic=self.detector.needs_semantic(),
-            on_bad_sample=self.data.on_bad_sample,
-        )
+        self._check_proposals("train", self.data.dataset("train"))
+        data = self.open_split("train", masks=self.trains_on_masks(), semantic=self.detector.needs_semantic())
         self._check_semantic(data)
-        data.read_as(self.detector.preprocess.pixels())
         return data
 
     def open_val(self, split: Split = "val") -> DetectionDataset:
@@ -243,12 +236,22 @@ class Recipe:
         Raises:
             DetError: if they are invalid, or there are none.
         """
-        config = self.data.dataset(split)
-        self._check_proposals(split, config)
+        self._check_proposals(split, self.data.dataset(split))
         losses = self.evaluation.losses
         masks = any(e.needs_masks() for e in self.evaluation.evaluators) or (losses and self.detector.needs_masks())
         semantic = losses and self.detector.needs_semantic()
-        data = config.build(self.data.root, masks=masks, semantic=semantic, on_bad_sample=self.data.on_bad_sample)
+        return self.open_split(split, masks=masks, semantic=semantic)
+
+    def open_split(
+        self, split: Split, *, masks: bool = False, semantic: bool = False, on_bad_sample: OnBadSample | None = None
+    ) -> DetectionDataset:
+        """Open a split, with the pixels that the detector takes; DetError if it is invalid, or there is none.
+
+        masks, semantic: as of `DatasetConfig.build`. on_bad_sample: None is the recipe's.
+        """
+        data = self.data.dataset(split).build(
+            self.data.root, masks=masks, semantic=semantic, on_bad_sample=on_bad_sample or self.data.on_bad_sample
+        )
         data.read_as(self.detector.preprocess.pixels())
         return data
 

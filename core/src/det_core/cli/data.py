@@ -205,18 +205,15 @@ def _any_recipe(overrides: tuple[str, ...], data: str | None) -> Recipe:
 
 def _open(recipe: Recipe, split: Split, masks: bool) -> DetectionDataset:
     """Open a split, with errors collected, and with semantic maps if the recipe trains on them."""
-    config = recipe.data.dataset(split)
     semantic = split == "train" and recipe.detector.needs_semantic()
     from det_core.data.bad_samples import NoMasksError
 
     try:
-        data = config.build(recipe.data.root, masks=masks, semantic=semantic, on_bad_sample="skip")
+        return recipe.open_split(split, masks=masks, semantic=semantic, on_bad_sample="skip")
     except NoMasksError as error:
         from det_core.engine.open_data import without_masks
 
         raise DetError(f"{error}; {without_masks(recipe)}") from None
-    data.read_as(recipe.detector.preprocess.pixels())
-    return data
 
 
 def _resize(recipe: Recipe) -> ResizeConfig | None:

@@ -107,10 +107,8 @@ def _propose(file: Path, step: int, recipe: Recipe, split: Split, out: Path, wor
     from det_core.engine.dataset_proposals import propose
     from det_core.reports.loggers import Terminal
 
-    part = recipe.data.dataset(split)
     terminal = Terminal(quiet=not world.main)
-    dataset = part.build(recipe.data.root, on_bad_sample=recipe.data.on_bad_sample)
-    dataset.read_as(recipe.detector.preprocess.pixels())
+    dataset = recipe.open_split(split)
     detector = load_detector(file, world.device, recipe=recipe)
     terminal.say(f"{file} (step {step}) on {len(dataset)} images of {dataset.name}")
     terminal.start("proposing", -(-len(dataset) // world.size))
