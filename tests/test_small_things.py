@@ -28,6 +28,7 @@ IS_ADDRESS = f"{ADDRESS}: a web address; only local files are read, so download 
 def test_a_web_address_is_called_what_it_is(path):
     assert no_such(path, "no such file") == IS_ADDRESS.replace("https", str(path).partition(":")[0])
     assert no_such("C:/x", "no such file") == "C:/x: no such file"
+    assert no_such(Path.cwd() / Path(ADDRESS), "no such file") == IS_ADDRESS
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,9 @@ def test_a_web_address_is_called_what_it_is(path):
         ["train", "--recipe", "faster-rcnn/r18-fpn-demo", "--init", ADDRESS, "--work-dir", "RUN"],
         ["train", "--recipe", "faster-rcnn/r18-fpn-demo", "--init", ADDRESS, "--from", "mmdet", "--work-dir", "RUN"],
         ["import-weights", ADDRESS, "--from", "mmdet", "-o", "RUN/a.safetensors"],
+        ["train", "--recipe", "faster-rcnn/r18-fpn-demo", "--data", "https://example.org/data", "--work-dir", "RUN"],
+        ["data", "--data", "https://example.org/data"],
+        ["recipes", "--plugin-file", "https://example.org/my_parts.py"],
         ["test", "--checkpoint", ADDRESS],
         ["predict", "--checkpoint", "CHECKPOINT", ADDRESS, "--out", "RUN"],
     ],

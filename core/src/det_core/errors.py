@@ -98,12 +98,13 @@ def nearest(name: str, candidates: Iterable[str]) -> str:
     return "; did you mean " + " or ".join(f'"{c}"' for c in best) + "?" if best else ""
 
 
-_ADDRESS = re.compile(r"(https?|ftp|s3|gs|hf):/+")  # a path has one slash of the two
+# A path has one slash of the two, and an absolute one begins with the working folder.
+_ADDRESS = re.compile(r"(?:^|/)(https?|ftp|s3|gs|hf):/+")
 
 
 def no_such(path: object, what: str) -> str:
     """`PATH: what`, for a path that does not exist; of a web address, that it is one and must be downloaded first."""
     text = str(path)
-    if address := _ADDRESS.match(text):
+    if address := _ADDRESS.search(text):
         return f"{address[1]}://{text[address.end() :]}: a web address; only local files are read, so download it first"
     return f"{text}: {what}"

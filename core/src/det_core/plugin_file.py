@@ -10,7 +10,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from det_core.errors import PluginError
+from det_core.errors import PluginError, no_such
 from det_core.plugins import plugin_manager
 
 _loaded: dict[Path, str] = {}  # names of the modules by file
@@ -31,7 +31,7 @@ def load_plugin_file(file: str | Path) -> None:
         return
     if not path.is_file() or path.suffix != ".py":
         what = "not a Python file (.py)" if path.exists() else "no such file"
-        raise PluginError(f"plugin file {file}: {what}")
+        raise PluginError(f"plugin file {no_such(file, what)}")
     name = path.stem
     if not name.isidentifier() or _is_another(name, path):
         raise PluginError(f"plugin file {file}: {name!r} is the name of another module, or no name; rename the file")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from det_core.errors import DataError
+from det_core.errors import DataError, no_such
 
 
 class LayoutError(DataError):
@@ -28,7 +28,7 @@ def data_root(root: str | Path, explicit: bool = False) -> Path:
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise LayoutError(
-            f"data folder {folder}: {what}; `--data` (`data.root`) takes the folder with the annotation files and "
-            "images"
+            f"data folder {no_such(folder, what)}; `--data` (`data.root`) takes the folder with the annotation files "
+            "and images"
         )
     return folder
