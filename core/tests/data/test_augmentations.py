@@ -16,14 +16,14 @@ from torchvision.transforms.v2 import functional as F
 from det_core.compressed_masks import CompressedMasks, bitmaps_of, mask_boxes
 from det_core.config.convert import structure
 from det_core.contracts import Sample
-from det_core.data.affine import affine
+from det_core.data.affine import affine, moved_boxes, rotation
 from det_core.data.augmentation_config import AffineConfig, MixUpConfig, MosaicConfig, RandomCropConfig
 from det_core.data.data_config import SampleConfig
 from det_core.data.mixed_images import mix_up, mosaic
 from det_core.data.random_crop import crop
 from det_core.data.transforms import apply_transforms
 from det_core.data.v2_config import GEOMETRY, PIXELS, SETTINGS, UNSUPPORTED, V2Config
-from det_core.data.v2_transforms import BENDING, moved_boxes, rotation
+from det_core.data.v2_transforms import BENDING
 from det_core.errors import ConfigError, DataError, DetError
 from det_core.recipe import DataConfig
 from det_core.slots import TransformConfig
@@ -321,7 +321,7 @@ def test_every_transform_has_the_arguments_of_torchvision() -> None:
     for name, allowed in SETTINGS.items():
         theirs = set(inspect.signature(getattr(v2, name)).parameters)
         assert set(allowed) <= theirs, name
-        assert theirs <= {*allowed, "center", "inplace", "num_output_channels"}, name
+        assert theirs <= {*allowed, "center", "inplace", "num_output_channels", "padding_mode"}, name
 
 
 @pytest.mark.parametrize(

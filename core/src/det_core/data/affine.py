@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import attrs
 import torch
 from torch import Tensor
@@ -11,8 +13,7 @@ from torchvision.transforms.v2 import functional as F
 from det_core.compressed_masks import bitmaps_of, mask_boxes
 from det_core.contracts import Sample
 from det_core.data.augmentation_config import AffineConfig
-from det_core.data.placement import clipped
-from det_core.data.v2_transforms import moved_boxes, rotation
+from det_core.data.placement import areas, clipped
 from det_core.structures import UNLABELLED
 
 
@@ -69,7 +70,7 @@ def affine(
     matrix = rotation(angle, translate, scale, shear, sample.size)
     around = moved_boxes(sample.boxes, matrix)
     boxes = clipped(around, sample.size)
-    visible = _areas(boxes) / _areas(around).clamp(min=1e-9)
+    visible = areas(boxes) / areas(around).clamp(min=1e-9)
     masks = bitmaps_of(sample.masks)
     if masks is not None and len(masks):
         before = masks.flatten(1).sum(1, dtype=torch.float64)
@@ -93,6 +94,26 @@ def affine(
     )
 
 
-def _areas(boxes: Tensor) -> Tensor:
-    sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0)
-    return sides[:, 0] * sides[:, 1]
+def rotation(
+    angle: float, translate: tuple[float, float], scale: float, shear: tuple[float, float], size: tuple[int, int]
+) -> Tensor:
+    """(2, 3) float64, the map of pixels (x, y) of an image of (height, width) of `v2.functional.affine`.
+
+    angle and shear in degrees, clockwise; translate (x, y) in pixels. It turns about the centre of the image.
+    """
+    turn, shear_x, shear_y = (math.radians(value) for value in (angle, *shear))
+    a = math.cos(turn - shear_y) / math.cos(shear_y)
+    b = -a * math.tan(shear_x) - math.sin(turn)
+    c = math.sin(turn - shear_y) / math.cos(shear_y)
+    d = -c * math.tan(shear_x) + math.cos(turn)
+    matrix = scale * torch.tensor([[a, b], [c, d]], dtype=torch.float64)
+    centre = torch.tensor([size[1] / 2, size[0] / 2], dtype=torch.float64)
+    shift = centre + torch.tensor(translate, dtype=torch.float64) - matrix @ centre
+    return torch.cat([matrix, shift[:, None]], dim=1)
+
+
+def moved_boxes(boxes: Tensor, matrix: Tensor) -> Tensor:
+    """The boxes (n, 4) around the corners of boxes (n, 4) that a map (2, 3) moves; not clipped."""
+    corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2).double()
+    placed = corners @ matrix[:, :2].T + matrix[:, 2]
+    return torch.cat([placed.amin(1), placed.amax(1)], dim=1).to(boxes.dtype)

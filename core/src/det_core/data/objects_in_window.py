@@ -14,7 +14,7 @@ from torch import Tensor
 from det_core.compressed_masks import CompressedMasks
 from det_core.contracts import Sample
 from det_core.data.mask_patches import Patch, bitmaps_of_patches, masks_of, patches_of
-from det_core.data.placement import Crop
+from det_core.data.placement import Crop, areas
 
 
 @frozen(eq=False)
@@ -36,7 +36,7 @@ def objects_in(sample: Sample, window: Crop, move: tuple[int, int], min_visible:
     low, high = sample.boxes.new_tensor([x1, y1]), sample.boxes.new_tensor([x2, y2])
     boxes = torch.cat([sample.boxes[:, :2].maximum(low), sample.boxes[:, 2:].minimum(high)], dim=1)
     cut = (boxes != sample.boxes).any(dim=1)
-    visible = _areas(boxes) / _areas(sample.boxes).clamp(min=1e-9)
+    visible = areas(boxes) / areas(sample.boxes).clamp(min=1e-9)
     patches = None
     if sample.masks is not None:
         whole = patches_of(sample.masks)
@@ -46,7 +46,7 @@ def objects_in(sample: Sample, window: Crop, move: tuple[int, int], min_visible:
         for number in cut.nonzero().flatten().tolist():
             if before[number]:
                 boxes[number] = torch.tensor(patches[number].box(), dtype=boxes.dtype)
-    kept = ((_areas(boxes) > 0) & (visible > 0) & (visible >= min_visible) | ~cut).nonzero().flatten()
+    kept = ((areas(boxes) > 0) & (visible > 0) & (visible >= min_visible) | ~cut).nonzero().flatten()
     shift = boxes.new_tensor([*move, *move])
     moved = None if patches is None else [_moved(patches[i], move) for i in kept.tolist()]
     return Objects(kept, boxes[kept] + shift, moved)
@@ -66,11 +66,6 @@ def with_objects(sample: Sample, parts: list[tuple[Sample, Objects]], size: tupl
         ignored=torch.cat([of.ignored[objects.kept] for of, objects in parts]),
         masks=masks,
     )
-
-
-def _areas(boxes: Tensor) -> Tensor:
-    sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0)
-    return sides[:, 0] * sides[:, 1]
 
 
 def _within(patch: Patch, window: Crop) -> Patch:

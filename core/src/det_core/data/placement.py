@@ -52,6 +52,12 @@ def clipped(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     return boxes.clamp(min=0).clamp_(max=torch.tensor([width, height, width, height], dtype=boxes.dtype))
 
 
+def areas(boxes: Tensor) -> Tensor:
+    """(n,) areas of boxes (n, 4); 0 of boxes whose right or bottom is before their left or top."""
+    sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0)
+    return sides[:, 0] * sides[:, 1]
+
+
 def _draw(image: Tensor, canvas: Canvas) -> Tensor:
     """(C, height, width) of the image's dtype, pixel by pixel in memory, as images are resized fastest."""
     colour = torch.tensor(canvas.fill, dtype=image.dtype, device=image.device)

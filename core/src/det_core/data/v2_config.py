@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from det_core.errors import nearest
 from det_core.settings import configclass, fields_of, setting
 from det_core.slots import TransformConfig
 from det_core.specs import PixelFormat
@@ -34,9 +35,9 @@ PIXELS: dict[str, tuple[str, ...]] = {
 GEOMETRY: dict[str, tuple[str, ...]] = {
     "CenterCrop": ("size",),
     "ElasticTransform": ("alpha", "sigma", "interpolation", "fill"),
-    "Pad": ("padding", "fill", "padding_mode"),
+    "Pad": ("padding", "fill"),
     "RandomAffine": ("degrees", "translate", "scale", "shear", "interpolation", "fill"),
-    "RandomCrop": ("size", "padding", "pad_if_needed", "fill", "padding_mode"),
+    "RandomCrop": ("size", "padding", "pad_if_needed", "fill"),
     "RandomHorizontalFlip": ("p",),
     "RandomIoUCrop": ("min_scale", "max_scale", "min_aspect_ratio", "max_aspect_ratio", "sampler_options", "trials"),
     "RandomPerspective": ("distortion_scale", "p", "interpolation", "fill"),
@@ -69,8 +70,6 @@ def _check_name(name: str) -> str:
         return ""
     if name in UNSUPPORTED:
         return UNSUPPORTED[name]
-    from det_core.errors import nearest
-
     return f"no such transform{nearest(name, SETTINGS) or '; allowed: ' + ', '.join(sorted(SETTINGS))}"
 
 
@@ -108,7 +107,6 @@ class V2Config(TransformConfig):
     min_size: int | tuple[int, ...] | None = setting("smallest size in pixels, or several to choose from", default=None)
     pad_if_needed: bool | None = setting("whether to pad an image that is smaller than the crop", default=None)
     padding: int | tuple[int, ...] | None = setting("pixels at each side, or left, top, right, bottom", default=None)
-    padding_mode: Literal["constant"] | None = setting("what is added: always `fill`", default=None)
     quality: int | tuple[int, ...] | None = setting("JPEG quality 1..100, or a range", default=None, least=1, most=100)
     ratio: tuple[float, float] | None = setting("range of width / height", default=None, above=0)
     sampler_options: tuple[float, ...] | None = setting("minimum IoUs to choose from; above 1: no crop", default=None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from functools import partial
 from typing import Any
 
@@ -125,28 +124,3 @@ def boxes_of_masks(sample: Sample) -> Sample:
         return sample
     bitmaps: Tensor = bitmaps_of(sample.masks)
     return attrs.evolve(sample, boxes=mask_boxes(bitmaps).to(sample.boxes.dtype))
-
-
-def rotation(
-    angle: float, translate: tuple[float, float], scale: float, shear: tuple[float, float], size: tuple[int, int]
-) -> Tensor:
-    """(2, 3) float64, the map of pixels (x, y) of an image of (height, width) of `v2.functional.affine`.
-
-    angle and shear in degrees, clockwise; translate (x, y) in pixels. It turns about the centre of the image.
-    """
-    turn, shear_x, shear_y = (math.radians(value) for value in (angle, *shear))
-    a = math.cos(turn - shear_y) / math.cos(shear_y)
-    b = -a * math.tan(shear_x) - math.sin(turn)
-    c = math.sin(turn - shear_y) / math.cos(shear_y)
-    d = -c * math.tan(shear_x) + math.cos(turn)
-    matrix = scale * torch.tensor([[a, b], [c, d]], dtype=torch.float64)
-    centre = torch.tensor([size[1] / 2, size[0] / 2], dtype=torch.float64)
-    shift = centre + torch.tensor(translate, dtype=torch.float64) - matrix @ centre
-    return torch.cat([matrix, shift[:, None]], dim=1)
-
-
-def moved_boxes(boxes: Tensor, matrix: Tensor) -> Tensor:
-    """The boxes (n, 4) around the corners of boxes (n, 4) that a map (2, 3) moves; not clipped."""
-    corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2).double()
-    placed = corners @ matrix[:, :2].T + matrix[:, 2]
-    return torch.cat([placed.amin(1), placed.amax(1)], dim=1).to(boxes.dtype)

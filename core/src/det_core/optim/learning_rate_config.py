@@ -30,7 +30,7 @@ class StepRateConfig(LearningRateConfig):
 
     milestones: tuple[int, ...] = setting("epochs (or steps) after which the learning rate drops", default=(8, 11))
     gamma: float = setting("factor on the learning rate at each milestone", default=0.1, above=0)
-    by: Literal["epoch", "step"] = setting("unit of the milestones", default="epoch")
+    by: By = setting("unit of the milestones", default="epoch")
 
     def factor(self, step: int, length: TrainingLength) -> float:
         done, _ = _progress(self.by, step, length)
