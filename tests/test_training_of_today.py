@@ -11,6 +11,7 @@ import torch
 from det_core import DetError, load_detector, load_recipe, train
 from det_core.data.loader import test_loader as loader_of
 from det_core.engine.distributed import World
+from det_core.engine.evaluate import EvaluationStopped
 from det_core.engine.predict import to_batch, to_targets
 from det_core.engine.validation_loss import _means, validation_losses
 from det_core.plugins import installed_plugins
@@ -66,6 +67,22 @@ def test_validation_losses_are_means_over_all_images(tmp_path, settings, capsys)
             term = detector.losses(batch, to_targets(batch, [image]))["rpn_cls"]
             totals, counts = totals + float(term.total), counts + float(term.count)
     assert last["val_loss/rpn_cls"] == pytest.approx(totals / counts, rel=1e-5)
+
+
+def test_validation_losses_end_when_asked_to_stop(settings):
+    recipe = load_recipe("mask-rcnn/r18-fpn-demo", [*settings, "evaluation.losses=true"])
+    data, asked = recipe.open_val(), []
+    with pytest.raises(EvaluationStopped):
+        validation_losses(
+            recipe.detector.build(classes=data.classes),
+            data,
+            recipe.data.test_transforms,
+            workers=0,
+            precision="fp32",
+            world=ALONE,
+            should_stop=lambda: bool(asked.append(1) or len(asked) == 2),
+        )
+    assert len(asked) == 2
 
 
 def test_validation_losses_do_not_depend_on_the_number_of_ranks():

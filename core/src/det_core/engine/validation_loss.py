@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from det_core.contracts import DetectionDataset
+from det_core.contracts import DetectionDataset, Losses
 from det_core.data.loader import test_loader
 from det_core.data.loader_watch import worker_errors
 from det_core.engine.distributed import World, gather
@@ -57,9 +57,9 @@ def validation_losses(
             batch = to_batch(detector, [image])
             with inference_autocast(detector.preprocess.mean.device, precision):
                 terms = detector.losses(batch, to_targets(batch, [image]))
-            for name, term in terms.items():
-                sums[name][0] += float(term.total)
-                sums[name][1] += float(term.count)
+            for name, total, count in zip(terms, *_numbers(terms), strict=True):
+                sums[name][0] += total
+                sums[name][1] += count
             if should_stop():
                 stopped = True
                 break
@@ -67,6 +67,14 @@ def validation_losses(
     if any(s for s, _ in gathered):
         raise EvaluationStopped
     return _means([part for _, part in gathered])
+
+
+def _numbers(terms: Losses) -> tuple[list[float], list[float]]:
+    """Totals and counts of losses; waits for the device once."""
+    totals = torch.stack([term.total for term in terms.values()])
+    counts = torch.stack([torch.as_tensor(term.count).to(totals) for term in terms.values()])
+    found: list[list[float]] = torch.stack([totals, counts]).tolist()
+    return found[0], found[1]
 
 
 def _means(parts: Sequence[Sums]) -> dict[str, float]:
