@@ -11,20 +11,11 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 
-TINY = (
-    "data.train_transforms=[{type: resize, scales: [[96, 96]]}, {type: flip}]",
-    "data.test_transforms=[{type: resize, scales: [[96, 96]]}]",
-    "data.workers=0",
-    "detector.neck={type: fpn, channels: 32, norm: {type: group_norm, groups: 8}}",
-    "detector.dense_head.channels=32",
-    "detector.dense_head.train_limits={before_nms: 50, after_nms: 30}",
-    "detector.dense_head.test_limits={before_nms: 50, after_nms: 30}",
-    "detector.roi_head.box_head.fc_channels=32",
-    "detector.roi_head.mask_head={type: conv_mask_head, num_convs: 1, channels: 16}",
-    "detector.roi_head.sampler.count=16",
-    "schedule.epochs=2",
-    "schedule.learning_rate.milestones=[]",
-)
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tiny_settings import DATA, DETECTOR, MASKS, NO_DROP
+
+TINY = (*DATA, *DETECTOR, MASKS, "schedule.epochs=2", NO_DROP)
 
 
 @pytest.fixture(scope="session")

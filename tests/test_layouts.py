@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from tiny_settings import DETECTOR
 from tool_exports import Write, cvat, label_studio, labelme, lone_json, roboflow, roboflow_yolo, ultralytics
 
 from det_core.cli.main import run
@@ -23,12 +24,7 @@ TINY = (
     "data.train_transforms=[{type: resize, scales: [[64, 64]]}]",
     "data.test_transforms=[{type: resize, scales: [[64, 64]]}]",
     "data.workers=0",
-    "detector.neck={type: fpn, channels: 32, norm: {type: group_norm, groups: 8}}",
-    "detector.dense_head.channels=32",
-    "detector.dense_head.train_limits={before_nms: 50, after_nms: 30}",
-    "detector.dense_head.test_limits={before_nms: 50, after_nms: 30}",
-    "detector.roi_head.box_head.fc_channels=32",
-    "detector.roi_head.sampler.count=16",
+    *DETECTOR,
     "schedule.epochs=1",
 )
 

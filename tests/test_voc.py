@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import attrs
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tiny_settings import DATA, DETECTOR, NO_DROP
 
 from det_core.cli.main import run
 from det_core.data.data_config import VOC_CLASSES, CocoConfig, SampleConfig, VocConfig
@@ -17,20 +22,7 @@ from det_core.recipe import Recipe
 
 BCCD = Path(__file__).parents[1] / "core/tests/data/bccd"
 RECIPE = "faster-rcnn/r18-fpn-demo"
-TINY = (
-    "data.train_transforms=[{type: resize, scales: [[96, 96]]}, {type: flip}]",
-    "data.test_transforms=[{type: resize, scales: [[96, 96]]}]",
-    "data.workers=0",
-    "detector.neck={type: fpn, channels: 32, norm: {type: group_norm, groups: 8}}",
-    "detector.dense_head.channels=32",
-    "detector.dense_head.train_limits={before_nms: 50, after_nms: 30}",
-    "detector.dense_head.test_limits={before_nms: 50, after_nms: 30}",
-    "detector.roi_head.box_head.fc_channels=32",
-    "detector.roi_head.sampler.count=16",
-    "detector.roi_head.score_threshold=0.0",
-    "schedule.epochs=1",
-    "schedule.learning_rate.milestones=[]",
-)
+TINY = (*DATA, *DETECTOR, "detector.roi_head.score_threshold=0.0", "schedule.epochs=1", NO_DROP)
 VOC_METRIC = ("evaluation.evaluators=[{type: voc}, {type: coco}]", "evaluation.best=voc_map")
 
 

@@ -25,17 +25,10 @@ from det_core.slots import (
 )
 from det_core.specs import FeatureSpec, RegionSpec
 from det_core.structures import Detections, LossTerm
-from det_core.testing import config_checks, contract_checks
+from det_core.testing import contract_checks
 from det_core.testing.isolated_plugins import isolated_manager, make_plugin, stub_config
 
-
-@pytest.fixture(autouse=True)
-def not_light(monkeypatch):
-    """The configurations here stand beside modules, in a file that imports torch."""
-    for module in (config_checks, contract_checks):
-        monkeypatch.setattr(module, "check_import_light", lambda name: None)
-    with isolated_manager(PARTS):
-        yield
+pytestmark = pytest.mark.usefixtures("own_parts")
 
 
 @stub_config

@@ -19,17 +19,11 @@ from det_core.settings import setting
 from det_core.slots import DatasetConfig, EvaluatorConfig, TransformConfig
 from det_core.specs import OnBadSample
 from det_core.structures import Classes, Detections
-from det_core.testing import config_checks, contract_checks
-from det_core.testing.isolated_plugins import isolated_manager, make_plugin, stub_config
+from det_core.testing import contract_checks
+from det_core.testing.isolated_plugins import make_plugin, stub_config
 from det_core.testing.tiny_dataset import BACKGROUND, make_sample
 
-
-@pytest.fixture(autouse=True)
-def not_light(monkeypatch):
-    """The configurations here stand beside modules, in a file that imports torch."""
-    monkeypatch.setattr(config_checks, "check_import_light", lambda module: None)
-    with isolated_manager(PARTS):
-        yield
+pytestmark = pytest.mark.usefixtures("own_parts")
 
 
 # Data sets

@@ -16,16 +16,10 @@ from det_core.settings import setting
 from det_core.slots import ConvConfig, LearningRateConfig, LossConfig, NormConfig, OptimizerConfig
 from det_core.specs import ConvSpec, TrainingLength
 from det_core.structures import LossTerm
-from det_core.testing import config_checks, contract_checks
-from det_core.testing.isolated_plugins import isolated_manager, make_plugin, stub_config
+from det_core.testing import contract_checks
+from det_core.testing.isolated_plugins import make_plugin, stub_config
 
-
-@pytest.fixture(autouse=True)
-def not_light(monkeypatch):
-    """The configurations here stand beside modules, in a file that imports torch."""
-    monkeypatch.setattr(config_checks, "check_import_light", lambda module: None)
-    with isolated_manager(PARTS):
-        yield
+pytestmark = pytest.mark.usefixtures("own_parts")
 
 
 @stub_config
