@@ -28,8 +28,8 @@ class Kind:
     export: str | None = None
 
 
-KINDS = {
-    "backbone": Kind(
+_KINDS = (
+    Kind(
         slot="backbone",
         part="Backbone",
         title="backbone",
@@ -37,7 +37,7 @@ KINDS = {
         changes=("detector.backbone={type: $type}",),
         summary="the Faster R-CNN demo with another backbone",
     ),
-    "neck": Kind(
+    Kind(
         slot="neck",
         part="Neck",
         title="neck",
@@ -45,7 +45,7 @@ KINDS = {
         changes=("detector.neck={type: $type, channels: 64}",),
         summary="the Faster R-CNN demo with another neck",
     ),
-    "dense-head": Kind(
+    Kind(
         slot="dense_head",
         part="DenseHead",
         title="dense head",
@@ -55,7 +55,7 @@ KINDS = {
         requires="det-plugin-retinanet",
         summary="the RetinaNet demo with another head",
     ),
-    "roi-head": Kind(
+    Kind(
         slot="roi_head",
         part="RoIHead",
         title="RoI head",
@@ -63,7 +63,7 @@ KINDS = {
         changes=("detector.roi_head={type: $type}",),
         summary="the Faster R-CNN demo with another RoI head",
     ),
-    "box-head": Kind(
+    Kind(
         slot="box_head",
         part="BoxHead",
         title="box head",
@@ -72,7 +72,7 @@ KINDS = {
         changes=("detector.roi_head.box_head={type: $type}",),
         summary="the Mask R-CNN demo with another box head",
     ),
-    "mask-head": Kind(
+    Kind(
         slot="mask_head",
         part="MaskHead",
         title="mask head",
@@ -81,7 +81,7 @@ KINDS = {
         changes=("detector.roi_head.mask_head={type: $type, channels: 64}",),
         summary="the Mask R-CNN demo with another mask head",
     ),
-    "loss": Kind(
+    Kind(
         slot="loss",
         part="Loss",
         title="loss",
@@ -89,7 +89,7 @@ KINDS = {
         changes=("detector.roi_head.box_loss={type: $type}",),
         summary="the Faster R-CNN demo with another box loss",
     ),
-    "dataset": Kind(
+    Kind(
         slot="dataset",
         part="Dataset",
         title="data set",
@@ -102,7 +102,7 @@ KINDS = {
         demo=False,
         content="the data set",
     ),
-    "transform": Kind(
+    Kind(
         slot="transform",
         part="Transform",
         title="transform",
@@ -111,7 +111,7 @@ KINDS = {
         summary="the Faster R-CNN demo with one more augmentation",
         content="the transform",
     ),
-    "evaluator": Kind(
+    Kind(
         slot="evaluator",
         part="Evaluator",
         title="evaluator",
@@ -120,7 +120,7 @@ KINDS = {
         summary="the Faster R-CNN demo with one more metric",
         content="the metric",
     ),
-    "optimizer": Kind(
+    Kind(
         slot="optimizer",
         part="Optimizer",
         title="optimiser",
@@ -129,7 +129,7 @@ KINDS = {
         summary="the Faster R-CNN demo with another optimiser",
         content="the optimiser",
     ),
-    "learning-rate": Kind(
+    Kind(
         slot="learning_rate",
         part="LearningRate",
         title="learning-rate schedule",
@@ -139,5 +139,6 @@ KINDS = {
         content="the factor of a step",
         export="inverse_square_root",
     ),
-}
+)
+KINDS = {kind.slot.replace("_", "-"): kind for kind in _KINDS}  # by the word of --kind
 DEFAULT_KIND = "box-head"
