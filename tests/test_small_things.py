@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ import attrs
 import pytest
 import torch
 
-from det_core import ConfigError, DetError, load_recipe, train
+from det_core import ConfigError, DetError, for_inference, load_detector, load_recipe, predict, train
 from det_core.cli import output
 from det_core.cli.main import run
 from det_core.engine.check_features import check_features
@@ -144,6 +146,18 @@ def test_kernels_of_one_pixel_have_the_strides_of_their_gradients():
     conv(torch.randn(2, 8, 5, 5).contiguous(memory_format=torch.channels_last)).sum().backward()
     assert conv.weight.grad is not None
     assert conv.weight.stride() == conv.weight.grad.stride() == (8, 1, 8, 8)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["copy", "pickle"])
+def test_a_detector_for_inference_is_copied_and_pickled(copied, tiny_checkpoint):
+    """Also after it has packed its weights for the first image."""
+    detector = for_inference(load_detector(tiny_checkpoint))
+    image = torch.randint(0, 256, (3, 90, 120), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    (expected,) = predict(detector, [image])
+    (found,) = predict(copied(detector), [image])
+    assert len(expected.boxes) > 0
+    assert torch.equal(found.boxes, expected.boxes)
+    assert torch.equal(found.scores, expected.scores)
 
 
 # A start from the file of another project
