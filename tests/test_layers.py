@@ -34,7 +34,7 @@ ROOMS = (
     ("config", "load"),
     ("zoo",),
     ("weights",),
-    ("engine", "reports", "export"),
+    ("engine", "reports", "export", "analysis"),
     ("",),  # det_core itself: the public names
     ("testing", "cli", "hooks", "__main__"),
 )
