@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from attrs import frozen
 
-from det_core.analysis.average_precision import Ranking, average_precisions, objects_by_class
+from det_core.analysis.average_precision import Ranking, objects_by_class, precisions
 from det_core.analysis.breakdown import Breakdown, breakdowns_of
 from det_core.analysis.calibration import Calibration, calibration_of
 from det_core.analysis.columns import Columns, Floats, Ints, Kind, columns_of
@@ -28,14 +28,14 @@ DEFAULT_THRESHOLD = 0.5  # where nothing is found, and so no threshold is better
 class Analysis:
     """The numbers of one kind of region: boxes or masks.
 
-    ap (T, K): at each IoU threshold; nan for a class without objects. objects, detections, images (K,): objects that
-    count, detections, and images with an object. curve, curves: over the score, of all classes and of each. threshold:
-    the score of the confusion matrix.
+    precision (T, K, R): at each IoU threshold and recall level; nan for a class without objects. objects, detections,
+    images (K,): objects that count, detections, and images with an object. curve, curves: over the score, of all
+    classes and of each. threshold: the score of the confusion matrix.
     """
 
     columns: Columns
     matches: Matches
-    ap: Floats
+    precision: Floats
     objects: Ints
     detections: Ints
     images: Ints
@@ -53,6 +53,11 @@ class Analysis:
         """What IoUs are of: `box` or `mask`."""
         return self.columns.kind
 
+    @property
+    def ap(self) -> Floats:
+        """(T, K) AP at each IoU threshold; nan for a class without objects."""
+        return np.asarray(self.precision.mean(2), np.float64)
+
 
 def analyse(
     dataset: DetectionDataset,
@@ -61,6 +66,7 @@ def analyse(
     *,
     threshold: float | None = None,
     limit: int = 100,
+    class_agnostic: bool = False,
 ) -> Analysis:
     """Analyse detections on a data set.
 
@@ -70,11 +76,12 @@ def analyse(
         kind: `box` or `mask`.
         threshold: score of the confusion matrix and of the counts of images; by default the one with the highest F1.
         limit: maximum detections per class in an image.
+        class_agnostic: all classes count as one.
 
     Raises:
         DetError: as `columns_of`.
     """
-    columns = columns_of(dataset, records, kind, limit)
+    columns = columns_of(dataset, records, kind, limit, class_agnostic)
     matches = match(columns)
     errors = find_errors(columns, matches)
     classes, objects, found = len(columns.classes), columns.objects, columns.found
@@ -86,7 +93,7 @@ def analyse(
     return Analysis(
         columns=columns,
         matches=matches,
-        ap=average_precisions(ranking, matches.right, ~matches.ignored, counts),
+        precision=precisions(ranking, matches.right, ~matches.ignored, counts),
         objects=counts.astype(np.int64),
         detections=np.bincount(found.labels, minlength=classes),
         images=_images_with(columns),

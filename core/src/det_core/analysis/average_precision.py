@@ -44,26 +44,40 @@ def average_precisions(
         objects: (K,) number of objects that count, weighted as the detections are.
         weights: (N,) how often each detection counts; by default once.
     """
-    result = np.full((len(right), len(objects)), np.nan)
+    return np.asarray(precisions(ranking, right, counted, objects, weights).mean(2), np.float64)
+
+
+def precisions(
+    ranking: Ranking, right: Flags, counted: Flags, objects: Floats, weights: Floats | None = None
+) -> Floats:
+    """(T, K, R) precision at the recall levels `RECALLS`; arguments and nan as of `average_precisions`.
+
+    The precision at a level is the highest at this recall or above, and 0 where the recall is not reached.
+    """
+    result = np.full((len(right), len(objects), len(RECALLS)), np.nan)
     for label in np.flatnonzero(objects > 0):
         rows = ranking.rows(int(label))
-        weight = None if weights is None else weights[rows]
+        weight = np.ones(len(rows)) if weights is None else weights[rows]
         for t in range(len(right)):
-            result[t, label] = _average_precision(right[t, rows], counted[t, rows], float(objects[label]), weight)
+            result[t, label] = _precisions(right[t, rows], counted[t, rows], float(objects[label]), weight)
     return result
 
 
-def _average_precision(right: Flags, counted: Flags, objects: float, weights: Floats | None) -> float:
-    """The AP of detections in descending order of score. The precision can be highest only at a right detection."""
+def _precisions(right: Flags, counted: Flags, objects: float, weights: Floats) -> Floats:
+    """The precision at each recall level of detections in descending order of score.
+
+    The precision is highest at a right detection, so that no others are looked at.
+    """
+    result = np.zeros(len(RECALLS))
     hits = np.flatnonzero(right)
-    if not hits.size:
-        return 0.0
-    weights = np.ones(len(right)) if weights is None else weights
-    true: Floats = np.cumsum(weights[hits])
-    seen: Floats = np.cumsum(weights * counted)[hits]
-    precision = np.maximum.accumulate((true / (seen + EPSILON))[::-1])[::-1]
-    places = np.searchsorted(true / objects, RECALLS, side="left")
-    return float(precision[places[places < len(hits)]].sum() / len(RECALLS))
+    if hits.size:
+        true = np.cumsum(weights[hits])
+        seen = np.cumsum(weights * counted)[hits]
+        best = np.maximum.accumulate((true / (seen + EPSILON))[::-1])[::-1]
+        places = np.searchsorted(true / objects, RECALLS, side="left")
+        reached = places < len(hits)
+        result[reached] = best[places[reached]]
+    return result
 
 
 def mean(values: Floats) -> float:

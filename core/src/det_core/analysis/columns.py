@@ -115,7 +115,11 @@ class Columns:
 
 
 def columns_of(
-    dataset: DetectionDataset, records: Iterable[Mapping[str, Any]], kind: Kind = "box", limit: int = 100
+    dataset: DetectionDataset,
+    records: Iterable[Mapping[str, Any]],
+    kind: Kind = "box",
+    limit: int = 100,
+    class_agnostic: bool = False,
 ) -> Columns:
     """The columns of a data set and of detections on it.
 
@@ -124,6 +128,7 @@ def columns_of(
         records: in COCO's results format, with category ids of the data set; those of other images are left out.
         kind: `mask` compares masks, which ground truth and records must then have.
         limit: maximum detections per class in an image, as in COCO's evaluation.
+        class_agnostic: all classes count as one, named "object": for proposals.
 
     Raises:
         DetError: if masks are to be compared and are missing, or a category is not in the data set.
@@ -134,10 +139,11 @@ def columns_of(
         np.array([[image["height"], image["width"]] for image in truth["images"]], np.int64).reshape(-1, 2),
     )
     rows = {int(number): row for row, number in enumerate(images.ids)}
-    labels = {number: label for label, number in enumerate(dataset.classes.ids)}
+    classes = ("object",) if class_agnostic else tuple(dataset.classes.names)
+    labels = {number: 0 if class_agnostic else label for label, number in enumerate(dataset.classes.ids)}
     objects = _objects(truth["annotations"], rows, labels, images, kind)
     found = _limited(_found([r for r in records if r["image_id"] in rows], rows, labels, kind), limit)
-    return Columns(kind, tuple(dataset.classes.names), images, objects, found, pairs_of(images, objects, found))
+    return Columns(kind, classes, images, objects, found, pairs_of(images, objects, found))
 
 
 def _objects(

@@ -23,6 +23,7 @@ VERBS = {
     "train": "Train a detector from a recipe, a plugin or a YAML file.",
     "test": "Evaluate a checkpoint on a data set.",
     "predict": "Detect objects in images; write pictures and JSON.",
+    "analyze": "Write a page on where and why a detector is wrong.",
     "export": "Write a detector as an ONNX model or a torch.export program.",
     "proposals": "Write the proposals of an RPN, to train Fast R-CNN on.",
     "import-weights": "Convert a checkpoint of another toolbox.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -18,6 +19,7 @@ from det_core.cli.choose import (
     with_limits,
 )
 from det_core.cli.options import ALLOW_OUTSIDE, AMP, CHECKPOINT, DATA, DEVICE, ON_BAD_SAMPLE, OVERRIDES, TIMEOUT
+from det_core.errors import DetError, counted
 from det_core.specs import Split
 
 if TYPE_CHECKING:
@@ -36,9 +38,14 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "json_file", help="Also write the metrics to this JSON file.")
 @click.option(
+    "--detections",
+    help="Also write the detections: into a .json file in COCO's results format, or into a folder as a text file for "
+    "each class in VOC's format.",
+)
+@click.option(
     "--predictions",
-    help="Evaluate predictions in a folder or file of `det-core predict`, or in COCO's results format, in place of "
-    "running the model.",
+    help="Evaluate predictions in a folder or file of `det-core predict`, in COCO's results format, or in a folder of "
+    "VOC's text files, in place of running the model.",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), default=1, show_default=True, help="Images at once.")
 @DEVICE
@@ -54,6 +61,7 @@ def command(
     overrides: tuple[str, ...],
     split: Split,
     json_file: str | None,
+    detections: str | None,
     predictions: str | None,
     batch_size: int,
     device: str | None,
@@ -75,8 +83,10 @@ def command(
     With --predictions, the checkpoint only says which data and metrics; its weights are not loaded.
     """
     from det_core.engine.checkpoint import load_detector, read_header, weights_file
+    from det_core.engine.detection_recorder import DetectionRecorder
     from det_core.engine.distributed import join, leave
     from det_core.engine.evaluate import evaluate
+    from det_core.engine.result_files import write_results
     from det_core.reports.loggers import Terminal
 
     file = weights_file(checkpoint)
@@ -92,12 +102,15 @@ def command(
     )
     recipe = with_limits(recipe, score_threshold, max_detections)
     if predictions is not None:
+        if detections is not None:
+            raise DetError("--detections: the detections of --predictions are there already; give only one of both")
         _evaluate_file(Path(predictions), recipe, split, json_file)
         return
     world = join(device, timeout)
     try:
         terminal = Terminal(quiet=not world.main)
         dataset = recipe.open_val(split)
+        recorder = None if detections is None else DetectionRecorder(dataset)
         detector = load_detector(file, world.device, recipe=recipe)
         terminal.say(f"{file} (step {header.step}) on {len(dataset)} images of {dataset.name}")
         terminal.start("evaluating", -(-len(dataset) // world.size))
@@ -112,12 +125,21 @@ def command(
             augmentation=augmentation(recipe, scales, flip),
             tiling=tiling(tile, overlap, merge),
             world=world,
+            recorder=recorder,
             progress=lambda done, total: terminal.advance(done),
         )
         terminal.stop()
         _tell(result, dataset, terminal, json_file if world.main else None)
+        if recorder is not None and world.main:
+            written = write_results(Path(detections or ""), recorder.records, dataset)
+            terminal.say(f"{counted(len(recorder.records), 'detection')} in {_place(written)}")
     finally:
         leave(world)
+
+
+def _place(written: Sequence[Path]) -> str:
+    """The file, or the folder of several."""
+    return str(written[0] if len(written) == 1 else written[0].parent)
 
 
 def _evaluate_file(path: Path, recipe: Recipe, split: Split, json_file: str | None) -> None:

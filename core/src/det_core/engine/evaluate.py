@@ -12,6 +12,7 @@ from attrs import frozen
 from det_core.contracts import DetectionDataset, Evaluator, Sample, Transform
 from det_core.data.loader import TestLoader, test_loader
 from det_core.data.loader_watch import worker_errors
+from det_core.engine.detection_recorder import DetectionRecorder
 from det_core.engine.device_batches import on_host, sent_ahead, streams_of
 from det_core.engine.distributed import World, gather
 from det_core.engine.predict import inference_autocast, to_batch
@@ -28,6 +29,7 @@ from det_core.structures import Detections
 
 Records = list[dict[str, Any]]
 Found = list[tuple[int, Detections]]  # by image id
+Encoder = Evaluator | DetectionRecorder
 
 
 @frozen
@@ -60,6 +62,7 @@ def evaluate(
     augmentation: Augmentation | None = None,
     tiling: Tiling | None = None,
     world: World | None = None,
+    recorder: DetectionRecorder | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
@@ -77,6 +80,7 @@ def evaluate(
         augmentation: views of each image whose detections are merged; by default one view.
         tiling: the tiles of images that are larger than one; by default no image is divided.
         world: the ranks that share the work; by default only this process.
+        recorder: keeps the detections of all ranks.
         progress: called with the number of finished images and of all images of this rank.
         should_stop: called after every batch.
 
@@ -91,6 +95,7 @@ def evaluate(
         evaluators = (CocoEvaluatorConfig(kinds=("box", "mask") if detector.needs_masks else ("box",)),)
     world = world or World(0, 1, detector.preprocess.mean.device)
     built = [config.build(dataset) for config in evaluators]
+    encoders: list[Encoder] = [*built, *([] if recorder is None else [recorder])]
     augmentation = augmentation or Augmentation()
     given = detector.test_transforms if transforms is None else transforms
 
@@ -105,19 +110,22 @@ def evaluate(
         preparation = Preparation.of(given, augmentation, tiling)
         seen = [_on_tiles(detector, loader([]), preparation, precision, batch_size)]
     stopped, done, total = False, 0, len(range(world.rank, len(dataset), world.size))
-    with worker_errors(), _Encoder(built) as encoder:
+    with worker_errors(), _Encoding(encoders) as encoding:
         for found in zip(*seen, strict=True):
-            encoder.add(found[0] if len(found) == 1 else _merged(found, augmentation))
+            encoding.add(found[0] if len(found) == 1 else _merged(found, augmentation))
             done += len(found[0])
             progress(done, total)
             if should_stop():
                 stopped = True
                 break
-        records = encoder.records()
+        records = encoding.records()
     gathered = gather((stopped, records), world, "the detections of an evaluation")
     if any(s for s, _ in gathered):
         raise EvaluationStopped
-    return metrics_of(built, [[row for _, r in gathered for row in r[i]] for i in range(len(built))])
+    rows = [[row for _, r in gathered for row in r[i]] for i in range(len(encoders))]
+    if recorder is not None:
+        recorder.records = rows[-1]
+    return metrics_of(built, rows[: len(built)])
 
 
 def _detections(
@@ -161,16 +169,16 @@ def _merged(views: Sequence[Found], augmentation: Augmentation) -> Found:
     return [(views[0][0][0], merge([view[0][1] for view in views], augmentation))]
 
 
-class _Encoder:
+class _Encoding:
     """Encodes detections for the evaluators in a thread, while the next batch is detected."""
 
-    def __init__(self, evaluators: Sequence[Evaluator]) -> None:
-        self._evaluators = evaluators
-        self._records: list[Records] = [[] for _ in evaluators]
+    def __init__(self, encoders: Sequence[Encoder]) -> None:
+        self._encoders = encoders
+        self._records: list[Records] = [[] for _ in encoders]
         self._thread = ThreadPoolExecutor(1, "det encoder")
         self._last: Future[None] | None = None
 
-    def __enter__(self) -> _Encoder:
+    def __enter__(self) -> _Encoding:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -191,9 +199,9 @@ class _Encoder:
             self._last.result()
 
     def _encode(self, found: Found) -> None:
-        for evaluator, rows in zip(self._evaluators, self._records, strict=True):
+        for encoder, rows in zip(self._encoders, self._records, strict=True):
             for image_id, detections in found:
-                rows += evaluator.encode(image_id, detections)
+                rows += encoder.encode(image_id, detections)
 
 
 def metrics_of(evaluators: Sequence[Evaluator], records: Sequence[Records]) -> Evaluation:

@@ -17,7 +17,9 @@ from attrs import frozen
 
 from det_core.compressed_masks import decode_masks
 from det_core.contracts import DetectionDataset
+from det_core.engine.detection_recorder import DetectionRecorder
 from det_core.engine.evaluate import Evaluation, metrics_of
+from det_core.engine.result_files import has_voc_results, read_voc_results
 from det_core.engine.result_log import Record, log_files, records_of
 from det_core.errors import DetError, counted, first_few, no_such
 from det_core.settings import show
@@ -36,14 +38,23 @@ class Predictions:
 
 
 def evaluate_predictions(
-    dataset: DetectionDataset, predictions: Predictions, evaluators: Sequence[EvaluatorConfig]
+    dataset: DetectionDataset,
+    predictions: Predictions,
+    evaluators: Sequence[EvaluatorConfig],
+    recorder: DetectionRecorder | None = None,
 ) -> Evaluation:
     """The metrics of predictions; images without any count as images without detections.
+
+    recorder: keeps the detections.
 
     Raises:
         DetError: if a metric needs masks and the predictions have none, or for another mistake of `Evaluator.encode`.
     """
     built = [config.build(dataset) for config in evaluators]
+    if recorder is not None:
+        recorder.records = [
+            row for number, found in predictions.found.items() for row in recorder.encode(number, found)
+        ]
     rows = [
         [row for image_id, found in predictions.found.items() for row in evaluator.encode(image_id, found)]
         for evaluator in built
@@ -55,19 +66,25 @@ def read_predictions(path: Path, dataset: DetectionDataset) -> Predictions:
     """The predictions for a data set, with a warning for images that have none and predictions without image.
 
     Args:
-        path: a folder of `det-core predict`, one of its `.jsonl` files, or a `.json` file in COCO's results format.
+        path: a folder of `det-core predict`, one of its `.jsonl` files, a `.json` file in COCO's results format, or a
+            folder of VOC's text files.
         dataset: with the detector's classes. Images of records are found by their id, or else by their path.
 
     Raises:
         DetError: if the file cannot be read or is in neither format, has an image twice, or classes that the data set
             does not have.
     """
+    if path.is_dir() and not log_files(path) and has_voc_results(path, dataset):
+        return _of_coco(path, read_voc_results(path, dataset), dataset)
     if path.is_dir() and not log_files(path):
-        raise DetError(f"{path}: no predictions*.jsonl in this folder; give a folder of `det-core predict`, or a file")
+        raise DetError(
+            f"{path}: neither predictions*.jsonl nor VOC's text files (..._<class>.txt) in this folder; give a folder "
+            "of `det-core predict` or of `det-core test --detections`, or a file"
+        )
     if not path.exists():
         raise DetError(no_such(path, "no such file or folder"))
     if path.suffix == ".json":
-        return _of_coco(path, dataset)
+        return _of_coco(path, _read_coco(path), dataset)
     return _of_records(path, log_files(path) if path.is_dir() else [path], dataset)
 
 
@@ -155,7 +172,7 @@ def _label(row: Any, dataset: DetectionDataset, path: Path) -> int:
     return label
 
 
-def _of_coco(path: Path, dataset: DetectionDataset) -> Predictions:
+def _read_coco(path: Path) -> list[Record]:
     try:
         records = json.loads(path.read_bytes())
     except OSError as error:
@@ -164,6 +181,10 @@ def _of_coco(path: Path, dataset: DetectionDataset) -> Predictions:
         raise DetError(f"{path}: not JSON ({error})") from None
     if not isinstance(records, list) or not all(isinstance(r, dict) and "image_id" in r for r in records):
         raise DetError(f"{path}: expected COCO's results: a list of objects with image_id, category_id, bbox and score")
+    return records
+
+
+def _of_coco(path: Path, records: Sequence[Record], dataset: DetectionDataset) -> Predictions:
     ids = {int(number) for number in dataset.image_ids}
     by_image: dict[int, list[Record]] = {}
     for record in records:
