@@ -11,7 +11,7 @@ NATIVE = $$(find ops examples -name build -prune -o -name '*.cpp' -print -o -nam
 PACKAGES := ops core $(sort $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)))
 PROJECTS := $(addsuffix /pyproject.toml,$(PACKAGES))
 EDITABLE := -e ./ops -e "./core[tensorboard,fast-eval,plots,export,openvino,video]" $(patsubst %,-e ./%,$(filter plugins/%,$(PACKAGES)))
-DEV := pytest pytest-xdist hypothesis ruff clang-format mypy types-PyYAML build setuptools wheel fastapi uvicorn
+DEV := pytest pytest-xdist hypothesis ruff clang-format mypy types-PyYAML build setuptools wheel fastapi uvicorn playwright
 DEMO_DIR := runs/demo
 CONSTRAINTS := constraints.txt
 OLDEST := .venv-oldest
@@ -54,6 +54,8 @@ demo: $(STAMP)  ## train the demo recipe on the bundled sample, evaluate it and 
 	@$(BIN)/det-core train --plugin htc --work-dir $(DEMO_DIR) --resume
 	@echo "==> evaluating the best checkpoint of $(DEMO_DIR)"
 	@$(BIN)/det-core test --checkpoint $(DEMO_DIR)
+	@echo "==> analyzing where it is wrong, in $(DEMO_DIR)/analysis"
+	@$(BIN)/det-core analyze --checkpoint $(DEMO_DIR)
 	@echo "==> drawing its detections on the validation images into $(DEMO_DIR)/predictions"
 	@$(BIN)/det-core predict --checkpoint $(DEMO_DIR) --out $(DEMO_DIR)/predictions --overwrite $(VAL_IMAGES)
 

@@ -211,7 +211,7 @@ def test_training_says_what_it_does(trained: tuple[Path, str], folder: Path) -> 
     assert f"finished after step {STEPS} of {STEPS}: {run_folder}" in out
     last = out.splitlines()[-1]
     assert re.fullmatch(
-        rf"best box_ap [\d.]+ % after step {STEPS}: step-{STEPS:07}; next: det-core test --checkpoint {run_folder}",
+        rf"best box_ap [\d.]+ % after step {STEPS}: step-{STEPS:07}; next: det-core analyze --checkpoint {run_folder}",
         last,
     ), last
 

@@ -115,7 +115,7 @@ def test_images_without_predictions_are_told(tiny_checkpoint, data, tmp_path):
         (
             "folder",
             None,
-            "folder: no predictions*.jsonl in this folder; give a folder of `det-core predict`, or a file",
+            "folder: neither predictions*.jsonl nor VOC's text files (..._<class>.txt) in this folder",
         ),
         ("text.json", "text", "text.json: not JSON"),
         ("dict.json", "{}", "dict.json: expected COCO's results: a list of objects with image_id, "),

@@ -83,3 +83,10 @@ def test_missing_masks_are_refused():
     del truth["segmentation"]
     with pytest.raises(DetError, match="an object of the ground truth has none; compare boxes"):
         columns_of(MadeDataset([truth], images=1), [found], "mask")
+
+
+def test_areas_of_more_than_255_masks():
+    """pycocotools' own `area` refuses them."""
+    records = [box(1, 0, (0, 0, 10, 10 + i % 7), score=0.5) for i in range(300)]
+    found = columns_of(MadeDataset([box(1, 0, (0, 0, 9, 9))], images=1), records, "mask", limit=1000).found
+    assert sorted(found.areas.tolist()) == sorted(10.0 * (10 + i % 7) for i in range(300))

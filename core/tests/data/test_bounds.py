@@ -197,7 +197,7 @@ def test_masks_without_pixels_do_not_train(make_coco: MakeCoco, edit: Any, what:
 
 def test_small_masks_are_drawn_to_know_whether_they_have_pixels() -> None:
     for ring, expected in [([5, 6, 7, 6, 7, 7, 5, 7], True), ([5.6, 6.6, 5.9, 6.6, 5.9, 6.9], False), (RING, True)]:
-        assert has_pixels([ring], 40, 60) == expected
+        assert has_pixels([ring], 40, 60) == has_pixels([ring] * 300, 40, 60) == expected
         assert bool(coco_mask.decode(coco_mask.frPyObjects([ring], 40, 60)).any()) == expected
 
 

@@ -196,10 +196,16 @@ def _found(
         labels=np.array([labels[record["category_id"]] for record in records], np.int64),
         boxes=boxes,
         scores=np.array([record["score"] for record in records], np.float64),
-        areas=np.asarray(coco_mask.area(masks), np.float64) if masks else sides.prod(1),
+        areas=_mask_areas(masks) if masks else sides.prod(1),
         masks=masks,
     )
     return found.chosen(np.lexsort((-found.scores, found.images)))
+
+
+def _mask_areas(codes: Sequence[dict[str, Any]]) -> Floats:
+    """(n,) number of pixels of masks. pycocotools takes at most 255 at once if numpy is 2.0 or later."""
+    parts = [coco_mask.area(codes[start : start + 255]) for start in range(0, len(codes), 255)]
+    return np.concatenate(parts).astype(np.float64)
 
 
 def _limited(found: Found, limit: int) -> Found:

@@ -77,15 +77,17 @@ def _figure(
         vector, pixels = io.StringIO(), io.BytesIO()
         canvas.savefig(vector, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
         canvas.savefig(pixels, format="png", dpi=144, facecolor="white")
-    return Figure(name, title, text, _embedded(vector.getvalue(), text), pixels.getvalue(), note)
+    title = f"{title} (masks)" if name.startswith("mask-") else title
+    return Figure(name, title, text, _embedded(vector.getvalue(), name, text), pixels.getvalue(), note)
 
 
-def _embedded(svg: str, text: str) -> str:
-    """The `svg` element of a file, which scales with the page and has a description."""
+def _embedded(svg: str, name: str, text: str) -> str:
+    """The `svg` element of a file, which scales with the page, has a description, and ids that no other chart has."""
     svg = svg[svg.index("<svg") :]
     head, rest = svg.split(">", 1)
     head = re.sub(r' (width|height|xmlns:xlink|version)="[^"]*"', "", head)
     rest = re.sub(r"<metadata>.*?</metadata>", "", rest, flags=re.DOTALL)
+    rest = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", rest)
     return f'{head} role="img" aria-label="{escape(text)}">{rest}'
 
 
@@ -170,16 +172,18 @@ def _scores(prefix: str, analysis: Analysis) -> Figure:
 
 
 def _errors(prefix: str, analysis: Analysis) -> Figure:
-    costs = [max(100 * analysis.costs.total(kind), 0) for kind in KINDS]
+    costs = np.array([100 * analysis.costs.total(kind) for kind in KINDS])
+    shown = np.nan_to_num(costs)  # a cost is unknown if no class has objects, or none has any left after the repair
+    texts = ["n/a" if np.isnan(cost) else f"{cost:.1f}" for cost in costs]
 
     def paint(axes: Axes) -> None:
-        bars = axes.barh(KINDS, np.nan_to_num(costs), color=[BLUE, ORANGE, PURPLE, GREEN, GRAY, "#a16207"])
-        axes.bar_label(bars, [f"{cost:.1f}" for cost in costs], padding=3)
-        axes.set(xlabel="AP at IoU .50 lost (percent)", xlim=(0, max([*np.nan_to_num(costs), 1]) * 1.18))
+        bars = axes.barh(KINDS, shown, color=[BLUE, ORANGE, PURPLE, GREEN, GRAY, "#a16207"])
+        axes.bar_label(bars, texts, padding=3)
+        axes.set(xlabel="AP at IoU .50 lost (percent)", xlim=(min(shown.min(), 0) * 1.18, max(shown.max(), 1) * 1.18))
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
 
-    listed = ", ".join(f"{kind} {cost:.1f}" for kind, cost in zip(KINDS, costs, strict=True))
+    listed = ", ".join(f"{kind} {text}" for kind, text in zip(KINDS, texts, strict=True))
     return _figure(f"{prefix}-errors", "AP that each kind of error costs", f"AP lost in percent: {listed}", paint)
 
 

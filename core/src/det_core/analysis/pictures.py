@@ -66,18 +66,18 @@ class Pictures:
         )
 
     def definitions(self) -> Iterator[str]:
-        """The embedded pictures, as `image` elements to refer to; those that cannot be read are left out."""
+        """The embedded pictures, as `image` elements to refer to; empty ones for those that cannot be read."""
         for image in self._wanted:
             height, width = (int(side) for side in self._dataset.sizes[image])
             data = self._embedded(image)
-            if data:
-                yield f'<image id="i{image}" width="{width}" height="{height}" href="{data}"/>'
+            size = f'width="{width}" height="{height}"'
+            yield f'<image id="i{image}" {size} href="{data}"/>' if data else f'<g id="i{image}"/>'
 
     def _embedded(self, image: int) -> str:
         try:
             sample = self._dataset.load(image)
         except BadImage as error:
-            self.missing.append(f"{self.name(image)}: {error}")
+            self.missing.append(str(error))
             return ""
         picture = Image.fromarray(np.ascontiguousarray(shown(sample.image).permute(1, 2, 0).numpy()))
         picture.thumbnail((LONGEST, LONGEST), Image.Resampling.BILINEAR)

@@ -18,6 +18,7 @@ from det_core.engine.evaluate import Evaluation, evaluate
 from det_core.engine.evaluate_predictions import evaluate_predictions, read_predictions
 from det_core.evaluation.metric_config import CocoEvaluatorConfig
 from det_core.recipe import Recipe
+from det_core.settings import evolve
 from det_core.slots import EvaluatorConfig
 
 LIMIT = 100  # detections per class in an image, where no evaluator says otherwise
@@ -61,10 +62,25 @@ def detect_run(
 
 
 def read_run(path: Path, dataset: DetectionDataset, evaluators: Sequence[EvaluatorConfig], *, name: str) -> Run:
-    """Read detections on a data set; DetError as `read_predictions` and `evaluate_predictions`."""
+    """Read detections on a data set, and compute the metrics for which they suffice.
+
+    Raises:
+        DetError: as `read_predictions` and `evaluate_predictions`.
+    """
     recorder = DetectionRecorder(dataset)
-    result = evaluate_predictions(dataset, read_predictions(path, dataset), evaluators, recorder)
+    predictions = read_predictions(path, dataset)
+    if not all(found.has_masks for found in predictions.found.values()):
+        evaluators = [without for evaluator in evaluators if (without := _without_masks(evaluator)) is not None]
+    result = evaluate_predictions(dataset, predictions, evaluators, recorder)
     return Run(name, recorder.records, _finite(result))
+
+
+def _without_masks(evaluator: EvaluatorConfig) -> EvaluatorConfig | None:
+    """The evaluator without metrics of masks; None if it has no others."""
+    if isinstance(evaluator, CocoEvaluatorConfig):
+        kinds = tuple(kind for kind in evaluator.kinds if kind != "mask")
+        return evolve(evaluator, kinds=kinds) if kinds else None
+    return None if evaluator.needs_masks() else evaluator
 
 
 def kinds_of(dataset: DetectionDataset, runs: Sequence[Run]) -> tuple[Kind, ...]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 FOLDER = "analysis"  # in a run folder, and by default
 DETECTIONS = "detections"
+PICTURES = 150
+RESAMPLES = 200
 
 
 @click.command(name="analyze")
@@ -44,12 +46,12 @@ DETECTIONS = "detections"
     help="Score threshold of the confusion matrix and the pictures. Default: the one with the highest F1.",
 )
 @click.option(
-    "--pictures", type=click.IntRange(min=0), default=150, show_default=True, help="Maximum images in the page."
+    "--pictures", type=click.IntRange(min=0), default=PICTURES, show_default=True, help="Maximum images in the page."
 )
 @click.option(
     "--resamples",
     type=click.IntRange(min=2),
-    default=200,
+    default=RESAMPLES,
     show_default=True,
     help="Resamples of the bootstrap that compares two runs.",
 )
@@ -95,6 +97,13 @@ def command(
     folder = Path(out) if out is not None else _folder(sources)
     made = _runs(sources, recipes, dataset, device)
     _write(made, recipes, dataset, folder, threshold, pictures, resamples)
+
+
+def analyze_run(run: Path, device: str | None) -> None:
+    """Write the page of a run that has ended into its folder."""
+    recipe = _recipe(str(run), (), None, False, None, False)
+    dataset, sources = recipe.open_val(), [_Source(str(run), True)]
+    _write(_runs(sources, [recipe], dataset, device), [recipe], dataset, run / FOLDER)
 
 
 @frozen
@@ -210,9 +219,9 @@ def _write(
     recipes: Sequence[Recipe | None],
     dataset: DetectionDataset,
     folder: Path,
-    threshold: float | None,
-    pictures: int,
-    resamples: int,
+    threshold: float | None = None,
+    pictures: int = PICTURES,
+    resamples: int = RESAMPLES,
 ) -> None:
     from det_core.analysis.report import make_report
     from det_core.analysis.runs import kinds_of, limit_of, proposes

@@ -109,9 +109,10 @@ def has_pixels(value: Any, height: int, width: int) -> bool:
     if isinstance(value, dict):
         return bool(coco_mask.area({"size": [height, width], "counts": _compressed(value, height, width)}))
     rings = [ring for ring in value if len(ring) >= MIN_RING]
-    return any(polygon_area(ring) >= SURE_AREA for ring in rings) or any(
-        coco_mask.area(coco_mask.frPyObjects(rings, height, width))
-    )
+    if any(polygon_area(ring) >= SURE_AREA for ring in rings):
+        return True
+    drawn = coco_mask.frPyObjects(rings, height, width)
+    return bool(coco_mask.area(coco_mask.merge(drawn)))  # merged: `area` fails for more than 255 codes
 
 
 def _compressed(value: dict[str, Any], height: int, width: int) -> bytes:

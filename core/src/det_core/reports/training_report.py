@@ -88,7 +88,7 @@ class TrainingReport:
         name = self.setup.recipe.evaluation.best
         return (
             f"best {name} {100 * best[1]:.1f} % after step {best[0]}: {checkpoint.name}; "
-            f"next: det-core test --checkpoint {run}"
+            f"next: det-core analyze --checkpoint {run}"
         )
 
     def start_epoch(self, epoch: int, done: int) -> None:
