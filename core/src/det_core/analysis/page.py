@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
+from importlib.metadata import version
 from importlib.resources import files
 
-from det_core import __version__
 from det_core.analysis.figures import Figure
 from det_core.analysis.html import charts, section
 from det_core.analysis.matrix import Matrix, matrices
@@ -55,8 +55,8 @@ def page(report: Report, figures: list[Figure], pictures: Pictures) -> str:
         f"<header><h1>{escape(title)}</h1>{data_note(report)}{cards(report)}</header>\n"
         f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n<main id="main">\n'
         + "\n".join(parts.values())
-        + f"\n</main>\n<footer>{unread}<p>Made by det-core {__version__}. All numbers are in analysis.json, the charts "
-        "in figures/.</p></footer>\n"
+        + f"\n</main>\n<footer>{unread}<p>Made by det-core {version('det-core')}. All numbers are in analysis.json, the "
+        "charts in figures/.</p></footer>\n"
         f'<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>{photos}</defs></svg>\n'
         f"<script>{script}</script>\n</body></html>\n"
     )
