@@ -182,3 +182,28 @@ def test_detections_are_written_or_read(tiny_checkpoint, data, results, tmp_path
     (tmp_path / "file").write_text("")
     out = failed("test", *options, "--device", "cpu", "--detections", tmp_path / "file")
     assert "is a file; give a `.json` file for COCO's format, or a folder" in " ".join(out.split())
+
+
+def test_results_on_voc_have_its_metric(tmp_path):
+    """From results alone: the data are VOC's, so the metric is, too."""
+    root = tmp_path / "voc"
+    for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (root / folder).mkdir(parents=True)
+    place = "<xmin>11</xmin><ymin>11</ymin><xmax>60</xmax><ymax>80</ymax>"
+    for name in ("a", "b"):
+        Image.new("RGB", (120, 100), "gray").save(root / "JPEGImages" / f"{name}.jpg")
+        (root / "Annotations" / f"{name}.xml").write_text(
+            f"<annotation><filename>{name}.jpg</filename><size><width>120</width><height>100</height><depth>3</depth></size>"
+            f"<object><name>cat</name><difficult>0</difficult><bndbox>{place}</bndbox></object></annotation>"
+        )
+    for split in ("trainval", "test"):
+        (root / "ImageSets" / "Main" / f"{split}.txt").write_text("a\nb\n")
+    (tmp_path / "found").mkdir()
+    (tmp_path / "found" / "comp4_det_test_cat.txt").write_text(
+        "a 0.9 11 11 60 80\nb 0.8 100 90 110 100\nc 0.5 1 1 9 9\n"
+    )
+    done("analyze", "--predictions", tmp_path / "found", "--data", root, "--out", tmp_path / "page")
+    found = numbers(tmp_path / "page")
+    assert found["runs"][0]["metrics"]["voc_map"] == pytest.approx(0.5)
+    assert found["runs"][0]["box"]["errors"]["background"]["count"] == 1
+    assert "VOC mAP" in (tmp_path / "page" / "index.html").read_text()

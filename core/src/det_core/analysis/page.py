@@ -55,8 +55,8 @@ def page(report: Report, figures: list[Figure], pictures: Pictures) -> str:
         f"<header><h1>{escape(title)}</h1>{data_note(report)}{cards(report)}</header>\n"
         f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n<main id="main">\n'
         + "\n".join(parts.values())
-        + f"\n</main>\n<footer>{unread}<p>Made by det-core {version('det-core')}. All numbers are in analysis.json, the "
-        "charts in figures/.</p></footer>\n"
+        + f"\n</main>\n<footer>{unread}<p>Made by det-core {version('det-core')}. All numbers are in analysis.json, "
+        "the charts in figures/.</p></footer>\n"
         f'<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>{photos}</defs></svg>\n'
         f"<script>{script}</script>\n</body></html>\n"
     )

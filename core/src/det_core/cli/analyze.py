@@ -179,11 +179,13 @@ def _runs(
 ) -> list[Run]:
     """Detect with checkpoints, and read detections."""
     from det_core.analysis.runs import detect_run, read_run
-    from det_core.evaluation.metric_config import CocoEvaluatorConfig
+    from det_core.data.voc_dataset import VocDataset
+    from det_core.evaluation.metric_config import CocoEvaluatorConfig, VocEvaluatorConfig
     from det_core.reports.loggers import Terminal
 
     terminal, made = Terminal(), []
-    given = next((r.evaluation.evaluators for r in recipes if r is not None), (CocoEvaluatorConfig(),))
+    usual = (VocEvaluatorConfig(),) if isinstance(dataset, VocDataset) else (CocoEvaluatorConfig(),)
+    given = next((r.evaluation.evaluators for r in recipes if r is not None), usual)
     for source, name, recipe in zip(sources, _names(sources), recipes, strict=True):
         if recipe is None:
             made.append(read_run(Path(source.path), dataset, given, name=name))
