@@ -16,6 +16,8 @@ from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
 from det_core.settings import evolve
 
+RECIPE_SUFFIXES = (".yaml", ".yml", ".json")
+
 
 def recipe_from_plain(plain: dict[str, Any], source: str = "") -> Recipe:
     """A recipe from the plain data of `Recipe.to_plain`.
@@ -38,7 +40,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = (), *, data
         DetError: if the file cannot be read.
     """
     text = str(name_or_path)
-    if isinstance(name_or_path, Path) or text.endswith((".yaml", ".yml", ".json")):
+    if isinstance(name_or_path, Path) or text.endswith(RECIPE_SUFFIXES):
         plain = _read(Path(text))
     else:
         plain = zoo_recipe(text).to_plain()
@@ -56,6 +58,15 @@ def recipe_with(
     if data is not None:
         plain = recipe_from_plain(plain, file).with_data(data).to_plain()
     return recipe_from_plain(apply_overrides(plain, list(overrides)), source or file)
+
+
+def base_of(path: Path) -> Recipe | None:
+    """The recipe that a recipe file extends, with the file's name; None if it extends none.
+
+    Raises:
+        ConfigError, DetError, PluginError: as `load_recipe`.
+    """
+    return _split(path)[0]
 
 
 def recipe_schema() -> dict[str, Any]:
@@ -83,13 +94,22 @@ def zoo_recipe(name: str) -> Recipe:
 
 def _read(path: Path) -> dict[str, Any]:
     """The plain data of a recipe file, merged into the recipe that it extends."""
+    base, plain = _split(path)
+    if base is None:
+        return {"name": path.stem, **plain}
+    merged: dict[str, Any] = merge(base.to_plain(), plain)
+    return merged
+
+
+def _split(path: Path) -> tuple[Recipe | None, dict[str, Any]]:
+    """The recipe that a file extends, under the file's name, and the changes to it."""
     plain = read_yaml(path)
     base_name = plain.pop("extends", None)
     if base_name is None:
-        return {"name": path.stem, **plain}
+        return None, plain
     if not isinstance(base_name, str):
         raise ConfigError.at("extends", f"found {base_name!r}, expected the name of one recipe", str(path))
-    if base_name.endswith((".yaml", ".yml", ".json")):
+    if base_name.endswith(RECIPE_SUFFIXES):
         raise ConfigError.at(
             "extends",
             f"found the file {base_name!r}, expected the name of a recipe that a plugin provides (`det-core recipes`)",
@@ -99,5 +119,4 @@ def _read(path: Path) -> dict[str, Any]:
         base = zoo_recipe(base_name)
     except PluginError as error:
         raise ConfigError.at("extends", str(error), str(path)) from None
-    merged: dict[str, Any] = merge(evolve(base, name=path.stem, published=None).to_plain(), plain)
-    return merged
+    return evolve(base, name=path.stem, published=None), plain

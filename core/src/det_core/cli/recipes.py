@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -12,11 +13,13 @@ import attrs
 import click
 
 from det_core.cli.output import print_json, print_table, terminal_width
+from det_core.config.differences import ABSENT, changes, differences
 from det_core.config.plain import unstructure
+from det_core.config.yaml_text import read_yaml, to_yaml
 from det_core.conventions import spoken
 from det_core.errors import DetError, PluginError, nearest
 from det_core.known import install_hint
-from det_core.load import load_recipe, recipe_schema
+from det_core.load import RECIPE_SUFFIXES, base_of, load_recipe, recipe_schema
 from det_core.offers import RecipeEntry
 from det_core.plugins import plugin_manager
 from det_core.recipe import Published, Recipe
@@ -249,14 +252,55 @@ def _notes(entry: RecipeEntry, common: str) -> str:
 @command.command()
 @click.argument("name")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value, as in training.")
+@click.option(
+    "--full/--changed",
+    default=True,
+    help="All values, or only those that differ from the recipe that a file extends or, without one, from defaults.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of YAML.")
-def show(name: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Print a complete recipe, given its name or a file. `train --config` reads the output."""
+def show(name: str, overrides: tuple[str, ...], full: bool, as_json: bool) -> None:
+    """Print a recipe, given its name or a file. `train --config` reads the output."""
     recipe = load_recipe(name, overrides)
+    plain = recipe.to_plain() if full else _changed(name, recipe)
     if as_json:
-        print_json(recipe.to_plain())
+        print_json(plain)
     else:
-        click.echo(recipe.to_yaml(), nl=False)
+        click.echo(to_yaml(plain), nl=False)
+
+
+def _changed(name: str, recipe: Recipe) -> dict[str, Any]:
+    """A recipe as a file that says only what differs from the recipe that it extends, or from the defaults."""
+    path = Path(name)
+    base = base_of(path) if path.suffix in RECIPE_SUFFIXES else None
+    if base is None:
+        plain: dict[str, Any] = unstructure(recipe, changed_only=True)
+        return plain
+    return {"extends": read_yaml(path)["extends"], **changes(base.to_plain(), recipe.to_plain())}
+
+
+@command.command()
+@click.argument("first")
+@click.argument("second")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def diff(first: str, second: str, as_json: bool) -> None:
+    """Print what differs between two recipes, each given by its name or a file."""
+    found = list(differences(load_recipe(first).to_plain(), load_recipe(second).to_plain()))
+    if as_json:
+        print_json([{"path": d.path, "first": _value(d.before), "second": _value(d.after)} for d in found])
+        return
+    for d in found:
+        click.echo(f"{d.path}: {_shown(d.before)} -> {_shown(d.after)}")
+    if not found:
+        click.echo("the recipes are equal")
+
+
+def _value(value: Any) -> Any:
+    return None if value is ABSENT else value
+
+
+def _shown(value: Any) -> str:
+    """A value on one line, as YAML has it."""
+    return "(none)" if value is ABSENT else json.dumps(value, ensure_ascii=False)
 
 
 @command.command()

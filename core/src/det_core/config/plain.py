@@ -10,15 +10,20 @@ import attrs
 from det_core.settings import Component, fields_of
 
 
-def unstructure(value: object) -> Any:
-    """Plain data that `config.convert.structure` turns into an equal configuration; components include their `type`."""
+def unstructure(value: object, *, changed_only: bool = False) -> Any:
+    """Plain data that `config.convert.structure` turns into an equal configuration; components include their `type`.
+
+    changed_only: leave out settings that have their default.
+    """
     if isinstance(value, tuple):
-        return [unstructure(item) for item in value]
+        return [unstructure(item, changed_only=changed_only) for item in value]
     if isinstance(value, Path):
         return str(value)
     if not attrs.has(type(value)):
         return value
     plain: dict[str, Any] = {"type": value.type} if isinstance(value, Component) else {}
     for field in fields_of(type(value)):
-        plain[field.name] = unstructure(getattr(value, field.name))
+        item = getattr(value, field.name)
+        if not changed_only or item != field.default:
+            plain[field.name] = unstructure(item, changed_only=changed_only)
     return plain
