@@ -48,13 +48,15 @@ def refuse(refused, tmp_path):
 def test_1_a_misspelled_score_threshold(refuse):
     assert refuse(MISSPELLED_THRESHOLD) == [
         "error: my.yaml: 1 problem",
-        '  detector.roi_head.score_treshold: unknown key; did you mean "score_threshold"?',
+        '  line 4: detector.roi_head.score_treshold: unknown key; did you mean "score_threshold"?',
     ]
 
 
 def test_2_an_unknown_key_two_levels_down(refuse):
     (_, line) = refuse(UNKNOWN_KEY)
-    assert line.startswith('  detector.roi_head.sampler.positives: unknown key; did you mean "positive_fraction"')
+    assert line.startswith(
+        '  line 4: detector.roi_head.sampler.positives: unknown key; did you mean "positive_fraction"'
+    )
 
 
 def test_3_a_removed_required_field(refused, tmp_path):
@@ -64,15 +66,16 @@ def test_3_a_removed_required_field(refused, tmp_path):
     (tmp_path / "my.yaml").write_text(f"{head}evaluation:{rest}", encoding="utf8")
     status, lines = refused("--config", "my.yaml")
     assert status == 1
+    line = head.count("\n") + 1  # that of `evaluation`
     assert lines == [
         "error: my.yaml: 1 problem",
-        "  evaluation.evaluators: required key is missing (metrics on the validation data)",
+        f"  line {line}: evaluation.evaluators: required key is missing (metrics on the validation data)",
     ]
 
 
 def test_4_a_neck_whose_channels_the_head_cannot_take(refuse):
     (_, line) = refuse(BAD_NECK)
-    assert line.startswith("  detector.dense_head: ")
+    assert line.startswith("  line 2: detector.dense_head: ")
     assert "channels [256, 512, 1024, 2048]" in line
     assert "add a neck that makes them equal (for example type: fpn)" in line
 
@@ -101,7 +104,7 @@ def test_5_an_unknown_argument(refused):
 def test_6_an_unknown_type_gets_the_nearest_names(refuse):
     assert refuse(UNKNOWN_TYPE) == [
         "error: my.yaml: 1 problem",
-        "  detector.backbone.type: unknown type 'resnett' for backbone; did you mean \"resnet\"?",
+        "  line 3: detector.backbone.type: unknown type 'resnett' for backbone; did you mean \"resnet\"?",
     ]
 
 
@@ -112,8 +115,8 @@ def test_6_a_type_of_a_known_plugin_says_how_to_install_it(refused, tmp_path):
     status, lines = refused("--config", "my.yaml", DET_PLUGINS="-resnet")
     assert status == 1
     assert (
-        "  detector.backbone.type: unknown type 'resnet' for backbone; det-plugin-resnet provides it, but DET_PLUGINS "
-        "switches it off"
+        "  line 3: detector.backbone.type: unknown type 'resnet' for backbone; det-plugin-resnet provides it, but "
+        "DET_PLUGINS switches it off"
     ) in lines
 
 
@@ -123,11 +126,11 @@ def test_all_mistakes_of_a_file_come_at_once(refuse):
         "    sampler: {count: 1.5}\nschedule: {epochs: 0}\n"
     )
     assert lines[0] == "error: my.yaml: 4 problems"
-    assert [line.split(":")[0].strip() for line in lines[1:]] == [
-        "detector.backbone.depth",
-        "detector.roi_head.score_treshold",
-        "detector.roi_head.sampler.count",
-        "schedule.epochs",
+    assert [line.strip().rpartition(": ")[0].split(": ")[:2] for line in lines[1:]] == [
+        ["line 3", "detector.backbone.depth"],
+        ["line 5", "detector.roi_head.score_treshold"],
+        ["line 6", "detector.roi_head.sampler.count"],
+        ["line 7", "schedule.epochs"],
     ]
 
 

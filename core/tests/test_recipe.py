@@ -250,7 +250,7 @@ def test_what_cannot_be_extended(write, text, message):
         load_recipe(path)
     head, line = str(caught.value).splitlines()
     assert head == f"{path}: 1 problem"
-    assert line.strip().startswith(message)
+    assert line.strip().startswith(f"line 1: {message}")
 
 
 def test_a_recipe_whose_requirement_is_missing_is_listed_and_says_what_to_install(parts):
@@ -279,10 +279,10 @@ def test_several_mistakes_of_one_file_come_at_once(write):
     with pytest.raises(ConfigError) as caught:
         load_recipe(path)
     assert [str(p) for p in caught.value.problems] == [
-        'scedule: unknown key; did you mean "schedule"?',
-        "detector.backbone.depth: found 34, allowed: 18, 50, 101",
-        'detector.dense_head.train_limits.before_nmss: unknown key; did you mean "before_nms"?',
-        "detector.roi_head.type: unknown type 'regionl' for roi_head; did you mean \"regional\"?",
+        'line 6: scedule: unknown key; did you mean "schedule"?',
+        "line 3: detector.backbone.depth: found 34, allowed: 18, 50, 101",
+        'line 4: detector.dense_head.train_limits.before_nmss: unknown key; did you mean "before_nms"?',
+        "line 5: detector.roi_head.type: unknown type 'regionl' for roi_head; did you mean \"regional\"?",
     ]
 
 
@@ -316,6 +316,6 @@ def test_a_required_key_that_is_removed(write):
     with pytest.raises(ConfigError) as caught:
         load_recipe(path)
     assert [str(p) for p in caught.value.problems] == [
-        "data.val: required key is missing (the data set to evaluate on; null: none, so training does not evaluate)",
+        "line 1: data.val: required key is missing (the data set to evaluate on; null: none, so training does not evaluate)",
         "evaluation: required key is missing (metrics)",
     ]

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import frozen
 
 
 @frozen
 class Problem:
-    """One mistake in a configuration: where it is (`detector.roi_head.box_head.num_convs`) and what is wrong."""
+    """One mistake in a configuration: where it is (`detector.roi_head.box_head.num_convs`) and what is wrong.
+
+    line: of the configuration file, from 1; None if it is not known.
+    """
 
     path: str
     message: str
+    line: int | None = None
 
     def under(self, parent: str) -> Problem:
         """The same problem, seen from one level up."""
-        if not parent or not self.path or self.path.startswith("["):
-            return Problem(f"{parent}{self.path}", self.message)
-        return Problem(f"{parent}.{self.path}", self.message)
+        dot = "" if not parent or not self.path or self.path.startswith("[") else "."
+        return Problem(f"{parent}{dot}{self.path}", self.message, self.line)
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}" if self.path else self.message
+        line = "" if self.line is None else f"line {self.line}: "
+        return f"{line}{self.path}: {self.message}" if self.path else f"{line}{self.message}"
 
 
 class DetError(Exception):
@@ -50,11 +54,22 @@ class ConfigError(DetError, ValueError):
         """The same error, with every problem below `path`."""
         return ConfigError([p.under(path) for p in self.problems])
 
+    def with_lines(self, lines: Mapping[str, int]) -> ConfigError:
+        """The same error, each problem with the line of its path, or else of the innermost part that has a line."""
+        problems = [Problem(p.path, p.message, _line_of(p.path, lines)) for p in self.problems]
+        return ConfigError(problems, self.source, self.owner)
+
     def __str__(self) -> str:
         lines = [str(p.under(self.owner)) for p in self.problems]
         if self.source:
             return "\n".join([f"{self.source}: {counted(len(lines), 'problem')}", *(f"  {line}" for line in lines)])
         return "\n".join(lines)
+
+
+def _line_of(path: str, lines: Mapping[str, int]) -> int | None:
+    while path and path not in lines:
+        path = path[: max(path.rfind("."), path.rfind("["), 0)]
+    return lines.get(path)
 
 
 class DataError(DetError):

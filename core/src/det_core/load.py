@@ -9,7 +9,7 @@ from typing import Any
 from det_core.config.convert import structure
 from det_core.config.overrides import apply_overrides, merge
 from det_core.config.schema import json_schema
-from det_core.config.yaml_text import read_yaml
+from det_core.config.yaml_text import key_lines, read_yaml
 from det_core.errors import ConfigError, PluginError
 from det_core.known import install_hint
 from det_core.plugins import plugin_manager
@@ -35,17 +35,29 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = (), *, data
     `Recipe.with_data` returns, so that they may set what a data set in the format of the folder has.
 
     Raises:
-        ConfigError: with every problem found.
+        ConfigError: with every problem found; those of a file have its lines.
         PluginError: if no plugin provides the name, or a requirement is not installed, with what to install.
         DetError: if the file cannot be read.
     """
     text = str(name_or_path)
-    if isinstance(name_or_path, Path) or text.endswith(RECIPE_SUFFIXES):
-        plain = _read(Path(text))
-    else:
-        plain = zoo_recipe(text).to_plain()
     source = text if not overrides else f"{text} with --set"
-    return recipe_with(plain, overrides, data, text, source)
+    if not isinstance(name_or_path, Path) and not text.endswith(RECIPE_SUFFIXES):
+        return recipe_with(zoo_recipe(text).to_plain(), overrides, data, text, source)
+    try:
+        return recipe_with(_read(Path(text)), overrides, data, text, source)
+    except ConfigError as error:
+        raise error.with_lines(_lines_without(Path(text), overrides)) from None
+
+
+def _lines_without(path: Path, overrides: Sequence[str]) -> dict[str, int]:
+    """The lines of a recipe file's keys, without those whose values overrides have replaced."""
+    replaced = tuple(override.partition("=")[0].strip() for override in overrides)
+    lines = key_lines(path)
+    return {key: line for key, line in lines.items() if not any(_is_within(key, other) for other in replaced)}
+
+
+def _is_within(path: str, other: str) -> bool:
+    return path == other or path.startswith((f"{other}.", f"{other}["))
 
 
 def recipe_with(

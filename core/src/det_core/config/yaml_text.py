@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,25 @@ def read_yaml(path: Path) -> dict[str, Any]:
         found = "nothing" if value is None else type(value).__name__
         raise DetError(f"{path}: found {found}, expected a mapping of recipe keys (detector:, data:, schedule: ...)")
     return value
+
+
+def key_lines(path: Path) -> dict[str, int]:
+    """The line, from 1, of each key and list item of a YAML file that `read_yaml` reads, by its dotted path."""
+    root = yaml.compose(path.read_text(encoding="utf8"), _Loader)
+    return {} if root is None else dict(_lines(root, ""))
+
+
+def _lines(node: yaml.Node, path: str) -> Iterator[tuple[str, int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                inner = f"{path}.{key.value}" if path else key.value
+                yield inner, key.start_mark.line + 1
+                yield from _lines(value, inner)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield f"{path}[{index}]", value.start_mark.line + 1
+            yield from _lines(value, f"{path}[{index}]")
 
 
 class _TagFreeLoader(_Loader):
