@@ -316,6 +316,7 @@ def test_a_required_key_that_is_removed(write):
     with pytest.raises(ConfigError) as caught:
         load_recipe(path)
     assert [str(p) for p in caught.value.problems] == [
-        "line 1: data.val: required key is missing (the data set to evaluate on; null: none, so training does not evaluate)",
+        "line 1: data.val: required key is missing (the data set to evaluate on; null: none, so training does not "
+        "evaluate)",
         "evaluation: required key is missing (metrics)",
     ]
