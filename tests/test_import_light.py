@@ -60,6 +60,7 @@ def test_command_is_light(run_counted, arguments):
         "det_plugin_gn_ws_dcn.hooks",
         "det_plugin_guided_anchoring.hooks",
         "det_plugin_mobilenet.hooks",
+        "det_plugin_timm.hooks",
         "det_plugin_resnet",
         "det_plugin_fpn",
         "det_plugin_rcnn",
@@ -70,6 +71,7 @@ def test_command_is_light(run_counted, arguments):
         "det_plugin_gn_ws_dcn",
         "det_plugin_guided_anchoring",
         "det_plugin_mobilenet",
+        "det_plugin_timm",
     ],
 )
 def test_module_is_light(module):

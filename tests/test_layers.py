@@ -79,6 +79,7 @@ def test_all_packages_are_looked_at():
         "retinanet",
         "ssd",
         "mobilenet",
+        "timm",
         "gn_ws_dcn",
         "guided_anchoring",
     )

@@ -53,9 +53,15 @@ class Backbone(nn.Module, ABC):
     def layers(self) -> Sequence[Sequence[str]]:
         """Its layers from the input on, for layer-wise decay of the learning rate: names of submodules of each.
 
-        Every parameter is in one layer. Empty: the backbone does not support it.
+        A parameter of the backbone itself is named as it is. Every parameter is in one layer. Empty: the backbone does
+        not support it.
         """
         return ()
+
+
+def is_within(parameter: str, parts: Sequence[str]) -> bool:
+    """Whether a parameter of this name is one of the parts, which are submodules or parameters, or in one of them."""
+    return any(parameter == part or parameter.startswith(f"{part}.") for part in parts)
 
 
 class Neck(nn.Module, ABC):

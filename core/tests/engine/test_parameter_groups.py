@@ -7,7 +7,14 @@ import torch
 from torch import nn, optim
 
 from det_core.contracts import Backbone
-from det_core.engine.parameter_groups import build_optimizer, describe, freeze, parameter_groups, set_learning_rate
+from det_core.engine.parameter_groups import (
+    build_optimizer,
+    describe,
+    freeze,
+    parameter_groups,
+    set_learning_rate,
+    treatments,
+)
 from det_core.errors import ConfigError
 from det_core.model.fold_batch_norm import BatchNorm
 from det_core.optim.optimizer_config import AdamWConfig, SGDConfig
@@ -160,6 +167,21 @@ def test_the_learning_rate_decays_from_layer_to_layer_of_the_backbone():
     assert named["backbone.blocks.0.bias"] == (0.25, 0.05)
     assert named["backbone.conv.weight"] == (0.125, 0.05)
     assert named["backbone.norm.weight"] == (0.125, 0.0)
+
+
+def test_parameters_of_the_backbone_itself_are_named_in_its_layers():
+    class WithToken(Tower):
+        def __init__(self) -> None:
+            super().__init__()
+            self.token, self.tokens = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
+
+        def layers(self):
+            return [("conv", "norm", "token"), ("blocks", "tokens")]
+
+    how = treatments(AdamWConfig(layer_decay=0.5), Whole(WithToken()))
+    assert how["backbone.token"].lr_factor == 0.25
+    assert how["backbone.tokens"].lr_factor == 0.5
+    assert how["backbone.blocks.1.weight"].lr_factor == 0.5
 
 
 def test_a_backbone_without_layers_is_refused():

@@ -9,7 +9,7 @@ from typing import Any
 from attrs import frozen
 from torch import nn, optim
 
-from det_core.contracts import Backbone
+from det_core.contracts import Backbone, is_within
 from det_core.errors import ConfigError, first_few, nearest
 from det_core.slots import OptimizerConfig
 from det_core.specs import ParameterRule
@@ -131,8 +131,8 @@ def _layer_factors(model: nn.Module, decay: float) -> Mapping[str, float]:
             )
             raise ConfigError.at("optimizer.layer_decay", message)
         for number, layer in enumerate(layers):
-            begins = tuple(f"{prefix}.{name}.".removeprefix(".") for name in layer)
-            names = [name for name, _ in model.named_parameters() if name.startswith(begins)]
+            parts = [f"{prefix}.{name}".removeprefix(".") for name in layer]
+            names = [name for name, _ in model.named_parameters() if is_within(name, parts)]
             factors |= dict.fromkeys(names, decay ** (len(layers) - number))
     return factors
 

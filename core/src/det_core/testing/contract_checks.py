@@ -29,6 +29,7 @@ from det_core.contracts import (
     ProposalHead,
     RoIHead,
     class_dependent,
+    is_within,
 )
 from det_core.model.detector import Detector
 from det_core.model.detector_config import DetectorConfig
@@ -110,7 +111,7 @@ def _check_layers(config: BackboneConfig, module: Backbone) -> None:
     """If a backbone has layers, each of its parameters must be in exactly one."""
     layers = module.layers()
     for name, _ in module.named_parameters() if layers else ():
-        places = [n for n, layer in enumerate(layers) if name.startswith(tuple(f"{part}." for part in layer))]
+        places = [n for n, layer in enumerate(layers) if is_within(name, layer)]
         assert len(places) == 1, f"{who(config)}: parameter {name} is in layers {places}, expected exactly one"
 
 
