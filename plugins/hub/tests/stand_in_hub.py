@@ -76,12 +76,13 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_GET
 
     def route(self) -> None:
-        path = unquote(urlsplit(self.path).path)
+        quoted = urlsplit(self.path).path
+        path = unquote(quoted)
         self.hub.requests.append(f"{self.command} {path}")
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.hub.down:
             return self.answer(503, {"error": "down for maintenance"})
-        parts = path.strip("/").split("/")
+        parts = [unquote(part) for part in quoted.strip("/").split("/")]  # the slash of a branch is quoted
         if path == "/api/validate-yaml":
             return self.answer(200, {"warnings": [], "errors": []})
         if parts[0] == "lfs":
@@ -129,7 +130,7 @@ class Handler(BaseHTTPRequestHandler):
         if wanted["organization"] == "others":
             return self.answer(403, {"error": "You don't have the rights to create a model under the namespace"})
         if name in self.hub.repositories:
-            return self.answer(409, {"error": "You already created this model repo"})
+            return self.answer(409, {"error": "You already created it", "url": f"{self.hub.url}/{name}"})
         self.hub.add(name, {".gitattributes": b""}, private=wanted.get("visibility") == "private")
         return self.answer(200, {"url": f"{self.hub.url}/{name}", "name": name})
 
