@@ -526,9 +526,7 @@ def test_an_error_of_a_checkpoint_source_is_told_with_its_plugin():
     with isolated_manager(source_plugin("mine", fetch)) as manager:
         with pytest.raises(DetError, match="^no such model$"):
             manager.fetch_checkpoint("store", "store://own")
-        with pytest.raises(
-            PluginError, match="^store://a: det-plugin-mine 1.0 failed to fetch it: KeyError: 'etag'$"
-        ):
+        with pytest.raises(PluginError, match="^store://a: det-plugin-mine 1.0 failed to fetch it: KeyError: 'etag'$"):
             manager.fetch_checkpoint("store", "store://a")
 
 
