@@ -11,13 +11,13 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
-from det_plugin_hub import HubAddress, HubError, push
-from det_plugin_hub.download import fetch
 from PIL import Image
 from stand_in_hub import TOKEN, StandInHub
 
 import det_core
 from det_core import DetError
+from det_plugin_hub import HubAddress, HubError, push
+from det_plugin_hub.download import fetch
 
 
 def test_addresses_are_read() -> None:

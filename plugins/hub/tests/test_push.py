@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from det_plugin_hub import HubError, push
-from det_plugin_hub.results import ResultsError, results_of_run
 from huggingface_hub import ModelCard
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -20,6 +18,8 @@ from det_core import DetError
 from det_core.cli.main import run as det
 from det_core.config.yaml_text import parse_yaml
 from det_core.engine.checkpoint import WEIGHTS
+from det_plugin_hub import HubError, push
+from det_plugin_hub.results import ResultsError, results_of_run
 
 FILES = {".gitattributes", "README.md", "curves.png", "metrics.json", "model.safetensors", "recipe.yaml"}
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from det_plugin_mlflow import TrackedRun, hooks
-from det_plugin_mlflow.names import Names, apart, shortened
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from det_core import Recipe, train
 from det_core.plugins import installed_plugins
 from det_core.testing.isolated_plugins import isolated_manager
+from det_plugin_mlflow import TrackedRun, hooks
+from det_plugin_mlflow.names import Names, apart, shortened
 
 
 def runs(store: str, experiment: str = "det") -> list[Run]:

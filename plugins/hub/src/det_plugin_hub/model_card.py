@@ -107,7 +107,7 @@ def distributions(recipe: Recipe) -> list[str]:
     return sorted({state.distribution for state in states if state is not None and state.distribution})
 
 
-def _components(value: object) -> Iterator[Component]:
+def _components(value: Any) -> Iterator[Component]:
     """All components in a configuration, at any depth."""
     if isinstance(value, tuple):
         for item in value:
