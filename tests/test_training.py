@@ -89,7 +89,8 @@ def test_hooks_follow_a_run_and_one_that_raises_is_switched_off(tmp_path, recipe
 def test_hooks_are_given_what_a_tracker_needs(tmp_path, recipe, capsys, monkeypatch):
     """A resumed run says so, each checkpoint comes once and before its evaluation, and pictures before the end."""
     monkeypatch.setattr(engine, "evaluate", lambda *arguments, **options: Evaluation({"box_ap": 0.5}, {}, ()))
-    recipe = attrs.evolve(recipe, data=attrs.evolve(recipe.data, images_per_rank=17))  # one step per epoch
+    data = attrs.evolve(recipe.data, images_per_rank=17)  # one step per epoch
+    recipe = attrs.evolve(recipe, data=data, evaluation=attrs.evolve(recipe.evaluation, every_epochs=1))
     seen = []
 
     def started(step, say):

@@ -62,11 +62,23 @@ def test_a_command_of_a_plugin_is_listed_and_runs(capsys, tmp_path):
     with isolated_manager(greeting_plugin(lambda: greet)):
         assert run(["--help"]) == 0
         assert "  greet           Say hello." in capsys.readouterr().out
-        (tmp_path / "parts_of_greet.py").write_text("print('a plugin file')")
+        (tmp_path / "parts_of_greet.py").write_text("from det_core.hookspecs import provides\ndet_necks = provides()\n")
         assert run(["greet", "you", "--plugin-file", str(tmp_path / "parts_of_greet.py")]) == 0
-        assert capsys.readouterr().out == "a plugin file\nhello you\n"
+        assert capsys.readouterr().out == "hello you\n"
         assert run(["gret"]) == 2
         assert "no command 'gret'; did you mean \"greet\"?" in capsys.readouterr().err
+
+
+def test_a_plugin_file_may_add_a_command(capsys, tmp_path):
+    file = tmp_path / "command_of_a_file.py"
+    file.write_text(
+        "import click\nfrom det_core.hookspecs import provides\nfrom det_core.offers import CommandEntry\n"
+        "greet = click.Command('greet', callback=lambda: click.echo('hello'))\n"
+        "det_commands = provides(CommandEntry(name='greet', help='Say hello.', load=lambda: greet))\n"
+    )
+    with isolated_manager():
+        assert run(["--plugin-file", str(file), "greet"]) == 0
+    assert capsys.readouterr().out == "hello\n"
 
 
 def test_a_command_of_a_plugin_that_fails_leaves_the_others(capsys):

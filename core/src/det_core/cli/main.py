@@ -45,6 +45,8 @@ class _Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in VERBS:
+            _load_plugin_files(ctx.params.get(PLUGIN_FILE, ()))  # which may add this command
         if args and args[0] not in _helps() and not args[0].startswith("-"):
             try:
                 plugin_manager().command(args[0])
