@@ -127,6 +127,7 @@ def test_training_starts_from_an_address(hub: StandInHub, run: Path, tmp_path: P
         det_core.train(recipe, work_dir=tmp_path / "other", init="hf://me/nothing", max_steps=1, quiet=True)
 
 
+@pytest.mark.slow
 def test_the_command_line_with_the_variables_that_users_set(hub: StandInHub, run: Path, tmp_path: Path) -> None:
     """In processes of their own, with an empty cache: push, then predict."""
     Image.new("RGB", (64, 48), "red").save(tmp_path / "red.png")

@@ -134,6 +134,7 @@ print("reached", result.step, result.reason)
 """
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there_does_not_stop_training(recipe: Recipe, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(recipe.to_yaml())
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}

@@ -52,7 +52,7 @@ class TrackedRun:
             mode=mode,
             config={**flat_settings(recipe.to_plain()), "run": self._facts(recipe)},
             settings=wandb.Settings(console="off", **_patience()),
-            reinit="finish_previous",
+            reinit="create_new",  # a run that the user has begun goes on
         )
         self.folder.remember(TRACKER, {"run_id": self.run.id, "project": project})
         self.run.define_metric(STEP)
