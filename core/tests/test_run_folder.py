@@ -51,6 +51,18 @@ def test_a_tracker_remembers(tmp_path):
     assert json.loads((tmp_path / "mine.json").read_text()) == {"run_id": "7"}
 
 
+def test_an_analysis_is_logged_later(tmp_path):
+    run = RunFolder(tmp_path)
+    with pytest.raises(DetError, match="has no analysis/index.html; analyse the run first$"):
+        run.analysis_to_log("mine")
+    (tmp_path / "analysis").mkdir()
+    (tmp_path / "analysis" / "index.html").touch()
+    with pytest.raises(DetError, match=r"has no mine\.json, so it was not logged there$"):
+        run.analysis_to_log("mine")
+    run.remember("mine", {"run_id": "7"})
+    assert run.analysis_to_log("mine") == (tmp_path / "analysis", {"run_id": "7"})
+
+
 def test_settings_become_flat():
     plain = {
         "name": "x",

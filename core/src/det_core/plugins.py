@@ -148,6 +148,10 @@ class PluginManager:
         self._collect_each("det_weight_maps", self._add_weight_map, only)
         self._collect_each("det_checkpoint_sources", self._add_source, only)
         self._collect_each("det_commands", self._add_command, only)
+        for hook in hookspecs.RUN_HOOKS:
+            for impl in getattr(self.pluggy.hook, hook).get_hookimpls():
+                if only in (None, state := self._states[id(impl.plugin)]):
+                    state.provides.setdefault("run hook", []).append(hook)
         for (slot, name), provided in self._components.items():
             self._record_conflict(f"{slot} type {name!r}", [p.plugin for p in provided])
         for name, entries in self._recipes.items():

@@ -52,6 +52,19 @@ class RunFolder:
         folder = self.path / "analysis"
         return folder if (folder / "index.html").is_file() else None
 
+    def analysis_to_log(self, tracker: str) -> tuple[Path, dict[str, str]]:
+        """The folder of the analysis, and what a tracker remembers of its run, to log an analysis after training.
+
+        Raises:
+            DetError: if the run was not analysed, or the tracker has no run of it.
+        """
+        folder, run = self.analysis(), self.remembered(tracker)
+        if folder is None:
+            raise DetError(f"{self.path}: has no analysis/index.html; analyse the run first")
+        if not run:
+            raise DetError(f"{self.path}: has no {tracker}.json, so it was not logged there")
+        return folder, run
+
     def remembered(self, tracker: str) -> dict[str, str]:
         """What a tracker remembers of its own run, to continue it when training is resumed; empty if nothing."""
         return {name: value for name, value in _object(self._own(tracker)).items() if isinstance(value, str)}

@@ -18,6 +18,7 @@ from det_core import DetError
 from det_core.cli.main import run as det
 from det_core.config.yaml_text import parse_yaml
 from det_core.engine.checkpoint import WEIGHTS
+from det_core.testing import contract_checks
 from det_plugin_hub import HubError, push
 from det_plugin_hub.results import ResultsError, results_of_run
 
@@ -179,6 +180,10 @@ def test_a_server_that_is_down(hub: StandInHub, run: Path) -> None:
 def test_a_name_that_is_none_is_refused_before_anything_else(name: str, tmp_path: Path) -> None:
     with pytest.raises(HubError, match="is not the name of a repository; expected OWNER/NAME"):
         push(tmp_path / "nothing", name)
+
+
+def test_the_plugin_keeps_its_contracts() -> None:
+    contract_checks.check_plugin("hub")
 
 
 def test_no_checkpoint_no_upload(hub: StandInHub, tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from det_core import Recipe, train
-from det_core.plugins import installed_plugins
+from det_core.hookspecs import RUN_HOOKS
+from det_core.plugins import installed_plugins, plugin_manager
+from det_core.testing import contract_checks
 from det_core.testing.isolated_plugins import isolated_manager
-from det_plugin_mlflow import TrackedRun, hooks
+from det_plugin_mlflow import TrackedRun, hooks, log_analysis
 from det_plugin_mlflow.names import Names, apart, shortened
 
 
@@ -133,6 +135,16 @@ def test_a_run_that_the_store_no_longer_has_begins_again(tracked: str, recipe: R
     assert TrackedRun(recipe, tmp_path, 3, lambda text: None).run_id != first.run_id
 
 
+def test_an_analysis_made_after_training_is_added(tracked: str, recipe: Recipe, tmp_path: Path) -> None:
+    TrackedRun(recipe, tmp_path, 0, lambda text: None).end(0, "finished", None)
+    (tmp_path / "analysis").mkdir()
+    (tmp_path / "analysis" / "index.html").write_text("<p>where it is wrong")
+    log_analysis(tmp_path)
+    (run,) = runs(tracked)
+    assert "analysis/index.html" in artifacts(tracked, run)
+    assert run.info.status == "FINISHED"
+
+
 def test_a_wrong_choice_of_checkpoints_is_reported(
     tracked: str, recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +206,11 @@ def test_metrics_of_classes_have_a_folder_of_their_own() -> None:
 def test_long_values_are_shortened() -> None:
     assert shortened("abcdef", 6) == "abcdef"
     assert shortened("abcdefg", 6) == "abc..."
+
+
+def test_the_plugin_keeps_its_contracts() -> None:
+    contract_checks.check_plugin("mlflow")
+    assert plugin_manager().plugin("mlflow").provides == {"run hook": list(RUN_HOOKS)}
 
 
 def test_the_hooks_do_nothing_without_a_run() -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from det_core import DetError, Recipe, train
-from det_plugin_wandb import TrackedRun, hooks
+from det_core.testing import contract_checks
+from det_plugin_wandb import TrackedRun, hooks, log_analysis
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_a_run_is_logged_and_a_resumed_one_continues_it(
     names = {name: (kind, aliases, paths) for name, kind, aliases, paths in second.artifacts}
     kind, aliases, paths = names["faster-rcnn-r18-fpn-demo"]
     assert (kind, "best" in aliases, paths) == ("model", True, ("model.safetensors",))
-    assert names["faster-rcnn-r18-fpn-demo-analysis"][2] == ("index.html",)
+    assert names[f"analysis-{first.run_id}"][2] == ("index.html",)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert second.summary["best/box_ap"] == max(row["box_ap"] for row in rows if "evaluated" in row)
     assert (first.summary["reason"], second.summary["reason"]) == ("stopped", "finished")
@@ -115,6 +116,19 @@ def test_a_wrong_choice_of_checkpoints_is_refused(
 
 
 @pytest.mark.usefixtures("offline")
+def test_an_analysis_made_after_training_is_added(recipe: Recipe, tmp_path: Path, recorded) -> None:
+    run = TrackedRun(recipe, tmp_path, 0, lambda text: None)
+    run.end(0, "finished", None)
+    (tmp_path / "analysis").mkdir()
+    (tmp_path / "analysis" / "index.html").write_text("<p>where it is wrong")
+    log_analysis(tmp_path)
+    first, second = recorded(tmp_path)
+    assert first.run_id == second.run_id
+    assert [row["analysis._type"] for row in second.history] == ["html-file"]
+    assert [name for name, *_ in second.artifacts] == [f"analysis-{first.run_id}"]
+
+
+@pytest.mark.usefixtures("offline")
 def test_a_logged_step_does_not_wait(recipe: Recipe, tmp_path: Path) -> None:
     run = TrackedRun(recipe, tmp_path, 0, lambda text: None)
     began = time.perf_counter()
@@ -150,6 +164,10 @@ def test_a_server_that_is_not_there_does_not_stop_training(recipe: Recipe, tmp_p
     assert done.returncode == 0, done.stderr
     assert "plugin det-plugin-wandb 0.1.0 failed in det_run_started and is switched off for this run" in done.stdout
     assert "reached 1 stopped\n" in done.stdout
+
+
+def test_the_plugin_keeps_its_contracts() -> None:
+    contract_checks.check_plugin("wandb")
 
 
 def test_the_hooks_do_nothing_without_a_run() -> None:

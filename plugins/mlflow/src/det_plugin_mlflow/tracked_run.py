@@ -19,6 +19,7 @@ from det_plugin_mlflow.names import TAG_LENGTH, VALUE_LENGTH, Names, apart, shor
 
 TRACKER = "mlflow"
 CHECKPOINTS = "DET_MLFLOW_CHECKPOINTS"
+ANALYSIS = "analysis"  # the artifact's path
 EXPERIMENT = "det"  # unless MLFLOW_EXPERIMENT_NAME or MLFLOW_EXPERIMENT_ID says another
 SECONDS = 5.0  # at least, between two requests with metrics
 MOST_METRICS, MOST_PARAMS = 900, 100  # of one request
@@ -135,12 +136,23 @@ class TrackedRun:
         for picture in self.folder.pictures():
             self.client.log_artifact(self.run_id, str(picture), "pictures")
         if (analysis := self.folder.analysis()) is not None:
-            self.client.log_artifacts(self.run_id, str(analysis), "analysis")
+            self.client.log_artifacts(self.run_id, str(analysis), ANALYSIS)
         if best is not None:
             self.client.set_tag(self.run_id, "det.best_checkpoint", best.name)
             if self.checkpoints == "best":
                 self.client.log_artifact(self.run_id, str(weights_of(best)), "checkpoints/best")
         self.client.set_terminated(self.run_id, STATUS.get(reason, "FAILED"))
+
+
+def log_analysis(work_dir: str | Path) -> None:
+    """Add an analysis that was made after training to MLflow's run of a run folder.
+
+    Raises:
+        DetError: if the run was not analysed, or not logged.
+        MlflowException: if the server cannot be reached.
+    """
+    analysis, before = RunFolder(Path(work_dir)).analysis_to_log(TRACKER)
+    MlflowClient(before.get("uri")).log_artifacts(before["run_id"], str(analysis), ANALYSIS)
 
 
 def _parts(items: Sequence[T], length: int) -> Iterator[Sequence[T]]:

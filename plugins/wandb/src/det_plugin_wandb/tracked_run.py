@@ -92,10 +92,7 @@ class TrackedRun:
         if pictures := self.folder.pictures():
             shown["pictures"] = [wandb.Image(str(file), caption=file.stem) for file in pictures]
         if (analysis := self.folder.analysis()) is not None:
-            shown["analysis"] = wandb.Html(str(analysis / "index.html"))
-            artifact = wandb.Artifact(f"{_artifact_name(self.name)}-analysis", type="analysis")
-            artifact.add_dir(str(analysis))
-            self.run.log_artifact(artifact)
+            shown |= _analysis(self.run, analysis)
         if shown:
             self.run.log({**shown, STEP: step})
         if (found := self.folder.best()) is not None:
@@ -106,6 +103,35 @@ class TrackedRun:
                 self._log_weights(best, "best")
         self.run.summary["reason"] = reason
         self.run.finish(exit_code=1 if reason == "failed" else 0)
+
+
+def log_analysis(work_dir: str | Path) -> None:
+    """Add an analysis that was made after training to wandb's run of a run folder.
+
+    Raises:
+        DetError: if the run was not analysed, or not logged.
+        wandb.errors.Error: if the server cannot be reached, or nobody is signed in.
+    """
+    work_dir = Path(work_dir)
+    analysis, before = RunFolder(work_dir).analysis_to_log(TRACKER)
+    run = wandb.init(
+        project=before.get("project"),
+        id=before["run_id"],
+        resume="allow",
+        dir=str(work_dir.absolute()),
+        settings=wandb.Settings(console="off", **_patience()),
+        reinit="create_new",
+    )
+    run.log(_analysis(run, analysis))
+    run.finish()
+
+
+def _analysis(run: wandb.Run, folder: Path) -> dict[str, Any]:
+    """The page of an analysis, to be logged; its folder becomes an artifact."""
+    artifact = wandb.Artifact(f"analysis-{run.id}", type="analysis")
+    artifact.add_dir(str(folder))
+    run.log_artifact(artifact)
+    return {"analysis": wandb.Html(str(folder / "index.html"))}
 
 
 def _patience() -> dict[str, Any]:
