@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -143,6 +146,29 @@ def test_an_analysis_made_after_training_is_added(tracked: str, recipe: Recipe, 
     (run,) = runs(tracked)
     assert "analysis/index.html" in artifacts(tracked, run)
     assert run.info.status == "FINISHED"
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_of_several_processes_one_logs(tracked: str, recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(recipe.to_yaml())
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "det_core"]
+    command += [
+        "train",
+        "--config",
+        str(tmp_path / "tiny.yaml"),
+        "--work-dir",
+        str(tmp_path / "run"),
+        "--device",
+        "cpu",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "--max-steps", "1"], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(runs(tracked)) == 1
+    assert done.stdout.count("mlflow: run ") == 1
 
 
 def test_a_wrong_choice_of_checkpoints_is_reported(
