@@ -14,6 +14,7 @@ from typing import Any
 
 from det_core.plugins import PluginManager, PluginState, plugin_manager
 from det_core.settings import Component
+from det_core.slots import SLOTS
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "core/src/det_core/known.json"
@@ -26,7 +27,7 @@ def known(manager: PluginManager) -> dict[str, Any]:
     for project in sorted(ROOT.glob("plugins/*/pyproject.toml")):
         name = tomllib.loads(project.read_text(encoding="utf8"))["project"]["name"]
         state = next(p for p in manager.plugins if p.distribution == name)
-        slots = sorted(set(state.provides) - {"recipe", "weight map"})
+        slots = sorted(set(state.provides) & set(SLOTS))
         found[name] = {
             "folder": project.parent.relative_to(ROOT).as_posix(),
             "types": {slot: sorted(state.provides[slot]) for slot in slots},
@@ -34,6 +35,10 @@ def known(manager: PluginManager) -> dict[str, Any]:
             "words": sorted(_own_words(manager, state, owners)),
             "weights": sorted(_weights(manager, name)),
         }
+        if sources := state.provides.get("checkpoint source"):
+            found[name]["schemes"] = sorted(source.removesuffix("://") for source in sources)
+        if commands := state.provides.get("command"):
+            found[name]["commands"] = sorted(commands)
     return found
 
 

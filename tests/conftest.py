@@ -90,7 +90,7 @@ sys.setprofile(count)
 from det_core.cli.main import run
 status = run(sys.argv[1:])
 sys.setprofile(None)
-heavy = sorted({"torch", "torchvision", "numpy"} & sys.modules.keys())
+heavy = sorted({"torch", "torchvision", "numpy", "huggingface_hub", "mlflow", "wandb"} & sys.modules.keys())
 modules = sum(not name.startswith("det_") for name in sys.modules)
 print(json.dumps({"heavy": heavy, "modules": modules, "calls": calls}), file=sys.stderr)
 sys.exit(status)
@@ -101,7 +101,8 @@ sys.exit(status)
 class Counted:
     """A finished command line, and counts that do not depend on how busy the machine is.
 
-    heavy: which of torch, torchvision and numpy were imported. modules: imported modules, without those of det.
+    heavy: which of torch, torchvision, numpy and what hub, mlflow and wandb stand on were imported.
+    modules: imported modules, without those of det.
     calls: calls of Python functions, imports included.
     """
 

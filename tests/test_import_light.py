@@ -32,6 +32,7 @@ COMMANDS = (
     ["export", "--help"],
     ["import-weights", "--help"],
     ["doctor", "--help"],
+    ["push", "--help"],
 )
 
 
@@ -61,6 +62,9 @@ def test_command_is_light(run_counted, arguments):
         "det_plugin_guided_anchoring.hooks",
         "det_plugin_mobilenet.hooks",
         "det_plugin_timm.hooks",
+        "det_plugin_hub.hooks",
+        "det_plugin_mlflow.hooks",
+        "det_plugin_wandb.hooks",
         "det_plugin_resnet",
         "det_plugin_fpn",
         "det_plugin_rcnn",
@@ -72,10 +76,14 @@ def test_command_is_light(run_counted, arguments):
         "det_plugin_guided_anchoring",
         "det_plugin_mobilenet",
         "det_plugin_timm",
+        "det_plugin_hub",
+        "det_plugin_mlflow",
+        "det_plugin_wandb",
     ],
 )
 def test_module_is_light(module):
-    code = f"import sys, {module}; print(*({{'torch', 'numpy'}} & set(sys.modules)))"
+    heavy = {"torch", "numpy", "huggingface_hub", "mlflow", "wandb"}
+    code = f"import sys, {module}; print(*({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 

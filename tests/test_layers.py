@@ -15,12 +15,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from import_graph import Arrow, Import, arrows, circle_in, longest_circle, modules, packages, read_imports, way_back
 
+from det_core.hookspecs import COMPONENT_HOOKS
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # The rooms of core, from the ground up: a module imports from its own room and those above it in this list, for types
 # too. The longest prefix decides.
 ROOMS = (
-    ("errors", "file_lock", "lazy_names", "optional_packages", "safe_write", "torch_internals"),
+    ("errors", "file_lock", "lazy_names", "optional_packages", "run_folder", "safe_write", "torch_internals"),
     ("settings", "conventions", "config.plain", "config.yaml_text"),
     ("specs",),
     ("structures", "compressed_masks", "padded"),
@@ -65,7 +67,7 @@ def requirements(package: str) -> set[str]:
     project = tomllib.loads((PACKAGES[package].parents[1] / "pyproject.toml").read_text(encoding="utf8"))["project"]
     optional = [r for extra in project.get("optional-dependencies", {}).values() for r in extra]
     names = [re.match(r"[\w.-]+", r)[0].lower() for r in project["dependencies"] + optional]  # type: ignore[index]
-    renamed = {"pyyaml": "yaml", "attrs": "attrs"}
+    renamed = {"pyyaml": "yaml", "attrs": "attrs", "mlflow-skinny": "mlflow"}
     return {renamed.get(n, n.replace("-", "_")) for n in names}
 
 
@@ -82,6 +84,9 @@ def test_all_packages_are_looked_at():
         "timm",
         "gn_ws_dcn",
         "guided_anchoring",
+        "hub",
+        "mlflow",
+        "wandb",
     )
     assert {"det_ops", "det_core", *(f"det_plugin_{name}" for name in names)} <= set(PACKAGES)
     assert len(SOURCES) > 150
@@ -296,8 +301,11 @@ def test_all_packages_share_one_version():
 @pytest.mark.parametrize("plugin", PLUGINS)
 def test_every_plugin_has_the_same_anatomy(plugin):
     folder = PACKAGES[plugin]
-    for file in ("__init__.py", "hooks.py", "config.py", "weights.py", "py.typed"):
+    for file in ("__init__.py", "hooks.py", "py.typed"):
         assert (folder / file).exists(), f"{plugin} has no {file}"
+    hooks = set(re.findall(r"\bdet_[a-z_]+\b", SOURCES[f"{plugin}.hooks"]))
+    assert (folder / "config.py").exists() == bool(hooks & set(COMPONENT_HOOKS)), f"{plugin}: parts without config.py"
+    assert (folder / "weights.py").exists() == ("det_weight_maps" in hooks), f"{plugin}: weight maps and weights.py"
     assert (folder / "recipes.py").exists() == (folder / "published.csv").exists(), f"{plugin}: one without the other"
     project = folder.parents[1]
     assert (project / "README.md").exists()

@@ -60,9 +60,10 @@ def test_hooks_follow_a_run_and_one_that_raises_is_switched_off(tmp_path, recipe
     seen = []
     follower = make_plugin(
         "follower",
-        det_run_started=lambda recipe, work_dir: seen.append(("started", recipe.name, work_dir)),
+        det_run_started=lambda recipe, work_dir, step, say: seen.append(("started", recipe.name, work_dir, step)),
         det_step_finished=lambda step, metrics: seen.append(("step", step, "loss/total" in metrics)),
-        det_run_finished=lambda step, reason: seen.append(("finished", step, reason)),
+        det_checkpoint_saved=lambda step, checkpoint: seen.append(("saved", step, checkpoint.name)),
+        det_run_finished=lambda step, reason, best: seen.append(("finished", step, reason, best)),
     )
     calls = []
 
@@ -73,15 +74,67 @@ def test_hooks_follow_a_run_and_one_that_raises_is_switched_off(tmp_path, recipe
     with isolated_manager(*installed_plugins(), follower, make_plugin("clumsy", det_step_finished=stumble)):
         train(recipe, work_dir=tmp_path, max_steps=2, log_every=1)
     assert seen == [
-        ("started", recipe.name, tmp_path),
+        ("started", recipe.name, tmp_path, 0),
         ("step", 1, True),
         ("step", 2, True),
-        ("finished", 2, "stopped"),
+        ("saved", 2, "step-0000002"),
+        ("finished", 2, "stopped", None),
     ]
     assert calls == [1]
     said = capsys.readouterr().out
     assert "plugin det-plugin-clumsy 1.0 failed in det_step_finished and is switched off for this run" in said
     assert "RuntimeError: oh dear" in said
+
+
+def test_hooks_are_given_what_a_tracker_needs(tmp_path, recipe, capsys, monkeypatch):
+    """A resumed run says so, each checkpoint comes once and before its evaluation, and pictures before the end."""
+    monkeypatch.setattr(engine, "evaluate", lambda *arguments, **options: Evaluation({"box_ap": 0.5}, {}, ()))
+    data = attrs.evolve(recipe.data, images_per_rank=17)  # one step per epoch
+    recipe = attrs.evolve(recipe, data=data, evaluation=attrs.evolve(recipe.evaluation, every_epochs=1))
+    seen = []
+
+    def started(step, say):
+        seen.append(("started", step))
+        say("tracked")
+
+    def finished(best):
+        files = [p.name for p in (tmp_path / "pictures").glob("*.png")]
+        seen.append(("finished", best.name, len(files) > 0, (tmp_path / "curves.png").is_file()))
+
+    follower = make_plugin(
+        "follower",
+        det_run_started=started,
+        det_checkpoint_saved=lambda step, checkpoint: seen.append(("saved", step, checkpoint.is_dir())),
+        det_evaluated=lambda step, metrics: seen.append(("evaluated", step, metrics["box_ap"])),
+        det_run_finished=finished,
+    )
+    with isolated_manager(*installed_plugins(), follower):
+        train(recipe, work_dir=tmp_path, max_steps=1, save_every=1)
+        train(recipe, work_dir=tmp_path, resume=True, quiet=True)
+    assert seen == [
+        ("started", 0),
+        ("saved", 1, True),
+        ("evaluated", 1, 0.5),
+        ("finished", "step-0000001", True, True),
+        ("started", 1),
+        ("saved", 2, True),
+        ("evaluated", 2, 0.5),
+        ("finished", "step-0000001", True, True),
+    ]
+    assert "\ntracked\n" in capsys.readouterr().out
+
+
+def test_hooks_are_told_of_a_run_that_failed(tmp_path, recipe, monkeypatch):
+    def fail(*arguments, **options):
+        raise DetError("no more")
+
+    monkeypatch.setattr(engine, "reduce_losses", fail)
+    seen = []
+    follower = make_plugin("follower", det_run_finished=lambda reason, best: seen.append((reason, best)))
+    with isolated_manager(*installed_plugins(), follower), pytest.raises(DetError, match="no more"):
+        train(recipe, work_dir=tmp_path, quiet=True)
+    assert seen == [("failed", None)]
+    assert not (tmp_path / "pictures").exists()
 
 
 def test_a_run_folder_keeps_the_recipe_classes_plugins_and_versions(tmp_path, recipe):

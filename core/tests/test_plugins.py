@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from itertools import permutations
+from pathlib import Path
 from typing import ClassVar
 
+import click
 import pluggy
 import pytest
 from attrs import frozen
 
 from det_core import hookspecs, known
-from det_core.errors import PluginError, nearest
+from det_core.errors import DetError, PluginError, nearest
 from det_core.hookspecs import hookimpl
-from det_core.offers import RecipeEntry
+from det_core.offers import CheckpointSource, CommandEntry, RecipeEntry
 from det_core.plugins import PluginManager, plugin_manager
 from det_core.slots import SLOTS, BackboneConfig, NeckConfig
 from det_core.specs import FeatureSpec
@@ -504,13 +506,121 @@ def test_run_hooks_get_what_they_ask_for_and_a_failing_one_is_switched_off():
         ]
 
 
+def source_plugin(name: str, fetch, scheme: str = "store"):
+    return make_plugin(name, det_checkpoint_sources=lambda: [CheckpointSource(scheme=scheme, fetch=fetch)])
+
+
+def test_a_checkpoint_source_fetches_addresses_of_its_scheme():
+    with isolated_manager(source_plugin("mine", lambda address: f"/kept/{address}")) as manager:
+        assert manager.fetch_checkpoint("store", "store://a/b") == Path("/kept/store://a/b")
+        assert manager.fetch_checkpoint("other", "other://a/b") is None
+        assert state_of(manager, "mine").provides == {"checkpoint source": ["store://"]}
+
+
+def test_an_error_of_a_checkpoint_source_is_told_with_its_plugin():
+    def fetch(address):
+        if address.endswith("own"):
+            raise DetError("no such model")
+        raise KeyError("etag")
+
+    with isolated_manager(source_plugin("mine", fetch)) as manager:
+        with pytest.raises(DetError, match="^no such model$"):
+            manager.fetch_checkpoint("store", "store://own")
+        with pytest.raises(PluginError, match="^store://a: det-plugin-mine 1.0 failed to fetch it: KeyError: 'etag'$"):
+            manager.fetch_checkpoint("store", "store://a")
+
+
+def test_two_checkpoint_sources_of_one_scheme_are_refused():
+    plugins = (source_plugin("one", str), source_plugin("two", str))
+    with isolated_manager(*plugins) as manager:
+        both = "det-plugin-one 1.0 and det-plugin-two 1.0"
+        with pytest.raises(PluginError, match=f"^store://a: store:// is provided by {both}; uninstall one of them"):
+            manager.fetch_checkpoint("store", "store://a")
+        assert state_of(manager, "one").errors == [
+            f"checkpoint source store:// is provided by {both}: none of them is used; uninstall one, or switch one off "
+            "with DET_PLUGINS=-one"
+        ]
+
+
+def test_an_address_whose_plugin_is_not_installed_says_what_to_install():
+    with isolated_manager() as manager, pytest.raises(PluginError) as caught:
+        manager.fetch_checkpoint("hf", "hf://a/b")
+    assert str(caught.value) == (
+        "hf://a/b: cannot be fetched; det-plugin-hub provides hf://: pip install ./plugins/hub (from a checkout of det)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("hook", "item", "error"),
+    [
+        ("det_checkpoint_sources", "hf", "returned 'hf', which is not a det_core.offers.CheckpointSource"),
+        ("det_checkpoint_sources", CheckpointSource(scheme="C", fetch=str), "scheme 'C': expected two or more lower"),
+        ("det_commands", "push", "returned 'push', which is not a det_core.offers.CommandEntry"),
+        ("det_commands", CommandEntry(name="Push it", help="", load=str), "command 'Push it': expected words of lower"),
+    ],
+)
+def test_a_source_or_command_that_is_none_is_refused(hook, item, error):
+    with isolated_manager(make_plugin("bad", **{hook: lambda: [item]})) as manager:
+        assert error in state_of(manager, "bad").errors[0]
+        assert state_of(manager, "bad").state == "partly"
+        assert manager.commands() == {}
+
+
+def command_plugin(name: str, load, command: str = "greet"):
+    return make_plugin(name, det_commands=lambda: [CommandEntry(name=command, help="Say hello.", load=load)])
+
+
+def test_a_command_is_loaded_when_it_is_asked_for():
+    loaded = []
+    greet = click.Command("greet")
+    plugin = command_plugin("mine", lambda: loaded.append(1) or greet)
+    with isolated_manager(plugin) as manager:
+        assert [entry.help for entry in manager.commands().values()] == ["Say hello."]
+        assert loaded == []
+        assert manager.command("greet") is greet
+
+
+@pytest.mark.parametrize(
+    ("load", "error"),
+    [
+        (lambda: 1 / 0, "'greet' of det-plugin-mine 1.0 cannot be loaded: ZeroDivisionError: division by zero"),
+        (lambda: 3, "'greet' of det-plugin-mine 1.0: found 3, expected a click command"),
+    ],
+)
+def test_a_command_that_does_not_load_names_its_plugin(load, error):
+    with isolated_manager(command_plugin("mine", load)) as manager, pytest.raises(PluginError, match=error):
+        manager.command("greet")
+
+
+def test_two_commands_of_one_name_are_refused():
+    with isolated_manager(command_plugin("one", str), command_plugin("two", str)) as manager:
+        both = "det-plugin-one 1.0 and det-plugin-two 1.0"
+        assert manager.commands() == {}
+        with pytest.raises(PluginError, match=f"^command 'greet' is provided by {both}: none of them is used"):
+            manager.command("greet")
+        assert "DET_PLUGINS=-two" in state_of(manager, "two").errors[0]
+
+
+def test_a_plugin_cannot_take_a_command_of_core():
+    from det_core import hooks
+
+    core = entry_point(hooks, "core", "det-core")
+    with isolated_manager(core, command_plugin("bold", str, "train")) as manager:
+        assert state_of(manager, "bold").errors == [
+            "det_commands: ValueError: command 'train' is det-core's own; choose another name"
+        ]
+        assert state_of(manager, "core").errors == []
+        assert "train" in manager.commands()
+
+
 @pytest.mark.parametrize(
     ("hook", "values"),
     [
-        ("det_run_started", {"recipe": 1, "work_dir": 2}),
+        ("det_run_started", {"recipe": 1, "work_dir": 2, "step": 0, "say": print}),
         ("det_step_finished", {"step": 1, "metrics": {}}),
         ("det_evaluated", {"step": 1, "metrics": {}}),
-        ("det_run_finished", {"step": 1, "reason": "finished"}),
+        ("det_checkpoint_saved", {"step": 1, "checkpoint": 2}),
+        ("det_run_finished", {"step": 1, "reason": "finished", "best": None}),
     ],
 )
 def test_every_run_hook_can_be_followed(hook, values):
@@ -523,7 +633,7 @@ def test_every_run_hook_can_be_followed(hook, values):
 
 def test_hooks_are_all_accounted_for():
     specs = {name for name in vars(hookspecs) if name.startswith("det_")}
-    others = {"det_recipes", "det_weight_maps"}
+    others = {"det_recipes", "det_weight_maps", "det_checkpoint_sources", "det_commands"}
     assert specs == {*hookspecs.COMPONENT_HOOKS, *hookspecs.RUN_HOOKS, *others}
 
 

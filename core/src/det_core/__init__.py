@@ -12,7 +12,9 @@ from det_core.lazy_names import lazy_names
 if TYPE_CHECKING:
     from det_core.engine.checkpoint import (
         load_detector as load_detector,
+        read_header as read_header,
         save_detector as save_detector,
+        weights_file as weights_file,
     )
     from det_core.engine.evaluate import evaluate as evaluate
     from det_core.engine.predict import training_batch as training_batch
@@ -58,7 +60,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "reports.drawing": "draw",
-        "engine.checkpoint": "load_detector save_detector",
+        "engine.checkpoint": "load_detector read_header save_detector weights_file",
         "engine.evaluate": "evaluate",
         "engine.prepare_inference": "for_inference",
         "engine.predict": "training_batch",

@@ -1,4 +1,4 @@
-"""Core as a plugin: its losses, layers, anchors and samplers, data sets, transforms and metrics."""
+"""Core as a plugin: its losses, layers, anchors and samplers, data sets, transforms, metrics and commands."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from det_core.boxes.box_config import (
     MaxIoUAssignerConfig,
     RandomSamplerConfig,
 )
+from det_core.cli.verbs import COMMANDS
 from det_core.data.augmentation_config import (
     AffineConfig,
     CopyPasteConfig,
@@ -79,3 +80,4 @@ det_transforms = provides(
 det_evaluators = provides(CocoEvaluatorConfig, VocEvaluatorConfig)
 det_optimizers = provides(SGDConfig, AdamWConfig)
 det_schedules = provides(StepRateConfig, ConstantRateConfig, CosineRateConfig, PolynomialRateConfig, OneCycleRateConfig)
+det_commands = provides(*COMMANDS)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from det_core import slots
-    from det_core.offers import RecipeEntry, WeightMap
+    from det_core.offers import CheckpointSource, CommandEntry, RecipeEntry, WeightMap
     from det_core.recipe import Recipe
     from det_core.settings import Component
 
@@ -105,8 +105,27 @@ def det_weight_maps() -> Sequence[WeightMap]:
 
 
 @hookspec
-def det_run_started(recipe: Recipe, work_dir: Path) -> None:
-    """A training run starts (on rank 0, after everything is built). A hook that raises is switched off for the run."""
+def det_checkpoint_sources() -> Sequence[CheckpointSource]:
+    """Where addresses `SCHEME://...` of checkpoints lead: a scheme, and a function that fetches the checkpoint.
+
+    If two plugins provide a scheme, neither is used.
+    """
+
+
+@hookspec
+def det_commands() -> Sequence[CommandEntry]:
+    """Commands of `det-core`: a name, a line of help, and a function that imports the click command.
+
+    If two plugins provide a name, neither is used. The names of core's own commands are refused.
+    """
+
+
+@hookspec
+def det_run_started(recipe: Recipe, work_dir: Path, step: int, say: Callable[[str], None]) -> None:
+    """A training run starts (on rank 0, after everything is built). A hook that raises is switched off for the run.
+
+    step: 0, or the steps already trained if the run is resumed. say: prints a line for the user.
+    """
 
 
 @hookspec
@@ -120,8 +139,16 @@ def det_evaluated(step: int, metrics: dict[str, float]) -> None:
 
 
 @hookspec
-def det_run_finished(step: int, reason: str) -> None:
-    """A training run ended: `finished`, `stopped` (SIGTERM, max steps) or `failed`."""
+def det_checkpoint_saved(step: int, checkpoint: Path) -> None:
+    """A checkpoint was saved, complete: its folder. Those that are neither new nor the best are removed later."""
+
+
+@hookspec
+def det_run_finished(step: int, reason: str, best: Path | None) -> None:
+    """A training run ended: `finished`, `stopped` (SIGTERM, max steps) or `failed`. Curves and pictures are drawn.
+
+    best: the folder of the best checkpoint; None if there was no evaluation.
+    """
 
 
 # The slots that each component hook may return classes of.
@@ -138,4 +165,4 @@ COMPONENT_HOOKS = {
     "det_optimizers": ("optimizer",),
     "det_schedules": ("learning_rate",),
 }
-RUN_HOOKS = ("det_run_started", "det_step_finished", "det_evaluated", "det_run_finished")
+RUN_HOOKS = ("det_run_started", "det_step_finished", "det_evaluated", "det_checkpoint_saved", "det_run_finished")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen
 
 
 @frozen
@@ -19,7 +19,8 @@ class Distribution:
 
     folder: its source folder, relative to the repository. types: type names by slot. models: first words of its
     recipes' names. words: words in the names of the recipes that it adds to other plugins' models. weights: names of
-    the published weights that its recipes start from.
+    the published weights that its recipes start from. schemes: of the addresses of checkpoints that it fetches.
+    commands: that it adds to `det-core`.
     """
 
     name: str
@@ -28,6 +29,8 @@ class Distribution:
     models: list[str]
     words: list[str]
     weights: list[str]
+    schemes: list[str] = field(factory=list)
+    commands: list[str] = field(factory=list)
 
 
 @cache
@@ -40,6 +43,16 @@ def distributions() -> tuple[Distribution, ...]:
 def provider(slot: str, type_name: str) -> str:
     """The distribution that provides a type, or ""."""
     return next((d.name for d in distributions() if type_name in d.types.get(slot, ())), "")
+
+
+def scheme_provider(scheme: str) -> str:
+    """The distribution that fetches checkpoints from `SCHEME://...`, or ""."""
+    return next((d.name for d in distributions() if scheme in d.schemes), "")
+
+
+def command_provider(name: str) -> str:
+    """The distribution that adds a command to `det-core`, or ""."""
+    return next((d.name for d in distributions() if name in d.commands), "")
 
 
 def recipes_like(name: str) -> Iterator[tuple[str, str]]:

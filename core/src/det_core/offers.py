@@ -1,9 +1,10 @@
-"""Return types of hooks: zoo entries, and how other projects name the weights of a component."""
+"""Return types of hooks: zoo entries, weight maps, sources of checkpoints, commands of the command line."""
 
 from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -13,6 +14,7 @@ from det_core.recipe import Published, Recipe
 from det_core.settings import Component
 
 if TYPE_CHECKING:
+    import click
     from torch import Tensor
 
 
@@ -86,3 +88,28 @@ class WeightMap:
     source: str
     component: type[Component]
     names: Callable[[Any], Names]
+
+
+@frozen(kw_only=True)
+class CheckpointSource:
+    """Makes addresses `SCHEME://...` usable wherever a checkpoint is taken: `--checkpoint`, `--init`, `load_detector`.
+
+    scheme: lower-case letters and digits, such as `hf`. fetch: from the whole address to a local `.safetensors` file or
+    checkpoint folder. It is called every time that the address is used, by each process, so it keeps what it fetched.
+    It imports what it needs itself, and raises DetError for an address that does not lead to a checkpoint.
+    """
+
+    scheme: str
+    fetch: Callable[[str], Path]
+
+
+@frozen(kw_only=True)
+class CommandEntry:
+    """A command of `det-core`. `load` imports it, and is called only when it runs, so that `--help` is fast.
+
+    name: as it is typed, such as `push`. help: its line in `det-core --help`. load: returns the click command.
+    """
+
+    name: str
+    help: str
+    load: Callable[[], click.Command]

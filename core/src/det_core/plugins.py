@@ -13,9 +13,11 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
+import click
 import pluggy
 
 from det_core import hookspecs, known
@@ -24,7 +26,7 @@ from det_core.settings import Component, fields_of, is_config
 from det_core.slots import SLOTS
 
 if TYPE_CHECKING:
-    from det_core.offers import RecipeEntry, WeightMap
+    from det_core.offers import CheckpointSource, CommandEntry, RecipeEntry, WeightMap
 
 EntryPoint = tuple[str, str, str, Callable[[], object]]  # name, distribution, version, load
 
@@ -101,6 +103,8 @@ class PluginManager:
         self._components: dict[tuple[str, str], list[Provided]] = {}
         self._recipes: dict[str, list[tuple[RecipeEntry, PluginState]]] = {}
         self._maps: dict[tuple[str, type[Component]], list[tuple[WeightMap, PluginState]]] = {}
+        self._sources: dict[str, list[tuple[CheckpointSource, PluginState]]] = {}
+        self._commands: dict[str, list[tuple[CommandEntry, PluginState]]] = {}
         self.choice = choice
         found = installed_plugins() if entry_points is None else entry_points
         for name, distribution, version, load in sorted(found, key=lambda e: (e[0] != "core", e[0], e[1])):
@@ -142,12 +146,22 @@ class PluginManager:
             self._collect_each(hook, partial(self._add_component, hook), only)
         self._collect_each("det_recipes", self._add_recipe, only)
         self._collect_each("det_weight_maps", self._add_weight_map, only)
+        self._collect_each("det_checkpoint_sources", self._add_source, only)
+        self._collect_each("det_commands", self._add_command, only)
+        for hook in hookspecs.RUN_HOOKS:
+            for impl in getattr(self.pluggy.hook, hook).get_hookimpls():
+                if only in (None, state := self._states[id(impl.plugin)]):
+                    state.provides.setdefault("run hook", []).append(hook)
         for (slot, name), provided in self._components.items():
             self._record_conflict(f"{slot} type {name!r}", [p.plugin for p in provided])
         for name, entries in self._recipes.items():
             self._record_conflict(f"recipe {name!r}", [state for _, state in entries])
         for (source, component), maps in self._maps.items():
             self._record_conflict(f"the {source} weight map of {component.__name__}", [state for _, state in maps])
+        for scheme, sources in self._sources.items():
+            self._record_conflict(f"checkpoint source {scheme}://", [state for _, state in sources])
+        for name, commands in self._commands.items():
+            self._record_conflict(f"command {name!r}", [state for _, state in commands])
 
     def add_plugin(self, plugin: object, name: str) -> PluginState:
         """Add a plugin without a distribution, such as a file; PluginError with everything that is wrong with it."""
@@ -224,6 +238,28 @@ class PluginManager:
             raise TypeError(f"returned {weight_map!r}, which is not a det_core.offers.WeightMap")
         self._maps.setdefault((source, component), []).append((weight_map, state))
         state.provides.setdefault("weight map", []).append(f"{source}:{component.type}")
+
+    def _add_source(self, source: CheckpointSource, state: PluginState) -> None:
+        scheme = getattr(source, "scheme", None)
+        if not (isinstance(scheme, str) and callable(getattr(source, "fetch", None))):
+            raise TypeError(f"returned {source!r}, which is not a det_core.offers.CheckpointSource")
+        if not re.fullmatch("[a-z][a-z0-9]+", scheme):  # one letter is a drive
+            raise ValueError(f"scheme {scheme!r}: expected two or more lower-case letters and digits, such as 'hf'")
+        self._sources.setdefault(scheme, []).append((source, state))
+        state.provides.setdefault("checkpoint source", []).append(f"{scheme}://")
+
+    def _add_command(self, entry: CommandEntry, state: PluginState) -> None:
+        name = getattr(entry, "name", None)
+        if not (isinstance(name, str) and isinstance(getattr(entry, "help", None), str)) or not callable(
+            getattr(entry, "load", None)
+        ):
+            raise TypeError(f"returned {entry!r}, which is not a det_core.offers.CommandEntry")
+        if not re.fullmatch("[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
+            raise ValueError(f"command {name!r}: expected words of lower-case letters and digits, such as 'push-all'")
+        if any(other.name == "core" and other is not state for _, other in self._commands.get(name, ())):
+            raise ValueError(f"command {name!r} is det-core's own; choose another name")
+        self._commands.setdefault(name, []).append((entry, state))
+        state.provides.setdefault("command", []).append(name)
 
     def _add_component(self, hook: str, config: type[Component], state: PluginState) -> None:
         if not (isinstance(config, type) and issubclass(config, Component)):
@@ -326,6 +362,65 @@ class PluginManager:
             who = _labels([state for _, state in several])
             raise PluginError(f"the {source} weight map of {component.__name__} is provided by {who}; uninstall one")
         return several[0][0] if several else None
+
+    def fetch_checkpoint(self, scheme: str, address: str) -> Path | None:
+        """The local copy of the checkpoint at `SCHEME://...`; None if no plugin is known that fetches from there.
+
+        Raises:
+            PluginError: if two plugins provide the scheme, the plugin that does is not available, or it fails.
+            DetError: whatever the plugin raises.
+        """
+        several = self._sources.get(scheme, [])
+        if len(several) > 1:
+            who = _labels([state for _, state in several])
+            raise PluginError(f"{address}: {scheme}:// is provided by {who}; uninstall one of them")
+        if not several:
+            distribution = known.scheme_provider(scheme)
+            if not distribution:
+                return None
+            raise PluginError(f"{address}: cannot be fetched{self._distribution_hint(distribution, f'{scheme}://')}")
+        source, state = several[0]
+        try:
+            return Path(source.fetch(address))
+        except DetError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"{address}: {state.label} failed to fetch it: {type(error).__name__}: {error}"
+            ) from error
+
+    def commands(self) -> dict[str, CommandEntry]:
+        """The commands of `det-core` by name, core's own first; without names that two plugins provide."""
+        return {name: several[0][0] for name, several in self._commands.items() if len(several) == 1}
+
+    def command(self, name: str) -> click.Command:
+        """The click command with this name; PluginError with the reason if there is none, or it cannot be loaded."""
+        several = self._commands.get(name, [])
+        if len(several) > 1:
+            who = _labels([state for _, state in several])
+            raise PluginError(f"command {name!r} is provided by {who}: none of them is used; uninstall one of them")
+        if not several:
+            raise PluginError(f"no command {name!r}{self._command_hint(name)}")
+        entry, state = several[0]
+        try:
+            command = entry.load()
+        except DetError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"command {name!r} of {state.label} cannot be loaded: {type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(command, click.Command):
+            raise PluginError(f"command {name!r} of {state.label}: found {command!r}, expected a click command")
+        return command
+
+    def _command_hint(self, name: str) -> str:
+        """Why a command is unknown, or the nearest names."""
+        distribution = known.command_provider(name)
+        if distribution:
+            return self._distribution_hint(distribution)
+        names = self.commands()
+        return nearest(name, names) or f"; available: {', '.join(names)}"
 
     def plugin(self, name: str) -> PluginState:
         """A plugin by its entry-point or distribution name; PluginError with the nearest names, or what to install."""

@@ -15,6 +15,7 @@ import pytest
 from det_core import __version__
 from det_core.cli.main import VERBS, run
 from det_core.errors import DetError
+from det_core.offers import CommandEntry
 from det_core.testing.isolated_plugins import entry_point, isolated_manager, make_plugin
 
 
@@ -46,6 +47,69 @@ def test_an_unknown_verb_gets_the_nearest(capsys):
     assert "no command 'trian'; did you mean \"train\"?" in capsys.readouterr().err
     assert run(["xyzzy"]) == 2
     assert "no command 'xyzzy'; available: train, test" in capsys.readouterr().err
+
+
+def greeting_plugin(load, name="greet"):
+    return make_plugin("hello", det_commands=lambda: [CommandEntry(name=name, help="Say hello.", load=load)])
+
+
+def test_a_command_of_a_plugin_is_listed_and_runs(capsys, tmp_path):
+    @click.command(name="greet")
+    @click.argument("name")
+    def greet(name: str) -> None:
+        click.echo(f"hello {name}")
+
+    with isolated_manager(greeting_plugin(lambda: greet)):
+        assert run(["--help"]) == 0
+        assert "  greet           Say hello." in capsys.readouterr().out
+        (tmp_path / "parts_of_greet.py").write_text("from det_core.hookspecs import provides\ndet_necks = provides()\n")
+        assert run(["greet", "you", "--plugin-file", str(tmp_path / "parts_of_greet.py")]) == 0
+        assert capsys.readouterr().out == "hello you\n"
+        assert run(["gret"]) == 2
+        assert "no command 'gret'; did you mean \"greet\"?" in capsys.readouterr().err
+
+
+def test_a_plugin_file_may_add_a_command(capsys, tmp_path):
+    file = tmp_path / "command_of_a_file.py"
+    file.write_text(
+        "import click\nfrom det_core.hookspecs import provides\nfrom det_core.offers import CommandEntry\n"
+        "greet = click.Command('greet', callback=lambda: click.echo('hello'))\n"
+        "det_commands = provides(CommandEntry(name='greet', help='Say hello.', load=lambda: greet))\n"
+    )
+    with isolated_manager():
+        assert run(["--plugin-file", str(file), "greet"]) == 0
+    assert capsys.readouterr().out == "hello\n"
+
+
+def test_a_command_of_a_plugin_that_fails_leaves_the_others(capsys):
+    def fail() -> click.Command:
+        raise ImportError("no module named 'cloud'")
+
+    with isolated_manager(greeting_plugin(fail), make_plugin("broken", det_commands=fail)):
+        assert run(["--help"]) == 0
+        capsys.readouterr()
+        assert run(["greet"]) == 1
+        assert capsys.readouterr().err == (
+            "error: command 'greet' of det-plugin-hello 1.0 cannot be loaded: ImportError: no module named 'cloud'\n"
+        )
+        assert run(["recipes", "--help"]) == 0
+        with pytest.raises(DetError, match="cannot be loaded"):
+            run(["--debug", "greet"])
+
+
+def test_a_command_of_core_is_not_replaced(capsys):
+    with isolated_manager(greeting_plugin(lambda: 1 / 0, "plugins")):
+        assert run(["plugins"]) == 0
+        assert "command: plugins" in capsys.readouterr().out
+
+
+def test_a_command_whose_plugin_is_not_installed_says_what_to_install(capsys):
+    with isolated_manager():
+        assert run(["push", "runs/mine", "me/mine"]) == 2
+    assert (
+        "no command 'push'; det-plugin-hub provides it: pip install ./plugins/hub (from a checkout of det)"
+        in capsys.readouterr().err
+    )
 
 
 def test_an_unknown_option_gets_the_nearest(capsys):

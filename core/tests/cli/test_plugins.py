@@ -12,7 +12,7 @@ from typing import ClassVar
 import pytest
 
 from det_core.cli.main import run
-from det_core.offers import RecipeEntry
+from det_core.offers import CheckpointSource, CommandEntry, RecipeEntry
 from det_core.slots import NeckConfig
 from det_core.testing.isolated_plugins import entry_point, isolated_manager, make_plugin, stub_config
 
@@ -46,6 +46,20 @@ def test_the_table_says_what_each_adds_and_what_failed(capsys):
     assert "det-plugin-partly 1.0 (partly):\n  det_heads: ValueError: no heads [bold]today[/bold]\n" in out
     assert "Traceback" not in out
     assert "`det-core --debug plugins` shows the tracebacks." in out
+
+
+def test_the_table_says_who_follows_runs_and_adds_commands_and_addresses(capsys):
+    plugin = make_plugin(
+        "more",
+        det_run_started=lambda: None,
+        det_run_finished=lambda: None,
+        det_commands=lambda: [CommandEntry(name="greet", help="Say hello.", load=pytest.fail)],
+        det_checkpoint_sources=lambda: [CheckpointSource(scheme="store", fetch=pytest.fail)],
+    )
+    with isolated_manager(plugin):
+        assert run(["plugins"]) == 0
+    row = capsys.readouterr().out.splitlines()[1].split(maxsplit=4)
+    assert row[4].strip() == "checkpoint source: store://; command: greet; follows training runs"
 
 
 def test_debug_shows_tracebacks(capsys):

@@ -1,12 +1,11 @@
 """`det-core`: the command line. Each verb is imported only when it runs.
 
-The click command of a verb `some-verb` is `command` in `det_core.cli.some_verb`. Its line of help is here, so that
-`det-core --help` imports no verb. A `DetError` becomes a message on stderr and exit status 1.
+The verbs of core are in `det_core.cli.verbs`; plugins add commands by the hook `det_commands`. A `DetError` becomes a
+message on stderr and exit status 1.
 """
 
 from __future__ import annotations
 
-import importlib
 import logging
 import sys
 from collections.abc import Sequence
@@ -15,23 +14,10 @@ from typing import Any
 import click
 
 from det_core import __version__
-from det_core.errors import DetError, nearest
+from det_core.cli.verbs import COMMANDS, VERBS
+from det_core.errors import DetError, PluginError
 from det_core.plugin_file import load_plugin_file
 from det_core.plugins import plugin_manager
-
-VERBS = {
-    "train": "Train a detector from a recipe, a plugin or a YAML file.",
-    "test": "Evaluate a checkpoint on a data set.",
-    "predict": "Detect objects in images; write pictures and JSON.",
-    "analyze": "Write a page on where and why a detector is wrong.",
-    "export": "Write a detector as an ONNX model or a torch.export program.",
-    "proposals": "Write the proposals of an RPN, to train Fast R-CNN on.",
-    "import-weights": "Convert a checkpoint of another toolbox.",
-    "recipes": "List recipes, show a recipe, print the JSON Schema.",
-    "plugins": "List installed plugins and what each adds; create one.",
-    "data": "Report on a data set before training.",
-    "doctor": "Check versions, devices, compiler, operators and plugins.",
-}
 
 
 class _Failure(click.ClickException):
@@ -42,15 +28,16 @@ class _Failure(click.ClickException):
 
 
 class _Verbs(click.Group):
-    """A group that lists its commands without importing them."""
+    """A group that lists its commands without importing them: core's own, which no plugin can replace, and plugins'."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
+        return list(_helps())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
+        own = next((entry for entry in COMMANDS if entry.name == cmd_name), None)
+        if own is None and cmd_name not in plugin_manager().commands():
             return None
-        command: click.Command = importlib.import_module(f"det_core.cli.{cmd_name.replace('-', '_')}").command
+        command = plugin_manager().command(cmd_name) if own is None else own.load()
         if not any(p.name == PLUGIN_FILE for p in command.params):
             command.params.append(_plugin_file_option())
         return command
@@ -58,13 +45,18 @@ class _Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in VERBS and not args[0].startswith("-"):
-            ctx.fail(f"no command {args[0]!r}{nearest(args[0], VERBS) or '; available: ' + ', '.join(VERBS)}")
+        if args and args[0] not in VERBS:
+            _load_plugin_files(ctx.params.get(PLUGIN_FILE, ()))  # which may add this command
+        if args and args[0] not in _helps() and not args[0].startswith("-"):
+            try:
+                plugin_manager().command(args[0])
+            except PluginError as error:
+                ctx.fail(str(error))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
+            formatter.write_dl(list(_helps().items()))
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -78,6 +70,11 @@ class _Verbs(click.Group):
                 raise
             where = "" if error.filename is None else f"{error.filename}: "
             raise _Failure(f"{where}{error.strerror or error}") from error
+
+
+def _helps() -> dict[str, str]:
+    """Each command with its line of help: core's, then those of plugins."""
+    return {**{name: entry.help for name, entry in plugin_manager().commands().items()}, **VERBS}
 
 
 PLUGIN_FILE = "plugin_files"

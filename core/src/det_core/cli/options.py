@@ -15,7 +15,9 @@ from det_core.specs import OnBadSample, Split
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 CHECKPOINT = click.option(
-    "--checkpoint", required=True, help="A run folder (its best checkpoint), a checkpoint, or a .safetensors file."
+    "--checkpoint",
+    required=True,
+    help="A run folder (its best checkpoint), a checkpoint, a .safetensors file, or an address such as hf://OWNER/NAME.",
 )
 DATA = click.option("--data", help="Root folder of the data set. Default: the training run's data.")
 OVERRIDES = click.option(

@@ -47,11 +47,13 @@ def _show(manager: PluginManager, *, debug: bool) -> None:
 
 
 def _adds(plugin: PluginState) -> str:
-    """`backbone: resnet; 6 recipes`: names of components, and counts of recipes and weight maps."""
+    """`backbone: resnet; 6 recipes`: names of components and commands, and counts of recipes and weight maps."""
     parts = []
     for kind, names in plugin.provides.items():
         if kind in ("recipe", "weight map"):
             parts.append(f"{len(names)} {kind}{'s' if len(names) != 1 else ''}")
+        elif kind == "run hook":
+            parts.append("follows training runs")
         else:
             parts.append(f"{kind}: {', '.join(names)}")
     return "; ".join(parts) or "nothing"

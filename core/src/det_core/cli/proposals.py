@@ -24,7 +24,10 @@ SUFFIX = ".safetensors"
 
 
 @click.command(name="proposals")
-@click.option("--checkpoint", help="A run folder (its best checkpoint), a checkpoint, or a .safetensors file.")
+@click.option(
+    "--checkpoint",
+    help="A run folder (its best checkpoint), a checkpoint, a .safetensors file, or an address such as hf://OWNER/NAME.",
+)
 @click.option("--convert", type=click.Path(path_type=Path), help="Convert this proposals file of mmdet (.pkl) instead.")
 @click.option(
     "--from",

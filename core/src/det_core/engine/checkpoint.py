@@ -35,6 +35,7 @@ from det_core.weights.read_files import is_finite
 
 WEIGHTS, RAW_WEIGHTS, TRAINING = "model.safetensors", "raw.safetensors", "training.pt"
 _STEP = re.compile(r"step-\d+")
+_ADDRESS = re.compile(r"([a-z][a-z0-9]+):/+(.+)")  # a Path has one slash of the two
 
 
 class CheckpointError(DetError):
@@ -69,9 +70,27 @@ class Header:
 FOREIGN_SUFFIXES = (".pth", ".pt", ".pkl", ".bin", ".ckpt")
 
 
+def local_checkpoint(checkpoint: str | Path) -> Path:
+    """The local path of a checkpoint; one at an address of a plugin, such as `hf://OWNER/NAME`, is fetched.
+
+    Everything that takes a checkpoint calls this function, most by `weights_file`.
+    """
+    address = _ADDRESS.fullmatch(str(checkpoint))
+    if address is None or Path(checkpoint).exists():
+        return Path(checkpoint)
+    fetched = plugin_manager().fetch_checkpoint(address[1], f"{address[1]}://{address[2]}")
+    return Path(checkpoint) if fetched is None else fetched
+
+
 def weights_file(path: str | Path) -> Path:
-    """The weights file of a `.safetensors` path, a checkpoint folder, or a run (its best, or else last checkpoint)."""
-    path = Path(path)
+    """The weights file of a `.safetensors` path, a checkpoint folder, a run (its best, or else last checkpoint), or the
+    address of one, such as `hf://OWNER/NAME`.
+
+    Raises:
+        CheckpointError: if there is none.
+        PluginError: for an address, if its plugin is not there or fails.
+    """
+    path = local_checkpoint(path)
     if path.is_file() and path.suffix in FOREIGN_SUFFIXES:
         raise CheckpointError(
             f"{path}: found a {path.suffix} file, expected a checkpoint of det; convert it with "
@@ -332,7 +351,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 def load_detector(
     checkpoint: str | Path, device: str | torch.device = "cpu", *, recipe: Recipe | None = None
 ) -> Detector:
-    """The trained detector of a checkpoint (file, folder or run), in evaluation mode; see its `classes`.
+    """The trained detector of a checkpoint (file, folder, run or address), in evaluation mode; see its `classes`.
 
     recipe: the checkpoint's recipe with other test settings (thresholds, sizes); by default the checkpoint's.
 

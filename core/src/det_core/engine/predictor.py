@@ -62,9 +62,9 @@ class Predictor:
     Several threads may call one predictor at once; the transforms of their images take turns.
 
     Args:
-        checkpoint: a run folder (its best checkpoint), a checkpoint or a `.safetensors` file; a file that `det-core
-            export` wrote (`.onnx`, `.pt2`), whose precision, views and recipe are fixed; or a detector, of which a copy
-            made by `for_inference` is used.
+        checkpoint: a run folder (its best checkpoint), a checkpoint, a `.safetensors` file, or the address of one such
+            as `hf://OWNER/NAME`; a file that `det-core export` wrote (`.onnx`, `.pt2`), whose precision, views and
+            recipe are fixed; or a detector, of which a copy made by `for_inference` is used.
         device: `cpu`, `cuda`, `cuda:1`, `mps`; by default a GPU if there is one. A detector stays on its device.
         precision: `fp32`, `bf16` or `fp16`.
         batch_size: images, and tiles of an image, that are detected at once if they are padded to one size; results are

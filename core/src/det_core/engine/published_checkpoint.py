@@ -9,7 +9,13 @@ import torch
 
 from det_core.conventions import differences, spoken
 from det_core.data.coco_classes import COCO_CLASSES, COCO_IDS
-from det_core.engine.checkpoint import FOREIGN_SUFFIXES, CheckpointError, read_header, save_detector
+from det_core.engine.checkpoint import (
+    FOREIGN_SUFFIXES,
+    CheckpointError,
+    local_checkpoint,
+    read_header,
+    save_detector,
+)
 from det_core.errors import WeightsError
 from det_core.load import load_recipe
 from det_core.recipe import Recipe
@@ -52,15 +58,16 @@ def _is_current(file: Path, recipe: Recipe, classes: Classes) -> bool:
 
 
 def initial_checkpoint(init: str | Path, recipe: Recipe) -> Path:
-    """The checkpoint that `--init` names: a path, or published weights, which are converted if necessary.
+    """The checkpoint that `--init` names: a path, an address, or published weights, which are converted.
 
     Raises:
         CheckpointError: for a file of another project, with the command that converts it.
         WeightsError: as `published_checkpoint`, and for published weights if the recipe has other conventions.
     """
     if not is_published(init):
-        _check_own(Path(init))
-        return Path(init)
+        path = local_checkpoint(init)
+        _check_own(path)
+        return path
     name = str(init)
     own = entry_of(name).name
     found = differences(recipe.detector, "torchvision", "detector")

@@ -15,9 +15,9 @@ class TrainOptions:
     work_dir: str | Path = setting("Run folder. A folder that holds a run is only used with resume.")
     data: str | Path | None = setting("Root folder of the data set. Default: the recipe's.", default=None)
     init: str | Path | None = setting(
-        "Start from the weights of this checkpoint (fine-tuning), or from published ones such as "
-        "torchvision:ssd300_vgg16, downloaded once (`det-core recipes` lists them). Layers whose shape depends on the "
-        "number of classes are re-initialised if the class lists differ.",
+        "Start from the weights of this checkpoint (fine-tuning), a path or an address such as hf://OWNER/NAME, or "
+        "from published ones such as torchvision:ssd300_vgg16, downloaded once (`det-core recipes` lists them). Layers "
+        "whose shape depends on the number of classes are re-initialised if the class lists differ.",
         default=None,
     )
     resume: bool = setting("Continue from the last checkpoint in the run folder, bit for bit.", default=False)

@@ -141,6 +141,7 @@ class TrainingLoop:
     def _save(self) -> None:
         setup = self.setup
         training_state.save(setup.run, self.recipe, self.trained, self.step, setup.total_batch, self.world)
+        self.report.saved(self.step)
 
     def _train_step(self, micro: Sequence[Loaded]) -> GlobalLosses:
         """Forward and backward of each micro-batch, then one update; the losses are means over micro-batches."""

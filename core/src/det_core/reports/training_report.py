@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 
 from det_core.contracts import BadSample
-from det_core.engine.checkpoint import best_checkpoint, write_text
+from det_core.engine.checkpoint import CheckpointError, best_checkpoint, last_checkpoint, write_text
 from det_core.engine.distributed import GlobalLosses, World
 from det_core.engine.evaluate import Evaluation
 from det_core.engine.history import History
@@ -32,6 +33,7 @@ class TrainingReport:
         self.world = world
         self.terminal = Terminal(quiet=options.quiet or not world.main)
         self._failed_plugins: set[int] = set()
+        self._saved = 0
 
     def say(self, text: str) -> None:
         """A line (or several) for the user."""
@@ -47,7 +49,7 @@ class TrainingReport:
         metrics.rewind(setup.step)  # rows after the checkpoint, or of a run killed before its first, are written again
         self._announce()
         self.tensorboard = TensorBoard(setup.run, self.say)
-        self._notify("det_run_started", recipe=setup.recipe, work_dir=setup.run)
+        self._notify("det_run_started", recipe=setup.recipe, work_dir=setup.run, step=setup.step, say=self.say)
 
     def _announce(self) -> None:
         setup = self.setup
@@ -60,21 +62,35 @@ class TrainingReport:
             self.say("\n".join([f"resumed at step {setup.step}", *(f"  changed: {line}" for line in setup.changed)]))
 
     def end(self, step: int, reason: str) -> None:
-        """The run has ended, in whatever way."""
+        """The run has ended, in whatever way. Curves and pictures of one that ended well are there for the hooks."""
         self.terminal.stop()
-        if self.world.main:
-            self.tensorboard.close()
-            self._notify("det_run_finished", step=step, reason=reason)
-
-    def leave(self, step: int, reason: str) -> None:
-        """Draw curves and pictures of a run that ended well, and say where everything is."""
         if not self.world.main:
             return
+        self.tensorboard.close()
+        try:
+            if reason != "failed":
+                self._draw()
+        finally:
+            self._notify("det_run_finished", step=step, reason=reason, best=self._best())
+
+    def _draw(self) -> None:
         setup = self.setup
         shown = setup.train_data if setup.val_data is None else setup.val_data
         for note in leave_pictures(setup.run, setup.trained.judged, shown, self.history.file.rows()):
             self.say(note)
-        self.say(f"{reason} after step {step} of {setup.total_steps}: {setup.run}")
+
+    def _best(self) -> Path | None:
+        try:
+            return best_checkpoint(self.setup.run)
+        except CheckpointError as error:
+            self.say(str(error))
+            return None
+
+    def leave(self, step: int, reason: str) -> None:
+        """Say how a run ended, and where everything is."""
+        if not self.world.main:
+            return
+        self.say(f"{reason} after step {step} of {self.setup.total_steps}: {self.setup.run}")
         self.say(self._outcome(step, reason))
 
     def _outcome(self, step: int, reason: str) -> str:
@@ -119,6 +135,12 @@ class TrainingReport:
         self.history.file.write(step, values)
         self.tensorboard.write(step, values)
         self._notify("det_step_finished", step=step, metrics=values)
+
+    def saved(self, step: int) -> None:
+        """A checkpoint was saved after this step; one step may save it twice."""
+        if self.world.main and step != self._saved:
+            self._saved = step
+            self._notify("det_checkpoint_saved", step=step, checkpoint=last_checkpoint(self.setup.run))
 
     def show_skipped(self, skipped: Sequence[BadSample]) -> None:
         """Name the images that any rank left out while loading this epoch."""

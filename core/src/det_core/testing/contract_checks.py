@@ -38,6 +38,7 @@ from det_core.plugins import PluginState, plugin_manager
 from det_core.recipe import Recipe
 from det_core.settings import Component, evolve, fields_of
 from det_core.slots import (
+    SLOTS,
     BackboneConfig,
     BoxHeadConfig,
     ConvConfig,
@@ -265,7 +266,7 @@ def check_component(config: Component, root: str | Path | None = None) -> None:
 
 
 def check_plugin(name: str, *, build: bool = True) -> None:
-    """Check an installed plugin: it loads completely and without torch, and its components and recipes are valid.
+    """Check an installed plugin: it loads completely and without torch; its parts, recipes and commands are valid.
 
     Components whose configuration needs no arguments are built and checked by slot, unless `build` is False. Check the
     others with `check_component`, and data sets, which need a folder, with `check_dataset`.
@@ -278,10 +279,10 @@ def check_plugin(name: str, *, build: bool = True) -> None:
     assert state.state == "ok", f"plugin {name!r} failed: {'; '.join(state.errors)}"
     check_import_light(_entry_module(state))
     for slot, types in state.provides.items():
-        if slot in ("recipe", "weight map"):
-            continue
-        for type_name in types:
+        for type_name in types if slot in SLOTS else ():
             _check_component_class(manager.component(slot, type_name), build=build)
+    for command in state.provides.get("command", ()):
+        manager.command(command)
     _check_recipes([e for e in manager.recipes().values() if e.name in state.provides.get("recipe", [])])
 
 
