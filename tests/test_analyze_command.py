@@ -127,7 +127,7 @@ def test_after_training(data, tmp_path, tiny_settings):
     assert f"next: det-core analyze --checkpoint {tmp_path / 'run'}" in out
     assert numbers(tmp_path / "run" / "analysis")["images"] == 5
     message = failed("train", *options, *settings, "--set", "data.val=null", "--analyze")
-    assert "--analyze: the recipe has no validation data" in message
+    assert "analyze: the recipe has no validation data" in message
 
 
 def test_voc_text_files(tiny_checkpoint, data, tmp_path):

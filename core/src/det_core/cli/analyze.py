@@ -99,13 +99,6 @@ def command(
     _write(made, recipes, dataset, folder, threshold, pictures, resamples)
 
 
-def analyze_run(run: Path, device: str | None) -> None:
-    """Write the page of a run that has ended into its folder."""
-    recipe = _recipe(str(run), (), None, False, None, False)
-    dataset, sources = recipe.open_val(), [_Source(str(run), True)]
-    _write(_runs(sources, [recipe], dataset, device), [recipe], dataset, run / FOLDER)
-
-
 @frozen
 class _Source:
     """What is analyzed: a checkpoint, or a file or folder of detections."""
@@ -221,9 +214,9 @@ def _write(
     recipes: Sequence[Recipe | None],
     dataset: DetectionDataset,
     folder: Path,
-    threshold: float | None = None,
-    pictures: int = PICTURES,
-    resamples: int = RESAMPLES,
+    threshold: float | None,
+    pictures: int,
+    resamples: int,
 ) -> None:
     from det_core.analysis.report import make_report
     from det_core.analysis.runs import kinds_of, limit_of, proposes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -15,7 +14,6 @@ from det_core.cli.options import ALLOW_OUTSIDE, AMP, ON_BAD_SAMPLE, OVERRIDES, s
 from det_core.engine.train_options import TrainOptions
 from det_core.errors import ConfigError, DetError, no_such
 from det_core.load import load_recipe
-from det_core.optional_packages import require
 from det_core.recipe import Recipe
 from det_core.safe_write import replacing
 from det_core.specs import Source
@@ -31,7 +29,6 @@ INIT = "init.safetensors"  # in a run folder: what --init was converted into
 @AMP
 @ON_BAD_SAMPLE
 @ALLOW_OUTSIDE
-@click.option("--analyze", is_flag=True, help="When training is complete, also write the page of `det-core analyze`.")
 @click.option(
     "--from",
     "source",
@@ -48,7 +45,6 @@ def command(
     on_bad_sample: str | None,
     allow_outside: bool,
     source: Source | None,
-    analyze: bool,
     **options: Any,
 ) -> None:
     """Train a detector: a recipe, a plugin's own, or yours.
@@ -72,23 +68,9 @@ def command(
         chosen = with_outside(chosen)
     if use_amp:
         chosen = amp(chosen)
-    if analyze:
-        _check_analysis(chosen)
     from det_core.engine.train import train
 
-    run = Path(work_dir or Path("runs") / chosen.name.replace("/", "-"))
-    result = train(chosen, work_dir=run, **options)
-    if analyze and result.reason == "finished" and int(os.environ.get("RANK", "0")) == 0:
-        from det_core.cli.analyze import analyze_run
-
-        analyze_run(run, options["device"])
-
-
-def _check_analysis(recipe: Recipe) -> None:
-    """Raise DetError before training if --analyze could not follow it."""
-    if not recipe.data.has_validation():
-        raise DetError("--analyze: the recipe has no validation data to analyze on; set `data.val` or remove --analyze")
-    require("matplotlib", "--analyze", "plots")
+    train(chosen, work_dir=work_dir or Path("runs") / chosen.name.replace("/", "-"), **options)
 
 
 def _recipe_of(work_dir: str | None, data: str | None, overrides: Sequence[str]) -> Recipe:

@@ -42,6 +42,10 @@ def train(recipe: Recipe, options: TrainOptions) -> TrainResult:
     """
     if options.data is not None:
         recipe = recipe.with_data(options.data)
+    if options.analyze:
+        from det_core.analysis.after_training import check_analysis
+
+        check_analysis(recipe)
     plugin_manager().check_registered(recipe)
     recipe = recipe.settled()
     world = join(options.device, options.timeout)

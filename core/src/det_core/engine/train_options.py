@@ -32,4 +32,7 @@ class TrainOptions:
         default=TIMEOUT,
         least=1,
     )
+    analyze: bool = setting(
+        "When training is complete, also write the page of `det-core analyze` (in a run of one process).", default=False
+    )
     quiet: bool = setting("Print nothing.", default=False)

@@ -62,7 +62,7 @@ class TrainingReport:
             self.say("\n".join([f"resumed at step {setup.step}", *(f"  changed: {line}" for line in setup.changed)]))
 
     def end(self, step: int, reason: str) -> None:
-        """The run has ended, in whatever way. Curves and pictures of one that ended well are there for the hooks."""
+        """The run has ended, in whatever way. Curves, pictures and the analysis of one that ended well precede the hooks."""
         self.terminal.stop()
         if not self.world.main:
             return
@@ -70,6 +70,8 @@ class TrainingReport:
         try:
             if reason != "failed":
                 self._draw()
+            if reason == "finished" and self.setup.options.analyze:
+                self._analyze()
         finally:
             self._notify("det_run_finished", step=step, reason=reason, best=self._best())
 
@@ -78,6 +80,18 @@ class TrainingReport:
         shown = setup.train_data if setup.val_data is None else setup.val_data
         for note in leave_pictures(setup.run, setup.trained.judged, shown, self.history.file.rows()):
             self.say(note)
+
+    def _analyze(self) -> None:
+        from det_core.analysis.after_training import analyze_training
+
+        setup = self.setup
+        if self.world.size > 1 or setup.val_data is None:
+            # The other ranks would wait for longer than they do for a rank that has hung.
+            self.say(
+                f"several processes do not analyze; run det-core analyze --checkpoint {shlex.quote(str(setup.run))}"
+            )
+            return
+        analyze_training(setup.run, setup.recipe, setup.val_data, str(self.world.device), self.say)
 
     def _best(self) -> Path | None:
         try:

@@ -55,7 +55,8 @@ def _load(body: nn.Module, file: str, whole: Network) -> None:
     ours = set(body.state_dict())
     unneeded = {*whole.state_dict(), *(name for name, _ in whole.named_buffers())} - ours
     computed = ours - set(whole.state_dict())
-    first = get_pretrained_cfg(str(whole.pretrained_cfg["architecture"])).first_conv
+    facts = get_pretrained_cfg(str(whole.pretrained_cfg["architecture"]))
+    first = None if facts is None else facts.first_conv
     firsts = (first,) if isinstance(first, str) else first or ("",)
     load_initial(body, file, ignore=tuple(unneeded), fresh=tuple(computed), first=f"{firsts[0]}.weight")
 

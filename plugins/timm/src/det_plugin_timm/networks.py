@@ -38,7 +38,7 @@ def create_network(name: str, *, in_channels: int = 3, drop_path_rate: float | N
     Raises:
         ConfigError: for `drop_path_rate` of a network without stochastic depth.
     """
-    depth = {} if drop_path_rate is None else {"drop_path_rate": drop_path_rate}
+    depth: dict[str, Any] = {} if drop_path_rate is None else {"drop_path_rate": drop_path_rate}
     for arguments in ANY_SIZE:
         try:
             return timm.create_model(name, in_chans=in_channels, **depth, **arguments, **more)

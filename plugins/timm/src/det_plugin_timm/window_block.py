@@ -27,6 +27,7 @@ class WindowBlock(nn.Module):
         self.window, self.shift = block.window_size, block.shift_size
         # Checkpoints of mmdet contain it, and no part of them may be left over.
         index = self.attn.relative_position_index
+        assert isinstance(index, Tensor)
         self.attn.register_buffer("relative_position_index", index, persistent=True)
 
     def forward(self, x: Tensor) -> Tensor:
