@@ -62,7 +62,7 @@ class TrainingReport:
             self.say("\n".join([f"resumed at step {setup.step}", *(f"  changed: {line}" for line in setup.changed)]))
 
     def end(self, step: int, reason: str) -> None:
-        """The run has ended, in whatever way. Curves, pictures and the analysis of one that ended well precede the hooks."""
+        """The run has ended, in whatever way. If it ended well, curves, pictures and analysis precede the hooks."""
         self.terminal.stop()
         if not self.world.main:
             return
