@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from attrs import frozen
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -152,3 +154,26 @@ def arguments():
 def module_arguments():
     """`train_arguments`, for fixtures of a module."""
     return train_arguments
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory) -> Path:
+    """Six images in COCO's format, for training and validation, with boxes and masks of `class 0` to `class 2`."""
+    root = tmp_path_factory.mktemp("data")
+    (root / "images").mkdir()
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    for number in range(1, 7):
+        width, height = 150 + 10 * number, 120
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(root / "images" / f"{number}.png")
+        images.append({"id": 11 * number, "file_name": f"{number}.png", "width": width, "height": height})
+        for label in range(3):
+            x, y, w, h = 10 + 30 * label, 20, 40 + 10 * label, 70
+            ring = [x, y, x + w, y, x + w, y + h, x, y + h]
+            record = {"id": len(annotations) + 1, "image_id": 11 * number, "category_id": label + 1, "iscrowd": 0}
+            annotations.append({**record, "bbox": [x, y, w, h], "area": w * h, "segmentation": [ring]})
+    categories = [{"id": i, "name": name} for i, name in enumerate(("class 0", "class 1", "class 2"), 1)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    for split in ("train", "val"):
+        (root / f"instances_{split}.json").write_text(json.dumps(content))
+    return root

@@ -32,25 +32,8 @@ def failed(*words: object) -> str:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    """Five images with boxes and masks of three classes, for training and validation."""
-    root = tmp_path_factory.mktemp("data")
-    (root / "images").mkdir()
-    random = np.random.default_rng(0)
-    images, annotations = [], []
-    for number in range(1, 6):
-        Image.fromarray(random.integers(0, 256, (120, 150, 3), np.uint8)).save(root / "images" / f"{number}.png")
-        images.append({"id": 11 * number, "file_name": f"{number}.png", "width": 150, "height": 120})
-        for label in range(3):
-            x, y, w, h = 10 + 30 * label, 20, 40 + 10 * label, 70
-            ring = [x, y, x + w, y, x + w, y + h, x, y + h]
-            record = {"id": len(annotations) + 1, "image_id": 11 * number, "category_id": label + 1, "iscrowd": 0}
-            annotations.append({**record, "bbox": [x, y, w, h], "area": w * h, "segmentation": [ring]})
-    categories = [{"id": i, "name": name} for i, name in enumerate(NAMES, 1)]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    for split in ("train", "val"):
-        (root / f"instances_{split}.json").write_text(json.dumps(content))
-    return root
+def data(labelled) -> Path:
+    return labelled
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +81,7 @@ def test_results_alone(results, data, tmp_path):
     done("analyze", "--predictions", results, "--data", data, "--out", tmp_path, "--threshold", 0.555)
     found = numbers(tmp_path)
     assert found["summary"]["threshold"] == 0.555
-    assert found["summary"]["recall"] == pytest.approx(5 / 15)
+    assert found["summary"]["recall"] == pytest.approx(5 / 18)
     assert set(found["runs"][0]) == {"name", "metrics", "box"}  # there are no masks to compare
 
 
@@ -125,7 +108,7 @@ def test_after_training(data, tmp_path, tiny_settings):
     options = ("--recipe", "mask-rcnn/r18-fpn-demo", "--data", data, "--work-dir", tmp_path / "run", "--device", "cpu")
     out = done("train", *options, *settings, "--analyze")
     assert f"next: det-core analyze --checkpoint {tmp_path / 'run'}" in out
-    assert numbers(tmp_path / "run" / "analysis")["images"] == 5
+    assert numbers(tmp_path / "run" / "analysis")["images"] == 6
     message = failed("train", *options, *settings, "--set", "data.val=null", "--analyze")
     assert "analyze: the recipe has no validation data" in message
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from PIL import Image
 
 from det_core import Predictor, Tiling
 from det_core.cli.main import cli
@@ -21,26 +19,8 @@ def det_core(*words: object) -> Result:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    """Six images with boxes and masks of three classes, for training and validation."""
-    root = tmp_path_factory.mktemp("data")
-    (root / "images").mkdir()
-    rng = np.random.default_rng(0)
-    images, annotations = [], []
-    for number in range(1, 7):
-        width, height = 150 + 10 * number, 120
-        Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(root / "images" / f"{number}.png")
-        images.append({"id": 11 * number, "file_name": f"{number}.png", "width": width, "height": height})
-        for label in range(3):
-            x, y, w, h = 10 + 30 * label, 20, 40 + 10 * label, 70
-            ring = [x, y, x + w, y, x + w, y + h, x, y + h]
-            record = {"id": len(annotations) + 1, "image_id": 11 * number, "category_id": label + 1, "iscrowd": 0}
-            annotations.append({**record, "bbox": [x, y, w, h], "area": w * h, "segmentation": [ring]})
-    categories = [{"id": i, "name": name} for i, name in enumerate(NAMES, 1)]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    for split in ("train", "val"):
-        (root / f"instances_{split}.json").write_text(json.dumps(content))
-    return root
+def data(labelled) -> Path:
+    return labelled
 
 
 @pytest.fixture(scope="module")

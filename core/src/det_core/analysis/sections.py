@@ -6,7 +6,7 @@ Letters: K classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -60,8 +60,9 @@ def cards(report: Report) -> str:
 
 
 def _published(run: Run, figure: str) -> str:
-    value = None if run.published is None else getattr(run.published, figure)
-    return "" if value is None else f"published: {value:g} ({run.published.dataset})"  # type: ignore[union-attr]
+    if run.published is None or getattr(run.published, figure) is None:
+        return ""
+    return f"published: {getattr(run.published, figure):g} ({run.published.dataset})"
 
 
 def classes_section(analysis: Analysis) -> str:
@@ -225,7 +226,7 @@ def truth_marks(columns: Columns, image: int) -> list[Mark]:
     ]
 
 
-def found_marks(columns: Columns, image: int, threshold: float, leave_out: set[int] = frozenset()) -> list[Mark]:  # type: ignore[assignment]
+def found_marks(columns: Columns, image: int, threshold: float, leave_out: Collection[int] = ()) -> list[Mark]:
     """The detections of an image above a threshold."""
     rows = [r for r in _rows(columns.found.images, image) if columns.found.scores[r] > threshold and r not in leave_out]
     return [_found_mark(columns, row, "found") for row in rows[:BOXES]]
