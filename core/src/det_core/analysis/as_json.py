@@ -13,7 +13,7 @@ from det_core.analysis.compare_runs import Comparison, Difference
 from det_core.analysis.errors import KINDS
 from det_core.analysis.image_errors import Case, LabelChecks, counts_of, errors_by_class
 from det_core.analysis.matching import HALF, THRESHOLDS
-from det_core.analysis.report import Report, Run
+from det_core.analysis.report import Report
 from det_core.analysis.score_curves import ScoreCurve
 
 IOU75 = 5  # position in THRESHOLDS
@@ -28,7 +28,7 @@ def report_numbers(report: Report) -> dict[str, Any]:
     plain: dict[str, Any] = {
         "dataset": report.dataset.name,
         "images": len(report.dataset),
-        "summary": summary(report.runs[-1], report.main),
+        "summary": summary(report.main),
         "runs": runs,
         "check_these_labels": _checks(report.checks, report.main),
     }
@@ -45,8 +45,8 @@ def report_numbers(report: Report) -> dict[str, Any]:
     return finite
 
 
-def summary(run: Run, analysis: Analysis) -> dict[str, float | None]:
-    """The numbers at the top of a page: AP of boxes, and the best threshold with its precision, recall and F1."""
+def summary(analysis: Analysis) -> dict[str, Any]:
+    """The numbers that describe a run: AP, the best threshold with precision, recall and F1, what errors cost."""
     precision, recall, f1 = analysis.curve.at(analysis.threshold)
     return {
         "AP": mean(analysis.ap.mean(0)),
@@ -58,6 +58,7 @@ def summary(run: Run, analysis: Analysis) -> dict[str, float | None]:
         "recall": recall,
         "F1": f1,
         "calibration_error": analysis.calibration.error,
+        "AP50_lost": {kind: analysis.costs.total(kind) for kind in KINDS},
     }
 
 

@@ -31,7 +31,7 @@ BOXES = 60  # drawn over a picture
 
 def cards(report: Report) -> str:
     """The numbers at the top: of the recipe's metrics, of the analysis, and published ones."""
-    run, numbers = report.runs[-1], summary(report.runs[-1], report.main)
+    run, numbers = report.runs[-1], summary(report.main)
     shown: list[tuple[str, str, str]] = []
     if report.proposals is not None:
         average = report.proposals.average
@@ -44,7 +44,7 @@ def cards(report: Report) -> str:
             ("AP75", percent(numbers["AP75"]), ""),
         ]
         if "mask" in report.analyses[-1]:
-            mask = summary(run, report.analyses[-1]["mask"])
+            mask = summary(report.analyses[-1]["mask"])
             shown.append(("AP (masks)", percent(mask["AP"]), _published(run, "mask_ap")))
         shown += [
             (name, percent(run.metrics[metric]), _published(run, "voc_ap50") if metric == "voc_map11" else "")

@@ -10,6 +10,7 @@ import yaml
 
 import det_core
 from det_core import plugin_manager
+from det_core.errors import counted
 from det_core.recipe import Recipe
 from det_core.settings import Component
 from det_core.structures import Classes
@@ -78,7 +79,7 @@ def _introduction(recipe: Recipe, classes: Classes) -> str:
     parts = (detector.backbone, detector.neck, detector.dense_head, detector.roi_head)
     named = ", ".join(f"`{part.type}`" for part in parts if isinstance(part, Component))
     return (
-        f"A detector of det {det_core.__version__} for {len(classes)} classes, trained with the recipe `{recipe.name}` "
+        f"A detector of det {det_core.__version__} for {counted(len(classes), 'class', 'es')}, trained with the recipe `{recipe.name}` "
         f"on {dataset_name(recipe)}: {named}.\n"
     )
 
@@ -141,7 +142,7 @@ def _by_class(results: Results) -> str:
 def _analysis(results: Results) -> str:
     if not results.analysis:
         return ""
-    rows = [(name, f"{value:.4g}") for name, value in results.analysis.items()]
+    rows = [(name.replace("_", " "), f"{value:.4g}") for name, value in results.analysis.items()]
     return f"## Analysis\n\nFrom `det-core analyze`.\n\n{_table(('figure', 'value'), rows)}"
 
 
