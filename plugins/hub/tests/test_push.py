@@ -89,7 +89,7 @@ def test_an_analysis_is_in_the_card(hub: StandInHub, run: Path, monkeypatch: pyt
         assert [line for line in rows.splitlines() if line.startswith("| ")][2:] == [
             "| AP | 0.25 |",
             "| errors missed | 0.125 |",
-            "| best\\_threshold | 0.4 |",
+            "| best threshold | 0.4 |",
         ]
         for damaged in ("{", "[]", '{"summary": 3}', ""):
             (folder / "analysis.json").write_text(damaged)

@@ -79,8 +79,8 @@ def _introduction(recipe: Recipe, classes: Classes) -> str:
     parts = (detector.backbone, detector.neck, detector.dense_head, detector.roi_head)
     named = ", ".join(f"`{part.type}`" for part in parts if isinstance(part, Component))
     return (
-        f"A detector of det {det_core.__version__} for {counted(len(classes), 'class', 'es')}, trained with the recipe `{recipe.name}` "
-        f"on {dataset_name(recipe)}: {named}.\n"
+        f"A detector of det {det_core.__version__} for {counted(len(classes), 'class', 'es')}, trained with the recipe "
+        f"`{recipe.name}` on {dataset_name(recipe)}: {named}.\n"
     )
 
 
