@@ -39,7 +39,7 @@ def test_settings_change_the_data_of_the_folder(make_coco: MakeCoco) -> None:
 def test_problems_of_a_file_are_told_before_those_of_settings(tmp_path: Path, make_coco: MakeCoco) -> None:
     path = tmp_path / "my.yaml"
     path.write_text(f"extends: {DEMO}\ndata: {{wrokers: 3}}\n")
-    with pytest.raises(ConfigError, match=r"my\.yaml: 1 problem\n  data\.wrokers"):
+    with pytest.raises(ConfigError, match=r"my\.yaml: 1 problem\n  line 2: data\.wrokers"):
         load_recipe(path, ["data.train.annotations=a.json"], data=make_coco())
 
 
