@@ -64,7 +64,11 @@ def parse_config(text: str, where: str) -> ParsedConfig:
         found = reader.read(file)
         values = merged(values, found) if number else found
     return ParsedConfig(
-        plain_values(values), tuple(reader.values.unread), tuple(reader.bases), tuple(reader.imports), tuple(reader.files)
+        plain_values(values),
+        tuple(reader.values.unread),
+        tuple(reader.bases),
+        tuple(reader.imports),
+        tuple(reader.files),
     )
 
 
@@ -170,8 +174,10 @@ class StatementReader:
                     self._import_base(inner)
             case ast.For(target=ast.Name(id=name), iter=items, body=body, orelse=[]):
                 self._loop(node, name, items, body)
-            case ast.Expr(value=ast.Call(func=ast.Attribute(value=target, attr=method)) as call) if (
-                method in ("update", "append", "extend")
+            case ast.Expr(value=ast.Call(func=ast.Attribute(value=target, attr=method)) as call) if method in (
+                "update",
+                "append",
+                "extend",
             ):
                 self._change(node, target, method, call)
             case ast.Expr(value=ast.Constant()) | ast.Pass():

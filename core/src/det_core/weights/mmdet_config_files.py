@@ -1,7 +1,7 @@
 """Configuration files of mmdetection with their bases, as plain values; none of them is run.
 
-Bases are named by `_base_` (a file or a list of files, relative to the file) or, in the style of Python modules, imported
-in `with read_base():`. A file may use values of its bases as `{{_base_.key}}` and `_base_.key`, and its own name as
+Bases are named by `_base_` (a file or a list of files, relative to the file) or, in the style of Python modules,
+imported in `with read_base():`. A file may use values of its bases as `{{_base_.key}}` and `_base_.key`, and its own name as
 `{{ fileDirname }}` and the like.
 """
 
@@ -48,8 +48,8 @@ def read_config_file(path: Path, options: Sequence[str] = ()) -> ConfigFile:
         options: changes, each `KEY=VALUE` with a dotted key, as `--cfg-options` of mmdetection has them.
 
     Raises:
-        DetError: if a file is missing, too long, no Python, or its own base; if two bases define one name; if a value of
-            a base is not there; if an option does not fit.
+        DetError: if a file is missing, too long, no Python, or its own base; if two bases define one name; if a
+            value of a base is not there; if an option does not fit.
     """
     files = _Files()
     values = files.read(path, ())

@@ -83,8 +83,8 @@ class _CannotRead(Exception):
 class ValueReader:
     """Reads expressions of one source text.
 
-    where: what the text is, for messages. names: the values of names; the caller sets them. classes: the dotted names of
-    imported classes and modules, by the names that they have here. unread: all that could not be read.
+    where: what the text is, for messages. names: the values of names; the caller sets them. classes: the dotted names
+    of imported classes and modules, by the names that they have here. unread: all that could not be read.
 
     All methods raise DetError if the text expands to too many values, or is nested too deep.
     """
@@ -143,7 +143,9 @@ class ValueReader:
                 return self.classes[name]
             case ast.Attribute(value=inner, attr=name):
                 return self._attribute(self._whole(inner, path, depth), name, depth)
-            case ast.Call(func=ast.Attribute(value=ast.Name("copy"), attr="copy" | "deepcopy"), args=[one], keywords=[]):
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name("copy"), attr="copy" | "deepcopy"), args=[one], keywords=[]
+            ):
                 return self._whole(one, path, depth)
             case ast.Call(func=ast.Name("copy" | "deepcopy"), args=[one], keywords=[]):
                 return self._whole(one, path, depth)
