@@ -14,7 +14,8 @@ workflow = [('train', 1)]
 
 # mmdetection 1.x: one file, limits at the top.
 
-FASTER_1 = """
+FASTER_1 = (
+    """
 model = dict(
     type='FasterRCNN',
     pretrained='torchvision://resnet50',
@@ -88,7 +89,9 @@ optimizer_config = dict(grad_clip=None)
 lr_config = dict(policy='step', warmup='linear', warmup_iters=500, warmup_ratio=0.001, step=[8, 11])
 total_epochs = 12
 work_dir = './work_dirs/faster'
-""" + RUNTIME_2
+"""
+    + RUNTIME_2
+)
 
 # mmdetection 2.x: bases.
 
@@ -351,9 +354,40 @@ CLASSES_3 = {
 }
 TEXT_3 = {name: f"'{cls}'" for name, cls in CLASSES_3.items()}
 FASTER_3 = two_stage(first=PREPROCESSOR.format(more="pad_mask=False, "))
+# SSD300 of 3.x.
+
+SSD_MODEL = """
+model = dict(
+    type='SingleStageDetector',
+    data_preprocessor=dict(
+        type='DetDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[1, 1, 1], bgr_to_rgb=True,
+        pad_size_divisor=1),
+    backbone=dict(
+        type='SSDVGG', depth=16, with_last_pool=False, ceil_mode=True, out_indices=(3, 4),
+        out_feature_indices=(22, 34), init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://vgg16_caffe')),
+    neck=dict(
+        type='SSDNeck', in_channels=(512, 1024), out_channels=(512, 1024, 512, 256, 256, 256),
+        level_strides=(2, 2, 1, 1), level_paddings=(1, 1, 0, 0), l2_norm_scale=20),
+    bbox_head=dict(
+        type='SSDHead', in_channels=(512, 1024, 512, 256, 256, 256), num_classes=80,
+        anchor_generator=dict(
+            type='SSDAnchorGenerator', scale_major=False, input_size=300, basesize_ratio_range=(0.15, 0.9),
+            strides=[8, 16, 32, 64, 100, 300], ratios=[[2], [2, 3], [2, 3], [2, 3], [2], [2]]),
+        bbox_coder=dict(
+            type='DeltaXYWHBBoxCoder', target_means=[.0, .0, .0, .0], target_stds=[0.1, 0.1, 0.2, 0.2])),
+    train_cfg=dict(
+        assigner=dict(
+            type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0., ignore_iof_thr=-1,
+            gt_max_assign_all=False),
+        sampler=dict(type='PseudoSampler'),
+        smoothl1_beta=1., allowed_border=-1, pos_weight=-1, neg_pos_ratio=3, debug=False),
+    test_cfg=dict(
+        nms_pre=1000, nms=dict(type='nms', iou_threshold=0.45), min_bbox_size=0, score_thr=0.02, max_per_img=200))
+"""
 BASES_3 = {
     "_base_/models/faster.py": FASTER_3,
     "_base_/models/mask.py": two_stage(mask=True, first=PREPROCESSOR.format(more="pad_mask=True, ")),
+    "_base_/models/ssd.py": SSD_MODEL,
     "_base_/data.py": DATA_3.format(**TEXT_3),
     "_base_/schedule.py": SCHEDULE_3.format(**TEXT_3),
     "_base_/runtime.py": RUNTIME_3,
@@ -384,37 +418,11 @@ with read_base():
     from .._base_.schedule import *
     from .._base_.runtime import *
 """
-
-# SSD300 of 3.x.
+# SSD300 of 3.x, on these bases.
 
 SSD = """
+_base_ = ['../_base_/models/ssd.py', '../_base_/data.py', '../_base_/schedule.py', '../_base_/runtime.py']
 input_size = 300
-model = dict(
-    type='SingleStageDetector',
-    data_preprocessor=dict(
-        type='DetDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[1, 1, 1], bgr_to_rgb=True,
-        pad_size_divisor=1),
-    backbone=dict(
-        type='SSDVGG', depth=16, with_last_pool=False, ceil_mode=True, out_indices=(3, 4),
-        out_feature_indices=(22, 34), init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://vgg16_caffe')),
-    neck=dict(
-        type='SSDNeck', in_channels=(512, 1024), out_channels=(512, 1024, 512, 256, 256, 256),
-        level_strides=(2, 2, 1, 1), level_paddings=(1, 1, 0, 0), l2_norm_scale=20),
-    bbox_head=dict(
-        type='SSDHead', in_channels=(512, 1024, 512, 256, 256, 256), num_classes=80,
-        anchor_generator=dict(
-            type='SSDAnchorGenerator', scale_major=False, input_size=input_size, basesize_ratio_range=(0.15, 0.9),
-            strides=[8, 16, 32, 64, 100, 300], ratios=[[2], [2, 3], [2, 3], [2, 3], [2], [2]]),
-        bbox_coder=dict(
-            type='DeltaXYWHBBoxCoder', target_means=[.0, .0, .0, .0], target_stds=[0.1, 0.1, 0.2, 0.2])),
-    train_cfg=dict(
-        assigner=dict(
-            type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0., ignore_iof_thr=-1,
-            gt_max_assign_all=False),
-        sampler=dict(type='PseudoSampler'),
-        smoothl1_beta=1., allowed_border=-1, pos_weight=-1, neg_pos_ratio=3, debug=False),
-    test_cfg=dict(
-        nms_pre=1000, nms=dict(type='nms', iou_threshold=0.45), min_bbox_size=0, score_thr=0.02, max_per_img=200))
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),

@@ -70,12 +70,8 @@ def _check_out(out: Path, file: Path, overwrite: bool) -> None:
 def _write(out: Path, text: str) -> None:
     """Write a recipe aside, load it, and only then give it its name."""
     with replacing(out) as temporary:
-        aside = temporary.with_suffix(".yaml")
+        temporary.write_text(text, encoding="utf8")
         try:
-            aside.write_text(text, encoding="utf8")
-            load_recipe(aside)
-            aside.replace(temporary)
+            load_recipe(temporary)
         except ConfigError as error:
             raise DetError(f"-o {out}: not written, since it would not load: {error}") from error
-        finally:
-            aside.unlink(missing_ok=True)

@@ -127,8 +127,7 @@ def _folder(root: Node, sets: list[_Set]) -> str:
             return folder.rstrip("/")
     if len({os.path.isabs(path) for path in paths}) != 1:
         return ""
-    common = posixpath.commonpath([posixpath.dirname(path) or path for path in paths])
-    return common
+    return posixpath.commonpath([posixpath.dirname(path) or path for path in paths])
 
 
 def _below(folder: str, path: str) -> str:
@@ -243,7 +242,9 @@ def _wrappers(target: Target, one: _Set) -> None:
 def _pipeline(target: Target, one: _Set, root: Node, modern: bool) -> None:
     """Transforms of training images, those of a wrapper last."""
     old = target.get("data.train_transforms") or []
-    template: dict[str, Any] = next((t for t in (*old, *(target.get("data.test_transforms") or [])) if t["type"] == "resize"), {})
+    template: dict[str, Any] = next(
+        (t for t in (*old, *(target.get("data.test_transforms") or [])) if t["type"] == "resize"), {}
+    )
     made: list[dict[str, Any]] = []
     found = [node for node in (one.pipeline(root), *one.outer_pipelines) if node.given]
     if not found:
@@ -274,8 +275,8 @@ def _check_test(val: _Set, test: _Set) -> None:
         if not same:
             files = ", ".join(_ann_files(node))
             node.at("ann_file").refuse(
-                f"{files or 'the test data'}: a recipe has no test data of its own; evaluate on them with det-core test "
-                "--set data.val.annotations=FILE --set data.val.images=FOLDER"
+                f"{files or 'the test data'}: a recipe has no test data of its own; evaluate on them with det-core "
+                "test --set data.val.annotations=FILE --set data.val.images=FOLDER"
             )
 
 
@@ -316,8 +317,8 @@ def _batches(target: Target, root: Node, train: _Set, modern: bool) -> None:
         root.ledger.note(
             size.place,
             size.name,
-            f"the learning rate is taken to be for {GPUS} GPUs with {size.value} images each (optimizer.lr_batch: {total}), "
-            "and is scaled to the total batch of a run; if it is for another total, set that",
+            f"the learning rate is taken to be for {GPUS} GPUs with {size.value} images each (optimizer.lr_batch: "
+            f"{total}), and is scaled to the total batch of a run; if it is for another total, set that",
         )
     if total is not None:
         target.put("optimizer.lr_batch", total, base if base.given else size)

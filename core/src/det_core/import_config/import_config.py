@@ -1,4 +1,4 @@
-"""A configuration file of mmdetection as a recipe that extends the nearest one, with a list of what is not taken over."""
+"""A configuration file of mmdetection as a recipe that extends the nearest one, and what is not taken over."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
-from det_core.weights.mmdet_values import type_of
+from det_core.weights.mmdet_values import number, type_of
 from det_core.weights.python_values import Place, PlacedDict, Unread
 
 SHOWN = 60  # characters of a value in a note
@@ -126,6 +126,14 @@ class Node:
         """Count values below this one as used: they have no effect on what is translated."""
         for path in paths:
             self.at(path).take()
+
+    def number(self, default: float) -> float:
+        """A finite number, which counts as used; the default, with a note, for any other value."""
+        found = number(self.take(default))
+        if found is None:
+            self.refuse(f"{shown(self.value)} is not a number; {default} is used")
+            return default
+        return float(found)
 
     def expect(self, path: str, *allowed: Any, why: str = "") -> None:
         """Use the value at a path, with a note if it is not one of those that have the same meaning here."""

@@ -83,6 +83,9 @@ def preprocess(target: Target, root: Node, facts: FileFacts) -> None:
         if group == "detector.preprocess" and value is not None:
             source = node.at(places[key])
             target.put(setting, list(value) if isinstance(value, tuple) else value, source)
+        elif group.startswith("data.test_transforms") and value is not None:
+            source = root.first("test_dataloader.dataset.pipeline", "data.test.pipeline", "data.val.pipeline")
+            target.put(setting, [list(scale) for scale in value] if key == "scales" else value, source)
     node.ignore("type", "bgr_to_rgb", "rgb_to_bgr", "pad_mask", "mask_pad_value", "boxtype2tensor")
     node.expect("pad_seg", False, True)
     node.expect("seg_pad_value", 255)
@@ -104,7 +107,7 @@ def backbone(target: Target, node: Node, pretrained: Node) -> None:
         node.expect("out_feature_indices", (22, 34))
         scale = node.at("l2_norm_scale")
         if scale.given:
-            target.put("detector.neck.scale", float(scale.take()), scale)
+            target.put("detector.neck.scale", scale.number(20.0), scale)
     elif kind in ("ResNet", "ResNeXt") and target.get(f"{path}.type") == "resnet":
         _resnet(target, node, path, kind)
     else:
@@ -124,7 +127,11 @@ def _resnet(target: Target, node: Node, path: str, kind: str) -> None:
         target.put(f"{path}.groups", node.at("groups").take(1), node.at("groups"))
         target.put(f"{path}.base_width", node.at("base_width").take(4), node.at("base_width"))
     stages = node.at("out_indices")
-    target.put(f"{path}.stages", [int(i) + 1 for i in parts(stages.take((0, 1, 2, 3)))], stages)
+    target.put(
+        f"{path}.stages",
+        [i + 1 if (i := whole(stage)) is not None else stage for stage in parts(stages.take((0, 1, 2, 3)))],
+        stages,
+    )
     target.put(f"{path}.frozen_stages", node.at("frozen_stages").take(-1), node.at("frozen_stages"))
     target.put(f"{path}.zero_init_residual", node.at("zero_init_residual").take(True), node.at("zero_init_residual"))
     evaluated = bool(node.at("norm_eval").take(True))
@@ -240,7 +247,7 @@ def _ssd_neck(target: Target, node: Node, path: str) -> None:
     channels, strides, pads = (parts(node.at(k).take()) for k in ("out_channels", "level_strides", "level_paddings"))
     node.ignore("in_channels")
     scale = node.at("l2_norm_scale")
-    target.put(f"{path}.scale", None if scale.take(20.0) is None else float(scale.take(20.0)), scale)
+    target.put(f"{path}.scale", None if scale.take(20.0) is None else scale.number(20.0), scale)
     last = whole(node.at("last_kernel_size").take(3)) or 3
     levels = target.get(f"{path}.extra")
     extra = list(zip(channels[2:], strides, pads, strict=False))
@@ -291,9 +298,9 @@ def dense_head(target: Target, node: Node, train: Node, facts: FileFacts) -> Non
         own.expect("allowed_border", -1)
     if kind == "ssd":
         share = own.at("neg_pos_ratio")
-        target.put(f"{DENSE}.negatives", float(share.take(3.0)), share)
+        target.put(f"{DENSE}.negatives", share.number(3.0), share)
         beta = own.at("smoothl1_beta")
-        target.put(f"{DENSE}.box_loss.beta", float(beta.take(1.0)), beta)
+        target.put(f"{DENSE}.box_loss.beta", beta.number(1.0), beta)
     own.expect("pos_weight", -1)
     own.ignore("debug", "gamma", "alpha")
 
@@ -328,8 +335,10 @@ def _strides(target: Target) -> tuple[float, ...]:
     """The strides of the maps that the dense head works on."""
     kind = target.get("detector.neck.type")
     if kind == "fpn":
-        first = 4 * 2 ** (target.get("detector.neck.start") or 0)
-        return tuple(float(first * 2**level) for level in range(target.get("detector.neck.levels") or 0))
+        first = 4 * 2 ** min(max(whole(target.get("detector.neck.start")) or 0, 0), 4)
+        return tuple(
+            float(first * 2**level) for level in range(min(whole(target.get("detector.neck.levels")) or 0, 16))
+        )
     if kind == "ssd_neck":
         return (8.0, 16.0, *(float(level["spacing"]) for level in target.get("detector.neck.extra")))
     return (16.0,)
@@ -405,7 +414,7 @@ def _pool(target: Target, node: Node, path: str) -> None:
     strides = one.at("featmap_strides")
     target.put(f"{path}.strides", list(parts(strides.take((4, 8, 16, 32)))), strides)
     scale = one.at("finest_scale")
-    target.put(f"{path}.finest_scale", float(scale.take(56)), scale)
+    target.put(f"{path}.finest_scale", scale.number(56), scale)
 
 
 _POOLS = (

@@ -30,8 +30,9 @@ def batch_norm(node: Node, *, evaluated: bool, default_trained: bool = True) -> 
         return {"type": "frozen_batch_norm", **made}
     if not is_trained:
         node.at("requires_grad").refuse("the norm's parameters are trained, since its statistics are")
+    synchronised = kind == "SyncBN" and not evaluated  # fixed statistics are the same in all processes
     made["momentum"] = number(node.at("momentum").take()) or 0.1
-    return {"type": "batch_norm", **made, "frozen_statistics": evaluated, "synchronised": kind == "SyncBN"}
+    return {"type": "batch_norm", **made, "frozen_statistics": evaluated, "synchronised": synchronised}
 
 
 def layer_norm(target: Target, node: Node, path: str) -> None:
@@ -65,7 +66,7 @@ def loss(target: Target, node: Node, path: str) -> None:
         node.refuse(f"loss {shown(node.value)} {NOT_HERE}")
         return
     node.expect("reduction", "mean")
-    made["weight"] = number(node.at("loss_weight").take(1.0))
+    made["weight"] = node.at("loss_weight").number(1.0)
     target.put(path, made, node) if _all_used(node) else _put_part(target, path, made, node)
 
 
@@ -93,16 +94,16 @@ def _loss(node: Node) -> dict[str, Any] | None:
         node.expect("use_sigmoid", True)
         return {
             "type": "focal",
-            "gamma": number(node.at("gamma").take(2.0)),
-            "alpha": number(node.at("alpha").take(0.25)),
+            "gamma": node.at("gamma").number(2.0),
+            "alpha": node.at("alpha").number(0.25),
         }
     if kind == "SmoothL1Loss":
-        return {"type": "smooth_l1", "beta": number(node.at("beta").take(1.0))}
+        return {"type": "smooth_l1", "beta": node.at("beta").number(1.0)}
     if kind == "BoundedIoULoss":
         return {
             "type": "bounded_iou",
-            "beta": number(node.at("beta").take(0.2)),
-            "eps": number(node.at("eps").take(1e-3)),
+            "beta": node.at("beta").number(0.2),
+            "eps": node.at("eps").number(1e-3),
         }
     return {"L1Loss": {"type": "l1"}, "GIoULoss": {"type": "giou"}}.get(kind)
 
@@ -166,7 +167,7 @@ def sampler(target: Target, node: Node, path: str, *, adds: str = "") -> None:
         return
     target.put(f"{path}.count", node.at("num").take(512), node.at("num"))
     share = node.at("pos_fraction")
-    target.put(f"{path}.positive_fraction", float(share.take(0.5)), share)
+    target.put(f"{path}.positive_fraction", share.number(0.5), share)
     node.expect("neg_pos_ub", -1)
     added = node.at("add_gt_as_proposals")
     if adds:

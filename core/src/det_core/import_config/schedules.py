@@ -60,16 +60,16 @@ def _optimizer(target: Target, node: Node, wrapper: Node) -> None:
         kept = {key: target.get(f"optimizer.{key}") for key in ("lr_batch",)}
         target.put("optimizer", {"type": kind, "lr": 1e-3, "weight_decay": 0.0, "rules": [], **kept}, node)
         target.fill()
-    target.put("optimizer.lr", number(node.at("lr").take(0.001)), node.at("lr"))
-    decay = float(node.at("weight_decay").take(0.0 if kind == "sgd" else 0.01))
+    target.put("optimizer.lr", node.at("lr").number(0.001), node.at("lr"))
+    decay = node.at("weight_decay").number(0.0 if kind == "sgd" else 0.01)
     target.put("optimizer.weight_decay", decay, node.at("weight_decay"))
     if kind == "sgd":
-        target.put("optimizer.momentum", float(node.at("momentum").take(0.0)), node.at("momentum"))
+        target.put("optimizer.momentum", node.at("momentum").number(0.0), node.at("momentum"))
         target.put("optimizer.nesterov", bool(node.at("nesterov").take(False)), node.at("nesterov"))
     else:
         betas = numbers(node.at("betas").take((0.9, 0.999)))
         target.put("optimizer.betas", [float(v) for v in betas or ()], node.at("betas"))
-        target.put("optimizer.eps", number(node.at("eps").take(1e-8)), node.at("eps"))
+        target.put("optimizer.eps", node.at("eps").number(1e-8), node.at("eps"))
     _parameters(
         target, wrapper.at("paramwise_cfg") if wrapper.at("paramwise_cfg").given else node.at("paramwise_cfg"), decay
     )
@@ -145,7 +145,7 @@ def _length(target: Target, root: Node) -> None:
     runner = root.at("runner")
     for node, kind in ((runner, runner.type), (loop, loop.type if epochs.path[0] == "train_cfg" else "")):
         if "Iter" in kind:
-            node.at("max_iters").refuse("training is counted in epochs; set schedule.epochs")
+            node.at("type").refuse(f"{kind}: training is counted in epochs, not in steps; set schedule.epochs")
     if epochs.given and whole(epochs.take()) is not None:
         target.put("schedule.epochs", epochs.value, epochs)
     interval = loop.at("val_interval")
@@ -176,13 +176,13 @@ def _lr_config(target: Target, node: Node) -> None:
         else:
             steps.take()
             made = {"type": "step", "milestones": [int(v) for v in milestones], "by": unit}
-            _rate(target, {**made, "gamma": float(node.at("gamma").take(0.1))}, steps)
+            _rate(target, {**made, "gamma": node.at("gamma").number(0.1)}, steps)
     elif policy in ("cosineannealing", "cosine", "cosineannealinglrupdaterhook"):
         floor = _floor(node.at("min_lr_ratio"), node.at("min_lr"), base)
         _rate(target, {"type": "cosine", "floor": floor, "by": unit}, node.at("policy"))
     elif policy == "poly":
         floor = _floor(node.at("min_lr_ratio"), node.at("min_lr"), base)
-        power = float(node.at("power").take(1.0))
+        power = node.at("power").number(1.0)
         _rate(target, {"type": "polynomial", "power": power, "floor": floor, "by": unit}, node.at("policy"))
     elif policy in ("fixed", ""):
         _rate(target, {"type": "constant"}, node.at("policy"))
@@ -201,7 +201,7 @@ def _warm_up(target: Target, node: Node) -> None:
     node.expect("warmup_by_epoch", False, why="a warm-up is counted in steps; set schedule.warmup_steps")
     target.put("schedule.warmup_steps", steps.take(0), steps)
     ratio = node.at("warmup_ratio")
-    target.put("schedule.warmup_factor", float(ratio.take(0.1)), ratio)
+    target.put("schedule.warmup_factor", ratio.number(0.1), ratio)
 
 
 def _floor(ratio: Node, rate: Node, base: Any) -> float:
@@ -243,7 +243,7 @@ def _schedulers(target: Target, node: Node) -> None:
 def _linear_warm_up(target: Target, one: Node) -> None:
     one.expect("begin", 0)
     one.expect("end_factor", 1.0)
-    target.put("schedule.warmup_factor", float(one.at("start_factor").take(1 / 3)), one.at("start_factor"))
+    target.put("schedule.warmup_factor", one.at("start_factor").number(1 / 3), one.at("start_factor"))
     target.put("schedule.warmup_steps", one.at("end").take(0), one.at("end"))
 
 
@@ -252,7 +252,7 @@ def _main(target: Target, one: Node, kind: str) -> None:
     per_step = one.at("convert_to_iter_based").take(False)
     if kind == "MultiStep":
         found = [int(v) for v in numbers(one.at("milestones").take()) or ()]
-        gamma = float(one.at("gamma").take(0.1))
+        gamma = one.at("gamma").number(0.1)
         _rate(target, {"type": "step", "milestones": found, "gamma": gamma, "by": by}, one.at("milestones"))
         one.expect("begin", 0)
         one.ignore("end")
@@ -264,7 +264,7 @@ def _main(target: Target, one: Node, kind: str) -> None:
     floor = _floor(one.at("eta_min_ratio"), one.at("eta_min"), base)
     made: dict[str, Any] = {"floor": floor, "by": "step" if per_step else by}
     if kind == "Poly":
-        _rate(target, {"type": "polynomial", "power": float(one.at("power").take(1.0)), **made}, one.at("type"))
+        _rate(target, {"type": "polynomial", "power": one.at("power").number(1.0), **made}, one.at("type"))
     else:
         _rate(target, {"type": "cosine", **made}, one.at("type"))
 
@@ -369,8 +369,8 @@ def _run(root: Node) -> None:
         file = node.take()
         if file is not None:
             node.refuse(
-                f"weights are not part of a recipe: det-core import-weights {file} --from mmdet -o init.safetensors, then "
-                "det-core train --init init.safetensors"
+                f"weights are not part of a recipe: det-core import-weights {file} --from mmdet -o init.safetensors, "
+                "then det-core train --init init.safetensors"
             )
     for name in ("resume_from", "resume"):
         node = root.at(name)

@@ -167,8 +167,8 @@ def _pad(node: Node, template: Mapping[str, Any], modern: bool) -> Made:
 
 
 def _photometric(node: Node, template: Mapping[str, Any], modern: bool) -> Made:
-    brightness = (number(node.at("brightness_delta").take(32)) or 0.0) / 256
-    hue = (number(node.at("hue_delta").take(18)) or 0.0) / 360
+    brightness = (node.at("brightness_delta").number(32) or 0.0) / 256
+    hue = (node.at("hue_delta").number(18) or 0.0) / 360
     made: dict[str, Any] = {"type": "photometric_distort", "brightness": [1 - brightness, 1 + brightness]}
     for key, ours in (("contrast_range", "contrast"), ("saturation_range", "saturation")):
         made[ours] = [float(v) for v in numbers(node.at(key).take((0.5, 1.5))) or (0.5, 1.5)]
@@ -179,7 +179,7 @@ def _expand(node: Node, template: Mapping[str, Any], modern: bool) -> Made:
     mean = numbers(node.at("mean").take((0, 0, 0))) or (0.0, 0.0, 0.0)
     rgb = mean if node.at("to_rgb").take(True) else mean[::-1]
     sides = numbers(node.at("ratio_range").take((1, 4))) or (1.0, 4.0)
-    chance = number(node.at("prob").take(0.5))
+    chance = node.at("prob").number(0.5)
     node.ignore("seg_ignore_label")
     return [
         {
@@ -193,7 +193,7 @@ def _expand(node: Node, template: Mapping[str, Any], modern: bool) -> Made:
 
 def _iou_crop(node: Node, template: Mapping[str, Any], modern: bool) -> Made:
     overlaps = numbers(node.at("min_ious").take((0.1, 0.3, 0.5, 0.7, 0.9))) or ()
-    least = number(node.at("min_crop_size").take(0.3))
+    least = node.at("min_crop_size").number(0.3)
     node.ignore("bbox_clip_border")
     return [{"type": "iou_crop", "overlaps": [0.0, *map(float, overlaps), 1.0], "sides": [least, 1.0]}]
 
