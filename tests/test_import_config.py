@@ -186,8 +186,8 @@ def test_a_value_that_the_recipe_does_not_allow_is_listed_with_its_reason(import
     made = imported(BASES_2, on_bases("faster"), "model.backbone.depth=77", "optimizer.lr=0.01")
     assert made.changes == {"data": {"root": "data/coco"}, "optimizer": {"lr": 0.01}}
     assert [str(note) for note in made.notes] == [
-        "--cfg-options: model.backbone.depth: is not taken over: detector.backbone.depth: found 77, allowed: 18, 34, 50, "
-        "101, 152"
+        "--cfg-options: model.backbone.depth: is not taken over: detector.backbone.depth: found 77, allowed: 18, 34, "
+        "50, 101, 152"
     ]
 
 
@@ -259,8 +259,8 @@ def test_a_mask_rcnn_with_classes_files_and_scales_of_its_own(imported):
     }
     line = line_of(MINE, "load_from")
     assert notes(made) == [
-        f"mine.py:{line}: load_from: weights are not part of a recipe: det-core import-weights mask_rcnn.pth --from mmdet "
-        "-o init.safetensors, then det-core train --init init.safetensors"
+        f"mine.py:{line}: load_from: weights are not part of a recipe: det-core import-weights mask_rcnn.pth --from "
+        "mmdet -o init.safetensors, then det-core train --init init.safetensors"
     ]
 
 
@@ -290,7 +290,8 @@ custom_imports = dict(imports=['mine.rain'])
 total = len(train_pipeline)
 tta_model = dict(type='DetTTAModel')
 tta_pipeline = [dict(type='TestTimeAug', transforms=[
-    [dict(type='Resize', scale=(1333, 800)), dict(type='Resize', scale=(666, 400))], [dict(type='RandomFlip', prob=1.)]])]
+    [dict(type='Resize', scale=(1333, 800)), dict(type='Resize', scale=(666, 400))],
+    [dict(type='RandomFlip', prob=1.)]])]
 """
 
 

@@ -86,7 +86,8 @@ def test_the_style_of_python_modules(folder):
         "model = dict(type=ResNet, a=dict(x=1, y=2), act=dict(type=nn.ReLU))\nsteps = [1]\nunused = 5",
         more="lr = 0.1",
         a__mine="from mmengine.config import read_base\nwith read_base():\n    from ..base import model, steps as old\n"
-        "    from ..more import *\nmodel.update(dict(a=dict(y=3)))\nmodel.a.x = 4\nmodel['b'] = lr * 2\nold.append(2)\n",
+        "    from ..more import *\n"
+        "model.update(dict(a=dict(y=3)))\nmodel.a.x = 4\nmodel['b'] = lr * 2\nold.append(2)\n",
     )
     assert found == {
         "model": {"type": "mmdet.models.ResNet", "a": {"x": 4, "y": 3}, "act": {"type": "torch.nn.ReLU"}, "b": 0.2},

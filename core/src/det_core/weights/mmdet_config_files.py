@@ -1,8 +1,8 @@
 """Configuration files of mmdetection with their bases, as plain values; none of them is run.
 
 Bases are named by `_base_` (a file or a list of files, relative to the file) or, in the style of Python modules,
-imported in `with read_base():`. A file may use values of its bases as `{{_base_.key}}` and `_base_.key`, and its own name
-as `{{ fileDirname }}` and the like.
+imported in `with read_base():`. A file may use values of its bases as `{{_base_.key}}` and `_base_.key`, and its own
+name as `{{ fileDirname }}` and the like.
 """
 
 from __future__ import annotations
