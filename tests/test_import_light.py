@@ -31,6 +31,7 @@ COMMANDS = (
     ["proposals", "--help"],
     ["export", "--help"],
     ["import-weights", "--help"],
+    ["import-config", "--help"],
     ["doctor", "--help"],
     ["push", "--help"],
 )

@@ -35,7 +35,7 @@ ROOMS = (
     ("known", "plugins", "plugin_file"),
     ("config", "load"),
     ("zoo",),
-    ("weights",),
+    ("weights", "import_config"),
     ("engine", "reports", "export", "analysis"),
     ("",),  # det_core itself: the public names
     ("testing", "cli", "hooks", "__main__"),

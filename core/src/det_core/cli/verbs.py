@@ -20,6 +20,7 @@ VERBS = {
     "export": "Write a detector as an ONNX model or a torch.export program.",
     "proposals": "Write the proposals of an RPN, to train Fast R-CNN on.",
     "import-weights": "Convert a checkpoint of another toolbox.",
+    "import-config": "Make a recipe of a configuration file of mmdetection.",
     "recipes": "List recipes, show a recipe, print the JSON Schema.",
     "plugins": "List installed plugins and what each adds; create one.",
     "data": "Report on a data set before training.",

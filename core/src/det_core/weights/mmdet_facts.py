@@ -87,8 +87,24 @@ def facts_of(file: SourceFile) -> FileFacts:
     version = version_numbers(file.version)
     notes: list[str] = []
     config = _config(file, notes)
+    return _facts(
+        config, version, generation_of_version(version) or _generation(file, at(config, "model")), notes, file
+    )
+
+
+def facts_of_config(config: Mapping[str, Any], generation: Generation) -> FileFacts:
+    """What a configuration file, without a checkpoint, says of its model."""
+    return _facts(config, None, generation, [], None)
+
+
+def _facts(
+    config: Mapping[str, Any],
+    version: tuple[int, ...] | None,
+    generation: Generation | None,
+    notes: list[str],
+    file: SourceFile | None,
+) -> FileFacts:
     model: Any = at(config, "model")
-    generation = generation_of_version(version) or _generation(file, model)
     count = _num_classes(model, generation)
     names, ids = _classes(file, config, count, notes)
     image = image_facts(config)
@@ -136,6 +152,11 @@ def _generation(file: SourceFile, model: Any) -> Generation | None:
     """The generation of a file without a version, by what else it records and by the words of its configuration."""
     if file.message_hub or at(file.meta, "mmengine_version") is not None:
         return "mmdet"
+    return generation_of_model(model)
+
+
+def generation_of_model(model: Any) -> Generation | None:
+    """The generation of a model, by the words of its configuration; None if they are of both."""
     head = dense_part(model)
     heads = [head, *box_heads(model)]
     if any(at(model, part) is not None for part in ("roi_head", "data_preprocessor")):
@@ -167,10 +188,10 @@ def _num_classes(model: Any, generation: Generation | None) -> int | None:
 
 
 def _classes(
-    file: SourceFile, config: Any, count: int | None, notes: list[str]
+    file: SourceFile | None, config: Any, count: int | None, notes: list[str]
 ) -> tuple[tuple[str, ...] | None, tuple[int, ...] | None]:
     """The names and ids of the classes: as the file records them, or else by the data set of its configuration."""
-    names = file.class_names or _told_classes(config)
+    names = (file.class_names if file else None) or _told_classes(config)
     if names is None:
         notes.append("the file does not contain the names of its classes")
         return None, None

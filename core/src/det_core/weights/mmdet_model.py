@@ -77,6 +77,13 @@ def box_heads(model: Any) -> list[Any]:
     return parts(roi_part(model, "bbox_head"))
 
 
+def class_counts(model: Any) -> list[int]:
+    """`num_classes` of all heads after the first stage, as the configuration has them."""
+    heads = [*box_heads(model), *parts(roi_part(model, "mask_head"))] or [at(model, "bbox_head")]
+    counts = [whole(at(head, "num_classes")) for head in heads]
+    return [count for count in counts if count is not None]
+
+
 def network_name(backbone: Any) -> str | None:
     """The backbone, such as `r50-caffe`, `x101-32x4d` or `vgg16`; None if its configuration does not say."""
     kind, depth = type_of(backbone), whole(at(backbone, "depth"))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from det_core.weights.mmdet_facts import FileFacts
 
 LEGACY = "mmdet1-"  # before the network's name, in recipes with the conventions of 0.5 to 1.2
-_SCHEDULE = r"(?P<ms>ms-)?(?P<schedule>\d+x|\d+(?:-\d+)*e)"  # `ms`: trained on images of many sizes
+SCHEDULE = r"(?P<ms>ms-)?(?P<schedule>\d+x|\d+(?:-\d+)*e)"  # `ms`: trained on images of many sizes
 
 # det's types of dense head and RoI head, and whether there are masks (or for HTC a semantic branch), to the model.
 _FAMILIES: Mapping[tuple[str, str, bool], str] = {
@@ -57,7 +57,7 @@ def preset_of(facts: FileFacts, names: Iterable[str]) -> str:
             f"the file's model is {facts.described}, and there are no recipes of this model; give --recipe"
         )
     stem, names = _stem(facts), list(names)
-    fitting = [found for name in names if (found := re.fullmatch(rf"{re.escape(stem)}-{_SCHEDULE}", name))]
+    fitting = [found for name in names if (found := re.fullmatch(rf"{re.escape(stem)}-{SCHEDULE}", name))]
     if not fitting:
         wanted = f"{stem}-{facts.schedule or '1x'}"
         similar = nearest(wanted, [name for name in names if name.startswith(f"{facts.model}/")])
@@ -81,11 +81,11 @@ def settings_of(facts: FileFacts, recipe: Recipe) -> list[str]:
     They are those of images, proposals, thresholds and numbers of detections, as far as the recipe has them.
     """
     plain = recipe.to_plain()
-    changes = [(path, value) for path, value in _settings(facts, plain) if differs(plain, path, value)]
+    changes = [(path, value) for path, value in file_settings(facts, plain) if differs(plain, path, value)]
     return [f"{path}={as_setting(value)}" for path, value in changes]
 
 
-def _settings(facts: FileFacts, plain: Any) -> Iterator[tuple[str, Any]]:
+def file_settings(facts: FileFacts, plain: Any) -> Iterator[tuple[str, Any]]:
     """Paths of settings and the file's values; None where the file does not say."""
     image, limits = facts.image, facts.limits
     dense, roi = "detector.dense_head", "detector.roi_head"

@@ -1,7 +1,8 @@
 """Values of Python expressions, read from their syntax tree without running anything.
 
-Read are numbers, strings, lists, tuples and dicts, also `dict(...)` and `**`, earlier names, items, arithmetic and `+`.
-Every name is copied where it is used, so values are trees, and their number and depth are bounded.
+Read are numbers, strings, lists, tuples and dicts, also `dict(...)` and `**`, earlier names, items and attributes,
+arithmetic, `+` and `copy`. Every name is copied where it is used, so values are trees, and their number and depth are
+bounded. Dicts are `PlacedDict`s, which know where each of their keys was written.
 """
 
 from __future__ import annotations
@@ -36,16 +37,40 @@ _OPERATORS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
 
 
 @frozen
+class Place:
+    """A line of a file, from 1; line 0: the file as a whole."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+
+class PlacedDict(dict[Any, Any]):
+    """A dict with the place of each key.
+
+    merges: whether its method `update` merges dicts in dicts, as mmengine's dicts of base files do.
+    """
+
+    def __init__(self, items: Mapping[Any, Any] | Iterable[tuple[Any, Any]] = (), merges: bool = False) -> None:
+        super().__init__(items)
+        self.places: dict[Any, Place] = dict(items.places) if isinstance(items, PlacedDict) else {}
+        self.merges = merges
+
+
+@frozen
 class Unread:
     """A value or statement that cannot be read without running it.
 
     path: where it is, such as `model.backbone.depth`; for a statement the name that it sets, or "". text: its source,
-    shortened. line: its line number, from 1.
+    shortened. line: its line number, from 1. file: the file that it is in; "" for a text without files.
     """
 
     path: str
     text: str
     line: int
+    file: str = ""
 
     def __str__(self) -> str:
         return f"line {self.line}: {f'{self.path} = ' if self.path else ''}{self.text}"
@@ -58,22 +83,25 @@ class _CannotRead(Exception):
 class ValueReader:
     """Reads expressions of one source text.
 
-    where: what the text is, for messages. names: the values of names; the caller sets them. unread: all that could not
-    be read.
+    where: what the text is, for messages. names: the values of names; the caller sets them. classes: the dotted names
+    of imported classes and modules, by the names that they have here. unread: all that could not be read.
 
     All methods raise DetError if the text expands to too many values, or is nested too deep.
     """
 
     def __init__(self, where: str) -> None:
         self.where = where
-        self.names: dict[str, Any] = {}
+        self.file = ""
+        self.names: PlacedDict = PlacedDict()
+        self.classes: dict[str, str] = {}
         self.unread: list[Unread] = []
         self.lines: list[bytes] = []
         self.count = 0
 
-    def start(self, text: str) -> None:
-        """Read expressions of another text from now on."""
-        self.names = {}
+    def start(self, text: str, file: str = "") -> None:
+        """Read expressions of another text from now on; file: where it is from."""
+        self.file = file
+        self.names, self.classes = PlacedDict(), {}
         self.lines = [line.encode(errors="replace") for line in LINE_END.split(text)]  # columns count bytes
 
     def value(self, node: ast.expr, path: str, depth: int = 0) -> Any:
@@ -88,9 +116,13 @@ class ValueReader:
 
     def skip(self, node: ast.AST, path: str) -> Unread:
         """List a node as unread."""
-        unread = Unread(path, self.source(node), getattr(node, "lineno", 0))
+        unread = Unread(path, self.source(node), getattr(node, "lineno", 0), self.file)
         self.unread.append(unread)
         return unread
+
+    def place(self, node: ast.AST) -> Place:
+        """Where a node is."""
+        return Place(self.file or self.where, getattr(node, "lineno", 0))
 
     def source(self, node: ast.AST) -> str:
         """The source text of a node, shortened; of several lines, the first."""
@@ -106,7 +138,19 @@ class ValueReader:
             case ast.Constant(value=None | bool() | int() | float() | str() as value):
                 return value
             case ast.Name(id=name) if name in self.names:
-                return self._copy(self.names[name], depth)
+                return self.copied(self.names[name], depth)
+            case ast.Name(id=name) if name in self.classes:
+                return self.classes[name]
+            case ast.Attribute(value=inner, attr=name):
+                return self._attribute(self._whole(inner, path, depth), name, depth)
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name("copy"), attr="copy" | "deepcopy"), args=[one], keywords=[]
+            ):
+                return self._whole(one, path, depth)
+            case ast.Call(func=ast.Name("copy" | "deepcopy"), args=[one], keywords=[]):
+                return self._whole(one, path, depth)
+            case ast.Call(func=ast.Attribute(value=inner, attr="copy"), args=[], keywords=[]):
+                return self._whole(inner, path, depth)
             case ast.List(elts=items):
                 return self._items(items, path, depth)
             case ast.Tuple(elts=items):
@@ -145,29 +189,34 @@ class ValueReader:
                 found.append(self.value(node, f"{path}[{len(found)}]", depth + 1))
         return found
 
-    def _dict_call(self, args: list[ast.expr], keywords: list[ast.keyword], path: str, depth: int) -> dict[Any, Any]:
-        found: dict[Any, Any] = {}
+    def _dict_call(self, args: list[ast.expr], keywords: list[ast.keyword], path: str, depth: int) -> PlacedDict:
+        found = PlacedDict()
         if args:
             first = self._whole(args[0], path, depth)
             if len(args) > 1 or not isinstance(first, dict):
                 raise _CannotRead
-            found = first
-        pairs = ((ast.Constant(k.arg) if k.arg else None, k.value) for k in keywords)
-        return {**found, **self._dict(pairs, path, depth)}
+            found = PlacedDict(first)
+        pairs = ((ast.copy_location(ast.Constant(k.arg), k) if k.arg else None, k.value) for k in keywords)
+        over = self._dict(pairs, path, depth)
+        found.update(over)
+        found.places.update(over.places)
+        return found
 
-    def _dict(self, pairs: Iterable[tuple[ast.expr | None, ast.expr]], path: str, depth: int) -> dict[Any, Any]:
+    def _dict(self, pairs: Iterable[tuple[ast.expr | None, ast.expr]], path: str, depth: int) -> PlacedDict:
         """Pairs of a key (None for `**value`) and a value."""
-        found: dict[Any, Any] = {}
+        found = PlacedDict()
         for key_node, node in pairs:
             if key_node is None:
                 inner = self.value(node, f"{path}.**", depth)
                 if isinstance(inner, dict):
                     found.update(inner)
+                    found.places.update(inner.places if isinstance(inner, PlacedDict) else {})
                 elif not isinstance(inner, Unread):
                     self.skip(node, f"{path}.**")
                 continue
             key = self._key(key_node, path, depth)
             found[key] = self.value(node, f"{path}.{key}", depth + 1)
+            found.places[key] = self.place(key_node)
         return found
 
     def _key(self, node: ast.expr, path: str, depth: int) -> Any:
@@ -203,7 +252,7 @@ class ValueReader:
                 return self._bounded(left + right)
             if isinstance(op, ast.Mult) and isinstance(left, (list, tuple)) and isinstance(right, int):
                 self._bounded(range(len(left) * right))
-                return type(left)(self._copy(item, depth + 1) for _ in range(right) for item in left)
+                return type(left)(self.copied(item, depth + 1) for _ in range(right) for item in left)
         except (ArithmeticError, ValueError):
             pass
         raise _CannotRead
@@ -211,9 +260,17 @@ class ValueReader:
     def _item(self, container: Any, key: Any, depth: int) -> Any:
         try:
             if isinstance(container, (dict, list, tuple)):
-                return self._copy(container[key], depth)
+                return self.copied(container[key], depth)
         except (KeyError, IndexError, TypeError):
             pass
+        raise _CannotRead
+
+    def _attribute(self, container: Any, name: str, depth: int) -> Any:
+        """`base.key` of a dict, or a name in an imported module."""
+        if isinstance(container, dict):
+            return self._item(container, name, depth)
+        if isinstance(container, str) and container in self.classes.values():
+            return f"{container}.{name}"
         raise _CannotRead
 
     def _text(self, node: ast.expr, path: str, depth: int) -> str:
@@ -235,13 +292,16 @@ class ValueReader:
         if depth > MAX_DEPTH:
             raise DetError(f"{self.where}: not readable as a configuration: nested too deep")
 
-    def _copy(self, value: Any, depth: int) -> Any:
+    def copied(self, value: Any, depth: int) -> Any:
         """A copy of a value, so that no two places share one; counts all that it contains."""
         self._count(depth)
         if isinstance(value, dict):
-            return {key: self._copy(inner, depth + 1) for key, inner in value.items()}
+            made = PlacedDict(((key, self.copied(inner, depth + 1)) for key, inner in value.items()))
+            if isinstance(value, PlacedDict):
+                made.places, made.merges = dict(value.places), value.merges
+            return made
         if isinstance(value, (list, tuple)):
-            return type(value)(self._copy(inner, depth + 1) for inner in value)
+            return type(value)(self.copied(inner, depth + 1) for inner in value)
         return value
 
     def _bounded(self, value: Any) -> Any:

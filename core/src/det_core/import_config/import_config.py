@@ -1,0 +1,153 @@
+"""A configuration file of mmdetection as a recipe that extends the nearest one, and what is not taken over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from det_core.config.differences import changes
+from det_core.config.yaml_text import to_yaml
+from det_core.errors import DetError
+from det_core.import_config.datasets import translate_data
+from det_core.import_config.ledger import Ledger, Node, Note
+from det_core.import_config.models import translate_model
+from det_core.import_config.nearest_recipe import nearest_recipe
+from det_core.import_config.schedules import translate_schedule
+from det_core.import_config.target import Target
+from det_core.load import load_recipe
+from det_core.plugins import plugin_manager
+from det_core.recipe import Recipe
+from det_core.settings import evolve
+from det_core.weights.mmdet_config_files import ConfigFile, read_config_file
+from det_core.weights.mmdet_facts import facts_of_config, generation_of_model
+from det_core.weights.mmdet_generation import Generation
+from det_core.weights.mmdet_model import class_counts
+from det_core.weights.mmdet_values import at
+from det_core.weights.python_values import Place
+
+# What mmdetection reads of a configuration. Other names are variables, whose values count where they are used.
+_SECTIONS = (
+    *("model", "data", "train_dataloader", "val_dataloader", "test_dataloader", "train_cfg", "test_cfg", "val_cfg"),
+    *("optimizer", "optimizer_config", "lr_config", "momentum_config", "total_epochs", "runner", "fp16"),
+    *("optim_wrapper", "param_scheduler", "auto_scale_lr", "evaluation", "val_evaluator", "test_evaluator"),
+    *("checkpoint_config", "log_config", "default_hooks", "custom_hooks", "custom_imports", "randomness", "seed"),
+    *("load_from", "resume_from", "resume", "work_dir", "workflow", "tta_model", "tta_pipeline", "compile"),
+    *("strategy", "model_wrapper_cfg"),
+)
+
+
+@frozen(kw_only=True)
+class ImportedConfig:
+    """A recipe made of a configuration.
+
+    base: the name of the recipe that it extends. changes: what it says besides. recipe: both together. notes: what was
+    not taken over, or in another way. files: all files that were read.
+    """
+
+    base: str
+    changes: Mapping[str, Any]
+    recipe: Recipe
+    notes: tuple[Note, ...]
+    files: tuple[Path, ...]
+
+    def to_yaml(self) -> str:
+        """The recipe file, with the notes as comments at its head."""
+        head = [f"# From {self.files[-1].name} of mmdetection, by det-core import-config."]
+        if self.notes:
+            head.append("# Not taken over, or in another way:")
+            head += [f"# - {line}" for note in self.notes for line in str(note).splitlines()]
+        return "\n".join(head) + "\n" + to_yaml({"extends": self.base, **self.changes})
+
+
+def import_config(path: Path, options: Sequence[str] = ()) -> ImportedConfig:
+    """The recipe of a configuration file of mmdetection 1.x, 2.x or 3.x. Nothing in the file is run.
+
+    Args:
+        path: the file.
+        options: changes of the configuration, `KEY=VALUE` as of mmdetection's `--cfg-options`.
+
+    Raises:
+        DetError: if the file, or one of its bases, cannot be read; if it defines no model, or one without a recipe.
+    """
+    file = read_config_file(path, options)
+    if not isinstance(file.values.get("model"), Mapping):
+        raise DetError(
+            f"{path}: defines no `model`, so it is not the configuration of a detector, or only a base of one"
+        )
+    ledger = Ledger(file.values, str(path))
+    root = ledger.root
+    modern = any(name in file.values for name in ("train_dataloader", "test_dataloader", "optim_wrapper"))
+    facts = facts_of_config(file.values, _generation(file.values, modern))
+    name = nearest_recipe(facts, plugin_manager().recipes(), str(root.at("model").place))
+    base = evolve(load_recipe(name), published=None)
+    target = Target(base)
+    translate_model(target, root, facts)
+    translate_schedule(target, root, modern=modern)
+    translate_data(target, root, modern=modern)
+    _check_classes(target, root, facts.num_classes)
+    recipe = target.recipe()
+    for section in _SECTIONS:
+        ledger.list_unused(root.at(section))
+    notes = (*_unread(file), *ledger.notes)
+    found = changes(base.to_plain(), {**recipe.to_plain(), "name": base.name})
+    return ImportedConfig(
+        base=name, changes=found, recipe=recipe, notes=tuple(sorted(notes, key=_order(file))), files=file.files
+    )
+
+
+def _generation(config: Mapping[str, Any], modern: bool) -> Generation:
+    """The generation: by the sections of 3.x, the words of the model, or those of the data."""
+    if modern:
+        return "mmdet"
+    return generation_of_model(config["model"]) or (
+        "mmdet1" if at(config, "data.imgs_per_gpu") is not None else "mmdet"
+    )
+
+
+def _unread(file: ConfigFile) -> list[Note]:
+    """What could not be read without running it."""
+    return [
+        Note(
+            Place(unread.file, unread.line), unread.path or "statement", f"{unread.text}: not read, since it is not run"
+        )
+        for unread in file.unread
+    ]
+
+
+def _order(file: ConfigFile) -> Any:
+    """Notes by file, the configuration itself first, and by line."""
+    ranks = {str(path): number for number, path in enumerate(reversed(file.files))}
+    return lambda note: (ranks.get(note.place.file, len(ranks)), note.place.line)
+
+
+def _check_classes(target: Target, root: Node, count: int | None) -> None:
+    """The number of classes is that of the data; a note if the model or its parts have another."""
+    counts = class_counts(root.at("model").value)
+    if len(set(counts)) > 1:
+        root.at("model").ledger.note(
+            root.at("model").place, "model: num_classes", f"the heads have {counts}; here all have the data's classes"
+        )
+    classes = target.get("data.train.classes")
+    if count is not None and classes and len(classes) != count:
+        root.ledger.note(
+            root.at("model").place,
+            "model: num_classes",
+            f"{count} classes, but the data set has {len(classes)} names; the number is that of the data",
+        )
+    elif count is not None and not classes and count != len(_default_classes(target)):
+        root.ledger.note(
+            root.at("model").place,
+            "model: num_classes",
+            f"{count} classes; the number is that of the data, whose classes are all in their annotations unless "
+            "data.train.classes lists them",
+        )
+
+
+def _default_classes(target: Target) -> tuple[Any, ...]:
+    from det_core.data.coco_classes import COCO_CLASSES
+    from det_core.data.data_config import VOC_CLASSES
+
+    return VOC_CLASSES if target.get("data.train.type") == "voc" else COCO_CLASSES

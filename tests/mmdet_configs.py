@@ -1,0 +1,460 @@
+"""Configuration files in the words of mmdetection 1.x, 2.x and 3.x, made for these tests."""
+
+from __future__ import annotations
+
+RUNTIME_2 = """
+checkpoint_config = dict(interval=1)
+log_config = dict(interval=50, hooks=[dict(type='TextLoggerHook')])
+dist_params = dict(backend='nccl')
+log_level = 'INFO'
+load_from = None
+resume_from = None
+workflow = [('train', 1)]
+"""
+
+# mmdetection 1.x: one file, limits at the top.
+
+FASTER_1 = (
+    """
+model = dict(
+    type='FasterRCNN',
+    pretrained='torchvision://resnet50',
+    backbone=dict(
+        type='ResNet', depth=50, num_stages=4, out_indices=(0, 1, 2, 3), frozen_stages=1, style='pytorch'),
+    neck=dict(type='FPN', in_channels=[256, 512, 1024, 2048], out_channels=256, num_outs=5),
+    rpn_head=dict(
+        type='RPNHead', in_channels=256, feat_channels=256, anchor_scales=[8], anchor_ratios=[0.5, 1.0, 2.0],
+        anchor_strides=[4, 8, 16, 32, 64], target_means=[.0, .0, .0, .0], target_stds=[1.0, 1.0, 1.0, 1.0],
+        loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
+        loss_bbox=dict(type='SmoothL1Loss', beta=1.0 / 9.0, loss_weight=1.0)),
+    bbox_roi_extractor=dict(
+        type='SingleRoIExtractor', roi_layer=dict(type='RoIAlign', out_size=7, sample_num=2), out_channels=256,
+        featmap_strides=[4, 8, 16, 32]),
+    bbox_head=dict(
+        type='SharedFCBBoxHead', num_fcs=2, in_channels=256, fc_out_channels=1024, roi_feat_size=7, num_classes=81,
+        target_means=[0., 0., 0., 0.], target_stds=[0.1, 0.1, 0.2, 0.2], reg_class_agnostic=False,
+        loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
+        loss_bbox=dict(type='SmoothL1Loss', beta=1.0, loss_weight=1.0)))
+train_cfg = dict(
+    rpn=dict(
+        assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3, ignore_iof_thr=-1),
+        sampler=dict(type='RandomSampler', num=256, pos_fraction=0.5, neg_pos_ub=-1, add_gt_as_proposals=False),
+        allowed_border=0, pos_weight=-1, debug=False),
+    rpn_proposal=dict(
+        nms_across_levels=False, nms_pre=2000, nms_post=2000, max_num=2000, nms_thr=0.7, min_bbox_size=0),
+    rcnn=dict(
+        assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.5, ignore_iof_thr=-1),
+        sampler=dict(type='RandomSampler', num=512, pos_fraction=0.25, neg_pos_ub=-1, add_gt_as_proposals=True),
+        pos_weight=-1, debug=False))
+test_cfg = dict(
+    rpn=dict(nms_across_levels=False, nms_pre=1000, nms_post=1000, max_num=1000, nms_thr=0.7, min_bbox_size=0),
+    rcnn=dict(score_thr=0.05, nms=dict(type='nms', iou_thr=0.5), max_per_img=100))
+dataset_type = 'CocoDataset'
+data_root = 'data/coco/'
+img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='Resize', img_scale=(1333, 800), keep_ratio=True),
+    dict(type='RandomFlip', flip_ratio=0.5),
+    dict(type='Normalize', **img_norm_cfg),
+    dict(type='Pad', size_divisor=32),
+    dict(type='DefaultFormatBundle'),
+    dict(type='Collect', keys=['img', 'gt_bboxes', 'gt_labels']),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='MultiScaleFlipAug', img_scale=(1333, 800), flip=False,
+        transforms=[
+            dict(type='Resize', keep_ratio=True), dict(type='RandomFlip'), dict(type='Normalize', **img_norm_cfg),
+            dict(type='Pad', size_divisor=32), dict(type='ImageToTensor', keys=['img']),
+            dict(type='Collect', keys=['img'])])
+]
+data = dict(
+    imgs_per_gpu=2,
+    workers_per_gpu=2,
+    train=dict(
+        type=dataset_type, ann_file=data_root + 'annotations/instances_train2017.json',
+        img_prefix=data_root + 'train2017/', pipeline=train_pipeline),
+    val=dict(
+        type=dataset_type, ann_file=data_root + 'annotations/instances_val2017.json',
+        img_prefix=data_root + 'val2017/', pipeline=test_pipeline),
+    test=dict(
+        type=dataset_type, ann_file=data_root + 'annotations/instances_val2017.json',
+        img_prefix=data_root + 'val2017/', pipeline=test_pipeline))
+evaluation = dict(interval=1, metric='bbox')
+optimizer = dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=0.0001)
+optimizer_config = dict(grad_clip=None)
+lr_config = dict(policy='step', warmup='linear', warmup_iters=500, warmup_ratio=0.001, step=[8, 11])
+total_epochs = 12
+work_dir = './work_dirs/faster'
+"""
+    + RUNTIME_2
+)
+
+# mmdetection 2.x: bases.
+
+R50_2 = """backbone=dict(
+        type='ResNet', depth=50, num_stages=4, out_indices=(0, 1, 2, 3), frozen_stages=1,
+        norm_cfg=dict(type='BN', requires_grad=True), norm_eval=True, style='pytorch',
+        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50'))"""
+RPN_2 = """rpn_head=dict(
+        type='RPNHead', in_channels=256, feat_channels=256,
+        anchor_generator=dict(
+            type='AnchorGenerator', scales=[8], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64]),
+        bbox_coder=dict(
+            type='DeltaXYWHBBoxCoder', target_means=[.0, .0, .0, .0], target_stds=[1.0, 1.0, 1.0, 1.0]),
+        loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
+        loss_bbox=dict(type={rpn_loss}, loss_weight=1.0))"""
+BOX_2 = """dict(
+            type='Shared2FCBBoxHead', in_channels=256, fc_out_channels=1024, roi_feat_size=7, num_classes=80,
+            bbox_coder=dict(
+                type='DeltaXYWHBBoxCoder', target_means=[0., 0., 0., 0.], target_stds=[{stds}]),
+            reg_class_agnostic={agnostic},
+            loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
+            loss_bbox=dict(type={loss}, loss_weight=1.0))"""
+RPN_TRAIN = """rpn=dict(
+            assigner=dict(
+                type='MaxIoUAssigner', pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3, match_low_quality=True,
+                ignore_iof_thr=-1),
+            sampler=dict(type='RandomSampler', num=256, pos_fraction=0.5, neg_pos_ub=-1, add_gt_as_proposals=False),
+            allowed_border={border}, pos_weight=-1, debug=False),
+        rpn_proposal=dict(nms_pre=2000, max_per_img={kept}, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0)"""
+RCNN_TRAIN = """dict(
+            assigner=dict(
+                type='MaxIoUAssigner', pos_iou_thr={iou}, neg_iou_thr={iou}, min_pos_iou={iou},
+                match_low_quality={low}, ignore_iof_thr=-1),
+            sampler=dict(type='RandomSampler', num=512, pos_fraction=0.25, neg_pos_ub=-1, add_gt_as_proposals=True),
+            {more}pos_weight=-1, debug=False)"""
+TEST_2 = """test_cfg=dict(
+        rpn=dict(nms_pre=1000, max_per_img=1000, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0),
+        rcnn=dict(score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=100{more}))"""
+FPN_2 = "neck=dict(type='FPN', in_channels=[256, 512, 1024, 2048], out_channels=256, num_outs=5)"
+ALIGN_2 = """dict(
+            type='SingleRoIExtractor', roi_layer=dict(type='RoIAlign', output_size={size}, sampling_ratio=0),
+            out_channels=256, featmap_strides=[4, 8, 16, 32])"""
+MASK_2 = f""",
+        mask_roi_extractor={ALIGN_2.format(size=14)},
+        mask_head=dict(
+            type='FCNMaskHead', num_convs=4, in_channels=256, conv_out_channels=256, num_classes=80,
+            loss_mask=dict(type='CrossEntropyLoss', use_mask=True, loss_weight=1.0))"""
+PREPROCESSOR = """data_preprocessor=dict(
+        type='DetDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True,
+        {more}pad_size_divisor=32),
+    """
+
+
+def two_stage(*, mask: bool = False, first: str = "") -> str:
+    """The model of a Faster or Mask R-CNN of 2.x, with `first` before its other parts, as in 3.x."""
+    box = BOX_2.format(stds="0.1, 0.1, 0.2, 0.2", agnostic=False, loss="'L1Loss'")
+    rcnn = RCNN_TRAIN.format(iou=0.5, low=mask, more="mask_size=28, " if mask else "")
+    return f"""
+model = dict(
+    type='{"MaskRCNN" if mask else "FasterRCNN"}',
+    {first}{R50_2},
+    {FPN_2},
+    {RPN_2.format(rpn_loss="'L1Loss'")},
+    roi_head=dict(
+        type='StandardRoIHead',
+        bbox_roi_extractor={ALIGN_2.format(size=7)},
+        bbox_head={box}{MASK_2 if mask else ""}),
+    train_cfg=dict(
+        {RPN_TRAIN.format(border=-1, kept=1000)},
+        rcnn={rcnn}),
+    {TEST_2.format(more=", mask_thr_binary=0.5" if mask else "")})
+"""
+
+
+def cascade() -> str:
+    """The model of a Cascade R-CNN of 2.x."""
+    heads = [
+        BOX_2.format(stds=stds, agnostic=True, loss="'SmoothL1Loss', beta=1.0")
+        for stds in ("0.1, 0.1, 0.2, 0.2", "0.05, 0.05, 0.1, 0.1", "0.033, 0.033, 0.067, 0.067")
+    ]
+    training = [RCNN_TRAIN.format(iou=iou, low=False, more="") for iou in (0.5, 0.6, 0.7)]
+    return f"""
+model = dict(
+    type='CascadeRCNN',
+    {R50_2},
+    {FPN_2},
+    {RPN_2.format(rpn_loss="'SmoothL1Loss', beta=1.0 / 9.0")},
+    roi_head=dict(
+        type='CascadeRoIHead', num_stages=3, stage_loss_weights=[1, 0.5, 0.25],
+        bbox_roi_extractor={ALIGN_2.format(size=7)},
+        bbox_head=[{", ".join(heads)}]),
+    train_cfg=dict(
+        {RPN_TRAIN.format(border=0, kept=2000)},
+        rcnn=[{", ".join(training)}]),
+    {TEST_2.format(more="")})
+"""
+
+
+RETINA_2 = f"""
+model = dict(
+    type='RetinaNet',
+    {R50_2},
+    neck=dict(
+        type='FPN', in_channels=[256, 512, 1024, 2048], out_channels=256, start_level=1,
+        add_extra_convs='on_input', num_outs=5),
+    bbox_head=dict(
+        type='RetinaHead', num_classes=80, in_channels=256, stacked_convs=4, feat_channels=256,
+        anchor_generator=dict(
+            type='AnchorGenerator', octave_base_scale=4, scales_per_octave=3, ratios=[0.5, 1.0, 2.0],
+            strides=[8, 16, 32, 64, 128]),
+        bbox_coder=dict(
+            type='DeltaXYWHBBoxCoder', target_means=[.0, .0, .0, .0], target_stds=[1.0, 1.0, 1.0, 1.0]),
+        loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
+        loss_bbox=dict(type='L1Loss', loss_weight=1.0)),
+    train_cfg=dict(
+        assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0, ignore_iof_thr=-1),
+        allowed_border=-1, pos_weight=-1, debug=False),
+    test_cfg=dict(
+        nms_pre=1000, min_bbox_size=0, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
+"""
+DATA_2 = """
+dataset_type = 'CocoDataset'
+data_root = 'data/coco/'
+img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True{masks}),
+    dict(type='Resize', img_scale=(1333, 800), keep_ratio=True),
+    dict(type='RandomFlip', flip_ratio=0.5),
+    dict(type='Normalize', **img_norm_cfg),
+    dict(type='Pad', size_divisor=32),
+    dict(type='DefaultFormatBundle'),
+    dict(type='Collect', keys=['img', 'gt_bboxes', 'gt_labels']),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='MultiScaleFlipAug', img_scale=(1333, 800), flip=False,
+        transforms=[
+            dict(type='Resize', keep_ratio=True), dict(type='RandomFlip'), dict(type='Normalize', **img_norm_cfg),
+            dict(type='Pad', size_divisor=32), dict(type='ImageToTensor', keys=['img']),
+            dict(type='Collect', keys=['img'])])
+]
+data = dict(
+    samples_per_gpu=2,
+    workers_per_gpu=2,
+    train=dict(
+        type=dataset_type, ann_file=data_root + 'annotations/instances_train2017.json',
+        img_prefix=data_root + 'train2017/', pipeline=train_pipeline),
+    val=dict(
+        type=dataset_type, ann_file=data_root + 'annotations/instances_val2017.json',
+        img_prefix=data_root + 'val2017/', pipeline=test_pipeline),
+    test=dict(
+        type=dataset_type, ann_file=data_root + 'annotations/instances_val2017.json',
+        img_prefix=data_root + 'val2017/', pipeline=test_pipeline))
+evaluation = dict(interval=1, metric={metric})
+"""
+SCHEDULE_2 = """
+optimizer = dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=0.0001)
+optimizer_config = dict(grad_clip=None)
+lr_config = dict(policy='step', warmup='linear', warmup_iters=500, warmup_ratio=0.001, step=[8, 11])
+runner = dict(type='EpochBasedRunner', max_epochs=12)
+"""
+BASES_2 = {
+    "_base_/models/faster.py": two_stage(),
+    "_base_/models/mask.py": two_stage(mask=True),
+    "_base_/models/cascade.py": cascade(),
+    "_base_/models/retina.py": RETINA_2,
+    "_base_/data.py": DATA_2.format(masks="", metric="'bbox'"),
+    "_base_/masks.py": DATA_2.format(masks=", with_mask=True", metric="['bbox', 'segm']"),
+    "_base_/schedule.py": SCHEDULE_2,
+    "_base_/runtime.py": RUNTIME_2 + "auto_scale_lr = dict(enable=False, base_batch_size=16)\n",
+}
+
+
+def on_bases(model: str, data: str = "data", more: str = "") -> str:
+    """A file of 2.x on its bases, in the folder `x`."""
+    names = [f"../_base_/{name}.py" for name in (f"models/{model}", data, "schedule", "runtime")]
+    return f"_base_ = {names}\n{more}"
+
+
+# mmdetection 3.x.
+
+DATA_3 = """
+dataset_type = {coco}
+data_root = 'data/coco/'
+backend_args = None
+train_pipeline = [
+    dict(type={load}, backend_args=backend_args),
+    dict(type={annotations}, with_bbox=True),
+    dict(type={resize}, scale=(1333, 800), keep_ratio=True),
+    dict(type={flip}, prob=0.5),
+    dict(type={pack}),
+]
+test_pipeline = [
+    dict(type={load}, backend_args=backend_args),
+    dict(type={resize}, scale=(1333, 800), keep_ratio=True),
+    dict(type={annotations}, with_bbox=True),
+    dict(type={pack}, meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
+train_dataloader = dict(
+    batch_size=2, num_workers=2, persistent_workers=True, sampler=dict(type={sampler}, shuffle=True),
+    batch_sampler=dict(type={batches}),
+    dataset=dict(
+        type=dataset_type, data_root=data_root, ann_file='annotations/instances_train2017.json',
+        data_prefix=dict(img='train2017/'), filter_cfg=dict(filter_empty_gt=True, min_size=32),
+        pipeline=train_pipeline, backend_args=backend_args))
+val_dataloader = dict(
+    batch_size=1, num_workers=2, persistent_workers=True, drop_last=False,
+    sampler=dict(type={sampler}, shuffle=False),
+    dataset=dict(
+        type=dataset_type, data_root=data_root, ann_file='annotations/instances_val2017.json',
+        data_prefix=dict(img='val2017/'), test_mode=True, pipeline=test_pipeline, backend_args=backend_args))
+test_dataloader = val_dataloader
+val_evaluator = dict(
+    type={metric}, ann_file=data_root + 'annotations/instances_val2017.json', metric='bbox', format_only=False,
+    backend_args=backend_args)
+test_evaluator = val_evaluator
+"""
+SCHEDULE_3 = """
+train_cfg = dict(type={loop}, max_epochs=12, val_interval=1)
+val_cfg = dict(type={val})
+test_cfg = dict(type={test})
+param_scheduler = [
+    dict(type={linear}, start_factor=0.001, by_epoch=False, begin=0, end=500),
+    dict(type={steps}, begin=0, end=12, by_epoch=True, milestones=[8, 11], gamma=0.1)
+]
+optim_wrapper = dict(
+    type={wrapper}, optimizer=dict(type={sgd}, lr=0.02, momentum=0.9, weight_decay=0.0001))
+auto_scale_lr = dict(enable=False, base_batch_size=16)
+"""
+RUNTIME_3 = """
+default_scope = 'mmdet'
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'), logger=dict(type='LoggerHook', interval=50),
+    param_scheduler=dict(type='ParamSchedulerHook'), checkpoint=dict(type='CheckpointHook', interval=1),
+    sampler_seed=dict(type='DistSamplerSeedHook'), visualization=dict(type='DetVisualizationHook'))
+env_cfg = dict(cudnn_benchmark=False, dist_cfg=dict(backend='nccl'))
+log_level = 'INFO'
+load_from = None
+resume = False
+"""
+CLASSES_3 = {
+    "coco": "CocoDataset",
+    "load": "LoadImageFromFile",
+    "annotations": "LoadAnnotations",
+    "resize": "Resize",
+    "flip": "RandomFlip",
+    "pack": "PackDetInputs",
+    "sampler": "DefaultSampler",
+    "batches": "AspectRatioBatchSampler",
+    "metric": "CocoMetric",
+    "loop": "EpochBasedTrainLoop",
+    "val": "ValLoop",
+    "test": "TestLoop",
+    "linear": "LinearLR",
+    "steps": "MultiStepLR",
+    "wrapper": "OptimWrapper",
+    "sgd": "SGD",
+}
+TEXT_3 = {name: f"'{cls}'" for name, cls in CLASSES_3.items()}
+FASTER_3 = two_stage(first=PREPROCESSOR.format(more="pad_mask=False, "))
+# SSD300 of 3.x.
+
+SSD_MODEL = """
+model = dict(
+    type='SingleStageDetector',
+    data_preprocessor=dict(
+        type='DetDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[1, 1, 1], bgr_to_rgb=True,
+        pad_size_divisor=1),
+    backbone=dict(
+        type='SSDVGG', depth=16, with_last_pool=False, ceil_mode=True, out_indices=(3, 4),
+        out_feature_indices=(22, 34), init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://vgg16_caffe')),
+    neck=dict(
+        type='SSDNeck', in_channels=(512, 1024), out_channels=(512, 1024, 512, 256, 256, 256),
+        level_strides=(2, 2, 1, 1), level_paddings=(1, 1, 0, 0), l2_norm_scale=20),
+    bbox_head=dict(
+        type='SSDHead', in_channels=(512, 1024, 512, 256, 256, 256), num_classes=80,
+        anchor_generator=dict(
+            type='SSDAnchorGenerator', scale_major=False, input_size=300, basesize_ratio_range=(0.15, 0.9),
+            strides=[8, 16, 32, 64, 100, 300], ratios=[[2], [2, 3], [2, 3], [2, 3], [2], [2]]),
+        bbox_coder=dict(
+            type='DeltaXYWHBBoxCoder', target_means=[.0, .0, .0, .0], target_stds=[0.1, 0.1, 0.2, 0.2])),
+    train_cfg=dict(
+        assigner=dict(
+            type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0., ignore_iof_thr=-1,
+            gt_max_assign_all=False),
+        sampler=dict(type='PseudoSampler'),
+        smoothl1_beta=1., allowed_border=-1, pos_weight=-1, neg_pos_ratio=3, debug=False),
+    test_cfg=dict(
+        nms_pre=1000, nms=dict(type='nms', iou_threshold=0.45), min_bbox_size=0, score_thr=0.02, max_per_img=200))
+"""
+BASES_3 = {
+    "_base_/models/faster.py": FASTER_3,
+    "_base_/models/mask.py": two_stage(mask=True, first=PREPROCESSOR.format(more="pad_mask=True, ")),
+    "_base_/models/ssd.py": SSD_MODEL,
+    "_base_/data.py": DATA_3.format(**TEXT_3),
+    "_base_/schedule.py": SCHEDULE_3.format(**TEXT_3),
+    "_base_/runtime.py": RUNTIME_3,
+}
+IMPORTS = (
+    "from mmcv.transforms import LoadImageFromFile, RandomResize\n"
+    "from mmdet.datasets import CocoDataset, AspectRatioBatchSampler\n"
+    "from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, RandomFlip, Resize\n"
+    "from mmdet.evaluation import CocoMetric\n"
+    "from mmengine.dataset import DefaultSampler\n"
+    "from mmengine.optim import LinearLR, MultiStepLR, OptimWrapper\n"
+    "from mmengine.runner import EpochBasedTrainLoop, TestLoop, ValLoop\n"
+    "from torch.optim import SGD\n"
+)
+# The newer style: modules that import their bases, and classes in place of names.
+PURE = {
+    "_base_/models/faster.py": "from mmdet.models import FPN, FasterRCNN, ResNet\n"
+    + FASTER_3.replace("'FasterRCNN'", "FasterRCNN").replace("'FPN'", "FPN").replace("type='ResNet'", "type=ResNet"),
+    "_base_/data.py": IMPORTS + DATA_3.format(**CLASSES_3),
+    "_base_/schedule.py": IMPORTS + SCHEDULE_3.format(**CLASSES_3),
+    "_base_/runtime.py": RUNTIME_3,
+}
+PURE_FILE = """
+from mmengine.config import read_base
+with read_base():
+    from .._base_.models.faster import *
+    from .._base_.data import *
+    from .._base_.schedule import *
+    from .._base_.runtime import *
+"""
+# SSD300 of 3.x, on these bases.
+
+SSD = """
+_base_ = ['../_base_/models/ssd.py', '../_base_/data.py', '../_base_/schedule.py', '../_base_/runtime.py']
+input_size = 300
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='Expand', mean={{_base_.model.data_preprocessor.mean}}, to_rgb=True, ratio_range=(1, 4)),
+    dict(type='MinIoURandomCrop', min_ious=(0.1, 0.3, 0.5, 0.7, 0.9), min_crop_size=0.3),
+    dict(type='Resize', scale=(input_size, input_size), keep_ratio=False),
+    dict(type='RandomFlip', prob=0.5),
+    dict(
+        type='PhotoMetricDistortion', brightness_delta=32, contrast_range=(0.5, 1.5), saturation_range=(0.5, 1.5),
+        hue_delta=18),
+    dict(type='PackDetInputs')
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(input_size, input_size), keep_ratio=False),
+    dict(type='PackDetInputs')
+]
+train_dataloader = dict(
+    batch_size=8, num_workers=2, batch_sampler=None,
+    dataset=dict(
+        _delete_=True, type='RepeatDataset', times=5,
+        dataset=dict(
+            type={{_base_.dataset_type}}, data_root={{_base_.data_root}},
+            ann_file='annotations/instances_train2017.json', data_prefix=dict(img='train2017/'),
+            filter_cfg=dict(filter_empty_gt=True, min_size=32), pipeline=train_pipeline)))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+train_cfg = dict(max_epochs=24)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
+    dict(type='MultiStepLR', begin=0, end=24, by_epoch=True, milestones=[16, 22], gamma=0.1)
+]
+optim_wrapper = dict(optimizer=dict(lr=2e-3, weight_decay=5e-4))
+auto_scale_lr = dict(base_batch_size=64)
+"""

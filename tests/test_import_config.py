@@ -1,0 +1,452 @@
+"""`det-core import-config`: recipes from configuration files of mmdetection 1.x, 2.x and 3.x."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from mmdet_configs import BASES_2, BASES_3, FASTER_1, PURE, PURE_FILE, SSD, on_bases
+
+from det_core.cli.main import run
+from det_core.errors import DetError
+from det_core.import_config.import_config import ImportedConfig, import_config
+from det_core.load import load_recipe
+from det_core.weights.mmdet_config_files import read_config_file
+
+CLASSES = "('bolt', 'nut', 'washer')"
+
+
+def lay_out(folder: Path, files: dict[str, str], text: str) -> Path:
+    """Write a configuration beside its bases."""
+    for name, content in {**files, "x/mine.py": text}.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content, encoding="utf8")
+    return folder / "x" / "mine.py"
+
+
+@pytest.fixture
+def imported(tmp_path):
+    def make(files: dict[str, str], text: str, *options: str) -> ImportedConfig:
+        return import_config(lay_out(tmp_path, files, text), options)
+
+    return make
+
+
+def line_of(text: str, part: str) -> int:
+    """The line, from 1, of the first appearance of a part of a text."""
+    return text[: text.index(part)].count("\n") + 1
+
+
+def notes(made: ImportedConfig) -> list[str]:
+    """Notes with the names of their files, without folders."""
+    return [f"{Path(n.place.file).name}:{n.place.line}: {n.key}: {n.why}" for n in made.notes]
+
+
+# Configurations of the published models are the built-in recipes.
+
+DCN = """
+model = dict(backbone=dict(
+    dcn=dict(type='DCN', deform_groups=1, fallback_on_stride=False), stage_with_dcn=(False, True, True, True)))
+"""
+CAFFE = """
+model = dict(backbone=dict(
+    norm_cfg=dict(requires_grad=False), style='caffe',
+    init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://detectron2/resnet50_caffe')))
+norm = dict(mean=[103.530, 116.280, 123.675], std=[1.0, 1.0, 1.0], to_rgb=False)
+train_pipeline = [
+    dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='Resize', img_scale=(1333, 800), keep_ratio=True), dict(type='RandomFlip', flip_ratio=0.5),
+    dict(type='Normalize', **norm), dict(type='Pad', size_divisor=32), dict(type='DefaultFormatBundle'),
+    dict(type='Collect', keys=['img', 'gt_bboxes', 'gt_labels'])]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='MultiScaleFlipAug', img_scale=(1333, 800), flip=False, transforms=[
+        dict(type='Resize', keep_ratio=True), dict(type='RandomFlip'), dict(type='Normalize', **norm),
+        dict(type='Pad', size_divisor=32), dict(type='ImageToTensor', keys=['img']),
+        dict(type='Collect', keys=['img'])])]
+data = dict(
+    train=dict(pipeline=train_pipeline), val=dict(pipeline=test_pipeline), test=dict(pipeline=test_pipeline))
+"""
+PUBLISHED = {
+    "1.x": ({}, FASTER_1, "faster-rcnn/mmdet1-r50-fpn-1x"),
+    "2.x": (BASES_2, on_bases("faster"), "faster-rcnn/r50-fpn-1x"),
+    "3.x": (BASES_3, on_bases("faster"), "faster-rcnn/r50-fpn-1x"),
+    "pure Python": (PURE, PURE_FILE, "faster-rcnn/r50-fpn-1x"),
+    "Mask R-CNN": (BASES_2, on_bases("mask", "masks"), "mask-rcnn/r50-fpn-1x"),
+    "RetinaNet": (BASES_2, on_bases("retina", more="optimizer = dict(lr=0.01)\n"), "retinanet/r50-fpn-1x"),
+    "Cascade R-CNN with DCN": (BASES_2, on_bases("cascade", more=DCN), "cascade-rcnn/r50-fpn-dconv-c3-c5-1x"),
+    "caffe": (BASES_2, on_bases("faster", more=CAFFE), "faster-rcnn/r50-caffe-fpn-1x"),
+    "SSD": (BASES_3, SSD, "ssd/vgg16-300-coco-120e"),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_configuration_is_the_recipe(name, imported):
+    """The whole recipe but for the folder of the data, and so the same detector."""
+    files, text, recipe = PUBLISHED[name]
+    made = imported(files, text)
+    assert made.base == recipe
+    assert made.changes == {"data": {"root": "data/coco"}}
+    built_in = load_recipe(recipe).to_plain()
+    assert made.recipe.to_plain()["detector"] == built_in["detector"]
+    expected = 2 if name == "1.x" else 0  # the batch that the rate is for, and the run folder
+    assert len(made.notes) == expected, notes(made)
+
+
+# One change each, and the setting that it becomes.
+
+CHANGES: list[tuple[str, str, str, Any]] = [
+    ("model.backbone.depth=101", "2", "detector.backbone.depth", 101),
+    ("model.backbone.depth=18", "2", "detector.backbone.depth", 18),
+    ("model.backbone.frozen_stages=-1", "2", "detector.backbone.frozen_stages", -1),
+    ("model.backbone.norm_eval=False", "2", "detector.backbone.norm.frozen_statistics", False),
+    ("model.backbone.zero_init_residual=False", "2", "detector.backbone.zero_init_residual", False),
+    ("model.backbone.init_cfg=None", "2", "detector.backbone.pretrained", None),
+    ("model.neck.num_outs=6", "2", "detector.neck.levels", 6),
+    ("model.neck.out_channels=128", "2", "detector.neck.channels", 128),
+    ("model.rpn_head.anchor_generator.scales=[4,8]", "2", "detector.dense_head.anchors.scales", [4.0, 8.0]),
+    ("model.rpn_head.anchor_generator.ratios=[1.0]", "2", "detector.dense_head.anchors.ratios", [1.0]),
+    ("model.rpn_head.loss_bbox.loss_weight=2.0", "2", "detector.dense_head.box_loss.weight", 2.0),
+    ("model.train_cfg.rpn.assigner.pos_iou_thr=0.8", "2", "detector.dense_head.assigner.positive", 0.8),
+    ("model.train_cfg.rpn.sampler.num=128", "2", "detector.dense_head.sampler.count", 128),
+    ("model.train_cfg.rpn_proposal.nms_pre=500", "2", "detector.dense_head.train_limits.before_nms", 500),
+    ("model.train_cfg.rcnn.sampler.pos_fraction=0.5", "2", "detector.roi_head.sampler.positive_fraction", 0.5),
+    ("model.train_cfg.rcnn.sampler.add_gt_as_proposals=False", "2", "detector.roi_head.add_ground_truth", False),
+    ("model.roi_head.bbox_head.fc_out_channels=512", "2", "detector.roi_head.box_head.fc_channels", 512),
+    ("model.roi_head.bbox_head.reg_class_agnostic=True", "2", "detector.roi_head.box_head.class_agnostic", True),
+    ("model.roi_head.bbox_head.type=Shared4Conv1FCBBoxHead", "2", "detector.roi_head.box_head.num_convs", 4),
+    ("model.roi_head.bbox_head.loss_bbox.type=SmoothL1Loss", "2", "detector.roi_head.box_loss.type", "smooth_l1"),
+    ("model.roi_head.bbox_head.loss_bbox.type=GIoULoss", "2", "detector.roi_head.box_loss.type", "giou"),
+    ("model.roi_head.bbox_head.loss_cls.type=FocalLoss", "2", "detector.roi_head.cls_loss.type", "focal"),
+    (
+        "model.roi_head.bbox_head.bbox_coder.target_stds=[1.0,1.0,1.0,1.0]",
+        *("2", "detector.roi_head.coder.stds", [1.0] * 4),
+    ),
+    ("model.test_cfg.rcnn.score_thr=0.3", "2", "detector.roi_head.score_threshold", 0.3),
+    ("model.test_cfg.rcnn.nms.type=soft_nms", "2", "detector.roi_head.soft_nms.method", "linear"),
+    ("model.test_cfg.rcnn.max_per_img=300", "2", "detector.roi_head.max_detections", 300),
+    ("data.samples_per_gpu=4", "2", "data.images_per_rank", 4),
+    ("data.workers_per_gpu=0", "2", "data.workers", 0),
+    ("data.train.filter_empty_gt=False", "2", "data.train.filter_empty", False),
+    ("data.train.pipeline.3.flip_ratio=0.25", "2", "data.train_transforms[1].probability", 0.25),
+    ("data.train.pipeline.3.direction=vertical", "2", "data.train_transforms[1].vertical_probability", 0.5),
+    ("data.train.pipeline.2.keep_ratio=False", "2", "data.train_transforms[0].keep_ratio", False),
+    ("data.test.pipeline.1.img_scale=(1000, 600)", "2", "data.test_transforms[0].scales", [[1000, 600]]),
+    ("optimizer.lr=0.005", "2", "optimizer.lr", 0.005),
+    ("optimizer.nesterov=True", "2", "optimizer.nesterov", True),
+    ("optimizer.paramwise_cfg.norm_decay_mult=0", "2", "optimizer.norm_weight_decay", 0.0),
+    ("optimizer_config.grad_clip.max_norm=35", "2", "schedule.clip_norm", 35.0),
+    ("auto_scale_lr.base_batch_size=32", "2", "optimizer.lr_batch", 32),
+    ("runner.max_epochs=24", "2", "schedule.epochs", 24),
+    ("lr_config.step=[5]", "2", "schedule.learning_rate.milestones", [5]),
+    ("lr_config.gamma=0.5", "2", "schedule.learning_rate.gamma", 0.5),
+    ("lr_config.policy=CosineAnnealing", "2", "schedule.learning_rate.type", "cosine"),
+    ("lr_config.policy=poly", "2", "schedule.learning_rate.type", "polynomial"),
+    ("lr_config.warmup_iters=1000", "2", "schedule.warmup_steps", 1000),
+    ("lr_config.warmup=None", "2", "schedule.warmup_steps", 0),
+    ("fp16.loss_scale=512.", "2", "schedule.precision", "fp16"),
+    ("evaluation.interval=3", "2", "evaluation.every_epochs", 3),
+    ("seed=7", "2", "schedule.seed", 7),
+    ("train_dataloader.batch_size=8", "3", "data.images_per_rank", 8),
+    ("train_dataloader.batch_sampler=None", "3", "data.group_by_aspect", False),
+    ("optim_wrapper.type=AmpOptimWrapper", "3", "schedule.precision", "fp16"),
+    ("optim_wrapper.clip_grad.max_norm=1.0", "3", "schedule.clip_norm", 1.0),
+    ("optim_wrapper.accumulative_counts=4", "3", "schedule.accumulate", 4),
+    ("optim_wrapper.optimizer.type=AdamW", "3", "optimizer.type", "adamw"),
+    ("param_scheduler.0.end=250", "3", "schedule.warmup_steps", 250),
+    ("param_scheduler.1.milestones=[6,9]", "3", "schedule.learning_rate.milestones", [6, 9]),
+    ("param_scheduler.1.type=PolyLR", "3", "schedule.learning_rate.type", "polynomial"),
+    ("train_cfg.max_epochs=24", "3", "schedule.epochs", 24),
+    ("train_cfg.val_interval=2", "3", "evaluation.every_epochs", 2),
+    ("randomness.seed=3", "3", "schedule.seed", 3),
+    ("model.data_preprocessor.pad_size_divisor=64", "3", "detector.preprocess.pad_divisor", 64),
+    ("model.data_preprocessor.bgr_to_rgb=False", "3", "detector.preprocess.order", "bgr"),
+]
+
+
+def value_at(plain: Any, path: str) -> Any:
+    for step in path.replace("[", ".").replace("]", "").split("."):
+        plain = plain[int(step)] if isinstance(plain, list) else plain[step]
+    return plain
+
+
+@pytest.mark.parametrize(("option", "generation", "path", "value"), CHANGES, ids=[case[0] for case in CHANGES])
+def test_a_value_of_the_configuration_becomes_a_setting(option, generation, path, value, imported):
+    made = imported(BASES_2 if generation == "2" else BASES_3, on_bases("faster"), option)
+    assert value_at(made.recipe.to_plain(), path) == value
+
+
+def test_a_value_that_the_recipe_does_not_allow_is_listed_with_its_reason(imported):
+    made = imported(BASES_2, on_bases("faster"), "model.backbone.depth=77", "optimizer.lr=0.01")
+    assert made.changes == {"data": {"root": "data/coco"}, "optimizer": {"lr": 0.01}}
+    assert [str(note) for note in made.notes] == [
+        "--cfg-options: model.backbone.depth: is not taken over: detector.backbone.depth: found 77, allowed: 18, 34, "
+        "50, 101, 152"
+    ]
+
+
+def test_norms_that_are_synchronised(imported):
+    """Statistics that are fixed in training need not be."""
+    option, path = "model.backbone.norm_cfg.type=SyncBN", "detector.backbone.norm"
+    fixed = imported(BASES_2, on_bases("faster"), option)
+    assert value_at(fixed.recipe.to_plain(), f"{path}.synchronised") is False
+    moving = imported(BASES_2, on_bases("faster"), option, "model.backbone.norm_eval=False")
+    assert value_at(moving.recipe.to_plain(), f"{path}.synchronised") is True
+    assert value_at(moving.recipe.to_plain(), f"{path}.frozen_statistics") is False
+
+
+# A configuration of one's own.
+
+MINE = f"""
+_base_ = ['../_base_/models/mask.py', '../_base_/masks.py', '../_base_/schedule.py', '../_base_/runtime.py']
+classes = {CLASSES}
+model = dict(roi_head=dict(bbox_head=dict(num_classes=3), mask_head=dict(num_classes=3)))
+train_pipeline = [
+    dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(
+        type='Resize', img_scale=[(1333, 640), (1333, 800)], multiscale_mode='range', keep_ratio=True),
+    dict(type='RandomFlip', flip_ratio=0.5)]
+data_root = 'parts/'
+data = dict(
+    train=dict(
+        _delete_=True, type='RepeatDataset', times=3,
+        dataset=dict(
+            type='ClassBalancedDataset', oversample_thr=0.01,
+            dataset=dict(
+                type='CocoDataset', ann_file=data_root + 'train.json', img_prefix=data_root + 'images', classes=classes,
+                pipeline=train_pipeline))),
+    val=dict(ann_file=data_root + 'val.json', img_prefix=data_root + 'images', classes=classes),
+    test=dict(ann_file=data_root + 'val.json', img_prefix=data_root + 'images', classes=classes))
+load_from = 'mask_rcnn.pth'
+custom_hooks = [dict(type='EMAHook', momentum=0.001)]
+"""
+
+
+def test_a_mask_rcnn_with_classes_files_and_scales_of_its_own(imported):
+    made = imported(BASES_2, MINE)
+    assert made.base == "mask-rcnn/r50-fpn-1x"
+    assert made.changes == {
+        "data": {
+            "train": {
+                "classes": ["bolt", "nut", "washer"],
+                "annotations": "train.json",
+                "images": "images",
+            },
+            "val": {"classes": ["bolt", "nut", "washer"], "annotations": "val.json", "images": "images"},
+            "root": "parts",
+            "train_transforms": [
+                {
+                    "type": "resize",
+                    "scales": [[1333, 640], [1333, 800]],
+                    "keep_ratio": True,
+                    "mode": "range",
+                    "rounding": "nearest",
+                    "arithmetic": "fixed_point",
+                    "boxes": "edges",
+                },
+                {"type": "flip", "probability": 0.5, "vertical_probability": 0.0},
+            ],
+            "repeat": 3,
+            "repeat_threshold": 0.01,
+        },
+        "schedule": {"ema_decay": 0.999},
+    }
+    line = line_of(MINE, "load_from")
+    assert notes(made) == [
+        f"mine.py:{line}: load_from: weights are not part of a recipe: det-core import-weights mask_rcnn.pth --from "
+        "mmdet -o init.safetensors, then det-core train --init init.safetensors"
+    ]
+
+
+def test_classes_that_contradict_the_number_are_noted(imported):
+    made = imported(BASES_2, MINE, "model.roi_head.bbox_head.num_classes=4", "model.roi_head.mask_head.num_classes=4")
+    assert any("4 classes, but the data set has 3 names" in note for note in notes(made))
+    made = imported(BASES_2, MINE, "model.roi_head.bbox_head.num_classes=4")
+    assert any("the heads have [4, 3]" in note for note in notes(made))
+
+
+UNKNOWN = """
+_base_ = ['../_base_/models/faster.py', '../_base_/data.py', '../_base_/schedule.py', '../_base_/runtime.py']
+model = dict(
+    neck=dict(
+        _delete_=True, type='PAFPN', in_channels=[256, 512, 1024, 2048], out_channels=256, num_outs=5),
+    backbone=dict(plugins=[dict(cfg=dict(type='ContextBlock'))]))
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='MyRain', drops=7),
+    dict(type='Resize', img_scale=(1333, 800), keep_ratio=True, chance=1)]
+data = dict(train=dict(pipeline=train_pipeline, my_flag=True))
+custom_hooks = [
+    dict(type='NumClassCheckHook'),
+    dict(type='MyHook', every=5)]
+custom_imports = dict(imports=['mine.rain'])
+total = len(train_pipeline)
+tta_model = dict(type='DetTTAModel')
+tta_pipeline = [dict(type='TestTimeAug', transforms=[
+    [dict(type='Resize', scale=(1333, 800)), dict(type='Resize', scale=(666, 400))],
+    [dict(type='RandomFlip', prob=1.)]])]
+"""
+
+
+def test_what_is_not_known_is_listed_with_its_line(imported):
+    def at(part: str, key: str, why: str) -> str:
+        return f"mine.py:{line_of(UNKNOWN, part)}: {key}: {why}"
+
+    found = notes(imported(BASES_2, UNKNOWN))
+    assert found == [
+        at("_delete_", "model.neck", "neck PAFPN is not a part of this project; the recipe's is kept (fpn)").replace(
+            f":{line_of(UNKNOWN, '_delete_')}:", f":{line_of(UNKNOWN, 'neck=')}:"
+        ),
+        at("plugins", "model.backbone.plugins", f"{[{'cfg': {'type': 'ContextBlock'}}]!r} has no counterpart here"),
+        at("MyRain", "data.train.pipeline[2]", "transform MyRain has no counterpart here"),
+        at("chance", "data.train.pipeline[3].chance", "1 has no counterpart here"),
+        at("my_flag", "data.train.my_flag", "True has no counterpart here"),
+        at(
+            "'MyHook'",
+            "custom_hooks[1]",
+            "hook MyHook has no counterpart here; write it as a hook of a plugin (docs/hooks.md)",
+        ),
+        at(
+            "custom_imports",
+            "custom_imports",
+            "modules of the configuration are not imported; write their parts as a plugin (docs/hooks.md)",
+        ),
+        at("total =", "total", "len(train_pipeline): not read, since it is not run"),
+        at(
+            "tta_pipeline",
+            "tta_pipeline",
+            "test-time augmentation is an option of the command: det-core test --scale 1333x800 --scale 666x400 --flip",
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("option", "key"),
+    [
+        ("model.roi_head.bbox_roi_extractor.type=GenericRoIExtractor", "model.roi_head.bbox_roi_extractor"),
+        ("model.roi_head.bbox_head.type=DoubleConvFCBBoxHead", "model.roi_head.bbox_head"),
+        ("model.train_cfg.rcnn.sampler.type=OHEMSampler", "model.train_cfg.rcnn.sampler"),
+        ("model.train_cfg.rpn.assigner.type=ATSSAssigner", "model.train_cfg.rpn.assigner"),
+        ("model.backbone.type=Res2Net", "model.backbone"),
+        ("model.backbone.with_cp=True", "model.backbone.with_cp"),
+        ("model.backbone.depth=77", "model.backbone.depth"),
+        ("model.backbone.norm_cfg.type=IN", "model.backbone.norm_cfg"),
+        ("model.rpn_head.loss_bbox.type=DIoULoss", "model.rpn_head.loss_bbox"),
+        ("model.rpn_head.anchor_generator.strides=[2,4,8,16,32]", "model.rpn_head.anchor_generator.strides"),
+        ("model.test_cfg.rcnn.nms.type=nms_match", "model.test_cfg.rcnn.nms"),
+        ("model.test_cfg.rcnn.min_bbox_size=3", "model.test_cfg.rcnn.min_bbox_size"),
+        ("model.roi_head.semantic_head.type=X", "model.roi_head.semantic_head"),
+        ("optimizer.type=Lion", "optimizer"),
+        ("lr_config.policy=flat", "lr_config.policy"),
+        ("lr_config.warmup=exp", "lr_config.warmup"),
+        ("runner.type=IterBasedRunner", "runner.type"),
+        ("data.train.type=BoltDataset", "data.train.type"),
+        ("data.test.ann_file=data/coco/test.json", "data.test.ann_file"),
+        ("data.train.proposal_file=a.pkl", "data.train.proposal_file"),
+        ("evaluation.save_best=auto", "evaluation.save_best"),
+        ("resume_from=a.pth", "resume_from"),
+        ("checkpoint_config.max_keep_ckpts=2", "checkpoint_config.max_keep_ckpts"),
+    ],
+)
+def test_what_has_no_counterpart_is_listed(option, key, imported):
+    made = imported(BASES_2, on_bases("faster"), option)
+    assert key in [note.key for note in made.notes], notes(made)
+
+
+def test_values_that_only_variables_have_are_no_settings(imported):
+    made = imported(BASES_2, on_bases("faster", more="my_variable = dict(a=1)\n"))
+    assert made.notes == ()
+
+
+# Refusals
+
+
+def test_a_model_without_recipes(imported, tmp_path):
+    with pytest.raises(DetError) as raised:
+        imported({}, "x = 1\nmodel = dict(type='FCOS', bbox_head=dict(type='FCOSHead'))\n")
+    assert str(raised.value).startswith(
+        f"{tmp_path}/x/mine.py:2: the model is FCOS (FCOSHead), and there are no recipes of this model; models with "
+        "recipes: cascade-mask-rcnn, "
+    )
+
+
+def test_a_file_without_a_model(imported, tmp_path):
+    with pytest.raises(DetError) as raised:
+        imported({}, "x = 1\n")
+    assert str(raised.value) == (
+        f"{tmp_path}/x/mine.py: defines no `model`, so it is not the configuration of a detector, or only a base of one"
+    )
+
+
+# The command
+
+
+def test_the_command_writes_a_recipe_that_loads(tmp_path, capsys):
+    file, out = lay_out(tmp_path, BASES_2, UNKNOWN), tmp_path / "out" / "mine.yaml"
+    assert run(["import-config", str(file), "-o", str(out), "--cfg-options", "optimizer.lr=0.01", "seed=5"]) == 0
+    printed = capsys.readouterr().out
+    assert f"wrote {out}: extends faster-rcnn/r50-fpn-1x, 9 notes on what is not taken over" in printed
+    assert f"{file}:{line_of(UNKNOWN, 'MyRain')}: data.train.pipeline[2]: transform MyRain" in printed
+    assert printed.endswith(f"det-core train --config {out}\n")
+    text = out.read_text(encoding="utf8")
+    assert f"# - {file}:{line_of(UNKNOWN, 'MyRain')}: data.train.pipeline[2]: transform MyRain" in text
+    recipe = load_recipe(out)
+    assert (recipe.name, recipe.optimizer.lr, recipe.schedule.seed) == ("mine", 0.01, 5)
+    assert [path.name for path in out.parent.iterdir()] == ["mine.yaml"]
+
+
+def test_a_file_is_only_replaced_with_overwrite(tmp_path, capsys):
+    file, out = lay_out(tmp_path, BASES_2, on_bases("faster")), tmp_path / "mine.yaml"
+    out.write_text("mine", encoding="utf8")
+    assert run(["import-config", str(file), "-o", str(out)]) == 1
+    assert f"-o {out}: exists; choose another file, or give --overwrite" in capsys.readouterr().err
+    assert out.read_text(encoding="utf8") == "mine"
+    assert run(["import-config", str(file), "-o", str(out), "--overwrite"]) == 0
+    assert "everything is taken over" in capsys.readouterr().out
+    assert load_recipe(out).data.root == "data/coco"
+    assert run(["import-config", str(file), "-o", str(tmp_path / "mine.txt")]) == 1
+    assert "a recipe is written as .yaml; use a name with this suffix" in capsys.readouterr().err
+
+
+def test_without_a_file_the_recipe_is_printed(tmp_path, capsys):
+    file = lay_out(tmp_path, BASES_3, on_bases("faster"))
+    assert run(["import-config", str(file), "--cfg-options", "train_dataloader.batch_size=4"]) == 0
+    assert capsys.readouterr().out == (
+        "# From mine.py of mmdetection, by det-core import-config.\n"
+        "extends: faster-rcnn/r50-fpn-1x\ndata:\n  root: data/coco\n  images_per_rank: 4\n"
+    )
+
+
+# Values that no configuration has
+
+
+def keys_of(value: Any, path: str = "") -> list[str]:
+    """The dotted paths of all values."""
+    items = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
+    found = [f"{path}.{key}" if path else str(key) for key, _ in items]
+    return [name for (_, inner), own in zip(items, found, strict=True) for name in (own, *keys_of(inner, own))]
+
+
+@pytest.mark.parametrize("value", ["none", "'x'", "1e999", "[1,2]"])
+@pytest.mark.parametrize("name", ["SSD", "2.x"])
+def test_no_value_of_a_key_is_an_error_without_a_message(name, value, tmp_path):
+    """Each key once with a value that it does not expect."""
+    files, text, _ = PUBLISHED[name]
+    path = lay_out(tmp_path, files, text)
+    sections = ("model", "data", "train_dataloader", "optimizer", "optim_wrapper", "lr_config", "param_scheduler")
+    values = read_config_file(path).values
+    wanted = {key: values[key] for key in (*sections, "train_cfg", "custom_hooks", "evaluation") if key in values}
+    for key in keys_of(wanted):
+        try:
+            import_config(path, [f"{key}={value}"])
+        except DetError:
+            pass
+        except Exception as error:
+            raise AssertionError(f"{key}={value}: {error!r}") from error
