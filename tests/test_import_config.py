@@ -450,3 +450,21 @@ def test_no_value_of_a_key_is_an_error_without_a_message(name, value, tmp_path):
             pass
         except Exception as error:
             raise AssertionError(f"{key}={value}: {error!r}") from error
+
+
+def test_one_of_several_scales_in_the_3x_style(imported):
+    """`RandomChoiceResize` names them `scales`."""
+    text = on_bases(
+        "faster",
+        more="""
+train_dataloader = dict(dataset=dict(pipeline=[
+    dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='RandomChoiceResize', scales=[(1333, 640), (1333, 800)], keep_ratio=True),
+    dict(type='RandomFlip', prob=0.5), dict(type='PackDetInputs')]))
+""",
+    )
+    made = imported(BASES_3, text)
+    (resize, flip) = made.changes["data"]["train_transforms"]
+    assert (resize["type"], resize["mode"], resize["scales"]) == ("resize", "choice", [[1333, 640], [1333, 800]])
+    assert flip["type"] == "flip"
+    assert not any("RandomChoiceResize" in note for note in notes(made))

@@ -92,7 +92,7 @@ def _loading(node: Node) -> None:
 
 
 def _resize(node: Node, template: Mapping[str, Any], modern: bool) -> Made:
-    scale, ratios = node.first("scale", "img_scale"), node.at("ratio_range")
+    scale, ratios = node.first("scale", "img_scale", "scales"), node.at("ratio_range")
     keep = bool(node.at("keep_ratio").take(not modern))
     scales = scale_list(scale)
     node.ignore("override", "backend", "interpolation", "clip_object_border", "bbox_clip_border", "resize_type")
