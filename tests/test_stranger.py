@@ -120,7 +120,12 @@ def test_det_lists_it_with_what_it_adds(environment: Environment) -> None:
         "distribution": DISTRIBUTION,
         "version": "0.1.0",
         "state": "ok",
-        "provides": {"backbone": ["plain_net"], "roi_head": ["double_head"], "recipe": [RECIPE]},
+        "provides": {
+            "backbone": ["plain_net"],
+            "roi_head": ["double_head"],
+            "recipe": [RECIPE],
+            "run hook": ["det_run_started", "det_evaluated", "det_run_finished"],
+        },
         "errors": [],
     }
     row = next(line for line in succeeded(environment.det_core("plugins")).splitlines() if DISTRIBUTION in line)
