@@ -14,6 +14,9 @@ from attrs import frozen
 from det_core.errors import DetError, nearest
 from det_core.safe_write import replacing
 
+ANALYSIS = "analysis"  # in a run folder: what `det-core analyze` writes
+ANALYSIS_PAGE = "index.html"  # in it
+
 Value = str | int | float | bool | None
 Checkpoints = Literal["none", "best", "all"]
 
@@ -49,8 +52,8 @@ class RunFolder:
 
     def analysis(self) -> Path | None:
         """`analysis/`, with the page `index.html`; None if the run was not analysed."""
-        folder = self.path / "analysis"
-        return folder if (folder / "index.html").is_file() else None
+        folder = self.path / ANALYSIS
+        return folder if (folder / ANALYSIS_PAGE).is_file() else None
 
     def analysis_to_log(self, tracker: str) -> tuple[Path, dict[str, str]]:
         """The folder of the analysis, and what a tracker remembers of its run, to log an analysis after training.

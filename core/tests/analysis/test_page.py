@@ -15,7 +15,7 @@ from made_data import MadeDataset, Record, box, random_case
 
 from det_core.analysis.report import Report, Run, make_report
 from det_core.analysis.write import write_report
-from det_core.contracts import BadSample, DetectionDataset, Sample
+from det_core.contracts import BadSample, Sample
 from det_core.data.bad_samples import BadImage
 from det_core.errors import DetError
 from det_core.recipe import Published
@@ -117,7 +117,8 @@ def test_page_of_two_runs(tmp_path: Path):
     other = [{**r, "score": r["score"] ** 2} for r in records[::2]]
     report = make_report(dataset, [Run("a <b>", records, {}), Run("b", other, {})], resamples=20)
     page = written(report, tmp_path)
-    assert "a &lt;b&gt;" in page
+    assert page.count("a &lt;b&gt;") > 5
+    assert "&amp;lt;" not in page
     assert "<b>" not in page.replace("<br>", "")
     for text in ("95 % interval", "Better images: ", "Worse images: ", "20 resamples"):
         assert text in page
@@ -140,31 +141,20 @@ def test_page_of_proposals(tmp_path: Path):
 def test_page_of_one_class_and_of_a_thousand(tmp_path: Path, classes: int):
     truth = [box(i, (37 * i) % classes, (10, 10, 90, 90)) for i in range(1, 41)]
     found = [box(i, (37 * i + i % 2) % classes, (12, 10, 90, 95), score=0.02 * i) for i in range(1, 41)]
-    dataset = MadeDataset(truth, images=40)
+    dataset = NoPictures(truth, images=40)
     dataset.classes = evolve(
         dataset.classes, names=tuple(f"class {k}" for k in range(classes)), ids=tuple(range(1, classes + 1))
     )
-    page = written(make_report(NoPictures(dataset), [Run("run", found, {})]), tmp_path)
+    page = written(make_report(dataset, [Run("run", found, {})]), tmp_path)
     assert len(page) < 4e6
     assert ("of 1 class," in page) == (classes == 1)
 
 
-class NoPictures(DetectionDataset):
+class NoPictures(MadeDataset):
     """A data set whose images cannot be read."""
-
-    def __init__(self, inner: MadeDataset) -> None:
-        self.name, self.skipped, self.classes = inner.name, [], inner.classes
-        self.image_ids, self.sizes, self.ground_truth = inner.image_ids, inner.sizes, inner.ground_truth  # type: ignore[method-assign]
-        self.file = inner.file  # type: ignore[method-assign]
-
-    def file(self, index: int) -> str:
-        raise NotImplementedError
 
     def load(self, index: int) -> Sample:
         raise BadImage(BadSample(what="no such file", file=self.file(index)))
-
-    def ground_truth(self) -> dict[str, object]:
-        raise NotImplementedError
 
 
 @pytest.mark.parametrize("truth", [[], [box(1, 0, (10, 10, 50, 50))]])

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from det_core.analysis.report import make_report
-from det_core.analysis.runs import detect_run, kinds_of, limit_of, proposes
-from det_core.analysis.write import write_report
+from det_core.analysis.runs import detect_run
+from det_core.analysis.write import write_analysis
 from det_core.contracts import DetectionDataset
 from det_core.errors import DetError
 from det_core.optional_packages import require
 from det_core.recipe import Recipe
-
-FOLDER = "analysis"  # in the run folder
+from det_core.run_folder import ANALYSIS
 
 
 def check_analysis(recipe: Recipe) -> None:
@@ -27,17 +25,9 @@ def analyze_training(
     run: Path, recipe: Recipe, dataset: DetectionDataset, device: str, say: Callable[[str], None]
 ) -> None:
     """Analyze a run's best checkpoint on its validation data; what goes wrong is told, since the run itself is done."""
-    evaluators = recipe.evaluation.evaluators
     try:
-        runs = [detect_run(run, recipe, dataset, name=run.name, device=device)]
-        report = make_report(
-            dataset,
-            runs,
-            kinds=kinds_of(dataset, runs),
-            proposals=proposes(evaluators),
-            limit=limit_of(evaluators),
-            say=say,
-        )
-        say(f"analysis: {write_report(report, run / FOLDER)}")
+        found = detect_run(run, recipe, dataset, name=run.name, device=device)
+        page = write_analysis(dataset, [found], recipe.evaluation.evaluators, run / ANALYSIS, say=say)
+        say(f"analysis: {page}")
     except DetError as error:
         say(f"no analysis: {error}")

@@ -17,6 +17,7 @@ from det_core.analysis.report import Report
 from det_core.analysis.score_curves import ScoreCurve
 
 IOU75 = 5  # position in THRESHOLDS
+SIZES = ("small", "medium", "large")
 
 
 def report_numbers(report: Report) -> dict[str, Any]:
@@ -121,17 +122,11 @@ def analysis_numbers(analysis: Analysis) -> dict[str, Any]:
     }
 
 
-SIZES = ("small", "medium", "large")
-
-
 def _best(curve: ScoreCurve) -> dict[str, float | None]:
-    best = curve.best
-    if best is None:
-        return {"best_threshold": None, "precision": None, "recall": None, "f1": None}
-    values = (curve.precision[best], curve.recall[best], curve.f1[best])
+    values = curve.at_best() or (None, None, None)
     return {
         "best_threshold": curve.threshold,
-        **dict(zip(("precision", "recall", "f1"), map(float, values), strict=True)),
+        **dict(zip(("precision", "recall", "f1"), values, strict=True)),
     }
 
 

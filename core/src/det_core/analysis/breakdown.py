@@ -58,10 +58,10 @@ def breakdowns_of(columns: Columns, matches: Matches) -> Iterator[Breakdown]:
     ranking = Ranking.of(columns.found.labels, columns.found.scores, len(columns.classes))
     whole = _AllMatched.of(columns, matches)
     for attribute in _attributes(columns):
+        sides = (attribute.objects, attribute.found)
         parts = [
             _part(columns, matches, ranking, whole, label, *(_inside(values, low, high) for values in sides))
             for label, low, high in attribute.bins
-            for sides in [(attribute.objects, attribute.found)]
         ]
         yield Breakdown(attribute.name, attribute.note, tuple(parts))
 

@@ -55,6 +55,18 @@ class Matrix:
                 if position < len(entries):
                     self._pictures.want(int(self.confusion.images[entries[position]]))
 
+    def parts(self) -> Iterator[str]:
+        """The table, the list of confusions, and the data of both."""
+        total = len(self.names) - 1
+        if len(self.classes) <= total:
+            few = len(self.classes) <= MOST_CLASSES
+            left_out = "those without objects and detections above the threshold are left out"
+            shown = left_out if few else f"the {MOST_CLASSES} with the most confusion are shown"
+            yield f'<p class="quiet">Of {total} classes, {shown}.</p>'
+        yield self.render()
+        yield f"<h3>Most frequent confusions</h3>{self.render_pairs()}"
+        yield self.data()
+
     def render(self) -> str:
         """The table, with a button in each cell that is not zero."""
         heads = "".join(f'<th scope="col"><span>{escape(self.names[k])}</span></th>' for k in self.classes)
@@ -156,18 +168,3 @@ def _shown(counts: Ints) -> Ints:
     confusion = (inner.sum(0) + inner.sum(1))[classes]
     most = classes[np.argsort(-confusion, kind="stable")[:MOST_CLASSES]]
     return np.r_[np.sort(most), len(inner)].astype(np.int64)
-
-
-def matrices(analysis: Analysis, pictures: Pictures) -> Iterator[str]:
-    """The parts of the section on confusions, without its heading."""
-    matrix = Matrix(analysis, pictures)
-    total = len(matrix.names) - 1
-    if len(matrix.classes) <= MOST_CLASSES:
-        left_out = "classes without objects and detections above the threshold are left out"
-    else:
-        left_out = f"the {MOST_CLASSES} with the most confusion are shown"
-    if len(matrix.classes) <= total:
-        yield f'<p class="quiet">Of {total} classes, {left_out}.</p>'
-    yield matrix.render()
-    yield f"<h3>Most frequent confusions</h3>{matrix.render_pairs()}"
-    yield matrix.data()

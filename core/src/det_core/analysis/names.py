@@ -1,8 +1,11 @@
-"""Names of the kinds of errors and their descriptions. Imports neither torch nor numpy."""
+"""Names of the kinds of errors, and what the command line has by default. Imports no torch or numpy."""
 
 from __future__ import annotations
 
 from typing import Literal
+
+PICTURES = 150  # images that a page embeds
+RESAMPLES = 200  # of the bootstrap that compares two runs
 
 ErrorKind = Literal["classification", "localisation", "both", "duplicate", "background", "missed"]
 

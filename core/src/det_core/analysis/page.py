@@ -9,7 +9,7 @@ from importlib.resources import files
 
 from det_core.analysis.figures import Figure
 from det_core.analysis.html import charts, section
-from det_core.analysis.matrix import Matrix, matrices
+from det_core.analysis.matrix import Matrix
 from det_core.analysis.pictures import Pictures
 from det_core.analysis.report import Report
 from det_core.analysis.sections import (
@@ -79,8 +79,9 @@ def _sections(report: Report, figures: dict[str, Figure], pictures: Pictures) ->
     charts_of_scores = chosen("precision-recall", "scores", "iou", "calibration")
     yield "scores", section("scores", "Scores and thresholds", thresholds_note(report), charts_of_scores)
     images, labels = images_section(report, pictures), checks_section(report, pictures)
-    Matrix(report.main, pictures).want_pictures()
-    yield "confusion", _confusion(report, pictures)
+    matrix = Matrix(report.main, pictures)
+    matrix.want_pictures()
+    yield "confusion", _confusion(matrix)
     parts = [breakdown.name.replace(" ", "-") for breakdown in report.main.breakdowns]
     note = "<p>AP of a part of the objects; the others are ignored, as in COCO's AP by size.</p>"
     yield "parts", section("parts", "AP by size, shape, place and number", note, chosen(*parts))
@@ -88,13 +89,12 @@ def _sections(report: Report, figures: dict[str, Figure], pictures: Pictures) ->
     yield "labels", labels
 
 
-def _confusion(report: Report, pictures: Pictures) -> str:
-    """The confusion matrix of the boxes."""
-    threshold = report.main.confusion.threshold
+def _confusion(matrix: Matrix) -> str:
+    """The confusion matrix of the boxes, whose pictures have been asked for."""
     note = (
-        f"<p>Detections with a score above {threshold:.2f} and the objects they overlap (IoU at least .50). Rows are "
-        "what is annotated, columns what is detected; the last column counts objects that are not found, the last row "
-        "detections where there is no object. A darker cell is a larger share of its row. Choose a cell to see its "
-        "images; arrow keys move between cells.</p>"
+        f"<p>Detections with a score above {matrix.confusion.threshold:.2f} and the objects they overlap (IoU at least "
+        ".50). Rows are what is annotated, columns what is detected; the last column counts objects that are not "
+        "found, the last row detections where there is no object. A darker cell is a larger share of its row. Choose "
+        "a cell to see its images; arrow keys move between cells.</p>"
     )
-    return section("confusion", "Confusion matrix", note, *matrices(report.main, pictures))
+    return section("confusion", "Confusion matrix", note, *matrix.parts())

@@ -11,6 +11,7 @@ from det_core.analysis.analyse import Analysis, analyse
 from det_core.analysis.columns import Kind
 from det_core.analysis.compare_runs import Comparison, compare_runs
 from det_core.analysis.image_errors import LabelChecks, label_checks, near_any
+from det_core.analysis.names import RESAMPLES
 from det_core.analysis.proposal_recall import NUMBERS, ProposalRecall, proposal_recall
 from det_core.contracts import DetectionDataset
 from det_core.recipe import Published
@@ -61,7 +62,7 @@ def make_report(
     proposals: bool = False,
     threshold: float | None = None,
     limit: int = 100,
-    resamples: int = 200,
+    resamples: int = RESAMPLES,
     say: Callable[[str], None] = lambda text: None,
 ) -> Report:
     """Analyse one run, or two and what differs between them.

@@ -45,6 +45,13 @@ class ScoreCurve:
         below = self.scores[best + 1] if best + 1 < len(self.scores) else 0.0
         return float((self.scores[best] + below) / 2)
 
+    def at_best(self) -> tuple[float, float, float] | None:
+        """Precision, recall and F1 at the best threshold; None if nothing is found."""
+        best = self.best
+        if best is None:
+            return None
+        return float(self.precision[best]), float(self.recall[best]), float(self.f1[best])
+
     def at(self, threshold: float) -> tuple[float, float, float]:
         """Precision, recall and F1 of the detections above a threshold; nan for the precision of none."""
         kept = int((self.scores > threshold).sum())

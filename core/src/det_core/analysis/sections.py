@@ -51,10 +51,9 @@ def cards(report: Report) -> str:
             for metric, name in (("voc_map", "VOC mAP"), ("voc_map11", "VOC07 mAP"))
             if metric in run.metrics
         ]
-        best = report.main.curve.best
+        best = report.main.curve.at_best()
         if best is not None:
-            f1 = percent(float(report.main.curve.f1[best]))
-            shown.append(("best F1", f1, f"at score {report.main.curve.threshold:.2f}"))
+            shown.append(("best F1", percent(best[2]), f"at score {report.main.curve.threshold:.2f}"))
     items = "".join(f"<div><dt>{n}</dt><dd>{v}<small>{escape(note)}</small></dd></div>" for n, v, note in shown)
     return f'<dl class="cards">{items}</dl>'
 
@@ -73,13 +72,11 @@ def classes_section(analysis: Analysis) -> str:
     rows = []
     for k in np.argsort(analysis.objects == 0, kind="stable").tolist():  # classes without objects last
         name, curve = analysis.columns.classes[k], analysis.curves[k]
-        best = curve.best
-        at = (None,) * 3 if best is None else (curve.precision[best], curve.recall[best], curve.f1[best])
         row = [text_cell(name), count_cell(int(analysis.objects[k])), count_cell(int(analysis.images[k]))]
         row += [percent_cell(float(v)) for v in (analysis.ap[:, k].mean(), analysis.ap[HALF, k], analysis.ap[IOU75, k])]
         row += [percent_cell(float(part.by_class[k])) for part in sizes]
         row += [Cell("n/a" if curve.threshold is None else f"{curve.threshold:.2f}", curve.threshold)]
-        row += [percent_cell(None if value is None else float(value)) for value in at]
+        row += [percent_cell(value) for value in curve.at_best() or (None,) * 3]
         row += [Cell(_spark(analysis.precision[HALF, k]))]
         rows.append(row)
     note = (
@@ -155,14 +152,11 @@ def _kinds(analysis: Analysis) -> str:
         ]
         for kind in KINDS
     ]
-    rows.append([text_cell("all wrong detections"), percent_cell(analysis.costs.false_positives), _sum(analysis)])
+    wrong = int(analysis.matches.wrong().sum())
+    rows.append([text_cell("all wrong detections"), percent_cell(analysis.costs.false_positives), count_cell(wrong)])
     missing = int((~analysis.columns.objects.ignored).sum() - analysis.matches.right[HALF].sum())
     rows.append([text_cell("all objects not found"), percent_cell(analysis.costs.false_negatives), count_cell(missing)])
     return table(("kind", "AP50 lost", "errors"), rows, caption="What each kind of error costs")
-
-
-def _sum(analysis: Analysis) -> Cell:
-    return count_cell(int(analysis.matches.wrong().sum()))
 
 
 def _kinds_by_class(analysis: Analysis, name: str) -> str:
@@ -255,10 +249,7 @@ def _object_marks(columns: Columns, cases: Sequence[Case], style: str) -> Iterat
 def checks_section(report: Report, pictures: Pictures) -> str:
     """Annotations that may be wrong."""
     checks, analysis = report.checks, report.main
-    runs = "no run" if len(report.runs) > 1 else "the run"
-    never = (
-        f"Objects that {runs} detects nothing near" if len(report.runs) > 1 else "Objects without any detection nearby"
-    )
+    never = f"Objects without any detection nearby{' in either run' if len(report.runs) > 1 else ''}"
     parts = ["<p>Some errors are errors of the annotations. These are the likeliest ones; look at them first.</p>"]
     for title, note, cases in (
         ("Not annotated?", "Confident detections where nothing is annotated.", checks.unlabelled),
@@ -292,7 +283,7 @@ def comparison_section(report: Report, pictures: Pictures) -> str:
     """Two runs side by side."""
     comparison = report.comparison
     assert comparison is not None
-    a, b = (escape(run.name) for run in report.runs)
+    a, b = (run.name for run in report.runs)
     rows = [
         [
             text_cell(name),
@@ -306,7 +297,7 @@ def comparison_section(report: Report, pictures: Pictures) -> str:
     metrics = table(("", a, b, "difference", "95 % interval"), rows, caption="Metrics of both runs")
     certain = comparison.ap.low > 0 or comparison.ap.high < 0
     verdict = (
-        f"{b} is {'better' if comparison.ap.value > 0 else 'worse'} by {abs(100 * comparison.ap.value):.1f} AP."
+        f"{escape(b)} is {'better' if comparison.ap.value > 0 else 'worse'} by {abs(100 * comparison.ap.value):.1f} AP."
         if certain
         else "The difference is within what another choice of images could give."
     )

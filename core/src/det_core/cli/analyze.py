@@ -9,20 +9,17 @@ from typing import TYPE_CHECKING, get_args
 import click
 from attrs import frozen
 
+from det_core.analysis.names import PICTURES, RESAMPLES
 from det_core.cli.choose import recipe_of
 from det_core.cli.options import ALLOW_OUTSIDE, AMP, DATA, DEVICE, ON_BAD_SAMPLE, OVERRIDES
 from det_core.errors import DetError
+from det_core.run_folder import ANALYSIS
 from det_core.specs import OnBadSample, Split
 
 if TYPE_CHECKING:
     from det_core.analysis.report import Run
     from det_core.contracts import DetectionDataset
     from det_core.recipe import Recipe
-
-FOLDER = "analysis"  # in a run folder, and by default
-DETECTIONS = "detections"
-PICTURES = 150
-RESAMPLES = 200
 
 
 @click.command(name="analyze")
@@ -39,7 +36,7 @@ RESAMPLES = 200
 @click.option(
     "--split", type=click.Choice(get_args(Split)), default="val", show_default=True, help="Split to analyze on."
 )
-@click.option("--out", help=f"Folder for the page. Default: {FOLDER} in the run folder, or {FOLDER}.")
+@click.option("--out", help=f"Folder for the page. Default: {ANALYSIS} in the run folder, or {ANALYSIS}.")
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1),
@@ -96,7 +93,19 @@ def command(
     dataset = _dataset(next((r for r in recipes if r is not None), None), data, split, on_bad_sample, allow_outside)
     folder = Path(out) if out is not None else _folder(sources)
     made = _runs(sources, recipes, dataset, device)
-    _write(made, recipes, dataset, folder, threshold, pictures, resamples)
+    from det_core.analysis.write import write_analysis
+
+    page = write_analysis(
+        dataset,
+        made,
+        next((r.evaluation.evaluators for r in recipes if r is not None), ()),
+        folder,
+        threshold=threshold,
+        pictures=pictures,
+        resamples=resamples,
+        say=click.echo,
+    )
+    click.echo(f"{page}: open it in a browser; {page.with_name('analysis.json')} has all numbers")
 
 
 @frozen
@@ -164,7 +173,7 @@ def _dataset(
 def _folder(sources: Sequence[_Source]) -> Path:
     """Where the page goes if --out does not say: into the folder of a lone run."""
     place = Path(sources[0].path)
-    return place / FOLDER if len(sources) == 1 and sources[0].is_checkpoint and place.is_dir() else Path(FOLDER)
+    return place / ANALYSIS if len(sources) == 1 and sources[0].is_checkpoint and place.is_dir() else Path(ANALYSIS)
 
 
 def _runs(
@@ -207,35 +216,3 @@ def _names(sources: Sequence[_Source]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return [f"{source.path} ({letter})" for source, letter in zip(sources, "AB", strict=False)]
-
-
-def _write(
-    runs: Sequence[Run],
-    recipes: Sequence[Recipe | None],
-    dataset: DetectionDataset,
-    folder: Path,
-    threshold: float | None,
-    pictures: int,
-    resamples: int,
-) -> None:
-    from det_core.analysis.report import make_report
-    from det_core.analysis.runs import kinds_of, limit_of, proposes
-    from det_core.analysis.write import write_report
-    from det_core.engine.result_files import write_results
-
-    evaluators = next((r.evaluation.evaluators for r in recipes if r is not None), ())
-    report = make_report(
-        dataset,
-        runs,
-        kinds=kinds_of(dataset, runs),
-        proposals=proposes(evaluators),
-        threshold=threshold,
-        limit=limit_of(evaluators),
-        resamples=resamples,
-        say=click.echo,
-    )
-    page = write_report(report, folder, pictures)
-    for run, recipe, suffix in zip(runs, recipes, ("", "-b"), strict=False):
-        if recipe is not None:
-            write_results(folder / f"{DETECTIONS}{suffix}.json", run.records, dataset)
-    click.echo(f"{page}: open it in a browser; {page.with_name('analysis.json')} has all numbers")
