@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import json
 import lzma
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import attrs
 
+from det_core.config.differences import ABSENT, differences as config_differences
 from det_core.plugins import plugin_manager
 
 FILE = Path(__file__).with_name("recipes.json.xz")
-ABSENT = object()
 
 
 def current_recipes() -> dict[str, Any]:
@@ -56,19 +55,9 @@ def differences(before: Any, now: Any) -> list[str]:
     lines += [f"{name}: is new" for name in now if name not in before]
     for name in before:
         if name in now:
-            lines += [f"{name}: {path[1:]}: {change}" for path, change in _differences(before[name], now[name], "")]
+            found = config_differences(before[name], now[name], items=True)
+            lines += [f"{name}: {d.path}: {_shown(d.before)} became {_shown(d.after)}" for d in found]
     return lines
-
-
-def _differences(before: Any, now: Any, path: str) -> Iterator[tuple[str, str]]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in {**before, **now}:
-            yield from _differences(before.get(key, ABSENT), now.get(key, ABSENT), f"{path}.{key}")
-    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        for i, (old, new) in enumerate(zip(before, now, strict=True)):
-            yield from _differences(old, new, f"{path}[{i}]")
-    elif type(before) is not type(now) or before != now:
-        yield path, f"{_shown(before)} became {_shown(now)}"
 
 
 def _shown(value: Any) -> str:

@@ -468,3 +468,20 @@ train_dataloader = dict(dataset=dict(pipeline=[
     assert (resize["type"], resize["mode"], resize["scales"]) == ("resize", "choice", [[1333, 640], [1333, 800]])
     assert flip["type"] == "flip"
     assert not any("RandomChoiceResize" in note for note in notes(made))
+
+
+def test_a_resize_that_is_not_taken_over_leaves_the_recipe_s(imported):
+    """Training without any resize would be another training."""
+    text = on_bases(
+        "faster",
+        more="""
+train_dataloader = dict(dataset=dict(pipeline=[
+    dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='Resize', scale_factor=0.5), dict(type='RandomFlip', prob=0.5), dict(type='PackDetInputs')]))
+""",
+    )
+    made = imported(BASES_3, text)
+    base = load_recipe("faster-rcnn/r50-fpn-1x").data.train_transforms
+    assert made.recipe.data.train_transforms[0] == base[0]
+    (note,) = [note for note in notes(made) if "scale_factor" in note]
+    assert "a factor on the size has no counterpart here; the recipe's resize is kept" in note

@@ -44,6 +44,14 @@ def test_differences_by_hand():
     assert not list(differences(a, a))
 
 
+def test_values_of_another_type_differ_in_lists_too():
+    """Though Python says that [1] == [1.0] == [True]."""
+    for a, b in ([1], [1.0]), ([1], [True]), ([[0]], [[False]]):
+        assert [d.path for d in differences({"x": a}, {"x": b})] == ["x"]
+        assert changes({"x": a}, {"x": b})["x"] is b
+    assert [d.path for d in differences({"x": [[1, 2]]}, {"x": [[1, 3]]}, items=True)] == ["x[0][1]"]
+
+
 def test_diff_of_two_recipes():
     lines = printed("diff", "faster-rcnn/r50-fpn-1x", "faster-rcnn/r101-fpn-2x").splitlines()
     assert "detector.backbone.depth: 50 -> 101" in lines

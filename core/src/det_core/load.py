@@ -72,8 +72,8 @@ def recipe_with(
     return recipe_from_plain(apply_overrides(plain, list(overrides)), source or file)
 
 
-def base_of(path: Path) -> Recipe | None:
-    """The recipe that a recipe file extends, with the file's name; None if it extends none.
+def base_of(path: Path) -> tuple[str, Recipe] | None:
+    """The name of the recipe that a recipe file extends, and that recipe with the file's name; None if it extends none.
 
     Raises:
         ConfigError, DetError, PluginError: as `load_recipe`.
@@ -109,12 +109,12 @@ def _read(path: Path) -> dict[str, Any]:
     base, plain = _split(path)
     if base is None:
         return {"name": path.stem, **plain}
-    merged: dict[str, Any] = merge(base.to_plain(), plain)
+    merged: dict[str, Any] = merge(base[1].to_plain(), plain)
     return merged
 
 
-def _split(path: Path) -> tuple[Recipe | None, dict[str, Any]]:
-    """The recipe that a file extends, under the file's name, and the changes to it."""
+def _split(path: Path) -> tuple[tuple[str, Recipe] | None, dict[str, Any]]:
+    """What `base_of` returns, and the changes to it."""
     plain = read_yaml(path)
     base_name = plain.pop("extends", None)
     if base_name is None:
@@ -131,4 +131,4 @@ def _split(path: Path) -> tuple[Recipe | None, dict[str, Any]]:
         base = zoo_recipe(base_name)
     except PluginError as error:
         raise ConfigError.at("extends", str(error), str(path)) from None
-    return evolve(base, name=path.stem, published=None), plain
+    return (base_name, evolve(base, name=path.stem, published=None)), plain

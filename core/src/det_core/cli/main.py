@@ -47,11 +47,11 @@ class _Verbs(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in VERBS:
             _load_plugin_files(ctx.params.get(PLUGIN_FILE, ()))  # which may add this command
-        if args and args[0] not in _helps() and not args[0].startswith("-"):
-            try:
-                plugin_manager().command(args[0])
-            except PluginError as error:
-                ctx.fail(str(error))
+            if args[0] not in plugin_manager().commands() and not args[0].startswith("-"):
+                try:
+                    plugin_manager().command(args[0])
+                except PluginError as error:
+                    ctx.fail(str(error))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

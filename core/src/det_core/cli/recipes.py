@@ -15,7 +15,7 @@ import click
 from det_core.cli.output import print_json, print_table, terminal_width
 from det_core.config.differences import ABSENT, changes, differences
 from det_core.config.plain import unstructure
-from det_core.config.yaml_text import read_yaml, to_yaml
+from det_core.config.yaml_text import to_yaml
 from det_core.conventions import spoken
 from det_core.errors import DetError, PluginError, nearest
 from det_core.known import install_hint
@@ -271,11 +271,12 @@ def show(name: str, overrides: tuple[str, ...], full: bool, as_json: bool) -> No
 def _changed(name: str, recipe: Recipe) -> dict[str, Any]:
     """A recipe as a file that says only what differs from the recipe that it extends, or from the defaults."""
     path = Path(name)
-    base = base_of(path) if path.suffix in RECIPE_SUFFIXES else None
-    if base is None:
+    found = base_of(path) if path.suffix in RECIPE_SUFFIXES else None
+    if found is None:
         plain: dict[str, Any] = unstructure(recipe, changed_only=True)
         return plain
-    return {"extends": read_yaml(path)["extends"], **changes(base.to_plain(), recipe.to_plain())}
+    base_name, base = found
+    return {"extends": base_name, **changes(base.to_plain(), recipe.to_plain())}
 
 
 @command.command()

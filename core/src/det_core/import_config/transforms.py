@@ -98,15 +98,17 @@ def _resize(node: Node, template: Mapping[str, Any], modern: bool) -> Made:
     node.ignore("override", "backend", "interpolation", "clip_object_border", "bbox_clip_border", "resize_type")
     mode = node.at("multiscale_mode").take("range")
     if ratios.given and ratios.value is not None:
-        return _jittered(node, scales, ratios, keep)
+        return _jittered(template, scales, ratios, keep)
     if node.type == "RandomResize":
         mode = "range"
     if node.type in ("RandomChoiceResize", "Resize") and modern:
         mode = "choice"
     if not scales:
         factor = node.at("scale_factor")
-        (factor if factor.given else node).refuse(f"{shown(node.value)}: a factor on the size {NO_COUNTERPART}")
-        return []
+        kept = "; the recipe's resize is kept" if template else ""
+        why = f"{shown(node.value)}: a factor on the size {NO_COUNTERPART}" if factor.given else "no size could be read"
+        (factor if factor.given else node).refuse(f"{why}{kept}")
+        return [dict(template)] if template else []
     if len(scales) == 1 or (mode == "range" and len(scales) == 2):
         return [_resized(template, scales, keep, "choice" if len(scales) == 1 else "range")]
     if mode == "range":
@@ -127,12 +129,12 @@ def scale_list(node: Node) -> list[list[int]]:
     return [[int(v) for v in scale] for scale in found if scale is not None and len(scale) == 2]
 
 
-def _jittered(node: Node, scales: list[list[int]], ratios: Node, keep: bool) -> Made:
+def _jittered(template: Mapping[str, Any], scales: list[list[int]], ratios: Node, keep: bool) -> Made:
     span = numbers(ratios.take())
     if len(scales) == 1 and len(set(scales[0])) == 1 and keep and span is not None:
         return [{"type": "scale_jitter", "size": list(scales[0]), "factors": [float(v) for v in span]}]
     ratios.refuse("factors on a scale that is not square, or without keep_ratio, have no counterpart here; left out")
-    return [] if not scales else [{"type": "resize", "scales": scales[:1], "keep_ratio": keep, "mode": "choice"}]
+    return [_resized(template, scales[:1], keep, "choice")] if scales else [dict(template)] if template else []
 
 
 def _flip(node: Node, template: Mapping[str, Any], modern: bool) -> Made:
