@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from attrs import evolve
 from click.testing import CliRunner, Result
 from PIL import Image
 
 from det_core.cli.main import cli
+from det_core.engine.result_files import write_results
+from det_core.errors import DetError
+from det_core.testing.tiny_dataset import TinyDataset
 
 NAMES = ("class 0", "class 1", "class 2")
 
@@ -167,7 +171,7 @@ def test_detections_are_written_or_read(tiny_checkpoint, data, results, tmp_path
     assert "is a file; give a `.json` file for COCO's format, or a folder" in " ".join(out.split())
 
 
-def test_results_on_voc_have_its_metric(tmp_path):
+def test_results_on_voc_have_its_metric(tmp_path, caplog):
     """From results alone: the data are VOC's, so the metric is, too."""
     root = tmp_path / "voc"
     for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
@@ -186,7 +190,26 @@ def test_results_on_voc_have_its_metric(tmp_path):
         "a 0.9 11 11 60 80\nb 0.8 100 90 110 100\nc 0.5 1 1 9 9\n"
     )
     done("analyze", "--predictions", tmp_path / "found", "--data", root, "--out", tmp_path / "page")
+    assert "1 image not in" in caplog.text  # c
     found = numbers(tmp_path / "page")
     assert found["runs"][0]["metrics"]["voc_map"] == pytest.approx(0.5)
     assert found["runs"][0]["box"]["errors"]["background"]["count"] == 1
     assert "VOC mAP" in (tmp_path / "page" / "index.html").read_text()
+
+
+def test_names_that_voc_text_files_cannot_tell_apart(tmp_path):
+    """Images of one name in two folders, and a class that is no file name."""
+
+    class Named(TinyDataset):
+        names = ("a/1.jpg", "b/2.jpg", "b/3.jpg")
+
+        def file(self, index: int) -> str:
+            return self.names[index]
+
+    dataset = Named()
+    dataset.classes = evolve(dataset.classes, names=("nut", "bolt/5", "screw", "nail"))
+    with pytest.raises(DetError, match=r"class 'bolt/5' cannot be part of a file's name; write a `\.json` file"):
+        write_results(tmp_path / "voc", [], dataset)
+    Named.names = ("a/1.jpg", "b/1.png", "b/3.jpg")
+    with pytest.raises(DetError, match=r"images share the names 1, by which VOC's text files tell them apart"):
+        write_results(tmp_path / "voc", [], dataset)

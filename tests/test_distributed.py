@@ -141,7 +141,9 @@ def test_evaluation_and_resuming_on_two_ranks(tmp_path, arguments):
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     torchrun(*arguments(straight, *common))
     torchrun(*arguments(broken, *common, "--max-steps", "1"))
-    torchrun(*arguments(broken, *common, "--resume"))
+    out = torchrun(*arguments(broken, *common, "--resume", "--analyze")).stdout
+    assert out.count(f"a run of several processes is not analyzed; run `det-core analyze --checkpoint {broken}`") == 1
+    assert not (broken / "analysis").exists()
     assert losses(broken) == losses(straight)
     rows = [json.loads(line) for line in (straight / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in rows if "evaluated" in r] == [3]

@@ -85,12 +85,12 @@ class TrainingReport:
         from det_core.analysis.after_training import analyze_training
 
         setup = self.setup
-        if self.world.size > 1 or setup.val_data is None:
+        if self.world.size > 1:
             # The other ranks would wait for longer than they do for a rank that has hung.
-            self.say(
-                f"several processes do not analyze; run det-core analyze --checkpoint {shlex.quote(str(setup.run))}"
-            )
+            run = shlex.quote(str(setup.run))
+            self.say(f"a run of several processes is not analyzed; run `det-core analyze --checkpoint {run}`")
             return
+        assert setup.val_data is not None  # `check_analysis` has seen to it
         analyze_training(setup.run, setup.recipe, setup.val_data, str(self.world.device), self.say)
 
     def _best(self) -> Path | None:
