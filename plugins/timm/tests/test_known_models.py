@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import timm
@@ -37,6 +38,13 @@ def test_the_file_lists_all_networks_of_the_installed_timm() -> None:
     """If this fails after an update of timm: python plugins/timm/make_models.py"""
     assert table().timm == timm.__version__
     assert list(table().models) == timm.list_models()
+
+
+def test_the_readme_counts_networks_as_the_file_does() -> None:
+    models = table().models.values()
+    taken = sum(bool(model.maps) for model in models)
+    text = Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf8")
+    assert f"all networks of timm {table().timm}. {taken} of {len(models)} give maps" in text
 
 
 @pytest.mark.parametrize("name", SAMPLE)
