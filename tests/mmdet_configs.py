@@ -12,6 +12,45 @@ resume_from = None
 workflow = [('train', 1)]
 """
 
+# Of 2.x, and but for a word of 1.x.
+DATA_2 = """
+dataset_type = 'CocoDataset'
+data_root = 'data/coco/'
+img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True{masks}),
+    dict(type='Resize', img_scale=(1333, 800), keep_ratio=True),
+    dict(type='RandomFlip', flip_ratio=0.5),
+    dict(type='Normalize', **img_norm_cfg),
+    dict(type='Pad', size_divisor=32),
+    dict(type='DefaultFormatBundle'),
+    dict(type='Collect', keys=['img', 'gt_bboxes', 'gt_labels']),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='MultiScaleFlipAug', img_scale=(1333, 800), flip=False,
+        transforms=[
+            dict(type='Resize', keep_ratio=True), dict(type='RandomFlip'), dict(type='Normalize', **img_norm_cfg),
+            dict(type='Pad', size_divisor=32), dict(type='ImageToTensor', keys=['img']),
+            dict(type='Collect', keys=['img'])])
+]
+data = dict(
+    samples_per_gpu=2,
+    workers_per_gpu=2,
+    train=dict(
+        type=dataset_type, ann_file=data_root + 'annotations/instances_train2017.json',
+        img_prefix=data_root + 'train2017/', pipeline=train_pipeline),
+    val=dict(
+        type=dataset_type, ann_file=data_root + 'annotations/instances_val2017.json',
+        img_prefix=data_root + 'val2017/', pipeline=test_pipeline),
+    test=dict(
+        type=dataset_type, ann_file=data_root + 'annotations/instances_val2017.json',
+        img_prefix=data_root + 'val2017/', pipeline=test_pipeline))
+evaluation = dict(interval=1, metric={metric})
+"""
+
 # mmdetection 1.x: one file, limits at the top.
 
 FASTER_1 = (
@@ -49,42 +88,9 @@ train_cfg = dict(
 test_cfg = dict(
     rpn=dict(nms_across_levels=False, nms_pre=1000, nms_post=1000, max_num=1000, nms_thr=0.7, min_bbox_size=0),
     rcnn=dict(score_thr=0.05, nms=dict(type='nms', iou_thr=0.5), max_per_img=100))
-dataset_type = 'CocoDataset'
-data_root = 'data/coco/'
-img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', img_scale=(1333, 800), keep_ratio=True),
-    dict(type='RandomFlip', flip_ratio=0.5),
-    dict(type='Normalize', **img_norm_cfg),
-    dict(type='Pad', size_divisor=32),
-    dict(type='DefaultFormatBundle'),
-    dict(type='Collect', keys=['img', 'gt_bboxes', 'gt_labels']),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='MultiScaleFlipAug', img_scale=(1333, 800), flip=False,
-        transforms=[
-            dict(type='Resize', keep_ratio=True), dict(type='RandomFlip'), dict(type='Normalize', **img_norm_cfg),
-            dict(type='Pad', size_divisor=32), dict(type='ImageToTensor', keys=['img']),
-            dict(type='Collect', keys=['img'])])
-]
-data = dict(
-    imgs_per_gpu=2,
-    workers_per_gpu=2,
-    train=dict(
-        type=dataset_type, ann_file=data_root + 'annotations/instances_train2017.json',
-        img_prefix=data_root + 'train2017/', pipeline=train_pipeline),
-    val=dict(
-        type=dataset_type, ann_file=data_root + 'annotations/instances_val2017.json',
-        img_prefix=data_root + 'val2017/', pipeline=test_pipeline),
-    test=dict(
-        type=dataset_type, ann_file=data_root + 'annotations/instances_val2017.json',
-        img_prefix=data_root + 'val2017/', pipeline=test_pipeline))
-evaluation = dict(interval=1, metric='bbox')
-optimizer = dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=0.0001)
+"""
+    + DATA_2.format(masks="", metric="'bbox'").replace("samples_per_gpu", "imgs_per_gpu")
+    + """optimizer = dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=0.0001)
 optimizer_config = dict(grad_clip=None)
 lr_config = dict(policy='step', warmup='linear', warmup_iters=500, warmup_ratio=0.001, step=[8, 11])
 total_epochs = 12
@@ -211,43 +217,6 @@ model = dict(
         allowed_border=-1, pos_weight=-1, debug=False),
     test_cfg=dict(
         nms_pre=1000, min_bbox_size=0, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
-"""
-DATA_2 = """
-dataset_type = 'CocoDataset'
-data_root = 'data/coco/'
-img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True{masks}),
-    dict(type='Resize', img_scale=(1333, 800), keep_ratio=True),
-    dict(type='RandomFlip', flip_ratio=0.5),
-    dict(type='Normalize', **img_norm_cfg),
-    dict(type='Pad', size_divisor=32),
-    dict(type='DefaultFormatBundle'),
-    dict(type='Collect', keys=['img', 'gt_bboxes', 'gt_labels']),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='MultiScaleFlipAug', img_scale=(1333, 800), flip=False,
-        transforms=[
-            dict(type='Resize', keep_ratio=True), dict(type='RandomFlip'), dict(type='Normalize', **img_norm_cfg),
-            dict(type='Pad', size_divisor=32), dict(type='ImageToTensor', keys=['img']),
-            dict(type='Collect', keys=['img'])])
-]
-data = dict(
-    samples_per_gpu=2,
-    workers_per_gpu=2,
-    train=dict(
-        type=dataset_type, ann_file=data_root + 'annotations/instances_train2017.json',
-        img_prefix=data_root + 'train2017/', pipeline=train_pipeline),
-    val=dict(
-        type=dataset_type, ann_file=data_root + 'annotations/instances_val2017.json',
-        img_prefix=data_root + 'val2017/', pipeline=test_pipeline),
-    test=dict(
-        type=dataset_type, ann_file=data_root + 'annotations/instances_val2017.json',
-        img_prefix=data_root + 'val2017/', pipeline=test_pipeline))
-evaluation = dict(interval=1, metric={metric})
 """
 SCHEDULE_2 = """
 optimizer = dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=0.0001)
