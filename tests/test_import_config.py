@@ -485,3 +485,51 @@ train_dataloader = dict(dataset=dict(pipeline=[
     assert made.recipe.data.train_transforms[0] == base[0]
     (note,) = [note for note in notes(made) if "scale_factor" in note]
     assert "a factor on the size has no counterpart here; the recipe's resize is kept" in note
+
+
+VOC_SETS = """
+source = dict(
+    type='VOCDataset', data_root='data/VOCdevkit/', filter_cfg=dict(filter_empty_gt=True, min_size=32), pipeline=[
+        dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True),
+        dict(type='Resize', scale=(1000, 600), keep_ratio=True), dict(type='RandomFlip', prob=0.5),
+        dict(type='PackDetInputs')])
+older = dict(source)
+newer = dict(source)
+older.update(ann_file='VOC2007/ImageSets/Main/trainval.txt', data_prefix=dict(sub_data_root='VOC2007/'))
+newer.update(ann_file='VOC2012/ImageSets/Main/trainval.txt', data_prefix=dict(sub_data_root='VOC2012/'))
+train_dataloader = dict(dataset=dict(_delete_=True, type='RepeatDataset', times=3, dataset=dict(
+    type='ConcatDataset', datasets=[older, newer])))
+"""
+
+
+def test_voc_in_two_parts_repeated(imported):
+    data = imported(BASES_3, on_bases("faster", more=VOC_SETS)).recipe.data
+    assert [source.type for source in data.train.sources] == ["voc", "voc"]
+    assert [source.sets for source in data.train.sources] == [("VOC2007/trainval",), ("VOC2012/trainval",)]
+    assert data.train.sources[0].classes[:2] == ("aeroplane", "bicycle")
+    assert data.repeat == 3
+    assert f"{data.root}/{data.train.sources[0].folder}".rstrip("/") == "data/VOCdevkit"
+    assert data.train_transforms[0].scales == ((1000, 600),)
+
+
+def test_jitter_crop_rules_and_bfloat16(imported):
+    text = on_bases(
+        "faster",
+        more="""
+optim_wrapper = dict(type='AmpOptimWrapper', dtype='bfloat16', paramwise_cfg=dict(custom_keys={
+    'backbone': dict(lr_mult=0.1), 'norm': dict(decay_mult=0.), 'neck': dict(lr_mult=0)}))
+train_dataloader = dict(dataset=dict(pipeline=[
+    dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='RandomResize', scale=(1024, 1024), ratio_range=(0.1, 2.0), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=(1024, 1024), crop_type='absolute', recompute_bbox=True),
+    dict(type='RandomFlip', prob=0.5), dict(type='PackDetInputs')]))
+""",
+    )
+    made = imported(BASES_3, text)
+    assert made.recipe.schedule.precision == "bf16"
+    jitter, crop, _ = made.recipe.data.train_transforms
+    assert (jitter.type, jitter.size, jitter.factors) == ("scale_jitter", (1024, 1024), (0.1, 2.0))
+    assert (crop.type, crop.size) == ("fixed_size_crop", (1024, 1024))
+    rules = {rule.pattern: (rule.lr_factor, rule.weight_decay, rule.frozen) for rule in made.recipe.optimizer.rules}
+    assert rules == {"*backbone*": (0.1, None, False), "*norm*": (1, 0, False), "*neck*": (1, None, True)}
+    assert sum("names of parameters differ, so check it" in note for note in notes(made)) == 3

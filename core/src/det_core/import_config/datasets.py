@@ -199,11 +199,12 @@ def _coco(target: Target, node: Node, split: str, folder: str, file: str, modern
 
 
 def _voc(node: Node, split: str, folder: str, file: str) -> dict[str, Any]:
-    """VOC: `VOC2007/ImageSets/Main/trainval.txt` is the set VOC2007/trainval."""
-    found = re.search(r"(?:([^/]+)/)?ImageSets/Main/([^/]+)\.txt$", _below(folder, _placed(node, file)))
-    made: dict[str, Any] = {"type": "voc", "split": split}
+    """VOC: `VOC2007/ImageSets/Main/trainval.txt` is the set VOC2007/trainval; what is above it is its folder."""
+    place = _below(folder, _placed(node, file))
+    found = re.fullmatch(r"(?:(?:(?P<above>.*)/)?(?P<name>[^/]+)/)?ImageSets/Main/(?P<set>[^/]+)\.txt", place)
+    made: dict[str, Any] = {"type": "voc", "split": split, "folder": (found and found["above"]) or ""}
     if found is not None:
-        made["sets"] = [f"{found[1]}/{found[2]}" if found[1] else found[2]]
+        made["sets"] = [f"{found['name']}/{found['set']}" if found["name"] else found["set"]]
     else:
         node.at("ann_file").refuse(f"{file!r} is not a list of images below ImageSets/Main; the usual sets are used")
     if split == "train":
