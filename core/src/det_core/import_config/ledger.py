@@ -87,14 +87,15 @@ class Node:
         """The value at a dotted path below this one."""
         node = self
         for step in path.split("."):
-            node = node._child(step)
+            node = node.child(step)
         return node
 
     def first(self, *paths: str) -> Node:
         """The value at the first of the paths that has one; MISSING if none has."""
         return next((node for path in paths if (node := self.at(path)).given), self.at(paths[0]))
 
-    def _child(self, step: Any) -> Node:
+    def child(self, step: Any) -> Node:
+        """The value of a key of this one."""
         found = self.value.get(step, MISSING) if isinstance(self.value, Mapping) else MISSING
         place = self.place
         if found is not MISSING and isinstance(self.value, PlacedDict):
@@ -104,7 +105,7 @@ class Node:
     def children(self) -> list[Node]:
         """The values of a dict, or the items of a list."""
         if isinstance(self.value, Mapping):
-            return [self._child(key) for key in self.value]
+            return [self.child(key) for key in self.value]
         return self.items()
 
     def items(self) -> list[Node]:

@@ -129,7 +129,7 @@ class StatementReader:
     def read(self, text: str, file: str = "", given: Mapping[str, Any] | None = None) -> PlacedDict:
         """The values of one file; given: the values of names that it does not define."""
         self.values.start(text, file)
-        tree = self._parse(text)
+        tree = self.parse(text)
         self.values.names.update(given or {})
         for statement in tree.body:
             self._statement(statement)
@@ -141,7 +141,8 @@ class StatementReader:
             del self.values.names[name]
         return self.values.names
 
-    def _parse(self, text: str) -> ast.Module:
+    def parse(self, text: str) -> ast.Module:
+        """The statements of the text; a reader of files changes them."""
         return parsed_module(text, self.where)
 
     def _set(self, name: str, value: Any, node: ast.AST) -> None:

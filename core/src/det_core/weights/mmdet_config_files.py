@@ -54,7 +54,7 @@ def read_config_file(path: Path, options: Sequence[str] = ()) -> ConfigFile:
     files = _Files()
     values = files.read(path, ())
     for option in options:
-        _apply(values, option)
+        _apply_option(values, option)
     return ConfigFile(values, tuple(files.unread), tuple(files.read_files))
 
 
@@ -124,8 +124,8 @@ class _Files:
 class _Reader(StatementReader):
     """Reads a file in which placeholders stand for values of its bases."""
 
-    def _parse(self, text: str) -> ast.Module:
-        tree = super()._parse(text)
+    def parse(self, text: str) -> ast.Module:
+        tree = super().parse(text)
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and _TOKEN.search(node.value):
                 node.value = _TOKEN.sub(lambda found: str(self.tokens[found[0]]), node.value)
@@ -212,7 +212,7 @@ def _module_file(path: Path, node: ast.ImportFrom, place: str) -> Path:
 # --cfg-options
 
 
-def _apply(values: PlacedDict, option: str) -> None:
+def _apply_option(values: PlacedDict, option: str) -> None:
     """Set `key.key=value` in the values; a whole number is an item of a list."""
     key, equals, text = option.partition("=")
     steps = [step for step in re.split(r"[.\[\]]+", key.strip()) if step]
