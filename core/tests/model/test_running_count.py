@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +23,9 @@ def _as_rank(rank: int, folder: str, work: Callable[[int, Path], None]) -> None:
     store = torch.distributed.FileStore(os.path.join(folder, "store"), RANKS)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=RANKS)
     work(rank, Path(folder))
+    group = weakref.ref(torch.distributed.group.WORLD)
     torch.distributed.destroy_process_group()
+    assert group() is None, "what keeps the group keeps its threads, which may abort the process when it ends"
 
 
 def on_two_ranks(folder: Path, work: Callable[[int, Path], None]) -> list[dict[str, Tensor]]:

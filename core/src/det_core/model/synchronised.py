@@ -20,10 +20,25 @@ def sum_over_ranks(value: Tensor) -> Tensor:
     """The sum (...) of a value (...) over all ranks, with gradient: on each rank, the sum of those of all ranks."""
     if not several_ranks():
         return value
-    from torch.distributed.nn.functional import all_reduce
-
-    total: Tensor = all_reduce(value)
+    total: Tensor = _SumOverRanks.apply(value)
     return total
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """torch.distributed.nn has it too, but keeps the group that exists when it is imported.
+
+    That group's threads then live until the interpreter ends, and one that frees a tensor by then aborts the process.
+    """
+
+    @staticmethod
+    def forward(ctx: object, value: Tensor) -> Tensor:
+        total = value.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        return _SumOverRanks.forward(ctx, gradient)
 
 
 def normalise_over_ranks(
