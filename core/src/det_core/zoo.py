@@ -258,8 +258,8 @@ def as_mmdet1(recipe: Recipe, name: str) -> Recipe:
 def as_detectron2(recipe: Recipe, row: Row, short: Sequence[int] = SHORT_EDGES, long: int = 1333) -> Recipe:
     """A recipe with the conventions of detectron2, for its weights: `<model>/detectron2-<rest of the row's name>`.
 
-    Images are padded to 32 only for a pyramid, and trained with short edges drawn from `short`. Losses, assignment and
-    numbers of proposals are the caller's.
+    Images are padded to 32 only for a pyramid, and trained with short edges drawn from `short`. The warm-up takes 1000
+    steps, and norms do not decay. Losses, assignment and numbers of proposals are the caller's.
     """
     train, *others = recipe.data.train_transforms
     assert isinstance(train, ResizeConfig)
@@ -273,6 +273,8 @@ def as_detectron2(recipe: Recipe, row: Row, short: Sequence[int] = SHORT_EDGES, 
         made,
         name=name_under("detectron2", row.name),
         detector=evolve(made.detector, preprocess=preprocess),
+        optimizer=evolve(recipe.optimizer, norm_weight_decay=0.0),
+        schedule=evolve(recipe.schedule, warmup_steps=1000),
         published=_published_by("detectron2", row.published),
     )
 

@@ -142,15 +142,19 @@ def _large_scale_jitter(recipe: Recipe, row: Row) -> Recipe:
 
 
 def _many_classes(recipe: Recipe, row: Row) -> Recipe:
-    """For LVIS: up to 300 detections with low scores."""
+    """For LVIS: up to 300 detections with low scores, and images of rare classes repeated."""
     _, _, head = _parts(recipe)
     head = evolve(head, score_threshold=0.0001, max_detections=300)
-    return evolve(recipe, detector=evolve(recipe.detector, roi_head=head))
+    return evolve(
+        recipe,
+        detector=evolve(recipe.detector, roi_head=head),
+        data=evolve(recipe.data, repeat_threshold=0.001),
+    )
 
 
 def _on_cityscapes(recipe: Recipe, row: Row) -> Recipe:
     made = as_detectron2(recipe, row, short=range(800, 1025, 32), long=2048)
-    return evolve(made, optimizer=SGDConfig(lr=0.01, lr_batch=8))
+    return evolve(made, optimizer=evolve(made.optimizer, lr=0.01, lr_batch=8))
 
 
 def _on_voc(recipe: Recipe, row: Row) -> Recipe:
@@ -158,6 +162,7 @@ def _on_voc(recipe: Recipe, row: Row) -> Recipe:
     return evolve(
         made,
         data=evolve(made.data, train=VOC_TRAIN, val=VOC_VAL),
+        schedule=evolve(made.schedule, warmup_steps=100),
         evaluation=EvaluationConfig(evaluators=(VocEvaluatorConfig(),), best="voc_map11"),
     )
 
