@@ -214,6 +214,36 @@ def recipe(folder: Path) -> Damage:
     return once
 
 
+def foreign_config(folder: Path) -> Damage:
+    """Configurations of mmdetection, as text, and of detectron2, also value by value."""
+    import yaml
+    from detectron2_configs import BASES, CASCADE
+    from mmdet_configs import BASES_2, BASES_3, FASTER_1, on_bases
+
+    from det_core.import_config.import_config import import_config
+
+    for name, text in {**BASES_3, **BASES}.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    python, path = folder / "x" / "mine.py", folder / "x" / "mine.yaml"
+    python.parent.mkdir(exist_ok=True)
+    texts = [FASTER_1, on_bases("mask", "masks"), BASES_2["_base_/models/cascade.py"]]
+    plains = [yaml.safe_load(text) for text in (BASES["bases/fpn.yaml"], BASES["bases/c4.yaml"])]
+    plains.append({"_BASE_": "../bases/fpn.yaml", **yaml.safe_load(CASCADE)})
+
+    def once(rng: random.Random) -> None:
+        if rng.random() < 0.5:
+            python.write_bytes(flipped(rng.choice(texts).encode(), rng))
+            import_config(python).to_yaml()
+            return
+        text = yaml.safe_dump(damaged(rng.choice(plains), rng)).encode("utf8", "surrogatepass")
+        path.write_bytes(flipped(text, rng) if rng.random() < 0.3 else text)
+        import_config(path).to_yaml()
+
+    return once
+
+
 def header(folder: Path) -> Damage:
     import torch
     from safetensors.torch import save_file
@@ -310,8 +340,9 @@ def image(folder: Path) -> Damage:
 
 def command_line(folder: Path) -> Damage:
     from det_core.cli.main import run
+    from det_core.cli.verbs import VERBS
 
-    verbs = ["recipes", "plugins", "data", "predict", "test", "train", "proposals", "import-weights", "doctor", "x"]
+    verbs = [*VERBS, "x"]
     words = [
         *(
             "show",
@@ -371,6 +402,7 @@ READERS = {
     "yolo": yolo,
     "labelme": labelme,
     "recipe": recipe,
+    "foreign_config": foreign_config,
     "header": header,
     "proposals": proposals,
     "image": image,

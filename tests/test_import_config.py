@@ -14,7 +14,8 @@ from mmdet_configs import BASES_2, BASES_3, FASTER_1, PURE, PURE_FILE, SSD, on_b
 
 from det_core.cli.main import run
 from det_core.errors import DetError
-from det_core.import_config.import_config import ImportedConfig, import_config
+from det_core.import_config.import_config import import_config
+from det_core.import_config.imported_config import ImportedConfig
 from det_core.load import load_recipe
 from det_core.weights.mmdet_config_files import read_config_file
 

@@ -22,7 +22,16 @@ ROOT = Path(__file__).resolve().parents[1]
 # The rooms of core, from the ground up: a module imports from its own room and those above it in this list, for types
 # too. The longest prefix decides.
 ROOMS = (
-    ("errors", "file_lock", "lazy_names", "optional_packages", "run_folder", "safe_write", "torch_internals"),
+    (
+        "errors",
+        "file_lock",
+        "lazy_names",
+        "optional_packages",
+        "run_folder",
+        "safe_write",
+        "text_files",
+        "torch_internals",
+    ),
     ("settings", "conventions", "config.plain", "config.yaml_text"),
     ("specs",),
     ("structures", "compressed_masks", "padded"),

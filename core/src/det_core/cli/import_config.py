@@ -1,4 +1,4 @@
-"""`det-core import-config`: a recipe from a configuration file of mmdetection."""
+"""`det-core import-config`: a recipe from a configuration file of mmdetection or detectron2."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import click
 
 from det_core.cli.output_files import check_outputs
 from det_core.errors import ConfigError, DetError, counted
-from det_core.import_config.import_config import ImportedConfig, import_config
+from det_core.import_config.import_config import import_config
+from det_core.import_config.imported_config import ImportedConfig
 from det_core.load import load_recipe
 from det_core.safe_write import replacing
 
@@ -30,7 +31,7 @@ SUFFIXES = (".yaml", ".yml")
 def command(
     file: Path, out: Path | None, options: tuple[str, ...], overwrite: bool, more_options: tuple[str, ...]
 ) -> None:
-    """Make a recipe of FILE, a configuration of mmdetection 1.x, 2.x or 3.x.
+    """Make a recipe of FILE, a configuration of mmdetection 1.x, 2.x or 3.x (.py), or of detectron2 (.yaml).
 
     The recipe extends the nearest built-in one, and contains only what differs. Whatever is not taken over is listed
     with its file, its line and the reason.

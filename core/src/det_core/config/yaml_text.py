@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
-from det_core.errors import DetError, no_such
+from det_core.errors import DetError
 from det_core.settings import show
+from det_core.text_files import read_text
 
 MAX_NODES = 1_000_000  # values in a file, each alias counted as what it stands for
 
@@ -63,13 +64,7 @@ for _side in (_Loader, _Dumper):
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that contains a mapping; DetError with file, line and reason otherwise."""
-    try:
-        text = path.read_text(encoding="utf8")
-    except FileNotFoundError:
-        raise DetError(no_such(path, "no such file")) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DetError(f"{path}: cannot be read: {error}") from None
-    value = parse_yaml(text, str(path))
+    value = parse_yaml(read_text(path), str(path))
     if not isinstance(value, dict):
         found = "nothing" if value is None else type(value).__name__
         raise DetError(f"{path}: found {found}, expected a mapping of recipe keys (detector:, data:, schedule: ...)")
@@ -78,7 +73,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def key_lines(path: Path) -> dict[str, int]:
     """The line, from 1, of each key and list item of a YAML file that `read_yaml` reads, by its dotted path."""
-    root = yaml.compose(path.read_text(encoding="utf8"), _Loader)
+    root = yaml.compose(read_text(path), _Loader)
     return {} if root is None else dict(_lines(root, ""))
 
 

@@ -1,4 +1,4 @@
-"""A configuration file of mmdetection as a recipe that extends the nearest one, and what is not taken over."""
+"""Configuration files of other projects as recipes, and what is not taken over; those of mmdetection are here."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
-
 from det_core.config.differences import changes
-from det_core.config.yaml_text import to_yaml
 from det_core.errors import DetError
 from det_core.import_config.datasets import translate_data
+from det_core.import_config.imported_config import ImportedConfig, in_order
 from det_core.import_config.ledger import Ledger, Node, Note
 from det_core.import_config.models import translate_model
 from det_core.import_config.nearest_recipe import nearest_recipe
 from det_core.import_config.schedules import translate_schedule
 from det_core.import_config.target import Target
+from det_core.import_config.yacs_config import import_yacs_config
 from det_core.load import load_recipe
 from det_core.plugins import plugin_manager
-from det_core.recipe import Recipe
 from det_core.settings import evolve
 from det_core.weights.mmdet_config_files import ConfigFile, read_config_file
 from det_core.weights.mmdet_facts import facts_of_config, generation_of_model
@@ -28,6 +26,7 @@ from det_core.weights.mmdet_model import class_counts
 from det_core.weights.mmdet_values import at
 from det_core.weights.python_values import Place
 
+YAML = (".yaml", ".yml")
 # What mmdetection reads of a configuration. Other names are variables, whose values count where they are used.
 _SECTIONS = (
     *("model", "data", "train_dataloader", "val_dataloader", "test_dataloader", "train_cfg", "test_cfg", "val_cfg"),
@@ -39,39 +38,18 @@ _SECTIONS = (
 )
 
 
-@frozen(kw_only=True)
-class ImportedConfig:
-    """A recipe made of a configuration.
-
-    base: the name of the recipe that it extends. changes: what it says besides. recipe: both together. notes: what was
-    not taken over, or in another way. files: all files that were read.
-    """
-
-    base: str
-    changes: Mapping[str, Any]
-    recipe: Recipe
-    notes: tuple[Note, ...]
-    files: tuple[Path, ...]
-
-    def to_yaml(self) -> str:
-        """The recipe file, with the notes as comments at its head."""
-        head = [f"# From {self.files[-1].name} of mmdetection, by det-core import-config."]
-        if self.notes:
-            head.append("# Not taken over, or in another way:")
-            head += [f"# - {line}" for note in self.notes for line in str(note).splitlines()]
-        return "\n".join(head) + "\n" + to_yaml({"extends": self.base, **self.changes})
-
-
 def import_config(path: Path, options: Sequence[str] = ()) -> ImportedConfig:
-    """The recipe of a configuration file of mmdetection 1.x, 2.x or 3.x. Nothing in the file is run.
+    """The recipe of a configuration file of mmdetection 1.x, 2.x or 3.x, or of detectron2. Nothing in it is run.
 
     Args:
-        path: the file.
+        path: the file; .yaml and .yml are detectron2's.
         options: changes of the configuration, `KEY=VALUE` as of mmdetection's `--cfg-options`.
 
     Raises:
         DetError: if the file, or one of its bases, cannot be read; if it defines no model, or one without a recipe.
     """
+    if path.suffix in YAML:
+        return import_yacs_config(path, options)
     file = read_config_file(path, options)
     if not isinstance(file.values.get("model"), Mapping):
         raise DetError(
@@ -94,7 +72,12 @@ def import_config(path: Path, options: Sequence[str] = ()) -> ImportedConfig:
     notes = (*_unread(file), *ledger.notes)
     found = changes(base.to_plain(), {**recipe.to_plain(), "name": base.name})
     return ImportedConfig(
-        base=name, changes=found, recipe=recipe, notes=tuple(sorted(notes, key=_order(file))), files=file.files
+        project="mmdetection",
+        base=name,
+        changes=found,
+        recipe=recipe,
+        notes=in_order(notes, file.files),
+        files=file.files,
     )
 
 
@@ -115,12 +98,6 @@ def _unread(file: ConfigFile) -> list[Note]:
         )
         for unread in file.unread
     ]
-
-
-def _order(file: ConfigFile) -> Any:
-    """Notes by file, the configuration itself first, and by line."""
-    ranks = {str(path): number for number, path in enumerate(reversed(file.files))}
-    return lambda note: (ranks.get(note.place.file, len(ranks)), note.place.line)
 
 
 def _check_classes(target: Target, root: Node, count: int | None) -> None:

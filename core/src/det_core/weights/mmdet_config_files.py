@@ -15,7 +15,8 @@ from typing import Any
 
 from attrs import frozen
 
-from det_core.errors import DetError, no_such
+from det_core.errors import DetError
+from det_core.text_files import read_text
 from det_core.weights.mmdet_config import MAX_CHARS, StatementReader, merged, parsed_module
 from det_core.weights.mmdet_values import at
 from det_core.weights.python_values import Place, PlacedDict, Unread, ValueReader
@@ -151,14 +152,7 @@ def _mark(value: Any) -> None:
 
 
 def _text(path: Path, said: str) -> str:
-    try:
-        if path.is_file() and path.stat().st_size > 4 * MAX_CHARS:
-            raise DetError(f"{said}{path}: {path.stat().st_size} bytes; a configuration has at most {MAX_CHARS}")
-        text = path.read_text(encoding="utf8")
-    except FileNotFoundError:
-        raise DetError(said + no_such(path, "no such file")) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DetError(f"{said}{path}: cannot be read: {error}") from None
+    text = read_text(path, said, 4 * MAX_CHARS)
     if len(text) > MAX_CHARS:
         raise DetError(f"{said}{path}: {len(text)} characters; a configuration has at most {MAX_CHARS}")
     return text

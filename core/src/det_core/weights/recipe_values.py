@@ -35,7 +35,10 @@ def _same(ours: Any, theirs: Any) -> bool:
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
         return ours.keys() == theirs.keys() and all(_same(ours[key], theirs[key]) for key in ours)
     if isinstance(ours, (int, float)) and isinstance(theirs, (int, float)):
-        return math.isclose(ours, theirs, rel_tol=1e-6)
+        try:
+            return math.isclose(ours, theirs, rel_tol=1e-6)
+        except OverflowError:  # a whole number above all floats
+            return ours == theirs
     return bool(ours == theirs)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from det_core.config.yaml_text import parse_yaml
 from det_core.errors import WeightsError
 from det_core.recipe import Recipe
+from det_core.text_files import read_text
 from det_core.weights.mmdet_values import at, number, numbers, whole
 from det_core.weights.recipe_values import MISSING, as_setting, differs, look_up
 
@@ -30,10 +31,7 @@ def read_yacs(source: str, path: Path, text: str) -> tuple[str, Mapping[str, Any
     where, beside = f"{path} (cfg)", path.with_name(BESIDE.get(source, path.name))
     if not text and beside != path and beside.is_file():
         where = str(beside)
-        try:
-            text = beside.read_text(encoding="utf8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise WeightsError(f"{where}: cannot be read: {error}") from None
+        text = read_text(beside)
     if not text:
         return None
     found = parse_yaml(text, where, python_tags=True)

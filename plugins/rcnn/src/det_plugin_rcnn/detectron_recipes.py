@@ -16,7 +16,6 @@ from det_core.evaluation.metric_config import VocEvaluatorConfig
 from det_core.model.detector_config import DetectorConfig
 from det_core.model.layer_config import BatchNormConfig, FrozenBatchNormConfig, GroupNormConfig, RoIAlignConfig
 from det_core.model.loss_config import GIoUConfig, SmoothL1Config
-from det_core.optim.optimizer_config import SGDConfig
 from det_core.recipe import EvaluationConfig, Recipe
 from det_core.settings import evolve
 from det_core.slots import NormConfig
