@@ -196,6 +196,101 @@ model = dict(
 """
 
 
+def htc() -> str:
+    """The model of HTC of 2.x, on R-50."""
+    heads = [
+        BOX_2.format(stds=stds, agnostic=True, loss="'SmoothL1Loss', beta=1.0")
+        for stds in ("0.1, 0.1, 0.2, 0.2", "0.05, 0.05, 0.1, 0.1", "0.033, 0.033, 0.067, 0.067")
+    ]
+    masks = [
+        f"""dict(
+            type='HTCMaskHead', {flow}num_convs=4, in_channels=256, conv_out_channels=256, num_classes=80,
+            loss_mask=dict(type='CrossEntropyLoss', use_mask=True, loss_weight=1.0))"""
+        for flow in ("with_conv_res=False, ", "", "")
+    ]
+    training = [RCNN_TRAIN.format(iou=iou, low=True, more="mask_size=28, ") for iou in (0.5, 0.6, 0.7)]
+    return f"""
+model = dict(
+    type='HybridTaskCascade',
+    {R50_2},
+    {FPN_2},
+    {RPN_2.format(rpn_loss="'SmoothL1Loss', beta=1.0 / 9.0")},
+    roi_head=dict(
+        type='HybridTaskCascadeRoIHead', interleaved=True, mask_info_flow=True, num_stages=3,
+        stage_loss_weights=[1, 0.5, 0.25],
+        bbox_roi_extractor={ALIGN_2.format(size=7)},
+        bbox_head=[{", ".join(heads)}],
+        mask_roi_extractor={ALIGN_2.format(size=14)},
+        mask_head=[{", ".join(masks)}],
+        semantic_roi_extractor=dict(
+            type='SingleRoIExtractor', roi_layer=dict(type='RoIAlign', output_size=14, sampling_ratio=0),
+            out_channels=256, featmap_strides=[8]),
+        semantic_head=dict(
+            type='FusedSemanticHead', num_ins=5, fusion_level=1, num_convs=4, in_channels=256, conv_out_channels=256,
+            num_classes=183, loss_seg=dict(type='CrossEntropyLoss', ignore_index=255, loss_weight=0.2))),
+    train_cfg=dict(
+        {RPN_TRAIN.format(border=0, kept=2000)},
+        rcnn=[{", ".join(training)}]),
+    {TEST_2.format(more=", mask_thr_binary=0.5").replace("score_thr=0.05", "score_thr=0.001")})
+"""
+
+
+GUIDED_PARTS = """approx_anchor_generator=dict(
+            type='AnchorGenerator', octave_base_scale={scale}, scales_per_octave=3, ratios=[0.5, 1.0, 2.0],
+            strides={strides}),
+        square_anchor_generator=dict(type='AnchorGenerator', ratios=[1.0], scales=[{scale}], strides={strides}),
+        anchor_coder=dict(
+            type='DeltaXYWHBBoxCoder', target_means=[.0, .0, .0, .0], target_stds={shape_stds}),
+        bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=[.0, .0, .0, .0], target_stds={stds}),
+        loc_filter_thr=0.01,
+        loss_loc=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
+        loss_shape=dict(type='BoundedIoULoss', beta=0.2, loss_weight=1.0),"""
+GUIDED_TRAIN = """ga_assigner=dict(
+                type='ApproxMaxIoUAssigner', pos_iou_thr={high}, neg_iou_thr={low}, min_pos_iou={least},
+                ignore_iof_thr=-1),
+            ga_sampler=dict(
+                type='RandomSampler', num=256, pos_fraction=0.5, neg_pos_ub=-1, add_gt_as_proposals=False),
+            center_ratio=0.2, ignore_ratio=0.5,"""
+
+
+def _guided(scale: int, strides: str, shape_stds: str, stds: str) -> str:
+    return GUIDED_PARTS.format(scale=scale, strides=strides, shape_stds=shape_stds, stds=stds)
+
+
+# On a file of 2.x: a GA-RPN in place of its RPN.
+GA_RPN = f"""
+model = dict(
+    rpn_head=dict(
+        _delete_=True, type='GARPNHead', in_channels=256, feat_channels=256,
+        {_guided(8, "[4, 8, 16, 32, 64]", "[0.07, 0.07, 0.14, 0.14]", "[0.07, 0.07, 0.11, 0.11]")}
+        loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
+        loss_bbox=dict(type='SmoothL1Loss', beta=1.0, loss_weight=1.0)),
+    train_cfg=dict(
+        rpn=dict(
+            {GUIDED_TRAIN.format(high=0.7, low=0.3, least=0.3)}
+            allowed_border=-1),
+        rpn_proposal=dict(nms_post=1000, max_per_img=300),
+        rcnn=dict(
+            assigner=dict(pos_iou_thr=0.6, neg_iou_thr=0.6, min_pos_iou=0.6),
+            sampler=dict(type='RandomSampler', num=256))),
+    test_cfg=dict(rpn=dict(nms_pre=2000, nms_post=1000, max_per_img=300), rcnn=dict(score_thr=1e-3)),
+    roi_head=dict(bbox_head=dict(bbox_coder=dict(target_stds=[0.05, 0.05, 0.1, 0.1]))))
+optimizer_config = dict(_delete_=True, grad_clip=dict(max_norm=35, norm_type=2))
+"""
+GA_RETINA = f"""
+model = dict(
+    bbox_head=dict(
+        _delete_=True, type='GARetinaHead', num_classes=80, in_channels=256, stacked_convs=4, feat_channels=256,
+        {_guided(4, "[8, 16, 32, 64, 128]", "[1.0, 1.0, 1.0, 1.0]", "[1.0, 1.0, 1.0, 1.0]")}
+        loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
+        loss_bbox=dict(type='SmoothL1Loss', beta=0.04, loss_weight=1.0)),
+    train_cfg=dict(
+        {GUIDED_TRAIN.format(high=0.5, low=0.4, least=0.4)}
+        assigner=dict(neg_iou_thr=0.5, min_pos_iou=0.0)))
+optimizer = dict(lr=0.01)
+optimizer_config = dict(_delete_=True, grad_clip=dict(max_norm=35, norm_type=2))
+"""
+
 RETINA_2 = f"""
 model = dict(
     type='RetinaNet',
@@ -218,6 +313,46 @@ model = dict(
     test_cfg=dict(
         nms_pre=1000, min_bbox_size=0, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
 """
+# On files of 2.x: an RPN alone, a Fast R-CNN, a model on C4, and other layers.
+RPN_ALONE = f"""
+model = dict(
+    _delete_=True, type='RPN',
+    {R50_2},
+    {FPN_2},
+    {RPN_2.format(rpn_loss="'L1Loss'")},
+    train_cfg=dict(
+        {RPN_TRAIN.format(border=-1, kept=1000).partition("rpn_proposal")[0]}),
+    test_cfg=dict(
+        rpn=dict(nms_pre=2000, max_per_img=1000, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0)))
+evaluation = dict(metric='proposal_fast')
+"""
+FAST = f"""
+model = dict(
+    _delete_=True, type='FastRCNN',
+    {R50_2},
+    {FPN_2},
+    roi_head=dict(
+        type='StandardRoIHead',
+        bbox_roi_extractor={ALIGN_2.format(size=7)},
+        bbox_head={BOX_2.format(stds="0.1, 0.1, 0.2, 0.2", agnostic=False, loss="'L1Loss'")}),
+    train_cfg=dict(rcnn={RCNN_TRAIN.format(iou=0.5, low=False, more="")}),
+    test_cfg=dict(rcnn=dict(score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)))
+"""
+STANDARDISED = """
+conv_cfg = dict(type='ConvWS')
+norm_cfg = dict(type='GN', num_groups=32, requires_grad=True)
+model = dict(
+    backbone=dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg, init_cfg=dict(
+        type='Pretrained', checkpoint='open-mmlab://jhu/resnet50_gn_ws')),
+    neck=dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg),
+    roi_head=dict(bbox_head=dict(
+        type='Shared4Conv1FCBBoxHead', conv_out_channels=256, conv_cfg=conv_cfg, norm_cfg=norm_cfg)))
+"""
+NEXT = """
+model = dict(backbone=dict(
+    type='ResNeXt', depth=101, groups=32, base_width=4,
+    init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://resnext101_32x4d')))
+"""
 SCHEDULE_2 = """
 optimizer = dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=0.0001)
 optimizer_config = dict(grad_clip=None)
@@ -228,6 +363,7 @@ BASES_2 = {
     "_base_/models/faster.py": two_stage(),
     "_base_/models/mask.py": two_stage(mask=True),
     "_base_/models/cascade.py": cascade(),
+    "_base_/models/htc.py": htc(),
     "_base_/models/retina.py": RETINA_2,
     "_base_/data.py": DATA_2.format(masks="", metric="'bbox'"),
     "_base_/masks.py": DATA_2.format(masks=", with_mask=True", metric="['bbox', 'segm']"),

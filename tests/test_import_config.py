@@ -10,7 +10,21 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from mmdet_configs import BASES_2, BASES_3, FASTER_1, PURE, PURE_FILE, SSD, on_bases
+from mmdet_configs import (
+    BASES_2,
+    BASES_3,
+    FAST,
+    FASTER_1,
+    GA_RETINA,
+    GA_RPN,
+    NEXT,
+    PURE,
+    PURE_FILE,
+    RPN_ALONE,
+    SSD,
+    STANDARDISED,
+    on_bases,
+)
 
 from det_core.cli.main import run
 from det_core.errors import DetError
@@ -74,6 +88,24 @@ test_pipeline = [
 data = dict(
     train=dict(pipeline=train_pipeline), val=dict(pipeline=test_pipeline), test=dict(pipeline=test_pipeline))
 """
+HTC_DATA = """
+train_pipeline = [
+    dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask=True, with_seg=True),
+    dict(type='Resize', img_scale=(1333, 800), keep_ratio=True), dict(type='RandomFlip', flip_ratio=0.5),
+    dict(type='Normalize', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True),
+    dict(type='Pad', size_divisor=32), dict(type='SegRescale', scale_factor=1 / 8),
+    dict(type='DefaultFormatBundle'),
+    dict(type='Collect', keys=['img', 'gt_bboxes', 'gt_labels', 'gt_masks', 'gt_semantic_seg'])]
+data = dict(train=dict(seg_prefix='data/coco/stuffthingmaps/train2017/', pipeline=train_pipeline))
+"""
+
+
+def on_caffe(model: str, more: str) -> tuple[dict[str, str], str]:
+    """A configuration on one with a caffe-style backbone, and its bases."""
+    base = on_bases(model, more=CAFFE).replace("../_base_/", "")
+    return {**BASES_2, "_base_/caffe.py": base}, f"_base_ = ['../_base_/caffe.py']\n{more}"
+
+
 PUBLISHED = {
     "1.x": ({}, FASTER_1, "faster-rcnn/mmdet1-r50-fpn-1x"),
     "2.x": (BASES_2, on_bases("faster"), "faster-rcnn/r50-fpn-1x"),
@@ -83,6 +115,15 @@ PUBLISHED = {
     "RetinaNet": (BASES_2, on_bases("retina", more="optimizer = dict(lr=0.01)\n"), "retinanet/r50-fpn-1x"),
     "Cascade R-CNN with DCN": (BASES_2, on_bases("cascade", more=DCN), "cascade-rcnn/r50-fpn-dconv-c3-c5-1x"),
     "caffe": (BASES_2, on_bases("faster", more=CAFFE), "faster-rcnn/r50-caffe-fpn-1x"),
+    "RPN": (BASES_2, on_bases("faster", more=RPN_ALONE), "rpn/r50-fpn-1x"),
+    "Fast R-CNN": (BASES_2, on_bases("faster", more=FAST), "fast-rcnn/r50-fpn-1x"),
+    "ResNeXt": (BASES_2, on_bases("faster", more=NEXT), "faster-rcnn/x101-32x4d-fpn-1x"),
+    "group norm and standardised weights": (
+        *(BASES_2, on_bases("faster", more=STANDARDISED), "faster-rcnn/r50-fpn-gn-ws-1x"),
+    ),
+    "HTC": (BASES_2, on_bases("htc", "masks", HTC_DATA), "htc/r50-fpn-1x"),
+    "GA-Faster R-CNN": (*on_caffe("faster", GA_RPN), "ga-faster-rcnn/r50-caffe-fpn-1x"),
+    "GA-RetinaNet": (*on_caffe("retina", GA_RETINA), "ga-retinanet/r50-caffe-fpn-1x"),
     "SSD": (BASES_3, SSD, "ssd/vgg16-300-coco-120e"),
 }
 
@@ -200,6 +241,65 @@ def test_norms_that_are_synchronised(imported):
     moving = imported(BASES_2, on_bases("faster"), option, "model.backbone.norm_eval=False")
     assert value_at(moving.recipe.to_plain(), f"{path}.synchronised") is True
     assert value_at(moving.recipe.to_plain(), f"{path}.frozen_statistics") is False
+
+
+OF_PARTS: dict[str, list[tuple[str, str, Any]]] = {
+    "HTC": [
+        ("model.roi_head.interleaved=False", "roi_head.interleaved", False),
+        ("model.roi_head.mask_info_flow=False", "roi_head.information_flow", False),
+        ("model.roi_head.semantic_head.num_classes=21", "roi_head.semantic.classes", 21),
+        ("model.roi_head.semantic_head.loss_seg.loss_weight=0.5", "roi_head.semantic.loss_weight", 0.5),
+        ("model.roi_head.semantic_fusion=['mask']", "roi_head.semantic.fuse_boxes", False),
+        ("model.roi_head.bbox_head.2.bbox_coder.target_stds=[1.,1.,1.,1.]", "roi_head.stages[2].coder.stds", [1.0] * 4),
+        ("model.train_cfg.rcnn.1.assigner.pos_iou_thr=0.65", "roi_head.stages[1].assigner.positive", 0.65),
+        ("model.roi_head.mask_head.0.num_convs=2", "roi_head.mask_head.num_convs", 2),
+    ],
+    "GA-Faster R-CNN": [
+        ("model.rpn_head.approx_anchor_generator.scales_per_octave=2", "dense_head.guided.scales_per_octave", 2),
+        ("model.rpn_head.anchor_coder.target_stds=[1.,1.,1.,1.]", "dense_head.guided.coder.stds", [1.0] * 4),
+        ("model.rpn_head.loc_filter_thr=0.02", "dense_head.guided.location_threshold", 0.02),
+        ("model.rpn_head.loss_shape.loss_weight=0.1", "dense_head.guided.shape_loss.weight", 0.1),
+        ("model.rpn_head.deform_groups=1", "dense_head.guided.offset_groups", 1),
+        ("model.train_cfg.rpn.ga_assigner.pos_iou_thr=0.8", "dense_head.guided.shape_assigner.positive", 0.8),
+        ("model.train_cfg.rpn.ga_sampler.num=64", "dense_head.guided.shape_sampler.count", 64),
+        ("model.train_cfg.rpn.center_ratio=0.3", "dense_head.guided.centre_ratio", 0.3),
+    ],
+    "GA-RetinaNet": [("model.bbox_head.stacked_convs=2", "dense_head.num_convs", 2)],
+}
+
+
+@pytest.mark.parametrize("name", OF_PARTS)
+def test_settings_of_htc_and_guided_anchoring(name, imported):
+    files, text, _ = PUBLISHED[name]
+    for option, path, value in OF_PARTS[name]:
+        made = imported(files, text, option)
+        assert value_at(made.recipe.to_plain()["detector"], path) == value, option
+
+
+NOT_OF_PARTS: dict[str, list[tuple[str, str]]] = {
+    "HTC": [
+        ("model.roi_head.semantic_head.type=MyHead", "semantic head MyHead is not a part of this project"),
+        ("model.roi_head.semantic_head.fusion_level=2", "maps are fused at stride 8"),
+        ("model.roi_head.semantic_head.loss_seg.ignore_index=0", "0 has no counterpart here; pixels with 255 are"),
+        ("model.roi_head.semantic_roi_extractor.type=Mine", "Mine is not a part of this project"),
+        ("model.test_cfg.rcnn.keep_all_stages=True", "only the last stage's boxes are kept"),
+        ("model.roi_head.mask_head.1.num_convs=2", "differs from the first stage's, which is used for all"),
+        ("model.train_cfg.rcnn=[]", ""),
+    ],
+    "GA-Faster R-CNN": [
+        ("model.rpn_head.square_anchor_generator.scales=[4]", "anchors begin as squares of the base scale"),
+        ("model.rpn_head.square_anchor_generator.strides=[4,8]", "anchors have the strides of their feature maps"),
+        ("model.train_cfg.rpn.ga_assigner.type=Mine", "assigner Mine is not a part of this project"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", NOT_OF_PARTS)
+def test_what_htc_and_guided_anchoring_have_not_is_listed(name, imported):
+    files, text, _ = PUBLISHED[name]
+    for option, message in NOT_OF_PARTS[name]:
+        made = imported(files, text, option)
+        assert any(message in note for note in notes(made)) or not message, (option, notes(made))
 
 
 # A configuration of one's own.

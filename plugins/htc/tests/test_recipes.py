@@ -12,6 +12,7 @@ from det_core.load import load_recipe, recipe_from_plain
 from det_core.model.layer_config import BatchNormConfig, RoIAlignConfig
 from det_core.model.loss_config import SmoothL1Config
 from det_core.recipe import Published, Recipe
+from det_core.settings import evolve
 from det_core.specs import ProposalLimits
 from det_core.testing import contract_checks
 from det_plugin_cascade.config import THREE_STAGES
@@ -106,7 +107,10 @@ def test_the_head(recipe: Recipe) -> None:
         box_head=FCBoxHeadConfig(num_fcs=2, fc_channels=1024, class_agnostic=True),
         mask_roi_pool=RoIAlignConfig(size=14, strides=(4, 8, 16, 32)),
         mask_head=ConvMaskHeadConfig(num_convs=4, channels=256),
-        stages=THREE_STAGES,
+        stages=tuple(
+            evolve(stage, assigner=MaxIoUAssignerConfig(positive=iou, negative=iou, low_quality=True, min_positive=iou))
+            for stage, iou in zip(THREE_STAGES, (0.5, 0.6, 0.7), strict=True)
+        ),
         semantic=branch if branched(recipe) else None,
         interleaved=True,
         information_flow=True,

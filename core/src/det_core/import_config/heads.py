@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from det_core.import_config.guided_head import HEADS, guided_head
+from det_core.import_config.htc_head import htc_head
 from det_core.import_config.ledger import Node, shown
 from det_core.import_config.parts import NOT_HERE, assigner, coder, conv, layer_norm, loss, sampler
 from det_core.import_config.places import DENSE, ROI, phase
@@ -11,9 +13,12 @@ from det_core.weights.mmdet_values import numbers, parts, whole
 
 
 def dense_head(target: Target, node: Node, train: Node, facts: FileFacts) -> None:
-    """The head that works on every location: RPN, RetinaNet, SSD."""
+    """The head that works on every location: RPN, RetinaNet, SSD, and those of Guided Anchoring."""
     kinds = {"rpn": "RPNHead", "retinanet": "RetinaHead", "ssd": "SSDHead"}
     kind = target.get(f"{DENSE}.type")
+    if kind in HEADS and node.type == HEADS[kind]:
+        guided_head(target, node, train.at("rpn") if kind == "ga_rpn" else train, _strides(target))
+        return
     if kinds.get(kind or "") != node.type:
         node.refuse(f"the settings of {node.type} are not compared; the recipe's {kind} is kept")
         return
@@ -104,28 +109,42 @@ def roi_head(target: Target, root: Node, model: Node) -> None:
     if shared.given and target.get(f"{ROI}.trunk") is not None:
         shared.take()
     boxes, train = node.at("bbox_head"), phase(root, "train_cfg").at("rcnn")
-    if kind == "rcnn":
+    if kind in ("cascade", "htc"):
+        weights = (node if node is not model else phase(root, "train_cfg")).at("stage_loss_weights")
+        _stages(target, boxes, train, weights)
+    else:
         _box_head(target, boxes.items()[0] if boxes.items() else boxes, ROI)
         _box_training(target, train.items()[0] if train.items() else train, ROI)
-    elif kind == "cascade":
-        stages = target.get(f"{ROI}.stages") or []
-        found = boxes.items() if isinstance(boxes.value, (list, tuple)) else []
-        if len(found) != len(stages):
-            boxes.refuse(f"{len(found) or 'one'} for all stages; the recipe has {len(stages)} stages, which are kept")
-        for number, head in enumerate(found[: len(stages)]):
-            _box_head(target, head, f"{ROI}.stages[{number}]", shared=ROI)
-        for number, stage in enumerate(train.items()[: len(stages)]):
-            _box_training(target, stage, f"{ROI}.stages[{number}]")
-        weights = (node if node is not model else phase(root, "train_cfg")).at("stage_loss_weights")
-        for number, weight in enumerate(numbers(weights.take()) or ()):
-            if number < len(stages):
-                target.put(f"{ROI}.stages[{number}].loss_weight", float(weight), weights)
-    else:
-        boxes.refuse(f"the settings of the recipe's {kind} are not compared; the recipe's are kept")
-        train.refuse(f"the settings of the recipe's {kind} are not compared; the recipe's are kept")
+    if kind == "htc":
+        htc_head(target, node, phase(root, "test_cfg").at("rcnn"))
     masks = node.at("mask_head")
     if masks.given and masks.value is not None:
-        _mask_head(target, masks.items()[0] if isinstance(masks.value, (list, tuple)) else masks)
+        _mask_heads(target, masks)
+
+
+def _stages(target: Target, boxes: Node, train: Node, weights: Node) -> None:
+    """The stages of a cascade."""
+    stages = target.get(f"{ROI}.stages") or []
+    found = boxes.items() if isinstance(boxes.value, (list, tuple)) else []
+    if len(found) != len(stages):
+        boxes.refuse(f"{len(found) or 'one'} for all stages; the recipe has {len(stages)} stages, which are kept")
+    for number, head in enumerate(found[: len(stages)]):
+        _box_head(target, head, f"{ROI}.stages[{number}]", shared=ROI)
+    for number, stage in enumerate(train.items()[: len(stages)]):
+        _box_training(target, stage, f"{ROI}.stages[{number}]")
+    for number, weight in enumerate(numbers(weights.take()) or ()):
+        if number < len(stages):
+            target.put(f"{ROI}.stages[{number}].loss_weight", float(weight), weights)
+
+
+def _mask_heads(target: Target, node: Node) -> None:
+    """The mask head, or of those of several stages the first."""
+    first, *others = node.items()
+    _mask_head(target, first)
+    own = {key: value for key, value in first.value.items() if key != "with_conv_res"}
+    for other in others:
+        same = {key: value for key, value in other.value.items() if key != "with_conv_res"} == own
+        other.take() if same else other.refuse("differs from the first stage's, which is used for all")
 
 
 def _pool(target: Target, node: Node, path: str) -> None:
@@ -227,10 +246,10 @@ def _box_training(target: Target, node: Node, path: str) -> None:
 
 def _mask_head(target: Target, node: Node) -> None:
     path = f"{ROI}.mask_head"
-    if node.type != "FCNMaskHead" or target.get(path) is None:
+    if node.type not in ("FCNMaskHead", "HTCMaskHead") or target.get(path) is None:
         node.refuse(f"mask head {shown(node.value)} {NOT_HERE}")
         return
-    node.ignore("in_channels", "num_classes", "roi_feat_size", "init_cfg")
+    node.ignore("in_channels", "num_classes", "roi_feat_size", "init_cfg", "with_conv_res")
     target.put(f"{path}.num_convs", node.at("num_convs").take(4), node.at("num_convs"))
     target.put(f"{path}.channels", node.at("conv_out_channels").take(256), node.at("conv_out_channels"))
     target.put(f"{path}.class_agnostic", node.at("class_agnostic").take(False), node.at("class_agnostic"))

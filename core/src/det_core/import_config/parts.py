@@ -129,11 +129,11 @@ def coder(target: Target, head: Node, path: str) -> None:
     node.expect("clip_border", True)
 
 
-def assigner(target: Target, node: Node, path: str) -> None:
-    """The assigner of anchors or proposals to objects."""
+def assigner(target: Target, node: Node, path: str, kind: str = "MaxIoUAssigner") -> None:
+    """The assigner of anchors or proposals to objects; kind: its class."""
     if not node.given:
         return
-    if node.type != "MaxIoUAssigner":
+    if node.type != kind:
         node.refuse(f"assigner {shown(node.value)} {NOT_HERE}")
         return
     for theirs, ours, default in (

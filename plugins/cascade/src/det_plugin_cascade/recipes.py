@@ -96,7 +96,7 @@ def detectron2_recipe(row: Row) -> Recipe:
 
 
 def with_low_quality_matches(recipe: Recipe) -> Recipe:
-    """A recipe of a cascade whose stages assign to each object the best boxes, if good enough, as in 2019."""
+    """A recipe of a cascade whose stages assign to each object the best boxes, if good enough."""
     head = recipe.detector.roi_head
     assert isinstance(head, StagedHeadConfig)
     stages = []
