@@ -64,11 +64,19 @@ for _side in (_Loader, _Dumper):
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that contains a mapping; DetError with file, line and reason otherwise."""
+    if path.suffix == ".py":
+        raise DetError(_foreign(path, "a configuration in Python"))
     value = parse_yaml(read_text(path), str(path))
+    if isinstance(value, dict) and isinstance(value.get("MODEL"), dict):
+        raise DetError(_foreign(path, "a configuration of detectron2"))
     if not isinstance(value, dict):
         found = "nothing" if value is None else type(value).__name__
         raise DetError(f"{path}: found {found}, expected a mapping of recipe keys (detector:, data:, schedule: ...)")
     return value
+
+
+def _foreign(path: Path, what: str) -> str:
+    return f"{path}: {what}, not a recipe; make one of it: det-core import-config {path} -o mine.yaml"
 
 
 def key_lines(path: Path) -> dict[str, int]:
