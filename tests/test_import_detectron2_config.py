@@ -335,10 +335,15 @@ def test_the_command_writes_a_recipe(tmp_path, capsys):
     assert load_recipe(out).data.images_per_rank == 1
 
 
-@pytest.mark.parametrize("command", [["import-config"], ["train", "--data", "x", "--config"]])
-@pytest.mark.parametrize("suffix", [".yaml", ".py"])
-def test_a_device_without_an_end_is_refused(command, suffix, tmp_path, capsys):
-    endless = tmp_path / f"endless{suffix}"
-    endless.symlink_to("/dev/zero")
-    assert run([*command, str(endless)]) == 1
-    assert f"endless{suffix}: more than" in capsys.readouterr().err
+@pytest.mark.parametrize("command", ["import-config", "train --data x --config"])
+@pytest.mark.parametrize("name", ["endless.yaml", "endless.yml"])
+def test_a_device_without_an_end_is_refused(command, name, tmp_path, capsys):
+    (tmp_path / name).symlink_to("/dev/zero")
+    assert run([*command.split(), str(tmp_path / name)]) == 1
+    assert f"{name}: more than 10000000 bytes, which no configuration file has" in capsys.readouterr().err
+
+
+def test_a_module_without_an_end_is_refused(tmp_path, capsys):
+    (tmp_path / "endless.py").symlink_to("/dev/zero")
+    assert run(["import-config", str(tmp_path / "endless.py")]) == 1
+    assert "endless.py: more than" in capsys.readouterr().err

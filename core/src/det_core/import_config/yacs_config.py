@@ -10,7 +10,7 @@ from det_core.config.differences import changes
 from det_core.errors import DetError
 from det_core.import_config.imported_config import ImportedConfig, in_order
 from det_core.import_config.ledger import Ledger, Node
-from det_core.import_config.places import ROI
+from det_core.import_config.places import DENSE, ROI
 from det_core.import_config.target import Target
 from det_core.import_config.yacs_defaults import taken
 from det_core.import_config.yacs_files import read_yacs_file
@@ -21,6 +21,7 @@ from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
 from det_core.settings import evolve
 from det_core.weights.mmdet_values import parts
+from det_core.weights.python_values import PlacedDict
 
 SOURCE = "detectron2"
 
@@ -82,9 +83,9 @@ def _candidates(kind: str, features: str) -> list[str]:
     return []
 
 
-def _translated(name: str, kind: str, values: Mapping[str, Any], path: Path) -> tuple[Recipe, Target, Recipe, Ledger]:
+def _translated(name: str, kind: str, values: PlacedDict, path: Path) -> tuple[Recipe, Target, Recipe, Ledger]:
     """A configuration as changes of one recipe."""
-    ledger = Ledger(values, str(path))  # type: ignore[arg-type]
+    ledger = Ledger(values, str(path))
     base = evolve(load_recipe(name), published=None)
     target = Target(base)
     if kind == "cascade-rcnn" and target.get(f"{ROI}.mask_head") is not None:
@@ -116,10 +117,11 @@ def _elsewhere(base: Recipe, ledger: Ledger) -> bool:
 
 def _check_classes(target: Target, root: Node) -> None:
     """The number of classes is that of the data; a note if it is not that of the recipe's data set."""
+    if target.get(ROI) is None and target.get(f"{DENSE}.type") == "rpn":
+        return
     key = "MODEL.RETINANET.NUM_CLASSES" if target.get(ROI) is None else "MODEL.ROI_HEADS.NUM_CLASSES"
     node, count = root.at(key), taken(root, key)
-    usual = 20 if target.get("data.train.type") == "voc" else 80
-    if (count != usual and target.get("detector.dense_head.type") != "rpn") or (target.get(ROI) and count != usual):
+    if count != (20 if target.get("data.train.type") == "voc" else 80):
         node.ledger.note(
             node.place,
             key,
