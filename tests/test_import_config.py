@@ -342,16 +342,8 @@ def test_a_mask_rcnn_with_classes_files_and_scales_of_its_own(imported):
             "val": {"classes": ["bolt", "nut", "washer"], "annotations": "val.json", "images": "images"},
             "root": "parts",
             "train_transforms": [
-                {
-                    "type": "resize",
-                    "scales": [[1333, 640], [1333, 800]],
-                    "keep_ratio": True,
-                    "mode": "range",
-                    "rounding": "nearest",
-                    "arithmetic": "fixed_point",
-                    "boxes": "edges",
-                },
-                {"type": "flip", "probability": 0.5, "vertical_probability": 0.0},
+                {"type": "resize", "scales": [[1333, 640], [1333, 800]], "mode": "range"},
+                {"type": "flip"},
             ],
             "repeat": 3,
             "repeat_threshold": 0.01,
@@ -565,9 +557,13 @@ train_dataloader = dict(dataset=dict(pipeline=[
 """,
     )
     made = imported(BASES_3, text)
-    (resize, flip) = made.changes["data"]["train_transforms"]
+    (resize, flip) = made.recipe.to_plain()["data"]["train_transforms"]
     assert (resize["type"], resize["mode"], resize["scales"]) == ("resize", "choice", [[1333, 640], [1333, 800]])
     assert flip["type"] == "flip"
+    assert made.changes["data"]["train_transforms"] == [
+        {"type": "resize", "scales": [[1333, 640], [1333, 800]]},
+        {"type": "flip"},
+    ]
     assert not any("RandomChoiceResize" in note for note in notes(made))
 
 
@@ -604,13 +600,97 @@ train_dataloader = dict(dataset=dict(_delete_=True, type='RepeatDataset', times=
 
 
 def test_voc_in_two_parts_repeated(imported):
-    data = imported(BASES_3, on_bases("faster", more=VOC_SETS)).recipe.data
-    assert [source.type for source in data.train.sources] == ["voc", "voc"]
-    assert [source.sets for source in data.train.sources] == [("VOC2007/trainval",), ("VOC2012/trainval",)]
-    assert data.train.sources[0].classes[:2] == ("aeroplane", "bicycle")
+    """Data that differ in their sets alone are one data set, and 20 classes are its own."""
+    voc = """
+model = dict(roi_head=dict(bbox_head=dict(num_classes=20)))
+val_evaluator = dict(_delete_=True, type='VOCMetric', metric='mAP', eval_mode={mode!r})
+val_dataloader = dict(dataset=dict(
+    _delete_=True, type='VOCDataset', data_root='data/VOCdevkit/', ann_file='VOC2007/ImageSets/Main/test.txt',
+    data_prefix=dict(sub_data_root='VOC2007/'), test_mode=True, pipeline=source['pipeline']))
+test_dataloader = val_dataloader
+"""
+    made = imported(BASES_3, on_bases("faster", more=VOC_SETS + voc.format(mode="11points")))
+    data = made.recipe.data
+    assert data.train.sets == ("VOC2007/trainval", "VOC2012/trainval")
+    assert data.train.classes[:2] == ("aeroplane", "bicycle")
+    assert made.changes["data"]["train"].keys() == {"type", "split", "sets", "filter_empty", "min_size"}
     assert data.repeat == 3
-    assert f"{data.root}/{data.train.sources[0].folder}".rstrip("/") == "data/VOCdevkit"
+    assert f"{data.root}/{data.train.folder}".rstrip("/") == "data/VOCdevkit"
     assert data.train_transforms[0].scales == ((1000, 600),)
+    assert made.recipe.evaluation.best == "voc_map11"
+    assert not made.notes
+    area = imported(BASES_3, on_bases("faster", more=VOC_SETS + voc.format(mode="area")))
+    assert area.recipe.evaluation.best == "voc_map"
+
+
+def test_voc_in_two_parts_that_differ_otherwise(imported):
+    rule = "newer.update(filter_cfg=dict(filter_empty_gt=True, min_size=8, bbox_min_size=16))\n"
+    text = VOC_SETS.replace("train_dataloader = ", f"{rule}train_dataloader = ")
+    made = imported(BASES_3, on_bases("faster", more=text))
+    assert [source.sets for source in made.recipe.data.train.sources] == [("VOC2007/trainval",), ("VOC2012/trainval",)]
+    assert any("16; objects that are smaller are not left out" in note for note in notes(made))
+
+
+def test_transforms_of_proposals(imported):
+    """`ProposalBroadcaster` applies its transforms to proposals too, which all transforms do here."""
+    text = (
+        on_bases("faster", more=FAST.partition("evaluation")[0])
+        + """
+pipeline = [
+    dict(type='LoadImageFromFile'), dict(type='LoadProposals', num_max_proposals=2000),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='ProposalBroadcaster', transforms=[
+        dict(type='Resize', scale=(1333, 400), keep_ratio=True), dict(type='RandomFlip', prob=0.5)]),
+    dict(type='PackDetInputs')]
+train_dataloader = dict(dataset=dict(pipeline=pipeline, proposal_file='rpn.pkl'))
+val_dataloader = dict(dataset=dict(pipeline=pipeline, proposal_file='rpn.pkl'))
+test_dataloader = val_dataloader
+"""
+    )
+    made = imported(BASES_3, text)
+    assert made.base == "fast-rcnn/r50-fpn-1x"
+    assert made.changes["data"]["train_transforms"] == [{"type": "resize", "scales": [[1333, 400]]}, {"type": "flip"}]
+    assert {note.why for note in made.notes} == {
+        "proposals are made by det-core proposals, and set as data.train.proposals"
+    }
+
+
+JITTERED = """
+norm_cfg = dict(type='SyncBN', requires_grad=True)
+model = dict(
+    backbone=dict(frozen_stages=-1, norm_eval=False, norm_cfg=norm_cfg, init_cfg=None),
+    neck=dict(norm_cfg=norm_cfg), rpn_head=dict(num_convs=2),
+    roi_head=dict(
+        bbox_head=dict(type='Shared4Conv1FCBBoxHead', conv_out_channels=256, norm_cfg=norm_cfg),
+        mask_head=dict(norm_cfg=norm_cfg)))
+size = (1024, 1024)
+train_dataloader = dict(
+    batch_sampler=None,
+    dataset=dict(_delete_=True, type='RepeatDataset', times=4, dataset=dict(
+        type='CocoDataset', data_root='data/coco/', ann_file='annotations/instances_train2017.json',
+        data_prefix=dict(img='train2017/'), filter_cfg=dict(filter_empty_gt=True, min_size=32), pipeline=[
+            dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+            dict(type='RandomResize', scale=size, ratio_range=(0.1, 2.0), keep_ratio=True),
+            dict(type='RandomCrop', crop_type='absolute_range', crop_size=size, recompute_bbox=True,
+                 allow_negative_crop=True),
+            dict(type='FilterAnnotations', min_gt_bbox_wh=(1e-2, 1e-2)), dict(type='RandomFlip', prob=0.5),
+            dict(type='PackDetInputs')])))
+val_evaluator = dict(metric=['bbox', 'segm'])
+train_cfg = dict(max_epochs=25)
+optim_wrapper = dict(optimizer=dict(lr=0.1, weight_decay=0.00004))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.067, by_epoch=False, begin=0, end=500),
+    dict(type='MultiStepLR', begin=0, end=25, by_epoch=True, milestones=[22, 24], gamma=0.1)]
+auto_scale_lr = dict(base_batch_size=64)
+"""
+
+
+def test_a_configuration_far_from_the_plain_model_extends_a_nearer_recipe(imported):
+    made = imported(BASES_3, on_bases("mask", more=JITTERED))
+    assert made.base == "mask-rcnn/r50-fpn-syncbn-lsj-100e"
+    assert made.changes == {"data": {"root": "data/coco"}}
+    (note,) = notes(made)
+    assert "taken over as fixed_size_crop of the full size, not of a random one, which also pads images" in note
 
 
 def test_jitter_crop_rules_and_bfloat16(imported):

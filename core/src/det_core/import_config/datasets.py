@@ -139,7 +139,7 @@ def _put_dataset(target: Target, one: _Set, folder: str, modern: bool) -> None:
     """The data set of a split; several become one."""
     path = f"data.{one.split}"
     made = [_dataset(target, node, one.split, folder, name, modern) for node in one.parts for name in _files_of(node)]
-    found = [part for part in made if part is not None]
+    found = _sets_together([part for part in made if part is not None])
     if not found:
         return
     if len(found) == 1:
@@ -149,6 +149,14 @@ def _put_dataset(target: Target, one: _Set, folder: str, modern: bool) -> None:
         target.put(path, {**old, **found[0]} if same else found[0], source)
     else:
         target.put(path, {"type": "joined", "sources": found}, one.node)
+
+
+def _sets_together(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """VOC data that differ in their sets alone are one data set."""
+    rest = [{key: value for key, value in part.items() if key != "sets"} for part in found]
+    if len(found) < 2 or any("sets" not in part for part in found) or any(other != rest[0] for other in rest):
+        return found
+    return [{**rest[0], "sets": [name for part in found for name in part["sets"]]}]
 
 
 def _files_of(node: Node) -> list[str]:
@@ -210,7 +218,10 @@ def _voc(node: Node, split: str, folder: str, file: str) -> dict[str, Any]:
     if split == "train":
         made["filter_empty"] = True
         made["min_size"] = whole(node.first("filter_cfg.min_size", "min_size").take(32)) or 0
-    node.ignore("min_size")
+    node.ignore("min_size", "data_prefix.sub_data_root")
+    small = node.first("filter_cfg.bbox_min_size", "bbox_min_size")
+    if small.given and small.value is not None:
+        small.refuse(f"{shown(small.value)}; objects that are smaller are not left out")
     return made
 
 
@@ -272,7 +283,7 @@ def _check_test(val: _Set, test: _Set) -> None:
     for node in test.parts:
         for key in ("type", "data_root", "ann_file", "img_prefix", "data_prefix", "test_mode", "pipeline", "classes"):
             node.ignore(key)
-        node.ignore("metainfo", "filter_cfg", "backend_args", "file_client_args", "seg_prefix")
+        node.ignore("metainfo", "filter_cfg", "backend_args", "file_client_args", "seg_prefix", "proposal_file")
         if not same:
             files = ", ".join(_ann_files(node))
             node.at("ann_file").refuse(

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from det_core.config.differences import changes
-from det_core.errors import DetError
+from det_core.errors import ConfigError, DetError
 from det_core.import_config.datasets import translate_data
+from det_core.import_config.fewest_changes import distance, fewest_changes
 from det_core.import_config.imported_config import ImportedConfig, in_order
 from det_core.import_config.ledger import Ledger, Node, Note
 from det_core.import_config.models import translate_model
-from det_core.import_config.nearest_recipe import nearest_recipe
+from det_core.import_config.nearest_recipe import nearest_recipe, others_near
 from det_core.import_config.schedules import translate_schedule
 from det_core.import_config.target import Target
 from det_core.import_config.yacs_config import import_yacs_config
 from det_core.load import load_recipe
 from det_core.plugins import plugin_manager
+from det_core.recipe import Recipe
 from det_core.settings import evolve
 from det_core.weights.mmdet_config_files import ConfigFile, read_config_file
-from det_core.weights.mmdet_facts import facts_of_config, generation_of_model
+from det_core.weights.mmdet_facts import FileFacts, facts_of_config, generation_of_model
 from det_core.weights.mmdet_generation import Generation
 from det_core.weights.mmdet_model import class_counts
 from det_core.weights.mmdet_values import at
-from det_core.weights.python_values import Place
+from det_core.weights.python_values import Place, PlacedDict
 
 YAML = (".yaml", ".yml")
+FAR = 12  # changes of the recipe nearest by name from which on another one, with half of them, is looked for
 # What mmdetection reads of a configuration. Other names are variables, whose values count where they are used.
 _SECTIONS = (
     *("model", "data", "train_dataloader", "val_dataloader", "test_dataloader", "train_cfg", "test_cfg", "val_cfg"),
@@ -55,30 +58,44 @@ def import_config(path: Path, options: Sequence[str] = ()) -> ImportedConfig:
         raise DetError(
             f"{path}: defines no `model`, so it is not the configuration of a detector, or only a base of one"
         )
-    ledger = Ledger(file.values, str(path))
-    root = ledger.root
+    root = Ledger(file.values, str(path)).root
     modern = any(name in file.values for name in ("train_dataloader", "test_dataloader", "optim_wrapper"))
     facts = facts_of_config(file.values, _generation(file.values, modern))
-    name = nearest_recipe(facts, plugin_manager().recipes(), str(root.at("model").place))
-    base = evolve(load_recipe(name), published=None)
-    target = Target(base)
-    translate_model(target, root, facts)
-    translate_schedule(target, root, modern=modern)
-    translate_data(target, root, modern=modern)
-    _check_classes(target, root, facts.num_classes)
-    recipe = target.recipe()
+    recipes = plugin_manager().recipes()
+    nearest = nearest_recipe(facts, recipes, str(root.at("model").place))
+    base, recipe, ledger = _translated(nearest, file.values, path, facts, modern=modern)
+    far = distance(base, recipe)
+    if far > FAR:
+        for name in others_near(nearest, recipes):
+            with suppress(ConfigError):
+                made = _translated(name, file.values, path, facts, modern=modern)
+                if distance(*made[:2]) < far / 2:
+                    (base, recipe, ledger), far = made, distance(*made[:2])
     for section in _SECTIONS:
-        ledger.list_unused(root.at(section))
+        ledger.list_unused(ledger.root.at(section))
     notes = (*_unread(file), *ledger.notes)
-    found = changes(base.to_plain(), {**recipe.to_plain(), "name": base.name})
     return ImportedConfig(
         project="mmdetection",
-        base=name,
-        changes=found,
+        base=base.name,
+        changes=fewest_changes(base, recipe),
         recipe=recipe,
         notes=in_order(notes, file.files),
         files=file.files,
     )
+
+
+def _translated(
+    name: str, values: PlacedDict, path: Path, facts: FileFacts, *, modern: bool
+) -> tuple[Recipe, Recipe, Ledger]:
+    """A configuration as changes of one recipe."""
+    ledger = Ledger(values, str(path))
+    base = evolve(load_recipe(name), published=None)
+    target = Target(base)
+    translate_model(target, ledger.root, facts)
+    translate_schedule(target, ledger.root, modern=modern)
+    translate_data(target, ledger.root, modern=modern)
+    _check_classes(target, ledger.root, facts.num_classes)
+    return base, target.recipe(), ledger
 
 
 def _generation(config: Mapping[str, Any], modern: bool) -> Generation:

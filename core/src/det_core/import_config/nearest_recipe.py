@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import product
 
 from det_core.errors import DetError
+from det_core.offers import RecipeEntry
 from det_core.weights.mmdet_facts import FileFacts
 from det_core.weights.mmdet_presets import LEGACY, SCHEDULE
 
@@ -36,6 +37,17 @@ def nearest_recipe(facts: FileFacts, names: Iterable[str], where: str) -> str:
             return min(found, key=lambda match: (match["schedule"] != facts.schedule, match["ms"] is not None))[0]
     raise DetError(
         f"{where}: the model is {facts.described}, and there is no recipe near it; start from one of your own"
+    )
+
+
+def others_near(name: str, recipes: Mapping[str, RecipeEntry]) -> list[str]:
+    """The other recipes of the same model, with the same conventions, on the same backbone and kind of features."""
+    stem = re.match(rf"[^/]+/(?:{LEGACY})?[^/]*?-(?:fpn|c4|300|512)\b", name)
+    source = recipes[name].weights_of
+    return sorted(
+        other
+        for other, entry in recipes.items()
+        if stem and other.startswith(stem[0]) and other != name and entry.weights_of == source and not entry.demo
     )
 
 

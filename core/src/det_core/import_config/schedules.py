@@ -286,11 +286,12 @@ def _evaluation(target: Target, root: Node, *, modern: bool) -> None:
     node = root.at("val_evaluator") if modern else root.at("evaluation")
     for one in node.items():
         kind = one.type
-        one.ignore("ann_file", "format_only", "backend_args", "proposal_nums", "eval_mode")
+        one.ignore("ann_file", "format_only", "backend_args", "proposal_nums")
         if kind == "VOCMetric" or (not modern and one.at("metric").value == "mAP"):
             one.ignore("metric")
+            metric = "voc_map" if one.at("eval_mode").take("11points") == "area" else "voc_map11"
             if target.get("evaluation.evaluators[0].type") != "voc":
-                target.put("evaluation", {"evaluators": [{"type": "voc"}], "best": "voc_map"}, one)
+                target.put("evaluation", {"evaluators": [{"type": "voc"}], "best": metric}, one)
         elif kind in ("CocoMetric", ""):
             _kinds(target, one.at("metric"))
         else:

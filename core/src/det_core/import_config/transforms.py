@@ -45,6 +45,9 @@ def train_transforms(pipeline: Node, resize: Mapping[str, Any], *, modern: bool)
             _loading(node)
         elif kind in _PACKING:
             node.take()
+        elif kind == "ProposalBroadcaster":  # its transforms are applied to proposals, too, as all are here
+            made += train_transforms(node.at("transforms"), resize, modern=modern)
+            node.take()
         elif kind in _TRANSFORMS:
             found = _TRANSFORMS[kind](node, resize, modern)
             list_rest(node)
@@ -207,8 +210,9 @@ def _crop(node: Node, template: Mapping[str, Any], modern: bool) -> Made:
     node.expect("allow_negative_crop", False, True)
     if found is not None and len(found) == 2 and kind == "relative_range" and found[0] == found[1]:
         return [{"type": "random_crop", "sides": [float(found[0]), 1.0]}]
-    if found is not None and len(found) == 2 and kind == "absolute":
-        node.at("crop_size").refuse("taken over as fixed_size_crop, which also pads images that are smaller")
+    if found is not None and len(found) == 2 and kind in ("absolute", "absolute_range"):
+        what = " of the full size, not of a random one," if kind == "absolute_range" else ","
+        node.at("crop_size").refuse(f"taken over as fixed_size_crop{what} which also pads images that are smaller")
         return [{"type": "fixed_size_crop", "size": [int(v) for v in found]}]
     node.refuse(f"a crop of type {kind!r} and size {shown(size.value)} {NO_COUNTERPART}; left out")
     return []
@@ -255,6 +259,9 @@ def check_test_pipeline(pipeline: Node, resizes: bool) -> None:
     for node in pipeline.items():
         kind = node.type
         if kind in (*_LOADING, *_PACKING, "Normalize", "Pad", "RandomFlip") or (kind in ("Resize", "FixShapeResize")):
+            node.take()
+        elif kind == "ProposalBroadcaster":
+            check_test_pipeline(node.at("transforms"), resizes)
             node.take()
         elif kind == "MultiScaleFlipAug":
             _flip_aug(node, resizes)

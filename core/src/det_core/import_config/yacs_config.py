@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from det_core.config.differences import changes
 from det_core.errors import DetError
+from det_core.import_config.fewest_changes import distance, fewest_changes
 from det_core.import_config.imported_config import ImportedConfig, in_order
 from det_core.import_config.ledger import Ledger, Node
 from det_core.import_config.places import DENSE, ROI
@@ -44,15 +44,14 @@ def import_yacs_config(path: Path, options: Sequence[str] = ()) -> ImportedConfi
     if not names:
         raise DetError(f"{path}: the model is {kind} on {features}, and there is no recipe of detectron2 near it")
     made = [_translated(name, kind, file.values, path) for name in names]
-    base, target, recipe, ledger = min(made, key=lambda one: (_distance(one[0], one[2]), _elsewhere(one[0], one[3])))
+    base, target, recipe, ledger = min(made, key=lambda one: (distance(one[0], one[2]), _elsewhere(one[0], one[3])))
     _check_classes(target, ledger.root)
     for section in file.values:
         ledger.list_unused(ledger.root.at(section))
-    found = changes(base.to_plain(), {**recipe.to_plain(), "name": base.name})
     return ImportedConfig(
         project=SOURCE,
         base=base.name,
-        changes=found,
+        changes=fewest_changes(base, recipe),
         recipe=recipe,
         notes=in_order(ledger.notes, file.files),
         files=file.files,
@@ -96,15 +95,6 @@ def _translated(name: str, kind: str, values: PlacedDict, path: Path) -> tuple[R
     translate_model(target, ledger.root, model_of(ledger.root)[0])
     translate_training(target, ledger.root)
     return base, target, target.recipe(), ledger
-
-
-def _distance(base: Recipe, recipe: Recipe) -> int:
-    """The number of settings in which they differ."""
-
-    def count(found: Any) -> int:
-        return sum(map(count, found.values())) if isinstance(found, Mapping) else 1
-
-    return count(changes(base.to_plain(), recipe.to_plain()))
 
 
 def _elsewhere(base: Recipe, ledger: Ledger) -> bool:
