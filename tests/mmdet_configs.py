@@ -563,3 +563,35 @@ param_scheduler = [
 optim_wrapper = dict(optimizer=dict(lr=2e-3, weight_decay=5e-4))
 auto_scale_lr = dict(base_batch_size=64)
 """
+
+# Networks of timm, on files of 3.x.
+SWIN = """
+model = dict(
+    backbone=dict(
+        _delete_=True, type='SwinTransformer', embed_dims=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24],
+        window_size=7, mlp_ratio=4, qkv_bias=True, qk_scale=None, drop_rate=0., attn_drop_rate=0., drop_path_rate=0.2,
+        patch_norm=True, out_indices=(0, 1, 2, 3), with_cp=False, convert_weights=True,
+        init_cfg=dict(type='Pretrained', checkpoint='models/swin_tiny_patch4_window7_224.pth')),
+    neck=dict(in_channels=[96, 192, 384, 768]))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=1000),
+    dict(type='MultiStepLR', begin=0, end=12, by_epoch=True, milestones=[8, 11], gamma=0.1)]
+optim_wrapper = dict(
+    type='OptimWrapper', paramwise_cfg=dict(custom_keys={
+        'absolute_pos_embed': dict(decay_mult=0.), 'relative_position_bias_table': dict(decay_mult=0.),
+        'norm': dict(decay_mult=0.)}),
+    optimizer=dict(_delete_=True, type='AdamW', lr=0.0001, betas=(0.9, 0.999), weight_decay=0.05))
+val_evaluator = dict(metric=['bbox', 'segm'])
+"""
+CONVNEXT = """
+model = dict(
+    backbone=dict(
+        _delete_=True, type='mmpretrain.ConvNeXt', arch='tiny', out_indices=[0, 1, 2, 3], drop_path_rate=0.4,
+        layer_scale_init_value=1.0, gap_before_final_norm=False,
+        init_cfg=dict(type='Pretrained', checkpoint='models/convnext-tiny_3rdparty.pth', prefix='backbone.')),
+    neck=dict(in_channels=[96, 192, 384, 768]))
+optim_wrapper = dict(
+    type='AmpOptimWrapper', constructor='LearningRateDecayOptimizerConstructor',
+    paramwise_cfg={'decay_rate': 0.95, 'decay_type': 'layer_wise', 'num_layers': 6},
+    optimizer=dict(_delete_=True, type='AdamW', lr=0.0001, betas=(0.9, 0.999), weight_decay=0.05))
+"""

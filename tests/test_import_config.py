@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from mmdet_configs import (
     BASES_2,
     BASES_3,
+    CONVNEXT,
     FAST,
     FASTER_1,
     GA_RETINA,
@@ -23,6 +24,7 @@ from mmdet_configs import (
     RPN_ALONE,
     SSD,
     STANDARDISED,
+    SWIN,
     on_bases,
 )
 
@@ -124,6 +126,7 @@ PUBLISHED = {
     "HTC": (BASES_2, on_bases("htc", "masks", HTC_DATA), "htc/r50-fpn-1x"),
     "GA-Faster R-CNN": (*on_caffe("faster", GA_RPN), "ga-faster-rcnn/r50-caffe-fpn-1x"),
     "GA-RetinaNet": (*on_caffe("retina", GA_RETINA), "ga-retinanet/r50-caffe-fpn-1x"),
+    "Swin": (BASES_3, on_bases("mask", more=SWIN), "mask-rcnn/swin-t-fpn-1x"),
     "SSD": (BASES_3, SSD, "ssd/vgg16-300-coco-120e"),
 }
 
@@ -683,6 +686,30 @@ param_scheduler = [
     dict(type='MultiStepLR', begin=0, end=25, by_epoch=True, milestones=[22, 24], gamma=0.1)]
 auto_scale_lr = dict(base_batch_size=64)
 """
+
+
+def test_networks_of_timm(imported):
+    made = imported(BASES_3, on_bases("mask", more=CONVNEXT))
+    assert made.base == "mask-rcnn/convnext-t-fpn-ms-crop-3x"
+    assert "backbone" not in made.changes.get("detector", {})
+    assert "rules" not in made.changes.get("optimizer", {})
+    small = SWIN.replace("depths=[2, 2, 6, 2]", "depths=[2, 2, 18, 2], frozen_stages=1")
+    made = imported(BASES_3, on_bases("mask", more=small))
+    assert made.base == "mask-rcnn/swin-t-fpn-1x"
+    assert made.changes["detector"]["backbone"] == {
+        "name": "swin_small_patch4_window7_224",
+        "frozen_stages": 1,
+        "pretrained": "timm:swin_small_patch4_window7_224",
+    }
+    odd = SWIN.replace("embed_dims=96", "embed_dims=100").replace("window_size=7", "window_size=12")
+    assert imported(BASES_3, on_bases("mask", more=odd)).base == "mask-rcnn/r50-fpn-1x"
+    wide = imported(BASES_3, on_bases("mask", more=SWIN.replace("window_size=7", "window_size=12")))
+    assert any("12 has no counterpart here, only 7" in note for note in notes(wide))
+    slower = CONVNEXT.replace("'decay_rate': 0.95", "'decay_rate': 0.9")
+    assert any(
+        "the recipe's rates by layer are kept" in note
+        for note in notes(imported(BASES_3, on_bases("mask", more=slower)))
+    )
 
 
 def test_a_configuration_far_from_the_plain_model_extends_a_nearer_recipe(imported):

@@ -10,12 +10,15 @@ import pytest
 from attrs import evolve
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "core" / "tests" / "weights"))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from mmdet_configs import BASES_3, CONVNEXT, SWIN, on_bases
 from mmdet_texts import LEGACY, MODERN
 
 from det_core.load import load_recipe
 from det_core.plugins import plugin_manager
-from det_core.weights.mmdet_facts import FileFacts, facts_of
+from det_core.weights.mmdet_config_files import read_config_file
+from det_core.weights.mmdet_facts import FileFacts, facts_of, facts_of_config
 from det_core.weights.mmdet_presets import contradictions, preset_of, settings_of
 from det_core.weights.read_files import SourceFile
 
@@ -246,3 +249,17 @@ def test_the_trunk_of_a_c4_model_is_compared():
 
 def test_every_text_has_a_recipe_in_the_zoo():
     assert set(MODERN_NAMES) <= set(plugin_manager().recipes())
+
+
+@pytest.mark.parametrize(
+    ("text", "recipe"),
+    [(SWIN, "mask-rcnn/swin-t-fpn-1x"), (CONVNEXT, "mask-rcnn/convnext-t-fpn-ms-crop-3x")],
+    ids=["swin", "convnext"],
+)
+def test_networks_of_timm_are_told(text, recipe, tmp_path):
+    for name, content in {**BASES_3, "x/mine.py": on_bases("mask", more=text)}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    found = facts_of_config(read_config_file(tmp_path / "x" / "mine.py").values, "mmdet")
+    assert preset_of(found, plugin_manager().recipes()) == recipe
+    assert contradictions(found, load_recipe(recipe)) == []

@@ -9,6 +9,7 @@ from det_core.import_config.ledger import NO_COUNTERPART, Node, shown
 from det_core.import_config.parts import NOT_HERE, batch_norm, conv, layer_norm
 from det_core.import_config.places import ROI
 from det_core.import_config.target import Target
+from det_core.import_config.timm_backbones import timm_backbone
 from det_core.weights.mmdet_facts import FileFacts
 from det_core.weights.mmdet_values import parts, whole
 
@@ -20,6 +21,11 @@ _SAME_WEIGHTS = (
     ("resnet101_caffe", "detectron2:R-101"),
     ("resnet50_msra", "detectron2:R-50"),
     ("resnet101_msra", "detectron2:R-101"),
+    ("swin_tiny_patch4_window7_224", "timm:swin_tiny_patch4_window7_224"),
+    ("swin_small_patch4_window7_224", "timm:swin_small_patch4_window7_224"),
+    ("convnext-tiny", "timm:convnext_tiny"),
+    ("convnext-small", "timm:convnext_small"),
+    ("convnext-base", "timm:convnext_base"),
 )
 
 
@@ -35,6 +41,8 @@ def backbone(target: Target, node: Node, pretrained: Node) -> None:
         scale = node.at("l2_norm_scale")
         if scale.given:
             target.put("detector.neck.scale", scale.number(20.0), scale)
+    elif timm_backbone(target, node):
+        pass
     elif kind in ("ResNet", "ResNeXt") and target.get(f"{path}.type") == "resnet":
         _resnet(target, node, path, kind)
     else:
@@ -99,6 +107,8 @@ def _deformable(target: Target, node: Node, path: str) -> None:
 def _weights(target: Target, node: Node, path: str) -> None:
     """The initial weights of the backbone."""
     file = node.at("checkpoint") if isinstance(node.value, Mapping) else node
+    if isinstance(node.value, Mapping):
+        node.ignore("prefix", "map_location")
     if isinstance(node.value, Mapping) and node.type != "Pretrained":
         node.refuse("layers are initialised as the recipe's parts do it")
         return

@@ -35,6 +35,9 @@ def nearest_recipe(facts: FileFacts, names: Iterable[str], where: str) -> str:
         found = [match for name in names if (match := re.fullmatch(pattern, name))]
         if found:
             return min(found, key=lambda match: (match["schedule"] != facts.schedule, match["ms"] is not None))[0]
+        only = [name for name in names if name.startswith(f"{facts.model}/{stem}-")]
+        if only and network == facts.network and variant == variants[-1]:  # a backbone that has no plain recipe
+            return min(only)
     raise DetError(
         f"{where}: the model is {facts.described}, and there is no recipe near it; start from one of your own"
     )
@@ -65,5 +68,7 @@ def _networks(facts: FileFacts) -> list[str]:
     if facts.model == "ssd":
         return ["vgg16"]
     own = facts.network or "r50"
+    if own.startswith(("swin-", "convnext-")):
+        return _unique(own, f"{own.partition('-')[0]}-t", "r50")
     fallback = ["r50-caffe"] if own.endswith("-caffe") else ["x101-32x4d"] if own.startswith("x") else []
     return _unique(own, *fallback, "r50")

@@ -7,6 +7,7 @@ from typing import Any
 
 from det_core.import_config.ledger import NO_COUNTERPART, Node, shown
 from det_core.import_config.target import Target
+from det_core.import_config.timm_backbones import usual_rules
 from det_core.import_config.transforms import tta_options
 from det_core.weights.mmdet_values import number, numbers, parts, whole
 
@@ -70,12 +71,14 @@ def _optimizer(target: Target, node: Node, wrapper: Node) -> None:
         betas = numbers(node.at("betas").take((0.9, 0.999)))
         target.put("optimizer.betas", [float(v) for v in betas or ()], node.at("betas"))
         target.put("optimizer.eps", node.at("eps").number(1e-8), node.at("eps"))
-    _parameters(
-        target, wrapper.at("paramwise_cfg") if wrapper.at("paramwise_cfg").given else node.at("paramwise_cfg"), decay
-    )
+    parameters = wrapper.at("paramwise_cfg") if wrapper.at("paramwise_cfg").given else node.at("paramwise_cfg")
+    constructor = wrapper.at("constructor") if wrapper.at("constructor").given else node.at("constructor")
+    if not usual_rules(target, parameters, constructor):
+        _parameters(target, parameters, decay)
     node.ignore("_delete_")
-    node.expect("constructor", "DefaultOptimizerConstructor")
-    wrapper.expect("constructor", "DefaultOptimWrapperConstructor")
+    if constructor.path not in constructor.ledger.used:
+        usual = ("DefaultOptimizerConstructor", "DefaultOptimWrapperConstructor")
+        (wrapper if wrapper.at("constructor").given else node).expect("constructor", *usual)
 
 
 def _parameters(target: Target, node: Node, decay: float) -> None:

@@ -36,6 +36,7 @@ SSD_DATA: Mapping[tuple[int | None, int | None], str] = {
     (512, 10): "coco",
     (512, 15): "voc",
 }
+_SWIN = {(96, (2, 2, 6, 2)): "t", (96, (2, 2, 18, 2)): "s"}  # channels of the first stage and blocks, to the size
 _STAGES = {2: "c3", 3: "c4", 4: "c5"}  # of the backbone, counted from 1, with deformable convolutions
 
 
@@ -85,8 +86,14 @@ def class_counts(model: Any) -> list[int]:
 
 
 def network_name(backbone: Any) -> str | None:
-    """The backbone, such as `r50-caffe`, `x101-32x4d` or `vgg16`; None if its configuration does not say."""
+    """The backbone, such as `r50-caffe`, `x101-32x4d`, `vgg16` or `swin-t`; None if its configuration does not say."""
     kind, depth = type_of(backbone), whole(at(backbone, "depth"))
+    if kind == "SwinTransformer":
+        size = whole(at(backbone, "embed_dims")) or 96, numbers(at(backbone, "depths")) or (2, 2, 6, 2)
+        return f"swin-{_SWIN[size]}" if size in _SWIN else None
+    if kind == "ConvNeXt":
+        arch = at(backbone, "arch") or "tiny"
+        return f"convnext-{arch[0]}" if arch in ("tiny", "small", "base", "large") else None
     if depth is None or kind not in ("ResNet", "ResNeXt", "SSDVGG"):
         return None
     if kind == "SSDVGG":

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from det_core.weights.mmdet_facts import FileFacts
 
 LEGACY = "mmdet1-"  # before the network's name, in recipes with the conventions of 0.5 to 1.2
-SCHEDULE = r"(?P<ms>ms-)?(?P<schedule>\d+x|\d+(?:-\d+)*e)"  # `ms`: trained on images of many sizes
+# `ms`: trained on images of many sizes, also cropped
+SCHEDULE = r"(?P<ms>ms-(?:crop-)?)?(?P<schedule>\d+x|\d+(?:-\d+)*e)"
 
 # det's types of dense head and RoI head, and whether there are masks (or for HTC a semantic branch), to the model.
 _FAMILIES: Mapping[tuple[str, str, bool], str] = {
