@@ -39,7 +39,8 @@ class Entry:
 
 def read(folder: Path, known: list[str]) -> tuple[list[Entry], list[Path], list[str]]:
     """The changes, the files that contain them, and what is wrong, with the name of the file."""
-    entries, files, problems = [], [], []
+    entries: list[Entry] = []
+    files, problems = [], []
     for path in sorted(folder.iterdir()):
         if path.name == "README.md":
             continue
