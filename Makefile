@@ -113,9 +113,10 @@ dist: $(STAMP)  ## build source distributions and wheels of every package into d
 kernels: $(STAMP)  ## compile the kernels into a wheel for this platform, in dist/ (DET_OPS_CUDA=on: CUDA kernels, too)
 	@$(BIN)/python tools/build.py --kernels
 
-# TORCH: download this version, such as 2.11.* or newest; without it, that of PYTHON is used. OPTIONS: see the file.
-check-dist:  ## install plugins from dist/ into a fresh environment of PYTHON, and train (TORCH=2.11.*: with this torch)
-	@$(PYTHON) tools/check_dist.py $(if $(TORCH),--torch "$(TORCH)") $(OPTIONS)
+# PYTHON: the Python to check, by default that of the environment. TORCH: download this version, such as 2.11.* or newest;
+# without it, that of PYTHON is used. OPTIONS: see the file.
+check-dist: $(STAMP)  ## install plugins from dist/ into a fresh environment of PYTHON, and train (TORCH=2.11.*: with this torch)
+	@$(BIN)/python tools/check_dist.py $(if $(filter file,$(origin PYTHON)),,--python "$(PYTHON)") $(if $(TORCH),--torch "$(TORCH)") $(OPTIONS)
 
 version:  ## show the version of all packages, or set it (VERSION=0.2.0)
 	@$(PYTHON) tools/version.py $(VERSION)

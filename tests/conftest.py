@@ -13,8 +13,8 @@ import pytest
 from attrs import frozen
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[1] / "tools"))
 
 from distributions import Built, built_once
 from tiny_settings import DATA, DETECTOR, MASKS, NO_DROP

@@ -198,7 +198,7 @@ def test_the_steps_of_a_release_can_be_followed(checkout: Path) -> None:
     """In order, in a copy: short commands are run, `make` is asked for its plan, the upload is parsed."""
     shown = {}
     for command in COMMANDS:
-        if not command.startswith(".venv/bin/twine"):
+        if not command.startswith(".venv/bin/"):
             done = run(command.replace("0.2.0", "9.2.0"), checkout)
             assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
             shown[command] = done.stdout
@@ -209,6 +209,10 @@ def test_the_steps_of_a_release_can_be_followed(checkout: Path) -> None:
     assert [f.name for f in (checkout / "changes").iterdir()] == ["README.md"]
     assert '--torch "2.11.*"' in shown['make check-dist TORCH="2.11.*"']
     assert "--kernels --no-compiler" in shown['make check-dist OPTIONS="--kernels --no-compiler"']
+    assert f'--python "{sys.executable}"' in shown["make check-dist"]
+    planned = subprocess.run(["make", "-n", "check-dist"], cwd=checkout, capture_output=True, text=True, check=True)
+    assert "tools/check_dist.py" in planned.stdout
+    assert "--python" not in planned.stdout  # the Python of the environment
     assert "plugins/htc/README.md" in shown['git grep --name-only "not published yet"'].splitlines()
     tags = subprocess.run(["git", "tag"], cwd=checkout, capture_output=True, text=True, check=True)
     assert tags.stdout == "v9.2.0\n"
@@ -217,13 +221,17 @@ def test_the_steps_of_a_release_can_be_followed(checkout: Path) -> None:
 
 
 def test_the_upload_takes_everything_but_wheels_for_one_platform(built: Built) -> None:
-    (command,) = [line for line in COMMANDS if "twine" in line]
-    program, verb, *patterns = shlex.split(command)
-    assert (program, verb) == (".venv/bin/twine", "upload")
+    command, of_kernels = [line for line in COMMANDS if line.startswith(".venv/bin/twine upload ")]
+    patterns = shlex.split(command)[2:]
     names = sorted(f"dist/{file.name}" for file in built.dist.iterdir())
     taken = [n for n in names if any(fnmatch.fnmatch(n, p) for p in patterns)]
     assert taken == names
-    assert not any(fnmatch.fnmatch("dist/det_ops_kernels-0.1.0-py3-none-linux_x86_64.whl", p) for p in patterns)
+    kernels = "dist/det_ops_kernels-0.1.0-py3-none-{}_x86_64.whl"
+    assert not any(fnmatch.fnmatch(kernels.format("linux"), p) for p in patterns)
+    (repair,) = [line for line in COMMANDS if line.startswith(".venv/bin/auditwheel repair ")]
+    for line, tag in ((repair, "linux"), (of_kernels, "manylinux_2_34")):
+        assert fnmatch.fnmatch(kernels.format(tag), shlex.split(line)[-1])
+    assert not fnmatch.fnmatch(kernels.format("linux"), shlex.split(of_kernels)[-1])  # an index refuses it
 
 
 def test_every_target_of_the_page_is_one_of_the_makefile() -> None:

@@ -119,7 +119,9 @@ def _compiler() -> Iterator[Check]:
     from det_ops.native import probe
     from det_ops.native.outcome import CannotBuild
 
-    why = "only needed to build native operators; otherwise those of torchvision or PyTorch are used"
+    why = (
+        "only needed to build native operators; det-ops-kernels has them prebuilt, torchvision and PyTorch slower ones"
+    )
     for name, find in (("C++ compiler", probe.describe_compiler), ("ninja", probe.find_ninja)):
         try:
             yield Check(name, "ok", str(find()))
