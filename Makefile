@@ -11,7 +11,7 @@ NATIVE = $$(find ops examples -name build -prune -o -name '*.cpp' -print -o -nam
 PACKAGES := ops core $(sort $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)))
 PROJECTS := $(addsuffix /pyproject.toml,$(PACKAGES))
 EDITABLE := -e ./ops -e "./core[tensorboard,fast-eval,plots,export,openvino,video]" $(patsubst %,-e ./%,$(filter plugins/%,$(PACKAGES)))
-DEV := pytest pytest-xdist hypothesis ruff clang-format mypy types-PyYAML build setuptools wheel fastapi uvicorn playwright optuna
+DEV := pytest pytest-xdist hypothesis ruff clang-format mypy types-PyYAML setuptools wheel twine fastapi uvicorn playwright optuna
 DEMO_DIR := runs/demo
 CONSTRAINTS := constraints.txt
 OLDEST := .venv-oldest
@@ -28,10 +28,11 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 
 .PHONY: help env demo test test-oldest gpu lint format wheels clean
+.PHONY: dist kernels check-dist version changelog-preview changelog
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | \
-		while IFS='|' read -r name text; do printf '%-20s %s\n' "$$name" "$$text"; done
+		while IFS='|' read -r name text; do printf '%-25s %s\n' "$$name" "$$text"; done
 
 env: $(STAMP)  ## make the environment .venv and install everything into it
 
@@ -102,12 +103,29 @@ gpu:  ## build, test and measure all that needs an NVIDIA card, with the torch o
 		$(if $(WHEELS),--wheels "$(WHEELS)") $(if $(PARTS),--only $(PARTS)) $(if $(DRY),--dry)
 
 wheels: $(STAMP)  ## build a wheel of every package into dist/
-	@for package in $(PACKAGES); do \
-		echo "==> building the wheel of $$package"; \
-		rm -rf $$package/build; \
-		$(BIN)/python -m build --wheel --no-isolation --outdir dist $$package >$(VENV)/build.log 2>&1 \
-			|| { cat $(VENV)/build.log; exit 1; }; done
-	@ls -1 dist/*.whl
+	@$(BIN)/python tools/build.py --wheels
+
+dist: $(STAMP)  ## build source distributions and wheels of every package into dist/, and check them for an index
+	@rm -rf dist
+	@$(BIN)/python tools/build.py
+	@$(BIN)/twine check --strict dist/*
+
+kernels: $(STAMP)  ## compile the kernels into a wheel for this platform, in dist/ (DET_OPS_CUDA=on: CUDA kernels, too)
+	@$(BIN)/python tools/build.py --kernels
+
+# PYTHON: the Python to check, by default that of the environment. TORCH: download this version, such as 2.11.* or newest;
+# without it, that of PYTHON is used. OPTIONS: see the file.
+check-dist: $(STAMP)  ## install plugins from dist/ into a fresh environment of PYTHON, and train (TORCH=2.11.*: with this torch)
+	@$(BIN)/python tools/check_dist.py $(if $(filter file,$(origin PYTHON)),,--python "$(PYTHON)") $(if $(TORCH),--torch "$(TORCH)") $(OPTIONS)
+
+version:  ## show the version of all packages, or set it (VERSION=0.2.0)
+	@$(PYTHON) tools/version.py $(VERSION)
+
+changelog-preview:  ## print what the files in changes/ add to CHANGELOG.md
+	@$(PYTHON) tools/changelog.py --preview
+
+changelog:  ## add the files in changes/ to CHANGELOG.md as the section of the present version, and remove them
+	@$(PYTHON) tools/changelog.py
 
 # Only what the targets above made. A `build` folder or *.egg-info counts as made only where setuptools writes it: at the
 # top of a package or in its src. The shell expands the names, since make splits names that have spaces.
@@ -116,11 +134,11 @@ clean:  ## remove environments, wheels, builds, caches and runs/demo; other runs
 	@rmdir runs 2>/dev/null || true
 	@set -e; for environment in .venv*; do \
 		if [ -f "$$environment/.installed" ]; then echo "rm -rf '$$environment'"; rm -rf "$$environment"; fi; done
-	@set -e; for package in ops core plugins/* examples/*; do \
+	@set -e; for package in ops core kernels plugins/* examples/*; do \
 		if [ ! -f "$$package/pyproject.toml" ] || [ -L "$$package" ]; then continue; fi; \
 		echo "removing builds and caches in $$package"; \
 		for name in build $(CACHES); do rm -rf "$$package/$$name"; done; \
 		rm -rf "$$package"/*.egg-info "$$package"/src/*.egg-info; \
 		find "$$package" -type d -name __pycache__ -prune -exec rm -rf {} +; done
-	@set -e; for folder in tests benchmarks docs; do \
+	@set -e; for folder in tests benchmarks docs tools; do \
 		if [ -d "$$folder" ]; then find "$$folder" -type d -name __pycache__ -prune -exec rm -rf {} +; fi; done

@@ -267,25 +267,33 @@ def packages() -> list[Path]:
 
 
 def requirements() -> list[str]:
-    """Names of what the packages and their tests require, without the packages themselves."""
+    """What the packages, their builds and their tests require, without the packages themselves: names, and for builds
+    `NAME>=VERSION`, since an older setuptools does not read the packages' pyproject.toml."""
     names = set(TEST_TOOLS)
     for folder in packages():
-        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf8"))["project"]
-        names |= {re.split(r"[\s<>=!~;\[(]", r, maxsplit=1)[0] for r in project["dependencies"]}
+        declared = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf8"))
+        names |= {re.split(r"[\s<>=!~;\[(]", r, maxsplit=1)[0] for r in declared["project"]["dependencies"]}
+        names |= set(declared["build-system"]["requires"])
     return sorted(name for name in names if not name.startswith("det-"))
 
 
-def not_installed(names: Sequence[str]) -> list[str]:
-    """Those that this Python does not have."""
+def not_installed(required: Sequence[str]) -> list[str]:
+    """Those that this Python does not have, or has in an older version."""
 
-    def missing(name: str) -> bool:
+    def missing(requirement: str) -> bool:
+        name, _, least = requirement.partition(">=")
         try:
-            importlib.metadata.version(name)
+            found = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             return True
-        return False
+        return bool(least) and numbers_of(found) < numbers_of(least)
 
-    return [name for name in names if missing(name)]
+    return [requirement for requirement in required if missing(requirement)]
+
+
+def numbers_of(version: str) -> tuple[int, ...]:
+    """The numbers at the start of a version, such as (77, 0, 3)."""
+    return tuple(int(part) for part in re.match(r"\d+(?:\.\d+)*", version)[0].split("."))  # type: ignore[index]
 
 
 def make_environment(folder: Path, wheels: Path | None, dry: bool) -> None:

@@ -14,7 +14,9 @@ from attrs import frozen
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[1] / "tools"))
 
+from distributions import Built, built_once
 from tiny_settings import DATA, DETECTOR, MASKS, NO_DROP
 
 TINY = (*DATA, *DETECTOR, MASKS, "schedule.epochs=2", NO_DROP)
@@ -61,6 +63,12 @@ def make_tiny_checkpoint(tmp_path_factory):
 def tiny_checkpoint(make_tiny_checkpoint) -> Path:
     """A run folder with a tiny Faster R-CNN that was never trained."""
     return make_tiny_checkpoint("faster-rcnn/r18-fpn-demo")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory) -> Built:
+    """Source distributions and wheels of all packages."""
+    return built_once(tmp_path_factory)
 
 
 @pytest.fixture

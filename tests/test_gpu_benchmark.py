@@ -163,7 +163,9 @@ def test_the_options_of_the_real_run_are_those_of_the_benchmarks(gpu, tmp_path) 
 
 def test_what_is_missing_is_named(gpu, tmp_path, monkeypatch) -> None:
     assert {"attrs", "cattrs", "pycocotools", "PyYAML", "torch", "pytest"} <= set(gpu.requirements())
+    assert "setuptools>=77.0.3" in gpu.requirements()  # older ones do not read the licence in pyproject.toml
     assert gpu.not_installed(["attrs", "no-such-package"]) == ["no-such-package"]
+    assert gpu.not_installed(["setuptools>=77.0.3", "attrs>=9999.0"]) == ["attrs>=9999.0"]
     monkeypatch.setattr(gpu, "requirements", lambda: ["no-such-package"])
     with pytest.raises(SystemExit, match="not installed: no-such-package; name a folder with their wheels"):
         gpu.make_environment(tmp_path / "environment", None, dry=True)

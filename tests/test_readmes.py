@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 READMES = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("*/*/README.md"))]
 READMES = [r for r in READMES if r.parent == ROOT or (r.parent / "pyproject.toml").is_file()]
 PAGES = [*READMES, *sorted((ROOT / "docs").glob("**/*.md")), ROOT / "CONTRIBUTING.md"]
-ONLY_PYTHON = (ROOT / "ops" / "README.md",)  # operators have no recipe
+ONLY_PYTHON = (ROOT / "ops" / "README.md", ROOT / "kernels" / "README.md")  # operators have no recipe
 
 SKIP = re.compile(r"<!-- test: skip-run (\S.*?) -->")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-import sysconfig
-import tomllib
-import venv
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
-from attrs import frozen
+from check_dist import Environment, fresh_environment, install, succeeded
+from distributions import PROJECTS, ROOT, Built, file_of, name_of
 
-ROOT = Path(__file__).resolve().parents[1]
-PROJECTS = [ROOT / "ops", ROOT / "core", *sorted(p.parent for p in (ROOT / "plugins").glob("*/pyproject.toml"))]
-LEFT_OUT = shutil.ignore_patterns("*.egg-info", "__pycache__", "*.so")
 RECIPE = "cascade-rcnn/r18-fpn-demo"
 SMALL = (
     "data.train_transforms=[{type: resize, scales: [[64, 64]]}, {type: flip}]",
@@ -28,85 +20,61 @@ SMALL = (
 )
 
 
-def name_of(folder: Path) -> str:
-    return tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf8"))["project"]["name"]
-
-
-@frozen
-class Environment:
-    """A virtual environment, and a folder outside of the repository to run in."""
-
-    folder: Path
-    outside: Path
-
-    def run(self, program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-        variables = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "DET_", "PIP_", "VIRTUAL_ENV"))}
-        command = [str(self.folder / "bin" / program), *map(str, arguments)]
-        return subprocess.run(
-            command,
-            cwd=self.outside,
-            env={**variables, "OMP_NUM_THREADS": "1", "DET_OPS_NATIVE": "off", "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-
-
-def succeeded(done: subprocess.CompletedProcess[str]) -> str:
-    """What it printed; the test fails with all of it where the command did."""
-    assert done.returncode == 0, f"{done.args}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheels of all packages, built from copies, since a build leaves folders in its source."""
-    copies, dist = tmp_path_factory.mktemp("sources"), tmp_path_factory.mktemp("dist")
-    folders = [copies / name_of(folder) for folder in PROJECTS]
-    for folder, copy in zip(PROJECTS, folders, strict=True):
-        shutil.copytree(folder / "src", copy / "src", ignore=LEFT_OUT)
-        for name in ("pyproject.toml", "README.md", "LICENSE"):
-            shutil.copy(folder / name, copy)
-    pip = ("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check")
-    command = [sys.executable, *pip, "--wheel-dir", str(dist), *map(str, folders)]
-    succeeded(subprocess.run(command, capture_output=True, text=True, check=False, timeout=300))
-    return dist
-
-
-def fresh_environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """An environment with what others made (torch is large: by links) and nothing of ours."""
-    folder, others = tmp_path_factory.mktemp("environment"), tmp_path_factory.mktemp("others")
-    venv.create(folder, with_pip=False)
-    for site in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
-        for entry in Path(site).iterdir():
-            ours = entry.name.startswith(("det_", "__editable__")) or entry.suffix in (".pth", ".egg-link")
-            if not ours and not (others / entry.name).exists():
-                (others / entry.name).symlink_to(entry)
-    (site_packages,) = folder.glob("lib/python*/site-packages")
-    (site_packages / "others.pth").write_text(f"{others}\n", encoding="utf8")
-    made = Environment(folder, tmp_path_factory.mktemp("outside"))
+def without_ours(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """A fresh environment without a package of this repository."""
+    made = fresh_environment(tmp_path_factory.mktemp("fresh"))
     assert "No module named 'det_core'" in made.run("python", "-c", "import det_core").stderr
+    made.variables["DET_OPS_NATIVE"] = "off"
     return made
 
 
 @pytest.fixture(scope="module")
-def environment(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def environment(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """A fresh environment where pip installed one plugin."""
-    made = fresh_environment(tmp_path_factory)
-    succeeded(made.run("python", "-m", "pip", "install", "--no-index", "--find-links", wheels, "det-plugin-cascade"))
+    made = without_ours(tmp_path_factory)
+    install(made, built.dist, ["det-plugin-cascade"])
     return made
 
 
-def test_every_package_has_a_wheel_with_all_that_is_in_its_sources(wheels: Path) -> None:
-    assert len(list(wheels.iterdir())) == len(PROJECTS)
+def contents(wheel: Path) -> dict[str, bytes]:
+    """The files of a wheel, without the list of their digests."""
+    with zipfile.ZipFile(wheel) as file:
+        return {name: file.read(name) for name in file.namelist() if not name.endswith(".dist-info/RECORD")}
+
+
+def test_every_package_has_a_wheel_with_all_that_is_in_its_sources(built: Built) -> None:
+    assert len(list(built.direct.iterdir())) == len(PROJECTS)
     for folder in PROJECTS:
-        (wheel,) = wheels.glob(f"{name_of(folder).replace('-', '_')}-*.whl")
-        inside = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
+        inside = {n for n in contents(file_of(folder, built.direct, "whl")) if ".dist-info/" not in n}
         files = {f.relative_to(folder / "src") for f in (folder / "src").rglob("*") if f.is_file()}
         made = {f for f in files if f.suffix in (".so", ".pyc") or f.parts[0].endswith(".egg-info")}
         sources = {f.as_posix() for f in files - made}
         assert inside == sources, f"{folder.name}: {sorted(inside ^ sources)}"
+
+
+@pytest.mark.parametrize("folder", PROJECTS, ids=lambda f: f.name)
+def test_a_source_distribution_gives_the_same_wheel(folder: Path, built: Built) -> None:
+    direct = contents(file_of(folder, built.direct, "whl"))
+    assert contents(file_of(folder, built.dist, "whl")) == direct
+    (licence,) = (text for name, text in direct.items() if name.endswith(".dist-info/licenses/LICENSE"))
+    assert licence == (ROOT / "LICENSE").read_bytes()
+
+
+@pytest.mark.parametrize("folder", PROJECTS, ids=lambda f: f.name)
+def test_a_source_distribution_has_sources_and_no_tests(folder: Path, built: Built) -> None:
+    with tarfile.open(file_of(folder, built.dist, "tar.gz")) as file:
+        names = {name.partition("/")[2] for name in file.getnames()}
+    assert {"LICENSE", "README.md", "PKG-INFO", "pyproject.toml"} <= names
+    assert not [name for name in names if name.startswith("tests")]
+    assert (folder / "tests").is_dir()  # so the line above can fail
+
+
+def test_all_files_would_be_accepted_by_an_index(built: Built) -> None:
+    """`twine check --strict`, of the metadata and of the README as it is shown."""
+    check = pytest.importorskip("twine.commands.check", reason="twine is not installed (make env installs it)")
+    files = [str(file) for file in built.dist.iterdir()]
+    assert len(files) == 2 * len(PROJECTS)
+    assert not check.check(files, strict=True)
 
 
 def test_a_plugin_brings_what_it_requires_and_no_more(environment: Environment) -> None:
@@ -163,10 +131,9 @@ print(json.dumps(built))
 """
 
 
-def test_without_one_plugin_all_other_recipes_work(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    environment = fresh_environment(tmp_path_factory)
-    names = [name_of(folder) for folder in PROJECTS]
-    succeeded(environment.run("python", "-m", "pip", "install", "--no-index", "--find-links", wheels, *names))
+def test_without_one_plugin_all_other_recipes_work(built: Built, tmp_path_factory: pytest.TempPathFactory) -> None:
+    environment = without_ours(tmp_path_factory)
+    install(environment, built.dist, [name_of(folder) for folder in PROJECTS])
     before = json.loads(succeeded(environment.run("python", "-c", BUILD_ALL)))
     succeeded(environment.run("python", "-m", "pip", "uninstall", "--yes", "--quiet", "det-plugin-gn-ws-dcn"))
     after = json.loads(succeeded(environment.run("python", "-c", BUILD_ALL)))

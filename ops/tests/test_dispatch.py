@@ -100,7 +100,7 @@ def test_native_kernels_serve_all(state, compiler):
     assert found["native"]
     assert found["light"]
     assert found["warned"] == []
-    assert all(row == ("native", "") for row in by_name(found["last"]).values())
+    assert all(row == ("native (compiled here)", "") for row in by_name(found["last"]).values())
     assert all(served.startswith("native") and not remedy for served, remedy in by_name(found["first"]).values())
     check_results(found)
 

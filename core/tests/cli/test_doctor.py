@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -96,6 +97,21 @@ def test_operators_that_are_served_slowly(monkeypatch):
     assert (library.name, library.state, library.remedy) == ("native operators", "warn", "install g++")
     assert library.found == "cannot build: no C++ compiler found; install g++"
     assert served == doctor.Check(f"on cpu by {reference}", "warn", "nms, soft_nms", "no compiler; install g++")
+
+
+@pytest.mark.parametrize(("origin", "text"), [("prebuilt", "prebuilt at /k/a.so"), ("cache", "built at /k/a.so")])
+def test_libraries_say_where_they_are_from_and_why_others_are_not_used(origin, text, monkeypatch):
+    import det_ops
+    from det_ops import native
+
+    note = "det-ops-kernels 0.1.0 is not used: its det_ops_cpu requires torch >= 2.11, found 2.10"
+    found = native.Outcome("det_ops_cpu", path=Path("/k/a.so"), origin=origin, note=note)
+    monkeypatch.setenv("DET_OPS_CUDA", "on")
+    monkeypatch.setattr(det_ops, "status", lambda device: [])
+    monkeypatch.setattr(native, "peek", lambda library: found)
+    assert list(doctor._operators()) == [
+        doctor.Check(name, "ok", f"{text} ({note})") for name in ("native operators", "native CUDA operators")
+    ]
 
 
 def test_native_operators_are_one_line_each_for_library_and_operators():

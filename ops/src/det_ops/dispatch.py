@@ -41,6 +41,14 @@ class Fallbacks:
 
 # By name of the operator. `det_ops.registration` fills it.
 FALLBACKS: dict[str, Fallbacks] = {}
+# Where a native library is from, in the words of `OpStatus.served_by`. "process": other code loaded it.
+_ORIGINS: dict[native.Origin, str] = {
+    "": "built at first use",
+    "build": "compiled here",
+    "cache": "compiled here",
+    "prebuilt": "prebuilt",
+    "process": "loaded before",
+}
 # The attribute `name` is the operator that this thread is calling again in search of a native kernel.
 _redispatch = threading.local()
 
@@ -120,7 +128,7 @@ def _native_status(device: str) -> tuple[str, str]:
         return "", ""
     if outcome.reason:
         return "", f"{outcome.reason}; {outcome.remedy}"
-    return ("native" if outcome.path else "native (built at first use)"), ""
+    return f"native ({_ORIGINS[outcome.origin]})", ""
 
 
 def _fallback_name(name: str) -> str:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -162,7 +163,8 @@ def test_a_server_that_is_not_there_does_not_stop_training(recipe: Recipe, tmp_p
     command = [sys.executable, "-c", NO_SERVER, str(tmp_path / "tiny.yaml"), str(tmp_path / "run")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert "plugin det-plugin-wandb 0.1.0 failed in det_run_started and is switched off for this run" in done.stdout
+    plugin = f"det-plugin-wandb {version('det-plugin-wandb')}"
+    assert f"plugin {plugin} failed in det_run_started and is switched off for this run" in done.stdout
     assert "reached 1 stopped\n" in done.stdout
 
 

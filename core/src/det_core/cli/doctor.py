@@ -119,7 +119,9 @@ def _compiler() -> Iterator[Check]:
     from det_ops.native import probe
     from det_ops.native.outcome import CannotBuild
 
-    why = "only needed to build native operators; otherwise those of torchvision or PyTorch are used"
+    why = (
+        "only needed to build native operators; det-ops-kernels has them prebuilt, torchvision and PyTorch slower ones"
+    )
     for name, find in (("C++ compiler", probe.describe_compiler), ("ninja", probe.find_ninja)):
         try:
             yield Check(name, "ok", str(find()))
@@ -132,9 +134,14 @@ def _operators() -> Iterator[Check]:
 
     import det_ops
     from det_ops import libraries, native
+    from det_ops.native import settings
 
-    outcome = native.peek(libraries.CPU)
-    yield Check("native operators", "warn" if outcome.reason else "ok", outcome.summary(), outcome.remedy)
+    known = {"native operators": libraries.CPU}
+    if settings.cuda_enabled():
+        known["native CUDA operators"] = libraries.CUDA
+    for name, library in known.items():
+        outcome = native.peek(library)
+        yield Check(name, "warn" if outcome.reason else "ok", outcome.summary(), outcome.remedy)
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     for device in devices:
         served: dict[tuple[str, str], list[str]] = {}

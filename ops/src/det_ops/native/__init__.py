@@ -7,6 +7,6 @@ Importing this package compiles nothing. `det_ops.native.settings` lists the env
 
 from det_ops.native.library import NativeLibrary
 from det_ops.native.loader import build, load, peek
-from det_ops.native.outcome import NativeError, Outcome, warn_once
+from det_ops.native.outcome import NativeError, Origin, Outcome, warn_once
 
-__all__ = ["NativeError", "NativeLibrary", "Outcome", "build", "load", "peek", "warn_once"]
+__all__ = ["NativeError", "NativeLibrary", "Origin", "Outcome", "build", "load", "peek", "warn_once"]

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import det_ops.native.roots as roots
-from det_ops.native import probe
+from det_ops.native import packaged, probe
 from det_ops.native.archs import Archs
 from det_ops.native.key import Snapshot, Tools, libc
 from det_ops.native.library import NativeLibrary
@@ -51,24 +51,34 @@ class Entry:
 
 @dataclass(frozen=True)
 class Found:
-    """Usable entries, best first; those of another compiler, for when building fails; why others are not trusted."""
+    """Usable entries, best first; those of another compiler, for when building fails; why others are not trusted.
+
+    `unfit`: why the package that should contain the library does not help, and what to do.
+    """
 
     fitting: list[Entry]
     spare: list[Entry]
     refused: list[str]
+    unfit: str = ""
 
 
 def search(library: NativeLibrary, snapshot: Snapshot, archs: Archs, settings: Settings) -> Found:
-    """All entries with this digest."""
+    """The library of a package, and all entries with this digest."""
     made_elsewhere, made_here = [], []
-    for folder in (*settings.prebuilt, PREBUILT):
+    for folder in settings.prebuilt:
         made_elsewhere += _matching(folder, library, snapshot, archs, "prebuilt")
+    made = packaged.find(library, snapshot, archs)
+    if made.library is not None:
+        tools = Tools(compiler=packaged.label(library.package))
+        made_elsewhere.append(Entry(made.library.parent, made.library, snapshot.digest, tools, "", "prebuilt"))
+    made_elsewhere += _matching(PREBUILT, library, snapshot, archs, "prebuilt")
     for folder in roots.searchable(settings):
         made_here += _matching(folder, library, snapshot, archs, "cache")
     problems = {entry.folder: distrust(entry.library) for entry in (*made_elsewhere, *made_here)}
     fitting, spare = _by_compiler([e for e in made_here if not problems[e.folder]], library.cuda)
     trusted = [e for e in made_elsewhere if not problems[e.folder]]
-    return Found(trusted + fitting, spare, list(dict.fromkeys(p for p in problems.values() if p)))
+    unfit = f"{made.reason}; {made.remedy}" if made.reason else ""
+    return Found(trusted + fitting, spare, list(dict.fromkeys(p for p in problems.values() if p)), unfit)
 
 
 def _by_compiler(entries: list[Entry], cuda: bool) -> tuple[list[Entry], list[Entry]]:

@@ -45,12 +45,14 @@ class Snapshot:
     Args:
         base: the common folder of all files.
         files: (path relative to base, content).
-        digest: hexadecimal.
+        digest: of everything that influences the build here; hexadecimal.
+        sources: of the files and flags alone, which are equal on all machines; hexadecimal.
     """
 
     base: Path
     files: tuple[tuple[str, bytes], ...]
     digest: str
+    sources: str
 
     def place(self, path: Path) -> str:
         """The path of a file relative to the base."""
@@ -75,7 +77,7 @@ def snapshot(library: NativeLibrary) -> Snapshot:
         files = tuple((os.path.relpath(p, base), Path(p).read_bytes()) for p in sorted(set(paths)))
     except OSError as error:
         raise CannotBuild(f"source {error.filename} cannot be read ({error.strerror})", remedy) from None
-    content = {
+    content: dict[str, object] = {
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files},
         "sources": [os.path.relpath(p, base) for p in paths[: len(library.sources)]],
         "name": library.name,
@@ -83,12 +85,14 @@ def snapshot(library: NativeLibrary) -> Snapshot:
         "cuda": library.cuda,
         "cuda_flags": library.cuda_flags,
         "format": FORMAT,
+    }
+    here = {
         "torch": [str(torch.__version__), torch.version.git_version],
         "torch_cuda": torch.version.cuda if library.cuda else None,
         "cxx11_abi": torch.compiled_with_cxx11_abi(),
         "system": [sys.platform, platform.machine()],
     }
-    return Snapshot(Path(base), files, _sha(content))
+    return Snapshot(Path(base), files, _sha({**content, **here}), _sha(content))
 
 
 def libc() -> str:

@@ -24,6 +24,8 @@ class NativeLibrary:
         cuda: link the CUDA runtime, and compile .cu files with nvcc.
         flags: for the C++ compiler.
         cuda_flags: for nvcc, without architectures.
+        package: import name of a package that may contain it compiled, and is looked for first (see
+            `det_ops.native.packaged`). It is not imported.
 
     Raises:
         ValueError: for a bad name, ambiguous sources, or flags that restrict the library to one machine.
@@ -35,6 +37,7 @@ class NativeLibrary:
     cuda: bool = False
     flags: tuple[str, ...] = ()
     cuda_flags: tuple[str, ...] = ()
+    package: str = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9_]+", self.name):

@@ -111,15 +111,19 @@ def peek(library: NativeLibrary) -> Outcome:
         return answer.outcome
     if settled := _settled(library, now):
         return settled
+    note = ""
     try:
         files, required = snapshot(library), archs.required(library.cuda)
-        if found := cache.search(library, files, required, now).fitting:
-            return Outcome(library.name, path=found[0].library, origin=found[0].origin)
+        found = cache.search(library, files, required, now)
+        note = found.unfit
+        if found.fitting:
+            entry = found.fitting[0]
+            return Outcome(library.name, path=entry.library, origin=entry.origin, note=note)
         tools = probe.toolchain(library.cuda, required)
         _raise_remembered(files.entry_name(library, tools.tools), now)
     except CannotBuild as error:
-        return _failed(library, error)
-    return Outcome(library.name, plan=str(tools))
+        return dataclasses.replace(_failed(library, error), note=note)
+    return Outcome(library.name, plan=str(tools), note=note)
 
 
 def _load(library: NativeLibrary, now: Settings) -> Outcome:
@@ -135,9 +139,12 @@ def _load(library: NativeLibrary, now: Settings) -> Outcome:
     unusable = []
     for entry in found.fitting:
         if not (problem := _open(library, entry)):
-            return Outcome(library.name, loaded=True, path=entry.library, origin=entry.origin)
+            return Outcome(library.name, True, entry.library, origin=entry.origin, note=found.unfit)
         unusable.append((entry, problem))
-    return _build_and_open(library, files, required, now, unusable, found.spare)
+    notes = [found.unfit] if found.unfit else []
+    notes += [f"{entry.library} does not load: {problem}" for entry, problem in unusable]
+    replaced = frozenset(entry.folder for entry, _ in unusable)
+    return _build_and_open(library, files, required, now, replaced, found.spare, "; ".join(notes))
 
 
 def _build_and_open(
@@ -145,14 +152,14 @@ def _build_and_open(
     files: Snapshot,
     required: Archs,
     now: Settings,
-    unusable: list[tuple[Entry, str]],
+    unusable: frozenset[Path],
     spare: list[Entry],
+    note: str,
 ) -> Outcome:
-    """Builds and loads the library, or loads one of another compiler if that fails."""
-    note = "; ".join(f"{entry.library} does not load: {problem}" for entry, problem in unusable)
+    """Builds and loads the library, or loads one of another compiler if that fails. `note`: why that is necessary."""
     try:
         tools = probe.toolchain(library.cuda, required)
-        entry, seconds = builder.build(library, files, tools, now, frozenset(e.folder for e, _ in unusable))
+        entry, seconds = builder.build(library, files, tools, now, unusable)
         if problem := _open(library, entry):
             remedy = "rebuild it for this machine: `python -m det_ops build --force`"
             raise CannotBuild(f"{entry.library} does not load: {problem}", remedy)

@@ -65,12 +65,17 @@ class Outcome:
         if self.reason:
             return f"cannot build: {self.reason}; {self.remedy}{note}"
         if self.path is not None:
-            return f"{'loaded from' if self.loaded else 'built at'} {self.path}{note}"
+            prebuilt = self.origin == "prebuilt"
+            if self.loaded:
+                return f"loaded from {self.path}{', prebuilt' if prebuilt else ''}{note}"
+            return f"{'prebuilt' if prebuilt else 'built'} at {self.path}{note}"
         return f"not built yet: would build with {self.plan}{note}"
 
     def warning_text(self) -> str:
         """The text of the warning: reason, cost, remedy."""
-        return f"the native library {self.name} is not in use: {self.reason}. Cost: {COST}. Remedy: {self.remedy}."
+        also = f" Also, {self.note}." if self.note else ""
+        text = f"the native library {self.name} is not in use: {self.reason}. Cost: {COST}. Remedy: {self.remedy}."
+        return text + also
 
     def error_text(self) -> str:
         """The text of NativeError if the library is required."""

@@ -15,9 +15,11 @@
 The first value is the default; DET_OPS_ISA, DET_OPS_CACHE and DET_OPS_PREBUILT have none. An empty value counts as
 unset. The folders for libraries are DET_OPS_CACHE, then `det-ops` in the user's cache folder ($XDG_CACHE_HOME or
 ~/.cache; ~/Library/Caches on macOS), then a private folder in the temporary folder. All are searched; new libraries
-are built in the first writable one. A library that another user owns or can write, or a folder above it, is not
-loaded (`det_ops.native.trust`). A folder that `DET_OPS_CACHE=FOLDER python -m det_ops build` has filled can be used
-elsewhere as DET_OPS_PREBUILT, for the same torch, operating system and machine type and with any compiler.
+are built in the first writable one. Before them, DET_OPS_PREBUILT and the package that a library names are searched
+(`det_ops.native.packaged`; for the kernels of this package, det-ops-kernels). A library that another user owns or can
+write, or a folder above it, is not loaded (`det_ops.native.trust`). A folder that `DET_OPS_CACHE=FOLDER python -m
+det_ops build` has filled can be used elsewhere as DET_OPS_PREBUILT, for the same torch, operating system and machine
+type and with any compiler.
 
 Also used, with their usual meaning: CXX, CC (host compiler of nvcc), CUDA_HOME, CUDA_PATH, TORCH_CUDA_ARCH_LIST,
 MAX_JOBS, TMPDIR.
