@@ -148,9 +148,7 @@ def frame() -> Iterator[str]:
         f'font-family="sans-serif" font-size="{FONT}" role="img">'
     )
     yield "<title>Published box AP on COCO val2017 over GFLOPs of one image, by model and backbone</title>"
-    yield (
-        f'<rect x="0.5" y="0.5" width="{WIDTH - 1}" height="{HEIGHT - 1}" rx="8" fill="#ffffff" stroke="#d1d9e0"/>'
-    )
+    yield (f'<rect x="0.5" y="0.5" width="{WIDTH - 1}" height="{HEIGHT - 1}" rx="8" fill="#ffffff" stroke="#d1d9e0"/>')
 
 
 def axes() -> Iterator[str]:

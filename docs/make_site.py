@@ -18,13 +18,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
-sys.path.insert(0, str(HERE))
-
 import reference_pages
 
-INDEX = HERE / "index.md"
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
 LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s#]+)(#[^)\s]*)?(\))")
 FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 MARK = re.compile(r"^<!-- site: ([\w-]+) ?(\S*) -->$", re.MULTILINE)
