@@ -17,6 +17,8 @@ version = release = version_of("det-core")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["files"]
 
+smartquotes = False  # which would make one dash of the two of an option
+
 html_theme = "furo"
 html_title = f"det {version}"
 html_copy_source = False
@@ -32,8 +34,7 @@ default_role = "literal"
 add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_preserve_defaults = True
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
 napoleon_numpy_docstring = False
 maximum_signature_line_length = 100
 

@@ -22,7 +22,7 @@ import reference_pages
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s#]+)(#[^)\s]*)?(\))")
+LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")  # also of a picture inside a link
 FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 MARK = re.compile(r"^<!-- site: ([\w-]+) ?(\S*) -->$", re.MULTILINE)
 
@@ -93,14 +93,9 @@ def package_tree(_: str) -> str:
     return toctree([str(p.with_suffix("")) for p in pages().values() if p.parts[0] == "packages"])
 
 
-def example_tree(_: str) -> str:
-    return toctree([str(p.with_suffix("")) for p in pages().values() if p.parts[0] == "examples"])
-
-
 GENERATED: dict[str, Callable[[str], str]] = {
     "tree": site_tree,
     "packages": package_tree,
-    "examples": example_tree,
     "commands": lambda _: reference_pages.commands(),
     "settings": lambda _: toctree([f"settings/{name}" for name in reference_pages.settings_pages()]),
     "api": lambda _: reference_pages.api_list() + toctree([f"api/{m}" for m in reference_pages.api_pages()]),

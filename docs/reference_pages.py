@@ -24,6 +24,9 @@ from det_core.slots import SLOTS
 
 ARCHITECTURE = Path(__file__).resolve().parent / "architecture.md"
 RECIPE = "recipe"  # the page of settings that are no parts
+OBJECTS = {  # public names that are neither functions nor classes, which have no docstring of their own
+    "det_core": {"hookimpl": "Marks a function as the implementation of a hook: `@hookimpl`."},
+}
 
 
 def paragraphs(text: str | None) -> list[str]:
@@ -43,7 +46,7 @@ def cell(text: str) -> str:
 def commands() -> str:
     """Every command of `det-core` with its help and its options."""
     context = click.Context(cli, info_name="det-core", **cli.context_settings)
-    parts = ["## det-core\n", options_table(cli, context)]
+    parts = ["## det-core\n", options(cli, context)]
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)
         assert command is not None
@@ -57,7 +60,7 @@ def command_section(command: click.Command, name: str, parent: click.Context, le
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     text = [cell(p).replace("\\|", "|") + "\n" for p in paragraphs(command.help)]
     title = context.command_path.removeprefix("det-core ")
-    parts = [f"{level} {title}\n", f"```text\n{usage}\n```\n", *text, options_table(command, context)]
+    parts = [f"{level} {title}\n", f"```text\n{usage}\n```\n", *text, options(command, context)]
     if isinstance(command, click.Group):
         for inner in command.list_commands(context):
             found = command.get_command(context, inner)
@@ -66,11 +69,9 @@ def command_section(command: click.Command, name: str, parent: click.Context, le
     return parts
 
 
-def options_table(command: click.Command, context: click.Context) -> str:
+def options(command: click.Command, context: click.Context) -> str:
     records = [p.get_help_record(context) for p in command.get_params(context)]
-    rows = [f"| `{names}` | {cell(text)} |".replace("[a|", "[a\\|") for names, text in filter(None, records)]
-    rows = [re.sub(r"`[^`]*`", lambda m: m[0].replace("|", "\\|"), row, count=1) for row in rows]
-    return "\n".join(["| option | |", "|---|---|", *rows]) + "\n"
+    return "\n".join(f"- `{names}`: {cell(text)}".replace("\\|", "|") for names, text in filter(None, records)) + "\n"
 
 
 # Settings
@@ -187,14 +188,23 @@ def type_words(kind: Any, link: bool = True) -> str:
 
 
 def add_settings(_app: Any, what: str, _name: str, thing: Any, _options: Any, lines: list[str]) -> None:
-    """Append the settings of a configuration class to its docstring (an event of autodoc)."""
-    if what != "class" or not isinstance(thing, type) or not is_config(thing):
+    """Put the bases of a class before its docstring, and the settings of a configuration after it (autodoc's event)."""
+    if what != "class" or not isinstance(thing, type):
+        return
+    bases = [f":py:class:`~{b.__module__}.{b.__qualname__}`" for b in thing.__bases__ if is_ours(b)]
+    if bases:
+        lines[:0] = [f"Base{'s' * (len(bases) > 1)}: {', '.join(bases)}", ""]
+    if not is_config(thing):
         return
     for field in fields_of(thing):
         kind = type_words(field.type, link=False).replace("`", "").replace("\\", "")
         default = default_words(field).strip("`").replace("\\|", "|")
         known = default if default == "required" else f"default {default}"
         lines += ["", escaped(f"``{field.name}`` : {kind}, {known}"), escaped(f"    {doc_words(field)}")]
+
+
+def is_ours(base: type) -> bool:
+    return base.__module__.startswith("det_") and "[" not in base.__qualname__
 
 
 def escaped(line: str) -> str:
@@ -267,6 +277,8 @@ def api_page(room: str, modules: list[str]) -> str:
         imported = module in ("det_core", "det_ops")  # whose names come from other modules
         lines = [f".. automodule:: {module}", *(["   :imported-members:"] if imported else [])]
         parts += [f"## {module}\n"] if module != room else []
+        for name, text in OBJECTS.get(module, {}).items():
+            lines += ["", f".. py:data:: {module}.{name}", "", f"   {text}"]
         parts.append("\n".join(["```{eval-rst}", *lines, "```"]) + "\n")
     return "\n".join(parts)
 
