@@ -162,7 +162,9 @@ def default_words(field: attrs.Attribute[Any]) -> str:
     text = {None: "null", True: "true", False: "false"}.get(plain) if isinstance(plain, bool | None) else str(plain)
     if isinstance(plain, dict):
         rest = {k: v for k, v in plain.items() if k != "type"}
-        text = str(plain.get("type", "its defaults")) + (", ..." if rest and "type" in plain else "")
+        if "type" not in plain:
+            return "its defaults"
+        text = plain["type"] + (", ..." if rest else "")
     text = (text or '""') if len(str(text)) <= 40 else f"{str(text)[:37]}..."
     return f"`{text}`".replace("|", "\\|")
 

@@ -344,3 +344,14 @@ def test_an_unknown_package_or_extra_is_refused() -> None:
         check_install(["./core[exports]"])
     with pytest.raises(AssertionError, match="torchh"):
         check_install(["torchh"])
+
+
+def test_a_line_that_fails_or_cannot_be_run_is_an_error(here_copied: Path) -> None:
+    with pytest.raises(AssertionError, match="nothing here runs curl; mark the block"):
+        run_line(["curl", "x"], here_copied)
+    with pytest.raises(AssertionError, match="test has no option --checkpoints"):
+        run_line(["det-core", "test", "--checkpoints", "runs/mine"], here_copied)
+    with pytest.raises(AssertionError, match="runs/none"):
+        run_line(["det-core", "test", "--checkpoint", "runs/none"], here_copied)
+    with pytest.raises(AssertionError, match="document"):
+        run_line(["make", "document"], here_copied)

@@ -147,6 +147,7 @@ def test_pages_read_well_as_plain_markdown(page: Path) -> None:
     """No directives and roles of Sphinx, which a code host would show as they are; one title."""
     text = page.read_text(encoding="utf8")
     assert not re.search(r"^(```|:::)\{|\{\w+\}`", text, re.MULTILINE)
+    assert not re.search(r"^[ >]+```", text, re.MULTILINE), "an indented block, which no test sees"
     assert len(re.findall(r"^# ", FENCE.sub("", text), re.MULTILINE)) == 1
 
 
