@@ -11,8 +11,9 @@ NATIVE = $$(find ops examples -name build -prune -o -name '*.cpp' -print -o -nam
 PACKAGES := ops core $(sort $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)))
 PROJECTS := $(addsuffix /pyproject.toml,$(PACKAGES))
 EDITABLE := -e ./ops -e "./core[tensorboard,fast-eval,plots,export,openvino,video]" $(patsubst %,-e ./%,$(filter plugins/%,$(PACKAGES)))
-DEV := pytest pytest-xdist hypothesis ruff clang-format mypy types-PyYAML setuptools wheel twine fastapi uvicorn playwright optuna
+DEV := pytest pytest-xdist hypothesis ruff clang-format mypy types-PyYAML setuptools wheel twine fastapi uvicorn playwright optuna sphinx furo myst-parser sphinx-copybutton
 DEMO_DIR := runs/demo
+SITE := site
 CONSTRAINTS := constraints.txt
 OLDEST := .venv-oldest
 CACHES := .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -27,7 +28,7 @@ VAL_IMAGES = $$($(BIN)/python -c 'import json; \
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 
-.PHONY: help env demo test test-oldest gpu lint format wheels clean
+.PHONY: help env demo test test-oldest gpu lint format docs wheels clean
 .PHONY: dist kernels check-dist version changelog-preview changelog
 
 help:  ## list the targets
@@ -102,6 +103,10 @@ gpu:  ## build, test and measure all that needs an NVIDIA card, with the torch o
 	@$(PYTHON) benchmarks/gpu.py --out "$(OUT)" --minutes $(MINUTES) --environment $(GPU_ENV) \
 		$(if $(WHEELS),--wheels "$(WHEELS)") $(if $(PARTS),--only $(PARTS)) $(if $(DRY),--dry)
 
+docs: $(STAMP)  ## build the documentation site; warnings are errors
+	@echo "==> building the site from docs/ and the READMEs"
+	@$(BIN)/python docs/make_site.py --out "$(SITE)"
+
 wheels: $(STAMP)  ## build a wheel of every package into dist/
 	@$(BIN)/python tools/build.py --wheels
 
@@ -129,8 +134,8 @@ changelog:  ## add the files in changes/ to CHANGELOG.md as the section of the p
 
 # Only what the targets above made. A `build` folder or *.egg-info counts as made only where setuptools writes it: at the
 # top of a package or in its src. The shell expands the names, since make splits names that have spaces.
-clean:  ## remove environments, wheels, builds, caches and runs/demo; other runs are kept
-	rm -rf $(VENV) $(OLDEST) $(GPU_ENV) dist $(CACHES) "$(DEMO_DIR)"
+clean:  ## remove environments, wheels, the site, builds, caches and runs/demo; other runs are kept
+	rm -rf $(VENV) $(OLDEST) $(GPU_ENV) dist $(CACHES) "$(DEMO_DIR)" "$(SITE)"
 	@rmdir runs 2>/dev/null || true
 	@set -e; for environment in .venv*; do \
 		if [ -f "$$environment/.installed" ]; then echo "rm -rf '$$environment'"; rm -rf "$$environment"; fi; done

@@ -1,4 +1,4 @@
-"""From the export of an annotation tool to a trained, tested and predicting detector, with the README's commands."""
+"""From the export of an annotation tool to a trained, tested and predicting detector, with the pages' commands."""
 
 from __future__ import annotations
 

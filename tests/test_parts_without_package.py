@@ -142,7 +142,7 @@ def test_a_part_that_is_not_registered_is_refused_before_training(tmp_path):
             train(recipe, work_dir=tmp_path / "run", quiet=True)
 
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf8")
+PAGE = (Path(__file__).parents[1] / "docs" / "extend" / "loss.md").read_text(encoding="utf8")
 CHECK = """
 import pickle
 import sys
@@ -158,8 +158,8 @@ print("kept")
 """
 
 
-def test_the_plugin_of_the_readme_is_complete_as_printed(tmp_path, run_python):
-    (printed,) = [text for text in re.findall(r"^```python\n(.*?)^```$", README, re.M | re.S) if "@register" in text]
+def test_the_plugin_of_the_page_is_complete_as_printed(tmp_path, run_python):
+    (printed,) = [text for text in re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S) if "@register" in text]
     assert len([line for line in printed.splitlines() if line.strip()]) <= 25
     file = tmp_path / "my_parts.py"
     file.write_text(printed)

@@ -6,65 +6,29 @@ import contextlib
 import importlib
 import io
 import re
-import shlex
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
 import torch
-from attrs import frozen
 
-from det_core.cli.main import cli
+sys.path.insert(0, str(Path(__file__).parent))
+
+from doc_blocks import FENCE, ROOT, Block, blocks, commands, name_of, problem
+
 from det_core.config.yaml_text import parse_yaml
 from det_core.load import load_recipe
 from det_core.plugins import EntryPoint, installed_plugins
 from det_core.testing.isolated_plugins import entry_point, isolated_manager
 
-ROOT = Path(__file__).parents[1]
 READMES = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("*/*/README.md"))]
 READMES = [r for r in READMES if r.parent == ROOT or (r.parent / "pyproject.toml").is_file()]
 PAGES = [*READMES, *sorted((ROOT / "docs").glob("**/*.md")), ROOT / "CONTRIBUTING.md"]
 ONLY_PYTHON = (ROOT / "ops" / "README.md", ROOT / "kernels" / "README.md")  # operators have no recipe
 
-SKIP = re.compile(r"<!-- test: skip-run (\S.*?) -->")
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-COMMAND = re.compile(r"`((?:\S*/)?det-core [^`\n]*)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|<img[^>]*\bsrc=\"([^\"]+)\"")
-
-
-@frozen
-class Block:
-    """A fenced block of a page: its language, its text, the line before its first, and why it is not run."""
-
-    page: Path
-    language: str
-    text: str
-    line: int
-    skipped: str = ""
-
-    @property
-    def place(self) -> str:
-        return f"{self.page.relative_to(ROOT)}:{self.line}"
-
-
-def blocks(page: Path, *languages: str) -> list[Block]:
-    """The blocks of these languages, in order."""
-    text = page.read_text(encoding="utf8")
-    found = []
-    for match in FENCE.finditer(text):
-        before = text[: match.start()].rstrip("\n").rpartition("\n")[2]
-        mark = SKIP.fullmatch(before.strip())
-        line = text.count("\n", 0, match.start(2))
-        found.append(Block(page, match[1], match[2], line, mark[1] if mark else ""))
-    return [b for b in found if b.language in languages]
-
-
-def name_of(value: object) -> str:
-    if isinstance(value, Block):
-        return value.place
-    return str(value.relative_to(ROOT)) if isinstance(value, Path) else ""
 
 
 def outside_plugins() -> list[EntryPoint]:
@@ -140,40 +104,6 @@ def test_python_runs(readme: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         if not block.skipped:
             with contextlib.redirect_stdout(io.StringIO()):
                 exec(code, namespace)
-
-
-def commands(page: Path) -> list[tuple[str, list[str]]]:
-    """The calls of det-core in a page's shell blocks and inline code, as (text, words after `det-core`)."""
-    lines = COMMAND.findall(page.read_text(encoding="utf8"))
-    for block in blocks(page, "sh", "bash", "shell", "console"):
-        lines += block.text.replace("\\\n", " ").splitlines()
-    found = []
-    for line in lines:
-        words = shlex.split(line, comments=True)
-        for i, word in enumerate(words):
-            if Path(word).name == "det-core" or words[i - 1 : i + 1] == ["-m", "det_core"]:
-                rest = words[i + 1 :]
-                end = next((j for j, w in enumerate(rest) if w in ("|", "&&", ";", ">", "2>&1")), len(rest))
-                found.append((line.strip(), rest[:end]))
-    return found
-
-
-def problem(words: list[str]) -> str:
-    """What is wrong with a call: a verb or an option that does not exist; empty if nothing."""
-    command: click.Command = cli
-    context = click.Context(cli, **cli.context_settings)
-    for word in words:
-        if word.startswith("-"):
-            known = [o for p in command.get_params(context) for o in (*p.opts, *p.secondary_opts)]
-            if word.partition("=")[0] not in known:
-                return f"{command.name} has no option {word}"
-        elif isinstance(command, click.Group) and word in command.list_commands(context):
-            inner = command.get_command(context, word)
-            assert inner is not None
-            command, context = inner, click.Context(inner, parent=context, **inner.context_settings)
-        elif command is cli and re.fullmatch(r"[a-z-]+", word):
-            return f"det-core has no command {word}"
-    return ""
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=name_of)

@@ -93,6 +93,16 @@ def test_testing_ends_with_pytest(workspace):
     assert "-m pytest" in lines[-1]
 
 
+def test_the_site_is_built_where_git_ignores_it(workspace):
+    (workspace / "docs").mkdir()  # a folder of the target's name
+    plan = make(workspace, "--dry-run", "docs").stdout
+    assert 'docs/make_site.py --out "site"' in plan
+    assert "pip install" in plan
+    for tool in ("sphinx", "furo", "myst-parser", "sphinx-copybutton"):
+        assert f" {tool}" in plan
+        assert re.search(rf"^{tool}==", (ROOT / "constraints.txt").read_text(encoding="utf8"), re.M | re.I)
+
+
 def test_continuous_integration_runs_make_test():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
@@ -177,6 +187,8 @@ MADE = (
     "tests/parity/__pycache__/golden.cpython-311.pyc",
     "benchmarks/__pycache__/measure.cpython-311.pyc",
     "docs/__pycache__/make_zoo.cpython-311.pyc",
+    "site/source/index.md",
+    "site/html/index.html",
 )
 # Sources and what users keep: runs, data, an environment of their own, folders named like something that make makes.
 KEPT = (
@@ -208,6 +220,7 @@ KEPT = (
     "runs/demo-again/last.pt",
     "runs/demo 2/last.pt",
     "runs/dist/last.pt",
+    "docs/site/index.md",
     ".venv-notebook/bin/python",
     ".git/refs/heads/build/main",
     ".git/logs/refs/heads/build/main",
