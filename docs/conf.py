@@ -21,6 +21,8 @@ smartquotes = False  # which would make one dash of the two of an option
 
 html_theme = "furo"
 html_title = f"det {version}"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 html_show_copyright = False

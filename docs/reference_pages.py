@@ -91,7 +91,7 @@ def settings_pages() -> dict[str, str]:
 
 def recipe_page() -> str:
     intro = (
-        "# Recipe\n\nA recipe in YAML has these settings; so have the classes of the same names in Python. A setting "
+        "# The recipe\n\nA recipe in YAML has these settings; so have the classes of these names in Python. A setting "
         "whose type is a slot takes a part, which `type` names.\n"
     )
     return "\n".join([intro, *(group_section(c) for c in setting_groups())])
