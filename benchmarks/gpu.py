@@ -321,7 +321,7 @@ def make_environment(folder: Path, wheels: Path | None, dry: bool) -> None:
     names = [str(path) for path in packages()]
     if dry:  # one package is enough, from a copy: others may be reading the sources
         shutil.copytree(ROOT / "ops" / "src" / "det_ops", folder / "copy" / "src" / "det_ops")
-        for name in ("pyproject.toml", "README.md"):
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
             shutil.copy(ROOT / "ops" / name, folder / "copy")
         names = [str(folder / "copy")]
     editable = [word for name in names for word in ("-e", name)]
