@@ -40,6 +40,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from detectron2_configs import PYRAMID
 from doc_blocks import ENDS, ROOT, Block, blocks, name_of, problem, shell_lines
 from mmdet_configs import FASTER_1
 from tiny_settings import DATA, DETECTOR, MASKS, NO_DROP
@@ -124,6 +125,7 @@ def workplace(labelled: Path, make_tiny_checkpoint, tmp_path_factory: pytest.Tem
     _video(place / "clips" / "cells.mp4", labelled)
     (place / "my.yaml").write_text("extends: faster-rcnn/r18-fpn-demo\n")
     (place / "FILE.py").write_text(FASTER_1)
+    (place / "FILE.yaml").write_text(PYRAMID)
     _plugin_of_hooks(place / "det_plugin_my_plugin")
     with contextlib.chdir(place):
         words = ["train", "--config", "my.yaml", "--data", "my_data", "--work-dir", "runs/mine"]

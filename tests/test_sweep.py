@@ -1,4 +1,4 @@
-"""examples/sweep.py: two processes on one study; one is killed, and the study completes."""
+"""examples/sweep.py (docs/running/sweeps.md): two processes on one study; one is killed, and the study completes."""
 
 from __future__ import annotations
 
