@@ -36,7 +36,8 @@ def pages() -> dict[Path, Path]:
             found[readme] = Path("examples", f"{folder.name}.md")
         elif (folder / "pyproject.toml").is_file():
             found[readme] = Path("packages", f"{folder.name}.md")
-    found[ROOT / "CONTRIBUTING.md"] = Path("contributing.md")
+    for name in ("CONTRIBUTING.md", "SECURITY.md"):
+        found[ROOT / name] = Path(name.lower())
     return found
 
 

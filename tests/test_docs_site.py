@@ -55,7 +55,7 @@ def text_of(file: Path) -> str:
 
 @pytest.mark.slow
 def test_every_page_is_in_the_tree(site: Path) -> None:
-    """Of the repository: docs/, the packages' READMEs, the examples' and CONTRIBUTING.md."""
+    """Of the repository: docs/, the packages' READMEs, the examples', CONTRIBUTING.md and SECURITY.md."""
     places = module("make_site").pages()
     assert set(PAGES) <= set(places)
     sidebar = (

@@ -93,7 +93,7 @@ def test_a_configuration_of_detectron2_is_told_apart(mistakes, capsys):
 
 # Settings and commands that tables and texts name.
 
-PAGES = ("dictionary.md", "troubleshooting.md", "reproducibility.md", "security.md", "versioning.md")
+PAGES = ("dictionary.md", "troubleshooting.md", "reproducibility.md", "versioning.md")
 PAGES += ("running/clusters.md", "running/sweeps.md", "running/batch_prediction.md")
 SETTING = re.compile(r"`((?:detector|data|optimizer|schedule|evaluation)\.[\w.]+)(?::[^`]*)?`")
 RECIPE = load_recipe("mask-rcnn/r50-fpn-1x").to_plain()
