@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-PYRAMID = """\
+TRAINING = """\
+DATASETS:
+  TRAIN: ("coco_2017_train",)
+  TEST: ("coco_2017_val",)
+SOLVER:
+  IMS_PER_BATCH: 16
+  BASE_LR: 0.02
+  STEPS: (60000, 80000)
+  MAX_ITER: 90000
+INPUT:
+  MIN_SIZE_TRAIN: (640, 672, 704, 736, 768, 800)
+VERSION: 2
+"""
+PYRAMID = f"""\
 MODEL:
   META_ARCHITECTURE: GeneralizedRCNN
   BACKBONE:
@@ -31,19 +44,8 @@ MODEL:
     NAME: MaskRCNNConvUpsampleHead
     NUM_CONV: 4
     POOLER_RESOLUTION: 14
-DATASETS:
-  TRAIN: ("coco_2017_train",)
-  TEST: ("coco_2017_val",)
-SOLVER:
-  IMS_PER_BATCH: 16
-  BASE_LR: 0.02
-  STEPS: (60000, 80000)
-  MAX_ITER: 90000
-INPUT:
-  MIN_SIZE_TRAIN: (640, 672, 704, 736, 768, 800)
-VERSION: 2
-"""
-STAGE = """\
+{TRAINING}"""
+STAGE = f"""\
 MODEL:
   META_ARCHITECTURE: GeneralizedRCNN
   RPN:
@@ -51,18 +53,7 @@ MODEL:
     POST_NMS_TOPK_TEST: 1000
   ROI_HEADS:
     NAME: Res5ROIHeads
-DATASETS:
-  TRAIN: ("coco_2017_train",)
-  TEST: ("coco_2017_val",)
-SOLVER:
-  IMS_PER_BATCH: 16
-  BASE_LR: 0.02
-  STEPS: (60000, 80000)
-  MAX_ITER: 90000
-INPUT:
-  MIN_SIZE_TRAIN: (640, 672, 704, 736, 768, 800)
-VERSION: 2
-"""
+{TRAINING}"""
 DILATED = """\
 MODEL:
   META_ARCHITECTURE: GeneralizedRCNN
