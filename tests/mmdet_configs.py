@@ -99,6 +99,79 @@ work_dir = './work_dirs/faster'
     + RUNTIME_2
 )
 
+# The data of versions before 1.0, whose transforms are settings of the data set.
+DATA_0 = """
+dataset_type = 'CocoDataset'
+data_root = 'data/coco/'
+img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
+data = dict(
+    imgs_per_gpu=2, workers_per_gpu=2,
+    train=dict(
+        type=dataset_type, ann_file=data_root + 'annotations/instances_train2017.json',
+        img_prefix=data_root + 'train2017/', img_scale=(1333, 800), img_norm_cfg=img_norm_cfg, size_divisor=32,
+        flip_ratio=0.5, with_mask=False, with_crowd=True, with_label=True),
+    val=dict(
+        type=dataset_type, ann_file=data_root + 'annotations/instances_val2017.json',
+        img_prefix=data_root + 'val2017/', img_scale=(1333, 800), img_norm_cfg=img_norm_cfg, size_divisor=32,
+        flip_ratio=0, with_mask=False, with_crowd=True, with_label=True),
+    test=dict(
+        type=dataset_type, ann_file=data_root + 'annotations/instances_val2017.json',
+        img_prefix=data_root + 'val2017/', img_scale=(1333, 800), img_norm_cfg=img_norm_cfg, size_divisor=32,
+        flip_ratio=0, with_mask=False, with_label=False, test_mode=True))
+"""
+_START, _END = FASTER_1.index("\ndataset_type = "), FASTER_1.index("optimizer = dict(type='SGD'")
+FASTER_0 = FASTER_1[:_START] + DATA_0 + FASTER_1[_END:]
+
+
+def htc_1() -> str:
+    """HTC in one file of 1.x."""
+    box = """dict(
+            type='SharedFCBBoxHead', num_fcs=2, in_channels=256, fc_out_channels=1024, roi_feat_size=7, num_classes=81,
+            target_means=[0., 0., 0., 0.], target_stds=[{stds}], reg_class_agnostic=True,
+            loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
+            loss_bbox=dict(type='SmoothL1Loss', beta=1.0, loss_weight=1.0))"""
+    stage = """dict(
+            assigner=dict(
+                type='MaxIoUAssigner', pos_iou_thr={iou}, neg_iou_thr={iou}, min_pos_iou={iou}, ignore_iof_thr=-1),
+            sampler=dict(type='RandomSampler', num=512, pos_fraction=0.25, neg_pos_ub=-1, add_gt_as_proposals=True),
+            mask_size=28, pos_weight=-1, debug=False)"""
+    pool = """dict(
+        type='SingleRoIExtractor', roi_layer=dict(type='RoIAlign', out_size=14, sample_num=2), out_channels=256,
+        featmap_strides={strides})"""
+    boxes = [box.format(stds=s) for s in ("0.1, 0.1, 0.2, 0.2", "0.05, 0.05, 0.1, 0.1", "0.033, 0.033, 0.067, 0.067")]
+    parts = f"""    bbox_head=[{", ".join(boxes)}],
+    mask_roi_extractor={pool.format(strides="[4, 8, 16, 32]")},
+    mask_head=dict(
+        type='HTCMaskHead', num_convs=4, in_channels=256, conv_out_channels=256, num_classes=81,
+        loss_mask=dict(type='CrossEntropyLoss', use_mask=True, loss_weight=1.0)),
+    semantic_roi_extractor={pool.format(strides="[8]")},
+    semantic_head=dict(
+        type='FusedSemanticHead', num_ins=5, fusion_level=1, num_convs=4, in_channels=256, conv_out_channels=256,
+        num_classes=183, ignore_label=255, loss_weight=0.2))
+"""
+    training = (
+        f"rcnn=[{', '.join(stage.format(iou=iou) for iou in (0.5, 0.6, 0.7))}], stage_loss_weights=[1, 0.5, 0.25])"
+    )
+    text = FASTER_1
+    text = text[: text.index("    bbox_head=dict(")] + parts + text[text.index("train_cfg = dict(") :]
+    text = text[: text.index("rcnn=dict(\n        assigner")] + training + "\n" + text[text.index("test_cfg = dict(") :]
+    for old, new in (
+        ("type='FasterRCNN',", "type='HybridTaskCascade', num_stages=3, interleaved=True, mask_info_flow=True,"),
+        ("score_thr=0.05, ", "score_thr=0.001, mask_thr_binary=0.5, "),
+        ("max_per_img=100))", "max_per_img=100), keep_all_stages=False)"),
+        ("with_bbox=True)", "with_bbox=True, with_mask=True, with_seg=True)"),
+        ("train2017/', pipeline", "train2017/', seg_prefix=data_root + 'stuffthingmaps/train2017/', pipeline"),
+        (
+            "dict(type='DefaultFormatBundle')",
+            "dict(type='SegResizeFlipPadRescale', scale_factor=1 / 8), dict(type='DefaultFormatBundle')",
+        ),
+        ("metric='bbox'", "metric=['bbox', 'segm']"),
+    ):
+        assert old in text, old
+        text = text.replace(old, new)
+    return text
+
+
 # mmdetection 2.x: bases.
 
 R50_2 = """backbone=dict(

@@ -15,6 +15,7 @@ from mmdet_configs import (
     BASES_3,
     CONVNEXT,
     FAST,
+    FASTER_0,
     FASTER_1,
     GA_RETINA,
     GA_RPN,
@@ -25,6 +26,7 @@ from mmdet_configs import (
     SSD,
     STANDARDISED,
     SWIN,
+    htc_1,
     on_bases,
 )
 
@@ -110,6 +112,8 @@ def on_caffe(model: str, more: str) -> tuple[dict[str, str], str]:
 
 PUBLISHED = {
     "1.x": ({}, FASTER_1, "faster-rcnn/mmdet1-r50-fpn-1x"),
+    "before 1.0": ({}, FASTER_0, "faster-rcnn/mmdet1-r50-fpn-1x"),
+    "HTC of 1.x": ({}, htc_1(), "htc/mmdet1-r50-fpn-1x"),
     "2.x": (BASES_2, on_bases("faster"), "faster-rcnn/r50-fpn-1x"),
     "3.x": (BASES_3, on_bases("faster"), "faster-rcnn/r50-fpn-1x"),
     "pure Python": (PURE, PURE_FILE, "faster-rcnn/r50-fpn-1x"),
@@ -140,7 +144,7 @@ def test_a_published_configuration_is_the_recipe(name, imported):
     assert made.changes == {"data": {"root": "data/coco"}}
     built_in = load_recipe(recipe).to_plain()
     assert made.recipe.to_plain()["detector"] == built_in["detector"]
-    expected = 2 if name == "1.x" else 0  # the batch that the rate is for, and the run folder
+    expected = 2 if "mmdet1-" in recipe else 0  # the batch that the rate is for, and the run folder
     assert len(made.notes) == expected, notes(made)
 
 
@@ -686,6 +690,35 @@ param_scheduler = [
     dict(type='MultiStepLR', begin=0, end=25, by_epoch=True, milestones=[22, 24], gamma=0.1)]
 auto_scale_lr = dict(base_batch_size=64)
 """
+
+
+def test_transforms_of_versions_before_1(imported):
+    old = "img_scale=(1333, 800), img_norm_cfg=img_norm_cfg, size_divisor=32,\n        flip_ratio=0.5"
+    new = (
+        "img_scale=[(1333, 640), (1333, 800)], multiscale_mode='range', flip_ratio=0.25, corruption='fog',\n"
+        "        extra_aug=dict(expand=dict(mean=[1, 2, 3], to_rgb=True, ratio_range=(1, 3)), mine=3)"
+    )
+    assert old in FASTER_0
+    made = imported({}, FASTER_0.replace(old, new, 1))
+    assert made.changes["data"]["train_transforms"] == [
+        {"type": "zoom_out", "fill": [1.0, 2.0, 3.0], "sides": [1.0, 3.0]},
+        {"type": "resize", "scales": [[1333, 640], [1333, 800]], "mode": "range", "boxes": "pixels"},
+        {"type": "flip", "probability": 0.25},
+    ]
+    found = notes(made)
+    assert any("data.train.corruption: 'fog' has no counterpart here" in note for note in found)
+    assert any("data.train.extra_aug.mine: 3 has no counterpart here" in note for note in found)
+
+
+def test_lists_with_for(imported):
+    more = """
+sizes = [(1333, 800), (666, 400)]
+tta_model = dict(type='DetTTAModel')
+tta_pipeline = [dict(type='TestTimeAug', transforms=[
+    [dict(type='Resize', scale=size, keep_ratio=True) for size in sizes], [dict(type='RandomFlip', prob=1.)]])]
+"""
+    (note,) = notes(imported(BASES_3, on_bases("faster", more=more)))
+    assert note.endswith("det-core test --scale 1333x800 --scale 666x400 --flip")
 
 
 def test_networks_of_timm(imported):

@@ -58,6 +58,9 @@ def refused(text: str) -> str:
         ("f'a/{1}/{\"b\"}'", "a/1/b"),
         ("[10, 20][-1]", 20),
         ("dict(a=(1, 2))['a'][1]", 2),
+        ("[2 * n for n in (1, 2)]", [2, 4]),
+        ("[dict(a=[n]) for n in [3]]", [{"a": [3]}]),
+        ("[[n for n in [m, 2 * m]] for m in [1, 2]]", [[1, 2], [2, 4]]),
     ],
 )
 def test_an_expression(source, value):
@@ -96,6 +99,11 @@ a = b = []
     assert (found["a"], found["b"]) == ([], [])
 
 
+def test_the_name_of_a_loop_in_a_list_is_its_own():
+    assert values("n = 1\nx = [n for n in [2, 3]]\ny = n") == {"n": 1, "x": [2, 3], "y": 1}
+    assert parse_config("x = [n for n in [2]]\ny = n", "x.py").unread == (Unread("y", "n", 2),)
+
+
 def test_what_is_not_part_of_the_configuration():
     text = '"""A title."""\n# a comment\n__all__ = 1\npass\nx = 1\n'
     assert values(text) == {"x": 1}
@@ -128,6 +136,11 @@ x = 1
         ("x = unknown", "x", "unknown", 1),
         ("x = 'é' + open('secret').read()", "x", "'é' + open('secret').read()", 1),
         ("x = [i for i in y]", "x", "[i for i in y]", 1),
+        ("x = [i for i in [1] if i]", "x", "[i for i in [1] if i]", 1),
+        ("x = [i for i, j in [(1, 2)]]", "x", "[i for i, j in [(1, 2)]]", 1),
+        ("x = [i for i in [1] for j in [2]]", "x", "[i for i in [1] for j in [2]]", 1),
+        ("x = [f(i) for i in [1]]", "x[0]", "f(i)", 1),
+        ("x = {i for i in [1]}", "x", "{i for i in [1]}", 1),
         ("x = lambda: 1", "x", "lambda: 1", 1),
         ("x = b'a'", "x", "b'a'", 1),
         ("x = 1j", "x", "1j", 1),
@@ -316,6 +329,7 @@ def test_texts_that_are_nested_too_deep(text):
         "x = [0]\n" + "x = [x, x]\n" * 50,
         "x = dict(a=0)\n" + "x = dict(a=x, b=x, c=x)\n" * 50,
         "x = [" + "0," * (MAX_VALUES + 1) + "]",
+        "x = [0] * 1000\ny = [[a for a in x] for b in x]",
     ],
 )
 def test_texts_that_expand_to_too_many_values(text):

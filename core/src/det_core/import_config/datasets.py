@@ -12,7 +12,7 @@ from det_core.data.coco_classes import COCO_CLASSES
 from det_core.data.data_config import VOC_CLASSES
 from det_core.import_config.ledger import NO_COUNTERPART, Node, shown
 from det_core.import_config.target import Target
-from det_core.import_config.transforms import check_test_pipeline, train_transforms
+from det_core.import_config.transforms import OLDER, check_test_pipeline, older_transforms, train_transforms
 from det_core.weights.mmdet_values import number, parts, whole
 
 # The files of COCO 2017, which are found by themselves.
@@ -167,7 +167,7 @@ def _dataset(target: Target, node: Node, split: str, folder: str, file: str, mod
     """One data set with one annotation file."""
     kind = node.type
     node.ignore("data_root", "ann_file", "img_prefix", "test_mode", "pipeline", "lazy_init", "serialize_data")
-    node.ignore("data_prefix.img", "data_prefix.img_path", "max_refetch", "img_suffix")
+    node.ignore("data_prefix.img", "data_prefix.img_path", "max_refetch", "img_suffix", *OLDER)
     for key in ("backend_args", "file_client_args"):
         node.at(key).expect("backend", "disk", "local", why="files are read from this machine's disks")
         node.ignore(key)
@@ -259,6 +259,9 @@ def _pipeline(target: Target, one: _Set, root: Node, modern: bool) -> None:
     )
     made: list[dict[str, Any]] = []
     found = [node for node in (one.pipeline(root), *one.outer_pipelines) if node.given]
+    if not found and one.parts[0].at("img_scale").given:
+        older = older_transforms(one.parts[0], template)
+        target.put("data.train_transforms", [_with_settings(old, part) for part in older], one.parts[0].at("img_scale"))
     if not found:
         return
     for node in found:
@@ -283,7 +286,7 @@ def _check_test(val: _Set, test: _Set) -> None:
     for node in test.parts:
         for key in ("type", "data_root", "ann_file", "img_prefix", "data_prefix", "test_mode", "pipeline", "classes"):
             node.ignore(key)
-        node.ignore("metainfo", "filter_cfg", "backend_args", "file_client_args", "seg_prefix", "proposal_file")
+        node.ignore("metainfo", "filter_cfg", "backend_args", "file_client_args", "seg_prefix", "proposal_file", *OLDER)
         if not same:
             files = ", ".join(_ann_files(node))
             node.at("ann_file").refuse(

@@ -116,7 +116,7 @@ def roi_head(target: Target, root: Node, model: Node) -> None:
         _box_head(target, boxes.items()[0] if boxes.items() else boxes, ROI)
         _box_training(target, train.items()[0] if train.items() else train, ROI)
     if kind == "htc":
-        htc_head(target, node, phase(root, "test_cfg").at("rcnn"))
+        htc_head(target, node, phase(root, "test_cfg"))
     masks = node.at("mask_head")
     if masks.given and masks.value is not None:
         _mask_heads(target, masks)

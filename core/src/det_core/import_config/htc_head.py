@@ -14,11 +14,12 @@ SEMANTIC = f"{ROI}.semantic"
 def htc_head(target: Target, node: Node, test: Node) -> None:
     """Settings of HTC.
 
-    node: the RoI head. test: settings of the second stage at test.
+    node: the RoI head. test: settings at test.
     """
     for theirs, ours in (("interleaved", "interleaved"), ("mask_info_flow", "information_flow")):
         target.put(f"{ROI}.{ours}", bool(node.at(theirs).take(True)), node.at(theirs))
-    test.expect("keep_all_stages", False, why="only the last stage's boxes are kept")
+    for place in (test, test.at("rcnn")):  # beside the settings of the second stage, or among them
+        place.expect("keep_all_stages", False, why="only the last stage's boxes are kept")
     semantic, pool = node.at("semantic_head"), node.at("semantic_roi_extractor")
     if not semantic.given or semantic.value is None:
         semantic.take()

@@ -15,7 +15,14 @@ RATE = "schedule.learning_rate"
 # Hooks whose work the engine does, as far as they have no settings of their own.
 _USUAL_HOOKS = (
     *("IterTimerHook", "LoggerHook", "ParamSchedulerHook", "CheckpointHook", "DistSamplerSeedHook"),
-    *("DetVisualizationHook", "NumClassCheckHook", "TextLoggerHook", "SyncBuffersHook", "RuntimeInfoHook"),
+    *(
+        "DetVisualizationHook",
+        "NumClassCheckHook",
+        "CheckInvalidLossHook",
+        "TextLoggerHook",
+        "SyncBuffersHook",
+        "RuntimeInfoHook",
+    ),
 )
 # Top-level names about a run, its processes and its logs, which have no effect on what is trained.
 _RUNTIME = (

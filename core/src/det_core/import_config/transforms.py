@@ -12,7 +12,15 @@ from det_core.weights.mmdet_values import number, numbers, parts, type_of
 Made = list[dict[str, Any]]
 # What every data set does here, or the collation of a batch; it has no transform of its own.
 _LOADING = ("LoadImageFromFile", "LoadAnnotations", "LoadImageFromWebcam", "LoadProposals")
-_PACKING = ("DefaultFormatBundle", "Collect", "ImageToTensor", "PackDetInputs", "ToTensor", "SegRescale")
+_PACKING = (
+    *("DefaultFormatBundle", "Collect", "ImageToTensor", "PackDetInputs", "ToTensor", "SegRescale"),
+    "SegResizeFlipPadRescale",
+)
+# Settings of data sets before 1.0: those of their transforms, and what has no effect here.
+OLDER = (
+    *("img_scale", "multiscale_mode", "resize_keep_ratio", "flip_ratio", "img_norm_cfg", "size_divisor"),
+    *("with_mask", "with_crowd", "with_label", "with_semantic_seg", "seg_scale_factor", "num_max_proposals", "debug"),
+)
 # Transforms with a similar one here, whose random numbers differ too much to translate their settings.
 _SIMILAR = {
     "Mosaic": "mosaic",
@@ -54,6 +62,35 @@ def train_transforms(pipeline: Node, resize: Mapping[str, Any], *, modern: bool)
             made += _installed(node, found)
         else:
             node.refuse(_unknown(node, kind))
+    return made
+
+
+def older_transforms(data: Node, resize: Mapping[str, Any]) -> Made:
+    """The transforms of training images of mmdetection before 1.0, which are settings of the data set.
+
+    resize: as for `train_transforms`.
+    """
+    scales = scale_list(data.at("img_scale"))
+    mode = "choice" if data.at("multiscale_mode").take("value") == "value" or len(scales) == 1 else "range"
+    made = _extra(data.at("extra_aug"))
+    made.append(_resized(resize, scales, bool(data.at("resize_keep_ratio").take(True)), mode))
+    chance = data.at("flip_ratio").number(0)
+    if chance:
+        made.append({"type": "flip", "probability": float(chance), "vertical_probability": 0.0})
+    return _installed(data, made)
+
+
+def _extra(node: Node) -> Made:
+    """SSD's transforms, by the names that they had before 1.0."""
+    made: Made = []
+    words = {"photo_metric_distortion": _photometric, "expand": _expand, "random_crop": _iou_crop}
+    for name, read in words.items():
+        if isinstance(node.at(name).value, Mapping):
+            made += read(node.at(name), {}, False)
+            list_rest(node.at(name))
+    if node.given:
+        node.ledger.list_unused(node)
+        node.take()
     return made
 
 

@@ -13,7 +13,7 @@ from det_core.errors import DetError
 from det_core.text_files import read_text
 from det_core.weights.mmdet_config_files import OPTIONS, ConfigFile
 from det_core.weights.mmdet_values import parts
-from det_core.weights.python_values import Place, PlacedDict, Unread, ValueReader
+from det_core.weights.python_values import Place, PlacedDict, ValueReader
 
 BASE = "_BASE_"
 MAX_FILES = 100
@@ -108,30 +108,12 @@ def _literal(text: str, path: str) -> Any:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return text
+    if not isinstance(tree, (ast.Tuple, ast.List, ast.ListComp, ast.Constant, ast.UnaryOp, ast.BinOp)):
+        return text
     reader = ValueReader(path)
     reader.start(text.strip())
-    if isinstance(tree, (ast.Tuple, ast.List, ast.Constant, ast.UnaryOp, ast.BinOp)):
-        found = reader.value(tree, path)
-    elif isinstance(tree, ast.ListComp):
-        found = _comprehension(reader, tree, path)
-    else:
-        return text
-    return text if reader.unread or isinstance(found, Unread) else _lists(found)
-
-
-def _comprehension(reader: ValueReader, tree: ast.ListComp, path: str) -> Any:
-    """`[f(x) for x in [...]]`; listed as unread for any other."""
-    (loop, *others) = tree.generators
-    if others or loop.ifs or loop.is_async or not isinstance(loop.target, ast.Name):
-        return reader.skip(tree, path)
-    items = reader.value(loop.iter, path)
-    if not isinstance(items, (list, tuple)):
-        return reader.skip(tree, path)
-    found = []
-    for item in items:
-        reader.names[loop.target.id] = item
-        found.append(reader.value(tree.elt, path))
-    return found
+    found = reader.value(tree, path)
+    return text if reader.unread else _lists(found)
 
 
 def _lists(value: Any) -> Any:

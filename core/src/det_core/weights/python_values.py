@@ -1,8 +1,8 @@
 """Values of Python expressions, read from their syntax tree without running anything.
 
 Read are numbers, strings, lists, tuples and dicts, also `dict(...)` and `**`, earlier names, items and attributes,
-arithmetic, `+` and `copy`. Every name is copied where it is used, so values are trees, and their number and depth are
-bounded. Dicts are `PlacedDict`s, which know where each of their keys was written.
+arithmetic, `+`, `copy`, and `[... for x in LIST]`. Every name is copied where it is used, so values are trees, and
+their number and depth are bounded. Dicts are `PlacedDict`s, which know where each of their keys was written.
 """
 
 from __future__ import annotations
@@ -167,6 +167,8 @@ class ValueReader:
                 return self._combine(op, self._whole(left, path, depth), self._whole(right, path, depth), depth)
             case ast.Subscript(value=inner, slice=key):
                 return self._item(self._whole(inner, path, depth), self._whole(key, path, depth), depth)
+            case ast.ListComp(elt=item, generators=[ast.comprehension(ast.Name(id=name), source, [], 0)]):
+                return self._comprehension(item, name, self._sequence(self._whole(source, path, depth)), path, depth)
             case ast.JoinedStr(values=parts):
                 return self._bounded("".join(self._text(part, path, depth) for part in parts))
         raise _CannotRead
@@ -187,6 +189,21 @@ class ValueReader:
                 found += self._sequence(self._whole(node.value, path, depth))
             else:
                 found.append(self.value(node, f"{path}[{len(found)}]", depth + 1))
+        return found
+
+    def _comprehension(self, item: ast.expr, name: str, values: list[Any], path: str, depth: int) -> list[Any]:
+        """`[item for name in values]`; the name has its earlier value afterwards."""
+        before = self.names.get(name, self)
+        found = []
+        try:
+            for number, value in enumerate(values):
+                self.names[name] = value
+                found.append(self.value(item, f"{path}[{number}]", depth + 1))
+        finally:
+            if before is self:
+                self.names.pop(name, None)
+            else:
+                self.names[name] = before
         return found
 
     def _dict_call(self, args: list[ast.expr], keywords: list[ast.keyword], path: str, depth: int) -> PlacedDict:
