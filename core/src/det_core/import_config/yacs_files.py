@@ -37,7 +37,7 @@ def read_yacs_file(path: Path, options: Sequence[str] = ()) -> ConfigFile:
     files: list[Path] = []
     values = _read(path, (), files)
     for option in options:
-        _apply(values, option)
+        _apply_option(values, option)
     return ConfigFile(values, (), tuple(files))
 
 
@@ -120,7 +120,7 @@ def _lists(value: Any) -> Any:
     return [_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _apply(values: PlacedDict, option: str) -> None:
+def _apply_option(values: PlacedDict, option: str) -> None:
     key, equals, text = option.partition("=")
     if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
         raise DetError(f"{OPTIONS} {option!r}: expected KEY=VALUE, such as SOLVER.IMS_PER_BATCH=8")
