@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from det_core.config.yaml_text import parse_yaml
-from det_core.errors import WeightsError
+from det_core.errors import DetError, WeightsError
 from det_core.recipe import Recipe
 from det_core.text_files import read_text
 from det_core.weights.mmdet_values import at, number, numbers, whole
@@ -29,12 +29,15 @@ def read_yacs(source: str, path: Path, text: str) -> tuple[str, Mapping[str, Any
     text: that inside of the file, or "". WeightsError for one that is not valid.
     """
     where, beside = f"{path} (cfg)", path.with_name(BESIDE.get(source, path.name))
-    if not text and beside != path and beside.is_file():
-        where = str(beside)
-        text = read_text(beside)
-    if not text:
-        return None
-    found = parse_yaml(text, where, python_tags=True)
+    try:
+        if not text and beside != path and beside.is_file():
+            where = str(beside)
+            text = read_text(beside)
+        if not text:
+            return None
+        found = parse_yaml(text, where, python_tags=True)
+    except DetError as error:
+        raise WeightsError(str(error)) from None
     if not isinstance(found, Mapping) or not isinstance(found.get("MODEL"), Mapping):
         raise WeightsError(f"{where}: not a configuration of {source}, which has a mapping MODEL")
     return where, found
