@@ -11,12 +11,11 @@ from typing import Any
 from det_core.config.yaml_text import key_lines, parse_yaml
 from det_core.errors import DetError
 from det_core.text_files import read_text
-from det_core.weights.mmdet_config_files import OPTIONS, ConfigFile
+from det_core.weights.mmdet_config_files import MAX_FILES, OPTIONS, ConfigFile
 from det_core.weights.mmdet_values import parts
 from det_core.weights.python_values import Place, PlacedDict, ValueReader
 
 BASE = "_BASE_"
-MAX_FILES = 100
 MAX_TEXT = 10_000  # characters of text that may be Python
 
 
@@ -34,18 +33,19 @@ def read_yacs_file(path: Path, options: Sequence[str] = ()) -> ConfigFile:
         DetError: if a file is missing, no YAML, not a mapping, its own base, or has a base at an address; if an
             option does not fit.
     """
-    files: list[Path] = []
-    values = _read(path, (), files)
+    opened: list[Path] = []
+    values = _read(path, (), opened)
     for option in options:
         _apply_option(values, option)
-    return ConfigFile(values, (), tuple(files))
+    return ConfigFile(values, (), tuple(dict.fromkeys(reversed(opened))))
 
 
-def _read(path: Path, above: tuple[Path, ...], files: list[Path], said: str = "") -> PlacedDict:
+def _read(path: Path, above: tuple[Path, ...], opened: list[Path], said: str = "") -> PlacedDict:
     real = path.resolve()
     if real in above:
         raise DetError(f"{said}{path}: is its own base: {' -> '.join(p.name for p in (*above, real))}")
-    if len(files) + len(above) >= MAX_FILES:
+    opened.append(path)
+    if len(opened) > MAX_FILES:
         raise DetError(f"{path}: the configuration has more than {MAX_FILES} base files")
     found = parse_yaml(read_text(path, said), str(path), python_tags=True)
     if not isinstance(found, Mapping):
@@ -56,10 +56,8 @@ def _read(path: Path, above: tuple[Path, ...], files: list[Path], said: str = ""
     bases = own.pop(BASE, None)
     for base in parts(bases):
         where = f"{path}:{lines.get(BASE, 0)}: {BASE}: "
-        _merge(values, _read(_base_path(base, path, where), (*above, real), files, where))
+        _merge(values, _read(_base_path(base, path, where), (*above, real), opened, where))
     _merge(values, own)
-    if path not in files:
-        files.append(path)
     return values
 
 
