@@ -77,6 +77,7 @@ def options(command: click.Command, context: click.Context) -> str:
 # Settings
 
 
+@cache
 def settings_pages() -> dict[str, str]:
     """A page for the recipe and for each slot that has parts: name to Markdown."""
     manager = plugin_manager()
@@ -265,6 +266,7 @@ def summary(module: str) -> str:
     return re.split(r"(?<=[.:]) ", first)[0].rstrip(":")
 
 
+@cache
 def api_pages() -> dict[str, str]:
     """A page for each public module of core, or for all modules of one folder: name to Markdown."""
     rooms: dict[str, list[str]] = {}

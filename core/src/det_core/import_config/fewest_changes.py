@@ -29,14 +29,14 @@ def fewest_changes(base: Recipe, recipe: Recipe) -> dict[str, Any]:
 
     A part of another type, and a list of parts, is written whole; of these, defaults are left out.
     """
-    plain = {**recipe.to_plain(), "name": base.name}
-    found = copy.deepcopy(changes(base.to_plain(), plain))
+    plain, start = {**recipe.to_plain(), "name": base.name}, base.to_plain()
+    found = copy.deepcopy(changes(start, plain))
     expected = recipe_from_plain(plain).to_plain()
     for part in list(_parts(found)):
         whole = dict(part)
         for key in [key for key in whole if key != "type"]:
             value = part.pop(key)
-            if not _gives(base, found, expected):
+            if not _gives(start, found, expected):
                 part[key] = value
         kept = {key: value for key, value in whole.items() if key in part}  # in the order of the part
         part.clear()
@@ -56,8 +56,8 @@ def _parts(value: Any) -> Iterator[dict[str, Any]]:
             yield from _parts(item)
 
 
-def _gives(base: Recipe, found: dict[str, Any], expected: dict[str, Any]) -> bool:
+def _gives(base: dict[str, Any], found: dict[str, Any], expected: dict[str, Any]) -> bool:
     try:
-        return recipe_from_plain(merge(base.to_plain(), found)).to_plain() == expected
+        return recipe_from_plain(merge(base, found)).to_plain() == expected
     except ConfigError:
         return False

@@ -69,8 +69,8 @@ def import_config(path: Path, options: Sequence[str] = ()) -> ImportedConfig:
         for name in others_near(nearest, recipes):
             with suppress(ConfigError):
                 made = _translated(name, file.values, path, facts, modern=modern)
-                if distance(*made[:2]) < far / 2:
-                    (base, recipe, ledger), far = made, distance(*made[:2])
+                if (near := distance(*made[:2])) < far / 2:
+                    (base, recipe, ledger), far = made, near
     for section in _SECTIONS:
         ledger.list_unused(ledger.root.at(section))
     notes = (*_unread(file), *ledger.notes)
