@@ -6,20 +6,21 @@ import fcntl
 import os
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
+import workspace
 from attrs import frozen
 
 ROOT = Path(__file__).resolve().parents[1]
+_NAMES = {package.folder: package.name for package in workspace.packages()}
 # Without det-ops-kernels, which is built for a platform.
-PROJECTS = [ROOT / "ops", ROOT / "core", *sorted(p.parent for p in (ROOT / "plugins").glob("*/pyproject.toml"))]
+PROJECTS = [folder for folder, name in _NAMES.items() if name != "det-ops-kernels"]
 
 
 def name_of(folder: Path) -> str:
     """The name of the distribution in a folder."""
-    return tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf8"))["project"]["name"]
+    return _NAMES[folder]
 
 
 def file_of(folder: Path, built: Path, kind: str) -> Path:

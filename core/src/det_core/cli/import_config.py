@@ -8,12 +8,10 @@ import click
 
 from det_core.cli.output_files import check_outputs
 from det_core.errors import ConfigError, DetError, counted
-from det_core.import_config.import_config import import_config
+from det_core.import_config.import_config import YAML, import_config
 from det_core.import_config.imported_config import ImportedConfig
 from det_core.load import load_recipe
 from det_core.safe_write import replacing
-
-SUFFIXES = (".yaml", ".yml")
 
 
 @click.command(name="import-config")
@@ -61,7 +59,7 @@ def _summary(made: ImportedConfig) -> str:
 
 def _check_out(out: Path, file: Path, overwrite: bool) -> None:
     """DetError if the file to write has another suffix, is an input, or exists and may not be replaced."""
-    if out.suffix not in SUFFIXES:
+    if out.suffix not in YAML:
         raise DetError(f"-o {out}: a recipe is written as .yaml; use a name with this suffix")
     check_outputs("-o", [out], [file])
     if out.exists() and not overwrite:
