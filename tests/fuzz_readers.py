@@ -215,14 +215,15 @@ def recipe(folder: Path) -> Damage:
 
 
 def foreign_config(folder: Path) -> Damage:
-    """Configurations of mmdetection, as text, and of detectron2, also value by value."""
+    """Configurations of mmdetection and of detectron2, as text and value by value."""
     import yaml
     from detectron2_configs import BASES, CASCADE
-    from mmdet_configs import BASES_2, BASES_3, FASTER_1, on_bases
+    from mmdet_configs import BASES_2, FASTER_1, GA_RETINA, GA_RPN, htc_1, on_bases
 
     from det_core.import_config.import_config import import_config
+    from det_core.weights.mmdet_config_files import read_config_file
 
-    for name, text in {**BASES_3, **BASES}.items():
+    for name, text in {**BASES_2, **BASES}.items():
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
@@ -232,9 +233,23 @@ def foreign_config(folder: Path) -> Damage:
     plains = [yaml.safe_load(text) for text in (BASES["bases/fpn.yaml"], BASES["bases/c4.yaml"])]
     plains.append({"_BASE_": "../bases/fpn.yaml", **yaml.safe_load(CASCADE)})
 
+    parsed = []
+    for text in (
+        FASTER_1,
+        htc_1(),
+        on_bases("mask", "masks"),
+        on_bases("retina", more=GA_RETINA),
+        on_bases("faster", more=GA_RPN),
+    ):
+        python.write_text(text)
+        parsed.append(dict(read_config_file(python).values))
+
     def once(rng: random.Random) -> None:
-        if rng.random() < 0.5:
-            python.write_bytes(flipped(rng.choice(texts).encode(), rng))
+        if rng.random() < 0.6:
+            values = damaged(rng.choice(parsed), rng)
+            text = "\n".join(f"{name} = {value!r}" for name, value in values.items() if str(name).isidentifier())
+            content = text if rng.random() < 0.5 else rng.choice(texts)
+            python.write_bytes(content.encode("utf8", "replace") if content is text else flipped(content.encode(), rng))
             import_config(python).to_yaml()
             return
         text = yaml.safe_dump(damaged(rng.choice(plains), rng)).encode("utf8", "surrogatepass")

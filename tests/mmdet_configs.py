@@ -245,12 +245,14 @@ model = dict(
 """
 
 
+STAGE_HEADS = ", ".join(
+    BOX_2.format(stds=stds, agnostic=True, loss="'SmoothL1Loss', beta=1.0")
+    for stds in ("0.1, 0.1, 0.2, 0.2", "0.05, 0.05, 0.1, 0.1", "0.033, 0.033, 0.067, 0.067")
+)
+
+
 def cascade() -> str:
     """The model of a Cascade R-CNN of 2.x."""
-    heads = [
-        BOX_2.format(stds=stds, agnostic=True, loss="'SmoothL1Loss', beta=1.0")
-        for stds in ("0.1, 0.1, 0.2, 0.2", "0.05, 0.05, 0.1, 0.1", "0.033, 0.033, 0.067, 0.067")
-    ]
     training = [RCNN_TRAIN.format(iou=iou, low=False, more="") for iou in (0.5, 0.6, 0.7)]
     return f"""
 model = dict(
@@ -261,7 +263,7 @@ model = dict(
     roi_head=dict(
         type='CascadeRoIHead', num_stages=3, stage_loss_weights=[1, 0.5, 0.25],
         bbox_roi_extractor={ALIGN_2.format(size=7)},
-        bbox_head=[{", ".join(heads)}]),
+        bbox_head=[{STAGE_HEADS}]),
     train_cfg=dict(
         {RPN_TRAIN.format(border=0, kept=2000)},
         rcnn=[{", ".join(training)}]),
@@ -271,10 +273,6 @@ model = dict(
 
 def htc() -> str:
     """The model of HTC of 2.x, on R-50."""
-    heads = [
-        BOX_2.format(stds=stds, agnostic=True, loss="'SmoothL1Loss', beta=1.0")
-        for stds in ("0.1, 0.1, 0.2, 0.2", "0.05, 0.05, 0.1, 0.1", "0.033, 0.033, 0.067, 0.067")
-    ]
     masks = [
         f"""dict(
             type='HTCMaskHead', {flow}num_convs=4, in_channels=256, conv_out_channels=256, num_classes=80,
@@ -292,7 +290,7 @@ model = dict(
         type='HybridTaskCascadeRoIHead', interleaved=True, mask_info_flow=True, num_stages=3,
         stage_loss_weights=[1, 0.5, 0.25],
         bbox_roi_extractor={ALIGN_2.format(size=7)},
-        bbox_head=[{", ".join(heads)}],
+        bbox_head=[{STAGE_HEADS}],
         mask_roi_extractor={ALIGN_2.format(size=14)},
         mask_head=[{", ".join(masks)}],
         semantic_roi_extractor=dict(

@@ -154,6 +154,13 @@ def test_a_cascade_without_masks_is_that_with_masks_without_them(imported):
     assert value_at(stages, "detector.roi_head.stages[2].assigner.positive") == 0.8
 
 
+def test_given_proposals_of_a_model_with_masks_are_listed(imported):
+    text = PUBLISHED["fast-rcnn/detectron2-r50-fpn-1x"].replace("MODEL:\n", "MODEL:\n  MASK_ON: True\n", 1)
+    made = imported(text)
+    assert made.base == "mask-rcnn/detectron2-r50-fpn-1x"
+    assert any("'PrecomputedProposals' has no counterpart here in this model" in note for note in notes(made))
+
+
 def test_data_sets_of_ones_own(imported):
     text = on("fpn", 'MODEL:\n  ROI_HEADS: {NUM_CLASSES: 3}\nDATASETS:\n  TRAIN: ("parts_train",)\n')
     made = imported(text)
@@ -172,6 +179,8 @@ def test_data_sets_of_ones_own(imported):
 
 NOTED = {
     "MODEL.KEYPOINT_ON=True": "a keypoint head has no counterpart here; the detector is built without it",
+    "MODEL.PROPOSAL_GENERATOR.NAME=RRPN": "'RRPN' has no counterpart here in this model; it has an RPN",
+    "INPUT.MIN_SIZE_TRAIN=[0]": "[0]: expected sizes above 0; the recipe's are kept",
     "MODEL.RESNETS.NORM=LN": "norm 'LN' has no counterpart here; the recipe's is kept",
     "MODEL.RESNETS.STEM_OUT_CHANNELS=32": "32 has no counterpart here, only 64",
     "MODEL.RESNETS.DEPTH=77": "is not taken over: detector.backbone.depth: found 77, allowed: 18, 34, 50, 101, 152",
@@ -296,6 +305,11 @@ def test_a_file_that_cannot_be_read(tmp_path):
         (tmp_path / f"{number}.yaml").write_text(f"_BASE_: {number + 1}.yaml\n" if number < 100 else "MODEL: {}\n")
     with pytest.raises(DetError, match="has more than 100 base files"):
         import_config(tmp_path / "0.yaml")
+    for number in range(8):
+        (tmp_path / f"twice{number}.yaml").write_text(f"_BASE_: [{', '.join([f'twice{number + 1}.yaml'] * 2)}]\n")
+    (tmp_path / "twice8.yaml").write_text("MODEL: {}\n")
+    with pytest.raises(DetError, match="has more than 100 base files"):  # each opening of a file counts
+        import_config(tmp_path / "twice0.yaml")
     many.write_text("_BASE_: [base.yaml, base.yaml]\nMODEL: {META_ARCHITECTURE: ProposalNetwork}\n")
     assert import_config(many).base.startswith("rpn/")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from det_core.import_config.guided_head import HEADS, guided_head
 from det_core.import_config.htc_head import htc_head
 from det_core.import_config.ledger import Node, shown
@@ -139,12 +142,17 @@ def _stages(target: Target, boxes: Node, train: Node, weights: Node) -> None:
 
 def _mask_heads(target: Target, node: Node) -> None:
     """The mask head, or of those of several stages the first."""
-    first, *others = node.items()
-    _mask_head(target, first)
-    own = {key: value for key, value in first.value.items() if key != "with_conv_res"}
-    for other in others:
-        same = {key: value for key, value in other.value.items() if key != "with_conv_res"} == own
+    heads = node.items()
+    for first in heads[:1]:
+        _mask_head(target, first)
+    for other in heads[1:]:
+        same = _without_flow(other.value) == _without_flow(heads[0].value)
         other.take() if same else other.refuse("differs from the first stage's, which is used for all")
+
+
+def _without_flow(value: Any) -> Any:
+    """A mask head without what says whether it gets the features of the one before."""
+    return {k: v for k, v in value.items() if k != "with_conv_res"} if isinstance(value, Mapping) else value
 
 
 def _pool(target: Target, node: Node, path: str) -> None:

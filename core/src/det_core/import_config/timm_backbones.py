@@ -53,8 +53,9 @@ def timm_backbone(target: Target, node: Node) -> bool:
     rate = node.at("drop_path_rate")
     target.put(f"{PATH}.drop_path_rate", rate.number(0.1 if kind == "SwinTransformer" else 0.0), rate)
     frozen = node.at("frozen_stages")
-    if frozen.given and frozen.take() not in (-1, 0):
-        target.put(f"{PATH}.frozen_stages", frozen.value, frozen)
+    if frozen.given:  # 0 freezes Swin's stem, and nothing of ConvNeXt
+        nothing = kind == "ConvNeXt" and frozen.value == 0
+        target.put(f"{PATH}.frozen_stages", -1 if nothing else frozen.take(), frozen)
     target.put(f"{PATH}.checkpointing", node.at("with_cp").take(False), node.at("with_cp"))
     for key, value in _FIXED[kind].items():
         node.expect(key, value)

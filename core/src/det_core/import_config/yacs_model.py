@@ -69,6 +69,9 @@ def translate_model(target: Target, root: Node, model: str) -> None:
     if target.get(ROI) is not None:
         roi_head(target, root)
     root.at("MODEL").ignore("DEVICE", "LOAD_PROPOSALS")
+    generator = taken(root, "MODEL.PROPOSAL_GENERATOR.NAME")
+    if kind == "rpn" and generator != "RPN":
+        root.at("MODEL.PROPOSAL_GENERATOR.NAME").refuse(f"{generator!r} {NO_COUNTERPART} in this model; it has an RPN")
     if taken(root, "MODEL.KEYPOINT_ON") is True:
         root.at("MODEL.KEYPOINT_ON").refuse(f"a keypoint head {NO_COUNTERPART}; the detector is built without it")
     _ignore_parts_not_built(root, model, cascade=target.get(f"{ROI}.type") == "cascade")

@@ -105,6 +105,8 @@ def _transforms(target: Target, root: Node) -> None:
         root.at("INPUT.MAX_SIZE_TRAIN").take()
     elif resize is None:
         least.refuse("the recipe has no such transform; its transforms of training images are kept")
+    else:
+        least.refuse(f"{shown(least.value)}: expected sizes above 0; the recipe's are kept")
     test = taken(root, "INPUT.MIN_SIZE_TEST")
     node = root.at("INPUT.MIN_SIZE_TEST")
     if whole(test):
@@ -129,7 +131,9 @@ def _flip(target: Target, root: Node, index: int | None) -> None:
     node, how = root.at("INPUT.RANDOM_FLIP"), taken(root, "INPUT.RANDOM_FLIP")
     if how not in ("horizontal", "vertical", "none"):
         node.refuse(f"{shown(how)}: expected horizontal, vertical or none")
-    elif index is not None:
+    elif index is None:
+        node.refuse("the recipe has no flip; add it to data.train_transforms")
+    else:
         path = f"data.train_transforms[{index}]"
         target.put(f"{path}.probability", 0.5 if how == "horizontal" else 0.0, node)
         target.put(f"{path}.vertical_probability", 0.5 if how == "vertical" else 0.0, node)
