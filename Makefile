@@ -92,7 +92,7 @@ test-oldest: $(OLDEST)/constraints.txt  ## run all tests on the oldest torch sup
 # The versions of constraints.txt, except torch and what old torch wants older.
 $(OLDEST)/constraints.txt: constraints.txt Makefile
 	@mkdir -p $(OLDEST)
-	@{ echo 'torch==2.11.*'; echo 'torchvision==0.26.*'; \
+	@{ echo 'torch==2.11.*'; echo 'torchvision==0.26.*'; echo 'setuptools>=77.0.3'; \
 		sed -E '/^(torch|torchvision|setuptools)==/d' constraints.txt; } >$@
 
 # Without a registry: packages that the machine lacks come from the folder WHEELS. PARTS: only these.

@@ -1,10 +1,10 @@
 """Operator calls and host synchronisations of a training step and of an inference, counted on the CPU.
 
-    python benchmarks/launches.py [--only mask-rcnn htc] [--where] [--json FILE]
+    python benchmarks/launches.py [--only mask-rcnn htc] [--images 1] [--where] [--json FILE]
 
 A call is an operator that torch dispatches, views left out: on a GPU each is at least one launch. A synchronisation is
 one whose result the host must know before it goes on: `nonzero`, boolean indexing, `item`, `unique`, and copies to the
-host. Training has 2 images with 10 objects each, inference one image with 100 detections. `--where` lists the functions
+host. Training has 2 images with 10 objects each, inference `--images` with 100 detections each. `--where` lists the functions
 that make most of them. torchvision's models are beside those that it has. The optimiser counts as one call in both: on
 GPUs it is fused (`optim/optimizers.py`), on the CPU it is not, for the reason given there.
 """
@@ -150,12 +150,12 @@ def step_of(detector: Detector, inputs: Inputs) -> Callable[[], None]:
     return step
 
 
-def rows(only: list[str]) -> Iterator[tuple[str, Count, Count, Count | None, Count | None]]:
+def rows(only: list[str], images: int) -> Iterator[tuple[str, Count, Count, Count | None, Count | None]]:
     """Name; training and inference of ours, then of torchvision's."""
-    one, two = make_inputs(SIZE, 1), make_inputs(SIZE, 2)
+    some, two = make_inputs(SIZE, images), make_inputs(SIZE, 2)
     for name in RECIPES:
         if name in only:
-            inputs = [make_inputs((300, 300), n, 1) for n in (1, 2)] if name == "ssd300" else [one, two]
+            inputs = [make_inputs((300, 300), n, 1) for n in (images, 2)] if name == "ssd300" else [some, two]
             infer, train = make_pair(name, inputs[0], 300), make_pair(name, inputs[1], 300)
             yield (
                 name,
@@ -167,8 +167,8 @@ def rows(only: list[str]) -> Iterator[tuple[str, Count, Count, Count | None, Cou
     for name, recipe in OTHERS.items():
         if name in only:
             training = counted(step_of(own(recipe, two), two))
-            fixed = for_inference(lower_threshold(own(recipe, one)))
-            yield name, training, counted(partial(fixed.predict, one.batch)), None, None
+            fixed = for_inference(lower_threshold(own(recipe, some)))
+            yield name, training, counted(partial(fixed.predict, some.batch)), None, None
 
 
 def lower_threshold(detector: Detector) -> Detector:
@@ -185,6 +185,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     names = [*RECIPES, *OTHERS]
     parser.add_argument("--only", nargs="+", choices=names, default=names)
+    parser.add_argument("--images", type=int, default=1, help="of an inference")
     parser.add_argument("--where", action="store_true", help="list the functions that make most calls")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -192,7 +193,7 @@ def main() -> None:
     for column in ("", "training", "torchvision", "inference", "torchvision"):
         table.add_column(column, justify="left" if not column else "right")
     found = {}
-    for name, training, inference, their_training, their_inference in rows(options.only):
+    for name, training, inference, their_training, their_inference in rows(options.only, options.images):
         counts = (training, their_training, inference, their_inference)
         texts = ["-" if c is None else f"{c.calls.total():,} / {c.waits.total()}" for c in counts]
         table.add_row(name, *texts)

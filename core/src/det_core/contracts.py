@@ -135,7 +135,7 @@ class DenseHead(Head, ABC, Generic[Outputs]):
     def predict(self, outputs: Outputs, batch: Batch) -> list[Detections]:
         """Detections per image, best first, inside the image, in original pixels.
 
-        `det_core.model.dense_detection.suppress` is the usual end: NMS and the way to original pixels.
+        `det_core.model.postprocess.suppress` is the usual end: NMS and the way to original pixels.
         """
 
     def predict_padded(self, outputs: Outputs, batch: PaddedBatch) -> PaddedDetections:

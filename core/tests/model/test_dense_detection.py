@@ -5,26 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 from attrs import evolve
-from torch import Tensor
 
 from det_core.boxes.box_config import DeltaCoderConfig, GridAnchorsConfig, MaxIoUAssignerConfig
-from det_core.contracts import BACKGROUND, IGNORED, Assignment, LevelAnchors, Sampled
-from det_core.model import dense_detection
+from det_core.contracts import BACKGROUND, IGNORED, Assignment, Sampled
 from det_core.model.dense_detection import (
-    Candidates,
-    DenseOutputs,
     anchor_labels,
-    best_candidates,
-    best_per_class,
     dense_box_loss,
     dense_outputs,
     match_anchors,
     per_anchor,
     sample_all,
-    suppress,
     within_border,
 )
-from det_core.model.detection_config import DetectionSettings, SoftNMSConfig
 from det_core.model.loss_config import GIoUConfig, L1Config
 from det_core.structures import Batch, ImageInfo, Targets
 
@@ -174,171 +166,6 @@ def test_without_positives_the_box_loss_is_zero_with_a_gradient() -> None:
     term.value().backward()
     assert deltas.grad is not None
     assert deltas.grad.abs().sum() == 0
-
-
-# candidates
-
-
-def two_levels(fine: Tensor, coarse: Tensor) -> DenseOutputs:
-    """One image: fine (4, C) on stride 16, coarse (2, C) on stride 32, no deltas."""
-    anchors = GRID.build((16, 32))([(1, 4), (1, 2)], CPU)
-    return DenseOutputs([fine[None], coarse[None]], [torch.zeros(1, 4, 4), torch.zeros(1, 2, 4)], anchors)
-
-
-OUTPUTS = two_levels(
-    torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.4, 0.0]]), torch.tensor([[0.6, 0.15], [0.05, 0.5]])
-)
-IMAGE = info(32, 64)
-
-
-def test_the_best_pairs_of_each_level() -> None:
-    best = best_candidates(OUTPUTS, 0, IMAGE, CODER, limit=3)
-    assert best.scores.tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5, 0.15])
-    assert best.labels.tolist() == [1, 0, 1, 0, 1, 1]
-    assert best.levels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert best.boxes.tolist() == [
-        [0, 0, 8, 8], [8, 0, 24, 8], [24, 0, 40, 8], [0, 0, 16, 16], [16, 0, 48, 16], [0, 0, 16, 16]
-    ]  # fmt: skip
-
-
-def test_the_best_anchors_of_each_class() -> None:
-    """Over all levels: coarse ones are among them where they are good enough."""
-    best = best_per_class(OUTPUTS, 0, IMAGE, CODER, limit=3)
-    assert best.scores.tolist() == pytest.approx([0.8, 0.6, 0.4, 0.9, 0.7, 0.5])
-    assert best.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert best.levels.tolist() == [0, 1, 0, 0, 0, 1]
-    assert best.boxes.tolist() == [
-        [8, 0, 24, 8], [0, 0, 16, 16], [40, 0, 56, 8], [0, 0, 8, 8], [24, 0, 40, 8], [16, 0, 48, 16]
-    ]  # fmt: skip
-
-
-def test_scores_above_a_threshold() -> None:
-    levels = best_candidates(OUTPUTS, 0, IMAGE, CODER, limit=3, above=0.5)
-    assert levels.scores.tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6])  # .5 itself is not above
-    assert levels.levels.tolist() == [0, 0, 0, 1]
-    by_level = best_candidates(OUTPUTS, 0, IMAGE, CODER, limit=3, above=[0.75, 0.65])
-    assert [(round(score, 2), level) for score, level in zip(by_level.scores.tolist(), by_level.levels.tolist())] == [
-        (round(score, 2), level)
-        for score, level in zip(levels.scores.tolist(), levels.levels.tolist())
-        if score > (0.75, 0.65)[level]
-    ]
-    classes = best_per_class(OUTPUTS, 0, IMAGE, CODER, limit=1, above=0.85)
-    assert classes.scores.tolist() == pytest.approx([0.9])
-    assert classes.labels.tolist() == [1]
-
-
-@pytest.mark.parametrize("limit", [1, 7, 1000])
-def test_a_threshold_below_all_scores_changes_nothing(limit: int) -> None:
-    """With a threshold another way is taken to the best of each class; classes without any are among them."""
-    rng = torch.Generator().manual_seed(0)
-    scores = [torch.rand(2, count, 5, generator=rng) for count in (60, 20)]
-    scores[0][0, :, 3], scores[1][0, :, 3] = -1.0, -1.0
-    levels = [LevelAnchors(torch.rand(n, 4, generator=rng), torch.zeros(n, 2, dtype=torch.int64)) for n in (60, 20)]
-    outputs = DenseOutputs(scores, [torch.randn(2, n, 4, generator=rng) for n in (60, 20)], levels)
-    free = best_per_class(outputs, 0, IMAGE, CODER, limit=limit)
-    free = free.where(free.scores > -0.5)
-    found = best_per_class(outputs, 0, IMAGE, CODER, limit=limit, above=-0.5)
-    for name in ("boxes", "scores", "labels", "levels"):
-        assert torch.equal(getattr(found, name), getattr(free, name)), name
-    assert found.labels.bincount(minlength=5).tolist() == [min(limit, 80)] * 3 + [0, min(limit, 80)]
-
-
-@pytest.mark.parametrize("choose", [best_candidates, best_per_class])
-def test_a_limit_above_all_there_is(choose: object) -> None:
-    best = choose(OUTPUTS, 0, IMAGE, CODER, limit=100)  # type: ignore[operator]
-    assert len(best.scores) == 12
-
-
-@pytest.mark.parametrize("choose", [best_candidates, best_per_class])
-def test_no_candidate(choose: object) -> None:
-    best = choose(OUTPUTS, 0, IMAGE, CODER, limit=3, above=1.0)  # type: ignore[operator]
-    assert [tuple(x.shape) for x in (best.boxes, best.scores, best.labels, best.levels)] == [(0, 4), (0,), (0,), (0,)]
-    assert best.labels.dtype == torch.int64
-    assert len(suppress(best, IMAGE, DetectionSettings()).boxes) == 0
-
-
-@pytest.mark.parametrize("choose", [best_candidates, best_per_class])
-def test_a_level_without_cells(choose: object) -> None:
-    empty = LevelAnchors(torch.zeros(0, 4), torch.zeros(0, 2, dtype=torch.int64))
-    outputs = DenseOutputs(
-        [torch.zeros(1, 0, 2), *OUTPUTS.scores], [torch.zeros(1, 0, 4), *OUTPUTS.deltas], [empty, *OUTPUTS.anchors]
-    )
-    best = choose(outputs, 0, IMAGE, CODER, limit=1)  # type: ignore[operator]
-    assert best.levels.unique().tolist() == ([1, 2] if choose is best_candidates else [1])
-
-
-@pytest.mark.parametrize("choose", [best_candidates, best_per_class])
-def test_the_image_asked_for_with_its_deltas_and_size(choose: object) -> None:
-    """The second image is 20 wide; a shift by half a side puts the best anchor at 16 to 32, cut to 20."""
-    scores = torch.tensor([[[0.9], [0.1]], [[0.1], [0.9]]])
-    deltas = torch.zeros(2, 2, 4)
-    deltas[1, 1, 0] = 0.5
-    outputs = DenseOutputs([scores], [deltas], GRID.build((16,))([(1, 2)], CPU))
-    best = choose(outputs, 1, info(32, 20), CODER, limit=1)  # type: ignore[operator]
-    assert best.boxes.tolist() == [[16, 0, 20, 8]]
-
-
-@pytest.mark.parametrize("choose", [best_candidates, best_per_class])
-def test_half_precisions_are_read_in_full(choose: object) -> None:
-    half = evolve(OUTPUTS, scores=[x.bfloat16() for x in OUTPUTS.scores], deltas=[x.bfloat16() for x in OUTPUTS.deltas])
-    best = choose(half, 0, IMAGE, CODER, limit=3)  # type: ignore[operator]
-    assert best.scores.dtype == torch.float32
-
-
-def test_candidates_by_mask_and_by_index() -> None:
-    best = best_candidates(OUTPUTS, 0, IMAGE, CODER, limit=1)
-    assert best.where(torch.tensor([False, True])).levels.tolist() == [1]
-    assert best.where(torch.tensor([1, 0])).levels.tolist() == [1, 0]
-    assert best.larger_than(8.0).tolist() == [False, True]  # 8 and 16 wide and high
-    assert best.larger_than(16.0).tolist() == [False, False]
-
-
-# suppression
-
-
-THREE = Candidates(
-    boxes=torch.tensor([[0.0, 0, 20, 20], [2, 0, 22, 20], [1, 0, 21, 20]]),
-    scores=torch.tensor([0.6, 0.9, 0.8]),
-    labels=torch.tensor([0, 0, 1]),
-    levels=torch.zeros(3, dtype=torch.int64),
-)
-
-
-@pytest.mark.parametrize(
-    ("settings", "labels"),
-    [
-        (DetectionSettings(), [0, 1]),
-        (DetectionSettings(nms_threshold=0.9), [0, 1, 0]),
-        (DetectionSettings(class_agnostic_nms=True), [0]),
-        (DetectionSettings(max_detections=1), [0]),
-        (DetectionSettings(soft_nms=SoftNMSConfig()), [0, 1, 0]),
-    ],
-    ids=["in each class", "threshold", "over classes", "count", "soft"],
-)
-def test_suppression(settings: DetectionSettings, labels: list[int]) -> None:
-    found = suppress(THREE, info(40, 40), settings)
-    assert found.labels.tolist() == labels
-    assert found.scores[0].item() == pytest.approx(0.9)
-    assert found.boxes[0].tolist() == [2, 0, 22, 20]
-    assert (found.scores.diff() <= 0).all()
-
-
-@pytest.mark.parametrize("frame", ["original", "network"])
-def test_detections_are_in_original_pixels(frame: str) -> None:
-    found = suppress(THREE, info(40, 40, scale=(2.0, 0.5)), DetectionSettings(nms_in=frame))
-    assert found.boxes.tolist() == [[4, 0, 44, 10], [2, 0, 42, 10]]
-
-
-@pytest.mark.parametrize("above", [-10.0, 0.0, 0.5, 0.9, 2.0])
-def test_large_masks_stay_on_the_device_and_select_the_same(monkeypatch: pytest.MonkeyPatch, above: float) -> None:
-    generator = torch.Generator().manual_seed(0)
-    levels = [torch.rand(rows, 3, generator=generator) for rows in (40, 0, 10, 1)]
-    few = dense_detection._best_pairs_above(levels, 7, [above] * len(levels))
-    monkeypatch.setattr(dense_detection, "FEW", -1)
-    many = dense_detection._best_pairs_above(levels, 7, [above] * len(levels))
-    for one, other in zip(few, many, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-    assert [len(best) for best, _ in many] == [min(7, int((x > above).sum())) for x in levels]
 
 
 def test_anchors_may_end_at_the_border_as_they_begin_there() -> None:

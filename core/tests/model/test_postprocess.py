@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import pytest
 import torch
+from attrs import evolve
 
 from det_core.boxes.box_config import DeltaCoderConfig
 from det_core.model.detection_config import DetectionSettings, SoftNMSConfig
-from det_core.model.postprocess import Chosen, class_wise_nms, decode_images, to_original
+from det_core.model.postprocess import (
+    Chosen,
+    Pairs,
+    boxes_to_original,
+    choose,
+    decode_images,
+    suppress,
+    to_network,
+    to_original,
+)
 from det_core.structures import ImageInfo
 
 BOXES = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [50.0, 50.0, 60.0, 60.0]])
+
+
+def class_wise_nms(boxes: torch.Tensor, scores: torch.Tensor, config: DetectionSettings) -> Chosen:
+    """Of one image whose network pixels are those of the original."""
+    info = ImageInfo(size=(200, 200), original_size=(200, 200))
+    return choose(Pairs.where(scores > config.score_threshold, [boxes], scores), [info], config)
 
 
 def chosen(boxes: torch.Tensor, scores: list[list[float]], limit: int = 100, threshold: float = 0.05) -> Chosen:
@@ -133,3 +149,81 @@ def test_boxes_of_all_images_are_decoded_as_those_of_each(counts, classes):
     found = decode_images(coder, anchors, deltas, sizes)
     for boxes, own, moves, size in zip(found, anchors, deltas.split(list(counts)), sizes, strict=True):
         assert torch.equal(boxes, coder.decode(own, moves, size))
+
+
+INFOS = [
+    ImageInfo(size=(60, 80), original_size=(30, 50), scale=(2.0, 1.6)),
+    ImageInfo(size=(80, 60), original_size=(100, 70), scale=(0.8, 0.75)),
+    ImageInfo(size=(50, 50), original_size=(50, 50)),
+]
+
+
+def scored(count: int, shared: bool, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Boxes of regions and scores of three classes, some of them equal; some boxes lie outside of the image."""
+    generator = torch.Generator().manual_seed(seed)
+    corners = torch.rand(count, *([] if shared else [3]), 2, generator=generator) * 70
+    sides = torch.rand(corners.shape, generator=generator) * 40
+    scores = torch.randint(0, 40, (count, 3), generator=generator) / 40
+    return torch.cat([corners, corners + sides], -1), scores
+
+
+@pytest.mark.parametrize("counts", [(40, 0, 25), (0, 0, 0), (5, 5, 60)])
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("inclusive", [True, False])
+@pytest.mark.parametrize("original", [True, False])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        DetectionSettings(max_detections=12),
+        DetectionSettings(nms_in="network", clip_original=True, max_detections=9),
+        DetectionSettings(clip_original=True, class_agnostic_nms=True),
+        DetectionSettings(soft_nms=SoftNMSConfig(), max_detections=20, clip_original=True),
+    ],
+    ids=["limit", "network", "agnostic", "soft"],
+)
+def test_the_detections_of_a_batch_are_those_of_each_image_bit_for_bit(counts, shared, inclusive, original, settings):
+    infos = [evolve(info, inclusive=inclusive) for info in INFOS]
+    boxes, scores = zip(*(scored(count, shared, seed) for seed, count in enumerate(counts)), strict=True)
+    every = torch.cat(scores)
+    pairs = Pairs.where(every > settings.score_threshold, boxes, every)
+    found = choose(pairs, infos, settings, original=original)
+    assert sum(found.counts) == len(found.boxes)
+    fields = ("boxes", "network", "scores", "labels")
+    rows = zip(boxes, scores, infos, suppress(pairs, infos, settings, original=original), strict=True)
+    for number, (own, values, info, detections) in enumerate(rows):
+        alone = choose(
+            Pairs.where(values > settings.score_threshold, [own], values), [info], settings, original=original
+        )
+        for name in fields:
+            assert torch.equal(found.of_images(getattr(found, name))[number], getattr(alone, name)), name
+        assert torch.equal(found.of_images(found.rows)[number] - sum(counts[:number]), alone.rows)
+        assert torch.equal(detections.boxes, alone.boxes)
+        assert len(alone.boxes) <= settings.max_detections
+        assert (alone.scores.diff() <= 0).all()
+        expected = alone.network if original else to_network(alone.boxes, info)
+        if not settings.clip_original:
+            torch.testing.assert_close(alone.network, expected)
+
+
+def test_detections_outside_of_the_original_image_are_dropped_after_the_best_are_kept():
+    settings = DetectionSettings(clip_original=True, max_detections=2)
+    boxes = torch.tensor([[0.0, 0, 10, 10], [60, 60, 70, 70], [30, 30, 60, 60]])
+    scores = torch.tensor([[0.7], [0.9], [0.5]])
+    (found,) = suppress(Pairs.where(scores > 0, [boxes], scores), [INFOS[2]], settings)
+    assert found.boxes.tolist() == [[0, 0, 10, 10]]
+
+
+def test_boxes_of_a_batch_are_converted_as_those_of_each_image():
+    boxes = torch.rand(3, 5, 4) * 60
+    for infos in (INFOS, [evolve(info, inclusive=True) for info in INFOS]):
+        expected = torch.stack([to_original(own, info) for own, info in zip(boxes, infos, strict=True)])
+        assert torch.equal(boxes_to_original(boxes, infos), expected)
+
+
+def test_pairs_by_mask():
+    pairs = Pairs.where(torch.tensor([[True, True], [False, True]]), [BOXES[:1], BOXES[2:]], torch.rand(2, 2))
+    assert pairs.images.tolist() == [0, 0, 1]
+    assert pairs.larger_than(10).tolist() == [False] * 3
+    kept = pairs.only(torch.tensor([False, True, True]))
+    assert (kept.labels.tolist(), kept.rows.tolist(), kept.images.tolist()) == ([1, 1], [0, 1], [0, 1])
+    assert kept.boxes.tolist() == [BOXES[0].tolist(), BOXES[2].tolist()]

@@ -14,7 +14,7 @@ from det_core.model.postprocess import to_network, to_original
 from det_core.structures import ImageInfo, Key, Targets
 from det_plugin_rcnn.box_stage import BoxStage
 from det_plugin_rcnn.config import BoxStageConfig, FCBoxHeadConfig, RCNNHeadConfig
-from det_plugin_rcnn.detections import choose_original
+from det_plugin_rcnn.detections import choose_detections
 from det_plugin_rcnn.mask_branch import region_masks
 
 INFO = ImageInfo(size=(40, 80), original_size=(40, 80), key=Key(index=1))
@@ -144,11 +144,12 @@ def test_decoding_in_the_original_image():
     (found,) = stage.decode_original(deltas, [boxes], [info])
     end, side = 22 / 3 + 1, 19 / 3
     assert found[0].tolist() == pytest.approx([max(2 - side / 2, 0), 2, end + side / 2, end])
-    kept = choose_original(found, torch.tensor([[0.9]], dtype=torch.float64), info, config)
-    assert torch.equal(kept.chosen.boxes, found)
-    assert torch.allclose(to_original(kept.boxes, info), found)  # the boxes of masks are in the network's pixels
+    scores = torch.tensor([[0.9]], dtype=torch.float64)
+    kept = choose_detections([found], scores, [info], config, original=True)
+    assert torch.equal(kept.boxes, found)
+    assert torch.allclose(to_original(kept.network, info), found)  # the boxes of masks are in the network's pixels
     plain = evolve(info, inclusive=False)
     assert torch.allclose(to_network(to_original(boxes, plain), plain), boxes)
-    (masks,) = region_masks(torch.ones(1, 4, 4, dtype=torch.float64), [kept], [info], config)
+    (masks,) = region_masks(torch.ones(1, 4, 4, dtype=torch.float64), kept, [info], config)
     assert torch.allclose(masks.boxes, found - torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64))
     assert masks.rule == "resized"

@@ -13,7 +13,8 @@ import det_ops
 from det_core.boxes.box_config import GridAnchorsConfig
 from det_core.boxes.overlaps import box_iou
 from det_core.errors import ConfigError
-from det_core.model.dense_detection import BatchCandidates, Candidates, DenseOutputs, match_anchors
+from det_core.model.candidates import Candidates
+from det_core.model.dense_detection import DenseOutputs, match_anchors
 from det_core.specs import FeatureSpec, ProposalLimits
 from det_core.structures import Batch, ImageInfo, Key
 from det_core.testing import contract_checks
@@ -382,16 +383,19 @@ def test_anchors_that_do_not_fit_are_refused_with_their_place():
         RPNConfig(anchors=TwoLevels()).check(ONE_LEVEL)
 
 
-def candidates_of(seed: int, count: int) -> Candidates:
-    """Candidates of one image on two levels, with equal scores and boxes that are small or without area among them."""
+def candidates_of(seed: int, count: int, width: int) -> Candidates:
+    """Candidates of one image on two levels, with equal scores and boxes that are small or without area among them;
+    those from `count` on are padding.
+    """
     generator = torch.Generator().manual_seed(seed)
-    corners = torch.randint(0, 60, (count, 2), generator=generator)
-    sides = torch.randint(0, 30, (count, 2), generator=generator)
+    corners = torch.randint(0, 60, (width, 2), generator=generator)
+    sides = torch.randint(0, 30, (width, 2), generator=generator)
     return Candidates(
-        boxes=torch.cat([corners, corners + sides], 1).float(),
-        scores=torch.randint(-8, 8, (count,), generator=generator).float(),
-        labels=torch.zeros(count, dtype=torch.int64),
-        levels=torch.arange(count) % 2,
+        boxes=torch.cat([corners, corners + sides], 1).float()[None],
+        scores=torch.randint(-8, 8, (1, width), generator=generator).float(),
+        labels=torch.zeros(1, width, dtype=torch.int64),
+        levels=torch.arange(width) % 2,
+        valid=torch.arange(width)[None] < count,
     )
 
 
@@ -399,27 +403,17 @@ def candidates_of(seed: int, count: int) -> Candidates:
 @pytest.mark.parametrize(("min_size", "score_threshold"), [(0.0, 0.0), (5.0, 0.0), (3.0, 0.4), (40.0, 0.0)])
 def test_the_proposals_of_a_batch_are_those_of_nms_in_each_image_bit_for_bit(counts, min_size, score_threshold):
     config = RPNConfig(nms_threshold=0.5, min_size=min_size, score_threshold=score_threshold)
-    images = [candidates_of(seed, count) for seed, count in enumerate(counts)]
-    found = choose_proposals(BatchCandidates.of(images), config, ProposalLimits(before_nms=50, after_nms=12))
+    images = [candidates_of(seed, count, max(counts)) for seed, count in enumerate(counts)]
+    boxes, values, labels, valid = (
+        torch.cat([getattr(x, name) for x in images]) for name in ("boxes", "scores", "labels", "valid")
+    )
+    batch = Candidates(boxes, values, labels, images[0].levels, valid)
+    found = choose_proposals(batch, config, ProposalLimits(before_nms=50, after_nms=12))
     assert len(found) == len(counts)
     for best, proposals in zip(images, found, strict=True):
-        scores = best.scores.sigmoid()
-        real = best.larger_than(min_size) & (scores >= score_threshold)
+        scores = best.scores[0].sigmoid()
+        real = (best.larger_than(min_size) & best.valid)[0] & (scores >= score_threshold)
         own, levels = scores[real], best.levels[real]
-        kept = det_ops.batched_nms(best.boxes[real], own, levels, 0.5)[:12]
-        assert torch.equal(proposals.boxes, best.boxes[real][kept])
+        kept = det_ops.batched_nms(best.boxes[0][real], own, levels, 0.5)[:12]
+        assert torch.equal(proposals.boxes, best.boxes[0][real][kept])
         assert torch.equal(proposals.scores, own[kept])
-
-
-@pytest.mark.parametrize("limit", [7, 1000])
-@pytest.mark.parametrize("border", ["pixel", "edge"])
-def test_candidates_of_all_images_are_those_of_each(tiny, limit, border):
-    head = evolve(tiny.rpn, coder=evolve(tiny.rpn.coder, border=border)).build(tiny.levels, 1)
-    batch = tiny.batch()
-    outputs = head(tiny.features(batch))
-    at_once = head.batch_candidates(outputs, batch, limit)
-    for row, info in enumerate(batch.infos):
-        own = head.candidates(outputs, row, info, limit)
-        assert torch.equal(at_once.boxes[row], own.boxes)
-        assert torch.equal(at_once.scores[row], own.scores)
-        assert torch.equal(at_once.levels[row], own.levels)

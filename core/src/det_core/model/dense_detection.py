@@ -1,7 +1,7 @@
-"""Functions that dense heads share: outputs with one row per anchor, targets, pre-selection, decoding.
+"""Functions that dense heads share: outputs with one row per anchor, targets, losses.
 
 Letters: N images, L levels, A anchors per cell, C columns (classes), h w feature size, t anchors of one level,
-T anchors of all levels, u usable anchors, M objects, n candidates or detections of one image. Boxes are xyxy in pixels
+T anchors of all levels, u usable anchors, M objects. Boxes are xyxy in pixels
 of the padded network input.
 """
 
@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
-import numpy as np
 import torch
-from attrs import evolve, frozen
+from attrs import frozen
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from det_core.boxes.device_copies import rows_of, send_indices
+from det_core.boxes.device_copies import rows_of
 from det_core.boxes.samplers import all_of_images, to_device
 from det_core.contracts import (
     BACKGROUND,
@@ -30,12 +28,9 @@ from det_core.contracts import (
     Losses,
     Sampled,
 )
-from det_core.model.detection_config import DetectionSettings
 from det_core.model.losses import box_loss as regression
-from det_core.model.postprocess import inside_original, pairs_nms, to_original
-from det_core.structures import Batch, Detections, ImageInfo, LossTerm, Targets, full_precision
+from det_core.structures import Batch, ImageInfo, LossTerm, Targets
 
-FEW = 1 << 20  # maximum elements of masks that are copied to the host
 IGNORED_LABEL = -1  # label of anchors that are neither object nor background; the focal loss ignores it
 
 
@@ -232,228 +227,3 @@ def _table_rows(assignments: Sequence[Assignment], targets: Sequence[Targets]) -
     objects = torch.cat([a.objects for a in assignments])
     shifted = torch.cat([a.objects + start for a, start in zip(assignments, first[:-1], strict=True)])
     return torch.where(objects >= 0, shifted, first[-1] + BACKGROUND - objects)
-
-
-@frozen(eq=False)
-class Candidates:
-    """Of one image: boxes (n, 4) clipped to it, scores (n,), labels (n,) int64 (columns), levels (n,) int64."""
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    levels: Tensor
-
-    def where(self, keep: Tensor) -> Candidates:
-        """The candidates that a mask (n,) bool, or indices (m,) int64, select."""
-        keep = keep.nonzero().flatten() if keep.dtype == torch.bool else keep  # once, not for each field
-        return Candidates(self.boxes[keep], self.scores[keep], self.labels[keep], self.levels[keep])
-
-    def larger_than(self, side: float) -> Tensor:
-        """(n,) bool: whether width and height are above `side` pixels of the network's input."""
-        return ((self.boxes[:, 2:] - self.boxes[:, :2]) > side).all(1)
-
-
-def best_candidates(
-    outputs: DenseOutputs,
-    row: int,
-    info: ImageInfo,
-    coder: BoxCoder,
-    *,
-    limit: int | None,
-    above: float | Sequence[float] | None = None,
-    clipped: bool = True,
-) -> Candidates:
-    """The best (anchor, column) pairs of each level of one image, decoded; by level, best first.
-
-    Scores are returned as in `outputs`: logits (their order suffices, which saves a sigmoid of millions of values), or
-    probabilities if the head stores these.
-
-    Args:
-        outputs: of the batch.
-        row: index of the image in the batch.
-        info: of the image; it has the size to clip to.
-        coder: decodes the deltas.
-        limit: maximum pairs per level; None: all.
-        above: score threshold, or that of each level; None keeps all.
-        clipped: whether boxes are clipped to the image.
-    """
-    values = [full_precision(scores[row]) for scores in outputs.scores]
-    if above is None:
-        pairs = [_best_pairs(x, limit) for x in values]
-    else:
-        pairs = _best_pairs_above(values, limit, above if isinstance(above, Sequence) else [above] * len(values))
-    at, labels = _rows_and_columns([at for _, at in pairs], [x.shape[1] for x in values])
-    anchors = torch.cat([level.boxes[rows] for level, rows in zip(outputs.anchors, at, strict=True)])
-    deltas = torch.cat([x[row][rows] for x, rows in zip(outputs.deltas, at, strict=True)])
-    return Candidates(
-        coder.decode(anchors, deltas, info.size if clipped else None),
-        torch.cat([best for best, _ in pairs]),
-        labels,
-        _level_numbers(at),
-    )
-
-
-@frozen(eq=False)
-class BatchCandidates:
-    """Of N images: boxes (N, n, 4), scores (N, n), levels (N, n) int64; valid (N, n) bool, or None if there is no
-    padding.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    levels: Tensor
-    valid: Tensor | None = None
-
-    @classmethod
-    def of(cls, images: Sequence[Candidates]) -> BatchCandidates:
-        """The candidates of each image, padded to the most."""
-        if len(images) == 1:
-            return cls(images[0].boxes[None], images[0].scores[None], images[0].levels[None])
-        rows = [(x.boxes, x.scores, x.levels, torch.ones_like(x.scores, dtype=torch.bool)) for x in images]
-        return cls(*(pad_sequence(list(field), batch_first=True) for field in zip(*rows, strict=True)))
-
-    def larger_than(self, side: float) -> Tensor:
-        """(N, n) bool: whether width and height are above `side` pixels of the network's input."""
-        return ((self.boxes[..., 2:] - self.boxes[..., :2]) > side).all(-1)
-
-
-def best_of_images(outputs: DenseOutputs, infos: Sequence[ImageInfo], coder: BoxCoder, limit: int) -> BatchCandidates:
-    """As `best_candidates` without a threshold, of all images at once. The head has one column."""
-    pairs = [full_precision(values)[..., 0].topk(_at_most(limit, values.shape[1])) for values in outputs.scores]
-    at = [indices for _, indices in pairs]
-    anchors = torch.cat([level.boxes[rows] for level, rows in zip(outputs.anchors, at, strict=True)], 1)
-    deltas = torch.cat(
-        [moves.gather(1, rows[..., None].expand(-1, -1, 4)) for moves, rows in zip(outputs.deltas, at, strict=True)], 1
-    )
-    boxes = coder.decode(anchors.flatten(0, 1), deltas.flatten(0, 1)).reshape(anchors.shape)
-    scores = torch.cat([best for best, _ in pairs], 1)
-    return BatchCandidates(
-        coder.clip_batch(boxes, [info.size for info in infos]),
-        scores,
-        _level_numbers([rows[0] for rows in at]).expand_as(scores),
-    )
-
-
-def _rows_and_columns(at: Sequence[Tensor], columns: Sequence[int]) -> tuple[Sequence[Tensor], Tensor]:
-    """Of indices (n,) into flattened values (t, C) of each level: the rows (n,) of each, and the columns of all."""
-    if set(columns) == {1}:
-        everywhere = torch.cat(list(at))
-        return at, torch.zeros_like(everywhere)
-    if len(set(columns)) == 1:
-        everywhere = torch.cat(list(at))
-        return (everywhere // columns[0]).split([len(x) for x in at]), everywhere % columns[0]
-    pairs = list(zip(at, columns, strict=True))
-    return [x // count for x, count in pairs], torch.cat([x % count for x, count in pairs])
-
-
-def _level_numbers(at: Sequence[Tensor]) -> Tensor:
-    """(n,) int64: the number of the level of each of the indices (n,) of all levels."""
-    counts = [len(indices) for indices in at]
-    return send_indices([np.repeat(np.arange(len(counts)), counts)], at[0].device)[0]
-
-
-def best_anchors(outputs: DenseOutputs, row: int, limit: int | None) -> DenseOutputs:
-    """The anchors of image `row` with the highest logits, at most `limit` per level (None: all), ranked by their best
-    column: outputs of one image, whose scores are probabilities.
-    """
-    scores, deltas, anchors = [], [], []
-    for logits, moves, level in zip(outputs.scores, outputs.deltas, outputs.anchors, strict=True):
-        values = full_precision(logits[row])
-        best = values.amax(1).topk(_at_most(limit, len(level.boxes))).indices
-        scores.append(values[None, best].sigmoid())
-        deltas.append(moves[row : row + 1, best])
-        anchors.append(LevelAnchors(level.boxes[best], level.cells[best]))
-    return DenseOutputs(scores, deltas, anchors)
-
-
-def _at_most(limit: int | None, count: int) -> int:
-    return count if limit is None else min(limit, count)
-
-
-def _best_pairs(values: Tensor, limit: int | None) -> tuple[Tensor, Tensor]:
-    """The `limit` largest values (n,) of (t, C), best first, and their indices (n,) in the flattened values."""
-    best, at = values.flatten().topk(_at_most(limit, values.numel()))
-    return best, at
-
-
-def _best_pairs_above(
-    levels: Sequence[Tensor], limit: int | None, above: Sequence[float]
-) -> list[tuple[Tensor, Tensor]]:
-    """`_best_pairs` of each level among the values above its threshold."""
-    found = []
-    flat = [values.flatten() for values in levels]
-    masks = [values > least for values, least in zip(flat, above, strict=True)]
-    for values, kept in zip(flat, _rows_of_many(masks), strict=True):
-        best, order = values[kept].topk(_at_most(limit, len(kept)))
-        found.append((best, kept[order]))
-    return found
-
-
-def _rows_of_many(masks: Sequence[Tensor]) -> list[Tensor]:
-    """As `rows_of`. Large masks stay on the device, which is then waited for twice."""
-    sizes = [len(mask) for mask in masks]
-    if sum(sizes) <= FEW:
-        return rows_of(masks)
-    starts = [sum(sizes[:i]) for i in range(len(sizes))]
-    selected = torch.cat(list(masks)).nonzero().flatten()
-    ends = torch.searchsorted(selected, torch.tensor(starts[1:], device=selected.device)).tolist()
-    parts = selected.tensor_split(ends)
-    return [part - start for part, start in zip(parts, starts, strict=True)]
-
-
-def best_per_class(
-    outputs: DenseOutputs, row: int, info: ImageInfo, coder: BoxCoder, *, limit: int | None, above: float | None = None
-) -> Candidates:
-    """The best anchors of each column over all levels of one image, decoded (torchvision's SSD); by column.
-
-    Args: as `best_candidates`; `limit` is per column.
-    """
-    values = full_precision(torch.cat([scores[row] for scores in outputs.scores]))
-    at, labels = _best_of_columns(values, limit, above)
-    best = values[at, labels]
-    anchors = torch.cat([level.boxes for level in outputs.anchors])
-    deltas = torch.cat([deltas[row] for deltas in outputs.deltas])
-    counts = torch.tensor([len(level.boxes) for level in outputs.anchors], device=at.device)
-    levels = torch.bucketize(at, counts.cumsum(0), right=True)
-    return Candidates(coder.decode(anchors[at], deltas[at], info.size), best, labels, levels)
-
-
-def _best_of_columns(values: Tensor, limit: int | None, above: float | None) -> tuple[Tensor, Tensor]:
-    """Rows and columns (n,) of the `limit` largest values of each column of (T, C), by column.
-
-    With a threshold, only the values above it are sorted; they are few.
-    """
-    if above is None:
-        at = values.topk(_at_most(limit, len(values)), 0).indices.T  # (C, n)
-        return at.flatten(), torch.arange(len(at), device=at.device).repeat_interleave(at.shape[1])
-    at, labels = (values > above).nonzero().unbind(1)
-    order = values[at, labels].argsort(descending=True, stable=True)
-    order = order[labels[order].argsort(stable=True)]
-    at, labels = at[order], labels[order]
-    starts = torch.searchsorted(labels, torch.arange(values.shape[1], device=labels.device))
-    rank = torch.arange(len(labels), device=labels.device) - starts[labels]
-    first = (rank < _at_most(limit, len(values))).nonzero().flatten()
-    return at[first], labels[first]
-
-
-def suppress(
-    best: Candidates,
-    info: ImageInfo,
-    config: DetectionSettings,
-    clip_to: Callable[[Tensor], Tensor] | None = None,
-) -> Detections:
-    """NMS of one image's candidates, in original or network pixels; detections in original pixels.
-
-    clip_to: clips the boxes (n, 4) before NMS, in the pixels of NMS.
-    """
-    network = config.nms_in == "network"
-    placed = best.boxes if network else to_original(best.boxes, info)
-    if clip_to is not None:
-        placed = clip_to(placed)
-    found = pairs_nms(placed, best.scores, best.labels, config)
-    boxes = to_original(found.boxes, info) if network else found.boxes
-    detections = Detections(boxes=boxes, scores=found.scores, labels=found.labels)
-    if not config.clip_original:
-        return detections
-    clipped, real = inside_original(boxes, info)
-    return evolve(detections, boxes=clipped)[real.nonzero().flatten()]

@@ -1,16 +1,16 @@
-"""Detection in tensors of fixed size: what `dense_detection` and `postprocess` do, for export.
+"""Post-processing in tensors of fixed size: what `postprocess` does, for export.
 
-Top-k results are padded to their limit and NMS returns a fixed number of boxes, so that no shape depends on what is in
-the images. The detections are those of the functions that they mirror.
+NMS returns a fixed number of boxes, so that no shape depends on what is in the images. The detections are those of the
+functions that they mirror.
 
-Letters: N images, L levels, K columns (classes), t anchors of one level, T anchors of all levels, n candidates, k limit
-of one level, D detections of an image. Boxes are xyxy in pixels of the padded network input.
+Letters: N images, R regions of an image, K classes, n candidates, D detections of an image. Boxes are xyxy in pixels of
+the padded network input.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from attrs import evolve, frozen
@@ -18,30 +18,9 @@ from torch import Tensor
 
 import det_ops
 from det_core.boxes.coders import clip_images
-from det_core.contracts import BoxCoder
-from det_core.model.dense_detection import DenseOutputs
+from det_core.model.candidates import AnchorCandidates, Candidates, rows_of_images
 from det_core.model.detection_config import DetectionSettings
 from det_core.padded import NotExportableError, PaddedBatch, PaddedDetections
-from det_core.structures import full_precision
-
-
-@frozen(eq=False)
-class PaddedCandidates:
-    """boxes (N, n, 4), scores (N, n), labels (N, n) int64 (columns), levels (N, n) int64; valid (N, n) bool."""
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    levels: Tensor
-    valid: Tensor
-
-    def only(self, keep: Tensor) -> PaddedCandidates:
-        """Those that `keep` (N, n) bool does not select become padding."""
-        return evolve(self, valid=self.valid & keep)
-
-    def larger_than(self, side: float) -> Tensor:
-        """(N, n) bool: whether width and height are above `side` pixels of the network's input."""
-        return ((self.boxes[..., 2:] - self.boxes[..., :2]) > side).all(-1)
 
 
 def to_original_images(boxes: Tensor, batch: PaddedBatch) -> Tensor:
@@ -60,145 +39,6 @@ def _factors(boxes: Tensor, batch: PaddedBatch) -> tuple[Tensor, Tensor]:
     """(N, ..., 4) factors of the coordinates, and (4,) what an inclusive box ends after its last pixel."""
     scales = batch.scales.to(boxes.dtype).flip(1).repeat(1, 2)
     return scales.reshape(-1, *[1] * (boxes.dim() - 2), 4), boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
-
-
-def rows_of_images(values: Tensor, rows: Tensor) -> Tensor:
-    """(N, m, ...): of each image's values (N, n, ...), the rows (N, m) int64."""
-    shape = values.shape[2:]
-    return values.gather(1, rows.reshape(*rows.shape, *[1] * len(shape)).expand(-1, -1, *shape))
-
-
-def top_padded(values: Tensor, limit: int) -> tuple[Tensor, Tensor]:
-    """The `limit` largest values of each row (N, n), best first, padded with -inf; and their indices, 0 for padding."""
-    padding = values.new_full((limit,), -math.inf).expand(values.shape[0], -1)
-    best, at = torch.cat([values, padding], 1).topk(limit)
-    return best, torch.where(best > -math.inf, at, 0)
-
-
-def anchors_at(boxes: Tensor, rows: Tensor) -> Tensor:
-    """(N, m, 4): the anchors in the rows (N, m) of each image; boxes: (t, 4) of all images, or (N, t, 4) of each."""
-    return boxes[rows] if boxes.dim() == 2 else rows_of_images(boxes, rows)
-
-
-def best_candidates_padded(
-    outputs: DenseOutputs,
-    batch: PaddedBatch,
-    coder: BoxCoder,
-    *,
-    limit: int,
-    above: Sequence[float] | None = None,
-    clipped: bool = True,
-) -> PaddedCandidates:
-    """As `best_candidates`, of all images: `limit` pairs of each level, padded; by level, best first.
-
-    Args:
-        outputs, coder, clipped: as in `best_candidates`; anchors may be (t, 4) of all images or (N, t, 4) of each.
-        batch: of the images.
-        limit: pairs per level.
-        above: score threshold of each level; None keeps all.
-    """
-    boxes, deltas, scores, labels, levels = [], [], [], [], []
-    for number, (values, moves, level) in enumerate(zip(outputs.scores, outputs.deltas, outputs.anchors, strict=True)):
-        best, at, column = _best_pairs(full_precision(values), limit)
-        if above is not None:
-            best = torch.where(best > above[number], best, -math.inf)
-        boxes.append(anchors_at(level.boxes, at))
-        deltas.append(rows_of_images(moves, at))
-        scores.append(best)
-        labels.append(column)
-        levels.append(torch.full_like(at, number))
-    return decoded(
-        coder,
-        torch.cat(boxes, 1),
-        torch.cat(deltas, 1),
-        batch if clipped else None,
-        (torch.cat(scores, 1), torch.cat(labels, 1), torch.cat(levels, 1)),
-    )
-
-
-def decoded(
-    coder: BoxCoder,
-    anchors: Tensor,
-    deltas: Tensor,
-    batch: PaddedBatch | None,
-    scored: tuple[Tensor, Tensor, Tensor],
-) -> PaddedCandidates:
-    """Candidates from anchors and deltas (N, n, 4); those whose score is -inf are padding.
-
-    batch: of the images, to clip to; None: not clipped. scored: scores, labels and levels (N, n).
-    """
-    boxes = coder.decode(anchors.flatten(0, 1), deltas.flatten(0, 1)).reshape(anchors.shape)
-    if batch is not None:
-        boxes = coder.clip_images(boxes, batch.sizes)
-    return PaddedCandidates(boxes, *scored, valid=scored[0] > -math.inf)
-
-
-def _best_pairs(values: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each image's values (N, t, K): the `limit` largest (N, k), their rows and their columns (N, k) int64.
-
-    The rows of the best pairs are among the best rows, which are fewer to sort.
-    """
-    columns = values.shape[2]
-    if columns == 1:
-        best, at = top_padded(values[..., 0], limit)
-        return best, at, torch.zeros_like(at)
-    top, rows = top_padded(values.amax(2), limit)
-    among = torch.where((top > -math.inf)[..., None], rows_of_images(values, rows), -math.inf)
-    best, at = among.flatten(1).topk(limit)
-    return best, rows.gather(1, torch.div(at, columns, rounding_mode="floor")), at % columns
-
-
-@frozen(eq=False)
-class PaddedAnchors:
-    """boxes (N, n, 4); scores (N, n, K) probabilities, -inf where they are padding or too low; levels (N, n) int64."""
-
-    boxes: Tensor
-    scores: Tensor
-    levels: Tensor
-
-    def larger_than(self, side: float) -> Tensor:
-        """(N, n) bool: whether width and height are above `side` pixels of the network's input."""
-        return ((self.boxes[..., 2:] - self.boxes[..., :2]) > side).all(-1)
-
-
-def best_anchors_padded(
-    outputs: DenseOutputs, batch: PaddedBatch, coder: BoxCoder, *, limit: int | None, clipped: bool = True
-) -> PaddedAnchors:
-    """As `best_anchors`, of all images, decoded: the `limit` anchors of each level with the highest scores, padded,
-    with all their scores; None: all anchors. Those whose scores are all -inf are padding. Anchors may be (t, 4) of all
-    images or (N, t, 4) of each.
-    """
-    anchors, deltas, scores, levels = [], [], [], []
-    for number, (values, moves, level) in enumerate(zip(outputs.scores, outputs.deltas, outputs.anchors, strict=True)):
-        found = full_precision(values)
-        if limit is None:
-            at = torch.arange(found.shape[1], device=found.device).expand(found.shape[0], -1)
-        else:
-            top, at = top_padded(found.amax(2), limit)
-            found = torch.where((top > -math.inf)[..., None], rows_of_images(found, at), -math.inf)
-        scores.append(found)
-        anchors.append(anchors_at(level.boxes, at))
-        deltas.append(rows_of_images(moves, at))
-        levels.append(torch.full_like(at, number))
-    boxes = coder.decode(torch.cat(anchors, 1).flatten(0, 1), torch.cat(deltas, 1).flatten(0, 1))
-    boxes = boxes.unflatten(0, (-1, sum(x.shape[1] for x in anchors)))
-    boxes = coder.clip_images(boxes, batch.sizes) if clipped else boxes
-    return PaddedAnchors(boxes, torch.cat(scores, 1), torch.cat(levels, 1))
-
-
-def best_per_class_padded(
-    outputs: DenseOutputs, batch: PaddedBatch, coder: BoxCoder, *, limit: int, above: float
-) -> PaddedCandidates:
-    """As `best_per_class`, of all images: `limit` anchors of each column over all levels, padded; by column."""
-    values = full_precision(torch.cat(outputs.scores, 1)).transpose(1, 2)  # (N, K, T)
-    columns = values.shape[1]
-    best, at = top_padded(values.flatten(0, 1), limit)
-    best, at = (x.unflatten(0, (-1, columns)).flatten(1) for x in (best, at))
-    best = torch.where(best > above, best, -math.inf)
-    anchors = torch.cat([level.boxes for level in outputs.anchors])
-    label = torch.arange(columns, device=at.device).repeat_interleave(limit).expand_as(at)
-    deltas = rows_of_images(torch.cat(outputs.deltas, 1), at)
-    return decoded(coder, anchors[at], deltas, batch, (best, label, torch.zeros_like(at)))
 
 
 def nms_images(
@@ -234,7 +74,7 @@ class PaddedChoice:
 def choose_pairs(
     boxes: Tensor, scores: Tensor, labels: Tensor, valid: Tensor, config: DetectionSettings
 ) -> PaddedChoice:
-    """As `pairs_nms`, of all images: boxes (N, n, 4), scores, labels and valid (N, n). Applies no score threshold."""
+    """NMS of boxes (N, n, 4) with scores, labels and valid (N, n), as `choose`; applies no score threshold."""
     check_nms(config)
     groups = torch.zeros_like(labels) if config.class_agnostic_nms else labels
     rows, kept = nms_images(boxes, scores, groups, valid, config.nms_threshold, config.max_detections)
@@ -242,7 +82,7 @@ def choose_pairs(
 
 
 def choose_classes(boxes: Tensor, scores: Tensor, config: DetectionSettings) -> PaddedChoice:
-    """As `class_wise_nms`, of all images: boxes (N, R, K, 4), or (N, R, 4) that all classes share, and scores
+    """The same of regions with all their classes: boxes (N, R, K, 4), or (N, R, 4) that all classes share, and scores
     (N, R, K).
 
     Scores of padding, and those that are too low, are -inf. A class is suppressed as if it were an image, since no box
@@ -277,7 +117,7 @@ def check_nms(config: DetectionSettings) -> None:
 
 
 def suppress_padded(
-    best: PaddedCandidates | PaddedAnchors,
+    best: Candidates | AnchorCandidates,
     batch: PaddedBatch,
     config: DetectionSettings,
     clip_to: Callable[[Tensor], Tensor] | None = None,
@@ -287,7 +127,7 @@ def suppress_padded(
     placed = best.boxes if network else to_original_images(best.boxes, batch)
     if clip_to is not None:
         placed = clip_to(placed)
-    if isinstance(best, PaddedAnchors):
+    if isinstance(best, AnchorCandidates):
         chosen = choose_classes(placed, best.scores, config)
     else:
         chosen = choose_pairs(placed, best.scores, best.labels, best.valid, config)

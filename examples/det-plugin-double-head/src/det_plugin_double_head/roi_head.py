@@ -15,7 +15,7 @@ from det_core.contracts import Losses, RoIHead, RoIPool
 from det_core.model.detection_config import DetectionSettings
 from det_core.model.layers import to_rois
 from det_core.model.losses import box_loss
-from det_core.model.postprocess import class_wise_nms, to_original
+from det_core.model.postprocess import Pairs, decode_images, suppress
 from det_core.model.sample_regions import SampledRegions, sample_regions
 from det_core.structures import Batch, Detections, ImageInfo, Targets, full_precision
 from torch import Tensor
@@ -89,13 +89,8 @@ class DoubleHead(RoIHead):
 
     def predict(self, features: Sequence[Tensor], proposals: Sequence[Tensor], batch: Batch) -> list[Detections]:
         """Softmax scores, decoded boxes, then NMS within each class in original pixels."""
-        sizes = [len(p) for p in proposals]
-        scores = self.scores(features, proposals).softmax(-1)[:, :-1].split(sizes)
-        deltas = self.deltas(features, proposals).split(sizes)
-        return [self._detections(*row) for row in zip(proposals, scores, deltas, batch.infos, strict=True)]
-
-    def _detections(self, proposals: Tensor, scores: Tensor, deltas: Tensor, info: ImageInfo) -> Detections:
-        """One image's detections from proposals (r, 4), probabilities (r, K) and deltas (r, K, 4)."""
-        boxes = self.coder.decode(proposals, deltas, info.size)
-        chosen = class_wise_nms(to_original(boxes, info), scores, self.limits)
-        return Detections(boxes=chosen.boxes, scores=chosen.scores, labels=chosen.labels)
+        scores = self.scores(features, proposals).softmax(-1)[:, :-1]
+        sizes = [info.size for info in batch.infos]
+        boxes = decode_images(self.coder, proposals, self.deltas(features, proposals), sizes)
+        pairs = Pairs.where(scores > self.limits.score_threshold, boxes, scores)
+        return suppress(pairs, batch.infos, self.limits)

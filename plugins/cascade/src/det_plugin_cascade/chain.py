@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from det_core.contracts import BoxHead, BoxOutputs
+from det_core.model.postprocess import Chosen
 from det_core.padded import PaddedBatch, PaddedProposals
 from det_core.structures import ImageInfo, LossTerm, full_precision
 from det_plugin_cascade.config import StagedHeadConfig
 from det_plugin_rcnn.box_stage import BoxStage
-from det_plugin_rcnn.detections import Found, choose_detections
+from det_plugin_rcnn.detections import choose_detections
 from det_plugin_rcnn.mask_branch import of_class
 from det_plugin_rcnn.padded_regions import PaddedFound, choose_padded
 
@@ -48,7 +49,7 @@ class Chain(nn.Module):
         weight = self.config.stages[number].loss_weight
         return {f"stage{number + 1}_{name}": LossTerm(term.total * weight, term.count) for name, term in terms.items()}
 
-    def detect(self, run_stage: RunStage, proposals: Sequence[Tensor], infos: Sequence[ImageInfo]) -> list[Found]:
+    def detect(self, run_stage: RunStage, proposals: Sequence[Tensor], infos: Sequence[ImageInfo]) -> Chosen:
         """Refine each image's proposals (n, 4) from stage to stage and select detections.
 
         Boxes are decoded by the last stage. Scores are the softmax of the mean of all stages' logits, or the mean of
@@ -61,9 +62,8 @@ class Chain(nn.Module):
             logits.append(full_precision(outputs.scores))
             if number < len(self.stages) - 1:
                 boxes = stage.refine(outputs, boxes, infos)
-        scores = self._mean_scores(logits).split([len(b) for b in boxes])
         decoded = self.stages[-1].decode(outputs.deltas, boxes, infos)
-        return [choose_detections(*row, self.config) for row in zip(decoded, scores, infos, strict=True)]
+        return choose_detections(decoded, self._mean_scores(logits), infos, self.config)
 
     def _mean_scores(self, logits: Sequence[Tensor]) -> Tensor:
         """(R, K) from the logits (R, K+1) of each stage."""

@@ -20,7 +20,6 @@ from det_core.structures import Batch, Detections, ImageInfo, LossTerm, Targets
 from det_plugin_cascade.chain import Chain, mean_probabilities
 from det_plugin_cascade.config import CascadeHeadConfig
 from det_plugin_rcnn.box_stage import BoxStage
-from det_plugin_rcnn.detections import found_labels, to_detections
 from det_plugin_rcnn.mask_branch import mask_term, region_masks
 from det_plugin_rcnn.padded_regions import mask_regions_padded, mean_masks_padded, pool_padded
 from det_plugin_rcnn.pooling import mask_regions, pool_regions, positive_regions
@@ -99,11 +98,10 @@ class CascadeHead(RoIHead):
 
         found = self.chain.detect(run_stage, proposals, batch.infos)
         if not self.needs_masks:
-            return to_detections(found)
-        boxes = [f.boxes for f in found]
-        regions = mask_regions(features, boxes, self.roi_pool, self.trunk, self.mask_roi_pool)
-        probabilities = mean_probabilities([head(regions) for head in self.mask_heads], found_labels(found))
-        return to_detections(found, region_masks(probabilities, found, batch.infos, self.config))
+            return found.detections()
+        regions = mask_regions(features, found.of_images(found.network), self.roi_pool, self.trunk, self.mask_roi_pool)
+        probabilities = mean_probabilities([head(regions) for head in self.mask_heads], found.labels)
+        return found.detections(region_masks(probabilities, found, batch.infos, self.config))
 
     def predict_padded(
         self, features: Sequence[Tensor], proposals: PaddedProposals, batch: PaddedBatch

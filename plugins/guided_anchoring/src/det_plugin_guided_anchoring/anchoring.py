@@ -94,27 +94,10 @@ class GuidedAnchors(nn.Module):
             for info in batch.infos
         ]
 
-    def of_image(self, outputs: GuidedOutputs, row: int) -> DenseOutputs:
-        """One image's cells with an anchor: per level scores (1, n, K), deltas (1, n, 4) and the anchors."""
-        numbers = range(len(outputs.anchors))
-        anchors = [level.boxes for level in outputs.anchors]
-        cells = [level.cells for level in outputs.anchors]
-        columns = [[x[row] for x in values] for values in (outputs.scores, outputs.deltas, outputs.shapes)]
-        if outputs.kept is not None:
-            kept = rows_of([level[row] for level in outputs.kept])
-            columns = [[values[i][kept[i]] for i in numbers] for values in (*columns, anchors, cells)]
-            *columns, anchors, cells = columns
-        scores, deltas, shapes = columns
-        boxes = self.decode(torch.cat(anchors), torch.cat(shapes)).split([len(x) for x in anchors])
-        return DenseOutputs(
-            [x[None] for x in scores],
-            [x[None] for x in deltas],
-            [LevelAnchors(*level) for level in zip(boxes, cells, strict=True)],
-        )
-
     def of_images(self, outputs: GuidedOutputs) -> DenseOutputs:
-        """As `of_image`, of all images, in tensors of fixed size: per level scores (N, t, K), deltas (N, t, 4) and
-        anchors (N, t, 4) of every cell; cells without an anchor have scores of -inf.
+        """Per level scores (N, t, K), deltas (N, t, 4) and anchors (N, t, 4) of every cell.
+
+        Cells without an anchor have scores of -inf.
         """
         squares, shapes = torch.cat([level.boxes for level in outputs.anchors]), torch.cat(outputs.shapes, 1)
         everywhere = squares.expand(shapes.shape[0], -1, -1)

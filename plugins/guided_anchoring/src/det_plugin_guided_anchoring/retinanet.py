@@ -6,20 +6,22 @@ levels. One anchor per cell. Boxes are xyxy in pixels of the padded network inpu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from attrs import evolve
 from torch import Tensor, nn
 
 from det_core.contracts import DenseHead, Losses
-from det_core.model.dense_detection import best_anchors, best_candidates, dense_losses, suppress
+from det_core.model.candidates import AnchorCandidates, Clip, Top, best_anchors, top_k, top_padded
+from det_core.model.dense_detection import dense_losses
 from det_core.model.layers import normal_init, prior_bias, tower
-from det_core.model.padded_detection import best_anchors_padded, suppress_padded
+from det_core.model.padded_detection import suppress_padded
+from det_core.model.postprocess import suppress
 from det_core.padded import PaddedBatch, PaddedDetections
 from det_core.specs import FeatureSpec
-from det_core.structures import Batch, Detections, ImageInfo, Targets
+from det_core.structures import Batch, Detections, Targets
 from det_plugin_guided_anchoring.anchoring import GuidedAnchors
 from det_plugin_guided_anchoring.config import GARetinaNetHeadConfig
 from det_plugin_guided_anchoring.prediction import (
@@ -98,19 +100,18 @@ class GARetinaNetHead(DenseHead[GuidedOutputs]):
     @torch.no_grad()
     def predict(self, outputs: GuidedOutputs, batch: Batch) -> list[Detections]:
         """Per level the best anchors with all their classes above the score threshold, then NMS within each class."""
-        return [self._detect(outputs, row, info) for row, info in enumerate(batch.infos)]
-
-    def _detect(self, outputs: GuidedOutputs, row: int, info: ImageInfo) -> Detections:
-        config = self.config
-        own = best_anchors(self.guided.of_image(outputs, row), 0, config.before_nms)
-        best = best_candidates(own, 0, info, self.coder, limit=None, above=config.score_threshold)
-        return suppress(best.where(best.larger_than(config.min_size)), info, config)
+        clip = partial(self.coder.clip_batch, sizes=[info.size for info in batch.infos])
+        return suppress(self._candidates(outputs, clip, top_k).pairs(), batch.infos, self.config)
 
     @torch.no_grad()
     def predict_padded(self, outputs: GuidedOutputs, batch: PaddedBatch) -> PaddedDetections:
         """As `predict`, in tensors of fixed size."""
+        best = self._candidates(outputs, partial(self.coder.clip_images, sizes=batch.sizes), top_padded)
+        return suppress_padded(best, batch, self.config)
+
+    def _candidates(self, outputs: GuidedOutputs, clip: Clip, top: Top) -> AnchorCandidates:
+        """Those of all images that score high enough and are large enough, with probabilities."""
         config = self.config
-        best = best_anchors_padded(self.guided.of_images(outputs), batch, self.coder, limit=config.before_nms)
-        scores = best.scores.sigmoid()
-        kept = (scores > config.score_threshold) & best.larger_than(config.min_size)[..., None]
-        return suppress_padded(evolve(best, scores=torch.where(kept, scores, -math.inf)), batch, config)
+        best = best_anchors(self.guided.of_images(outputs), self.coder, clip, limit=config.before_nms, top=top)
+        best = evolve(best, scores=best.scores.sigmoid())
+        return best.only((best.scores > config.score_threshold) & best.larger_than(config.min_size)[..., None])

@@ -11,13 +11,11 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from det_core.contracts import Losses
-from det_core.model.dense_detection import Candidates, best_candidates
+from det_core.model.candidates import Candidates, Clip, Top, best_pairs, top_k
 from det_core.model.fold_batch_norm import conv_norm
 from det_core.model.layers import normal_init
-from det_core.model.padded_detection import PaddedCandidates, best_candidates_padded
-from det_core.padded import PaddedBatch
 from det_core.specs import ConvSpec, FeatureSpec
-from det_core.structures import Batch, ImageInfo, Targets
+from det_core.structures import Batch, Targets
 from det_plugin_guided_anchoring.anchoring import GuidedAnchors
 from det_plugin_guided_anchoring.config import GARPNConfig
 from det_plugin_guided_anchoring.prediction import (
@@ -69,9 +67,6 @@ class GARPN(RegionProposalHead[GuidedOutputs]):
         losses = self.sampled_losses(outputs.scores, outputs.deltas, guided.matches, targets, batch)
         return {**losses, "rpn_shape": guided.shape, "rpn_location": guided.location}
 
-    def candidates(self, outputs: GuidedOutputs, row: int, info: ImageInfo, limit: int) -> Candidates:
-        """The best anchors of each level of image `row`, decoded and clipped; none where no cell has an anchor."""
-        return best_candidates(self.guided.of_image(outputs, row), 0, info, self.coder, limit=limit)
-
-    def candidates_padded(self, outputs: GuidedOutputs, batch: PaddedBatch, limit: int) -> PaddedCandidates:
-        return best_candidates_padded(self.guided.of_images(outputs), batch, self.coder, limit=limit)
+    def candidates(self, outputs: GuidedOutputs, clip: Clip, limit: int, top: Top = top_k) -> Candidates:
+        """The best anchors of each level of each image, decoded and clipped; cells without an anchor have none."""
+        return best_pairs(self.guided.of_images(outputs), self.coder, clip, limit=limit, top=top)

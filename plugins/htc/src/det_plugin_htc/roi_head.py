@@ -25,7 +25,6 @@ from det_core.structures import Batch, Detections, LossTerm, Targets
 from det_plugin_cascade.chain import Chain, mean_probabilities
 from det_plugin_htc.config import HTCHeadConfig
 from det_plugin_htc.semantic import SemanticBranch, SemanticOutputs
-from det_plugin_rcnn.detections import found_labels, to_detections
 from det_plugin_rcnn.mask_branch import mask_term, region_masks
 from det_plugin_rcnn.padded_regions import mean_masks_padded, padded_rois
 
@@ -134,10 +133,10 @@ class HTCHead(RoIHead):
             return self.box_outputs(number, features, semantic, boxes)
 
         found = self.chain.detect(run_stage, proposals, batch.infos)
-        regions = self.mask_regions(features, semantic, [f.boxes for f in found])
+        regions = self.mask_regions(features, semantic, found.of_images(found.network))
         logits = self.mask_logits(regions, self._mask_stages())
-        probabilities = mean_probabilities(logits, found_labels(found))
-        return to_detections(found, region_masks(probabilities, found, batch.infos, self.config))
+        probabilities = mean_probabilities(logits, found.labels)
+        return found.detections(region_masks(probabilities, found, batch.infos, self.config))
 
     def predict_padded(
         self, features: Sequence[Tensor], proposals: PaddedProposals, batch: PaddedBatch

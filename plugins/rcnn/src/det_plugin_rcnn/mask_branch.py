@@ -1,6 +1,6 @@
 """The mask loss, and the masks of detections (He et al., Mask R-CNN, 2017, section 3).
 
-Letters: R regions, p positives, n detections of one image, K foreground classes, S side of a mask.
+Letters: R regions, p positives, n detections of all images, K foreground classes, S side of a mask.
 Boxes are xyxy in pixels of the padded network input.
 """
 
@@ -13,12 +13,12 @@ from torch import Tensor
 
 from det_core.compressed_masks import CompressedMasks, RegionMasks
 from det_core.contracts import Loss
+from det_core.model.postprocess import Chosen
 from det_core.model.region_masks import MaskTargetRule, mask_targets
 from det_core.model.sample_regions import SampledRegions
 from det_core.padded import MaskPaste
 from det_core.structures import ImageInfo, LossTerm, Targets
 from det_plugin_rcnn.config import RegionHeadConfig
-from det_plugin_rcnn.detections import Found
 
 
 def mask_term(
@@ -52,12 +52,12 @@ def of_class(masks: Tensor, labels: Tensor) -> Tensor:
 
 
 def region_masks(
-    probabilities: Tensor, found: Sequence[Found], infos: Sequence[ImageInfo], config: RegionHeadConfig
+    probabilities: Tensor, found: Chosen, infos: Sequence[ImageInfo], config: RegionHeadConfig
 ) -> list[RegionMasks]:
-    """Per image the masks of its n detections, from (R, S, S) of all detections in order."""
+    """Per image the masks of its detections, from (n, S, S) of the n detections of all images."""
     paste = paste_of(config)
-    rows = zip(probabilities.split([len(f) for f in found]), found, infos, strict=True)
-    return [paste.masks(p, f.chosen.boxes, info.original_size) for p, f, info in rows]
+    rows = zip(found.of_images(probabilities), found.of_images(found.boxes), infos, strict=True)
+    return [paste.masks(own, boxes, info.original_size) for own, boxes, info in rows]
 
 
 def paste_of(config: RegionHeadConfig) -> MaskPaste:

@@ -14,12 +14,12 @@ from attrs import evolve, frozen
 from torch import Tensor
 
 from det_core.contracts import RoIPool, Trunk
+from det_core.model.candidates import rows_of_images
 from det_core.model.padded_detection import (
     PaddedChoice,
     choose_classes,
     inside_images,
     padded_detections,
-    rows_of_images,
     to_network_images,
     to_original_images,
 )
@@ -75,7 +75,7 @@ def choose_padded(
     *,
     original: bool = False,
 ) -> PaddedFound:
-    """As `choose_detections`, or with `original` as `choose_original`, of all images.
+    """As `choose_detections`, in tensors of fixed size.
 
     Args:
         boxes: (N, P, K, 4), or (N, P, 4) if class-agnostic, clipped; in network pixels, or with `original` in original.
@@ -93,11 +93,11 @@ def choose_padded(
     network = config.nms_in == "network" or original  # boxes are in the pixels of NMS
     placed = boxes if network else to_original_images(boxes, batch)
     chosen = choose_classes(placed, torch.where(high, scores, -math.inf), config)
-    if original:
-        there = _chosen_boxes(placed, chosen)
-        return PaddedFound(to_network_images(there, batch), padded_detections(there, chosen))
     own = _chosen_boxes(boxes, chosen)
-    there = to_original_images(own, batch) if network else _chosen_boxes(placed, chosen)
+    if original:
+        there, own = own, to_network_images(own, batch)
+    else:
+        there = to_original_images(own, batch) if network else _chosen_boxes(placed, chosen)
     if not config.clip_original:
         return PaddedFound(own, padded_detections(there, chosen))
     numbers = torch.arange(own.shape[1], device=own.device).expand(own.shape[0], -1)

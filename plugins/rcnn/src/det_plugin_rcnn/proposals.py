@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from attrs import frozen
@@ -15,18 +16,12 @@ from torch import Tensor
 
 import det_ops
 from det_core.contracts import Loss, Losses, Outputs, ProposalHead, Sampled
-from det_core.model.dense_detection import AnchorMatches, BatchCandidates, Candidates, dense_box_loss
-from det_core.model.padded_detection import (
-    PaddedCandidates,
-    PaddedChoice,
-    nms_images,
-    padded_detections,
-    rows_of_images,
-    to_original_images,
-)
+from det_core.model.candidates import Candidates, Clip, Top, rows_of_images, top_k, top_padded
+from det_core.model.dense_detection import AnchorMatches, dense_box_loss
+from det_core.model.padded_detection import PaddedChoice, nms_images, padded_detections, to_original_images
 from det_core.model.postprocess import to_original
 from det_core.model.sample_regions import sample_images
-from det_core.padded import PaddedBatch, PaddedDetections, PaddedProposals, no_padded_form
+from det_core.padded import PaddedBatch, PaddedDetections, PaddedProposals
 from det_core.specs import ProposalLimits
 from det_core.structures import Batch, Detections, ImageInfo, LossTerm, Targets
 from det_plugin_rcnn.config import RegionProposalConfig
@@ -56,16 +51,11 @@ class RegionProposalHead(ProposalHead[Outputs]):
         self.box_loss = config.box_loss.build()
 
     @abstractmethod
-    def candidates(self, outputs: Outputs, row: int, info: ImageInfo, limit: int) -> Candidates:
-        """The best anchors of each level of image `row`, at most `limit` per level, decoded and clipped."""
+    def candidates(self, outputs: Outputs, clip: Clip, limit: int, top: Top = top_k) -> Candidates:
+        """The best anchors of each level and image, at most `limit` per level, decoded and clipped by `clip`.
 
-    def batch_candidates(self, outputs: Outputs, batch: Batch, limit: int) -> BatchCandidates:
-        """`candidates` of all images."""
-        return BatchCandidates.of([self.candidates(outputs, row, info, limit) for row, info in enumerate(batch.infos)])
-
-    def candidates_padded(self, outputs: Outputs, batch: PaddedBatch, limit: int) -> PaddedCandidates:
-        """As `candidates`, of all images, `limit` per level, padded: for export."""
-        raise no_padded_form(self, "candidates_padded(outputs, batch, limit)")
+        top: as in `best_pairs`; export asks for `limit` of every level, padded.
+        """
 
     def sampled_losses(
         self,
@@ -97,7 +87,8 @@ class RegionProposalHead(ProposalHead[Outputs]):
     @torch.no_grad()
     def scored_proposals(self, outputs: Outputs, batch: Batch, limits: ProposalLimits) -> list[ScoredBoxes]:
         """Per image the best candidates after NMS within each level."""
-        return choose_proposals(self.batch_candidates(outputs, batch, limits.before_nms), self.config, limits)
+        clip = partial(self.coder.clip_batch, sizes=[info.size for info in batch.infos])
+        return choose_proposals(self.candidates(outputs, clip, limits.before_nms), self.config, limits)
 
     def proposals(self, outputs: Outputs, batch: Batch, limits: ProposalLimits) -> list[Tensor]:
         return [found.boxes for found in self.scored_proposals(outputs, batch, limits)]
@@ -113,7 +104,8 @@ class RegionProposalHead(ProposalHead[Outputs]):
     ) -> tuple[PaddedProposals, Tensor]:
         """As `scored_proposals`, in tensors of fixed size: the proposals, and their scores (N, P)."""
         config = self.config
-        best = self.candidates_padded(outputs, batch, limits.before_nms)
+        clip = partial(self.coder.clip_images, sizes=batch.sizes)
+        best = self.candidates(outputs, clip, limits.before_nms, top_padded)
         scores = best.scores.sigmoid()
         best = best.only(best.larger_than(config.min_size) & (scores >= config.score_threshold))
         found = nms_images(best.boxes, scores, best.levels, best.valid, config.nms_threshold, limits.after_nms)
@@ -132,20 +124,18 @@ class RegionProposalHead(ProposalHead[Outputs]):
         )
 
 
-def choose_proposals(best: BatchCandidates, config: RegionProposalConfig, limits: ProposalLimits) -> list[ScoredBoxes]:
+def choose_proposals(best: Candidates, config: RegionProposalConfig, limits: ProposalLimits) -> list[ScoredBoxes]:
     """The proposals of each image: candidates (scored by logits) after NMS within each level.
 
     Those that are too small, or score too low, are visited last, so that they suppress no other. A device is waited for
     once, for the numbers of proposals.
     """
-    scores, real = best.scores.sigmoid(), best.larger_than(config.min_size)
+    scores, real = best.scores.sigmoid(), best.valid & best.larger_than(config.min_size)
     if config.score_threshold:
         real &= scores >= config.score_threshold
-    if best.valid is not None:
-        real &= best.valid
     scores = torch.where(real, scores, -math.inf)
     most = min(limits.after_nms, scores.shape[1])
-    kept, _ = det_ops.nms_images(best.boxes, scores, best.levels, config.nms_threshold, most)
+    kept, _ = det_ops.nms_images(best.boxes, scores, best.levels.expand_as(scores), config.nms_threshold, most)
     rows = kept.clamp(min=0)
     scores = scores.gather(1, rows)
     counts = ((kept >= 0) & (scores != -math.inf)).sum(1).tolist()

@@ -16,7 +16,7 @@ from det_core.specs import FeatureSpec
 from det_core.structures import Batch, Detections, Targets, full_precision
 from det_plugin_rcnn.box_stage import BoxStage
 from det_plugin_rcnn.config import RCNNHeadConfig
-from det_plugin_rcnn.detections import choose_detections, choose_original, found_labels, to_detections
+from det_plugin_rcnn.detections import choose_detections
 from det_plugin_rcnn.mask_branch import mask_term, of_class, region_masks
 from det_plugin_rcnn.padded_regions import choose_padded, mask_regions_padded, mean_masks_padded, pool_padded
 from det_plugin_rcnn.pooling import mask_regions, pool_regions, positive_regions
@@ -59,19 +59,17 @@ class RCNNHead(RoIHead):
     def predict(self, features: Sequence[Tensor], proposals: Sequence[Tensor], batch: Batch) -> list[Detections]:
         """Softmax scores, decoded boxes, NMS within each class, then the masks of the detections."""
         outputs = self.box_head(pool_regions(features, proposals, self.roi_pool, self.trunk))
-        scores = full_precision(outputs.scores).softmax(-1)[:, :-1].split([len(p) for p in proposals])
-        if self.config.decode_in == "original":
-            boxes = self.stage.decode_original(outputs.deltas, proposals, batch.infos)
-            found = [choose_original(*row, self.config) for row in zip(boxes, scores, batch.infos, strict=True)]
-        else:
-            boxes = self.stage.decode(outputs.deltas, proposals, batch.infos)
-            found = [choose_detections(*row, self.config) for row in zip(boxes, scores, batch.infos, strict=True)]
+        scores = full_precision(outputs.scores).softmax(-1)[:, :-1]
+        original = self.config.decode_in == "original"
+        decode = self.stage.decode_original if original else self.stage.decode
+        boxes = decode(outputs.deltas, proposals, batch.infos)
+        found = choose_detections(boxes, scores, batch.infos, self.config, original=original)
         if self.mask_head is None:
-            return to_detections(found)
-        kept = [f.boxes for f in found]
+            return found.detections()
+        kept = found.of_images(found.network)
         logits = self.mask_head(mask_regions(features, kept, self.roi_pool, self.trunk, self.mask_roi_pool))
-        probabilities = full_precision(of_class(logits, found_labels(found))).sigmoid()
-        return to_detections(found, region_masks(probabilities, found, batch.infos, self.config))
+        probabilities = full_precision(of_class(logits, found.labels)).sigmoid()
+        return found.detections(region_masks(probabilities, found, batch.infos, self.config))
 
     def predict_padded(
         self, features: Sequence[Tensor], proposals: PaddedProposals, batch: PaddedBatch

@@ -11,21 +11,12 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from det_core.contracts import Losses
-from det_core.model.dense_detection import (
-    BatchCandidates,
-    Candidates,
-    DenseOutputs,
-    best_candidates,
-    best_of_images,
-    dense_outputs,
-    match_anchors,
-)
+from det_core.model.candidates import Candidates, Clip, Top, best_pairs, top_k
+from det_core.model.dense_detection import DenseOutputs, dense_outputs, match_anchors
 from det_core.model.fold_batch_norm import conv_norm
 from det_core.model.layers import normal_init
-from det_core.model.padded_detection import PaddedCandidates, best_candidates_padded
-from det_core.padded import PaddedBatch
 from det_core.specs import ConvSpec, FeatureSpec
-from det_core.structures import Batch, ImageInfo, Targets
+from det_core.structures import Batch, Targets
 from det_plugin_rcnn.config import RPNConfig
 from det_plugin_rcnn.proposals import RegionProposalHead
 
@@ -68,11 +59,5 @@ class RPN(RegionProposalHead[DenseOutputs]):
         matches = match_anchors(outputs.anchors, self.strides, self.assigner, targets, batch, limit, touching)
         return self.sampled_losses(outputs.scores, outputs.deltas, matches, targets, batch)
 
-    def candidates(self, outputs: DenseOutputs, row: int, info: ImageInfo, limit: int) -> Candidates:
-        return best_candidates(outputs, row, info, self.coder, limit=limit)
-
-    def batch_candidates(self, outputs: DenseOutputs, batch: Batch, limit: int) -> BatchCandidates:
-        return best_of_images(outputs, batch.infos, self.coder, limit)
-
-    def candidates_padded(self, outputs: DenseOutputs, batch: PaddedBatch, limit: int) -> PaddedCandidates:
-        return best_candidates_padded(outputs, batch, self.coder, limit=limit)
+    def candidates(self, outputs: DenseOutputs, clip: Clip, limit: int, top: Top = top_k) -> Candidates:
+        return best_pairs(outputs, self.coder, clip, limit=limit, top=top)

@@ -7,7 +7,6 @@ pixels.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -16,21 +15,24 @@ from attrs import evolve
 from torch import Tensor, nn
 
 from det_core.contracts import DenseHead, Losses
-from det_core.model.dense_detection import (
-    DenseOutputs,
+from det_core.model.candidates import (
+    AnchorCandidates,
+    Candidates,
+    Clip,
+    Top,
     best_anchors,
-    best_candidates,
-    dense_losses,
-    dense_outputs,
-    match_anchors,
-    suppress,
+    best_pairs,
+    top_k,
+    top_padded,
 )
+from det_core.model.dense_detection import DenseOutputs, dense_losses, dense_outputs, match_anchors
 from det_core.model.layers import normal_init, prior_bias, tower
-from det_core.model.padded_detection import best_anchors_padded, best_candidates_padded, suppress_padded
+from det_core.model.padded_detection import suppress_padded
+from det_core.model.postprocess import boxes_to_original, suppress
 from det_core.model.running_count import RunningLossCount
 from det_core.padded import PaddedBatch, PaddedDetections
 from det_core.specs import FeatureSpec
-from det_core.structures import Batch, Detections, ImageInfo, Targets
+from det_core.structures import Batch, Detections, Targets
 from det_plugin_retinanet.config import RetinaNetHeadConfig
 
 
@@ -93,46 +95,36 @@ class RetinaNetHead(DenseHead[DenseOutputs]):
     @torch.no_grad()
     def predict(self, outputs: DenseOutputs, batch: Batch) -> list[Detections]:
         """Per level the best (anchor, class) pairs above the score threshold, then NMS within each class."""
-        return [self._detect(outputs, row, info) for row, info in enumerate(batch.infos)]
-
-    def _detect(self, outputs: DenseOutputs, row: int, info: ImageInfo) -> Detections:
-        config = self.config
-        if config.candidates == "anchor":
-            own = best_anchors(outputs, row, config.before_nms)
-            best = best_candidates(own, 0, info, self.coder, limit=None, above=config.score_threshold)
-        else:
-            best = best_candidates(
-                outputs,
-                row,
-                info,
-                self.coder,
-                limit=config.before_nms,
-                above=self._lowest_logits(),
-                clipped=config.clip == "before",
-            )
-            best = evolve(best, scores=best.scores.sigmoid())
-        high = best.scores > config.score_threshold
-        if config.coarsest == "all":
-            high |= best.levels == len(self.strides) - 1
-        kept = best.where(high & best.larger_than(config.min_size))
-        clip_to = partial(self.coder.clip, size=info.original_size) if config.clip == "original" else None
-        return suppress(kept, info, config, clip_to)
+        clip = partial(self.coder.clip_batch, sizes=[info.size for info in batch.infos])
+        best = self._candidates(outputs, clip, top_k)
+        original = self.config.clip == "original"
+        if original:
+            there = boxes_to_original(best.boxes, batch.infos)
+            sizes = [info.original_size for info in batch.infos]
+            best = evolve(best, boxes=self.coder.clip_batch(there, sizes))
+        return suppress(best.pairs(), batch.infos, self.config, original=original)
 
     @torch.no_grad()
     def predict_padded(self, outputs: DenseOutputs, batch: PaddedBatch) -> PaddedDetections:
         """As `predict`, in tensors of fixed size."""
-        config, clipped = self.config, self.config.clip == "before"
-        clip_to = partial(self.coder.clip_images, sizes=batch.original_sizes) if config.clip == "original" else None
-        if config.candidates == "anchor" or config.before_nms is None:
-            clipped = clipped or config.candidates == "anchor"
-            every = best_anchors_padded(outputs, batch, self.coder, limit=config.before_nms, clipped=clipped)
-            scores = every.scores.sigmoid()
-            kept = self._high(scores, every.levels[..., None]) & every.larger_than(config.min_size)[..., None]
-            return suppress_padded(evolve(every, scores=torch.where(kept, scores, -math.inf)), batch, config, clip_to)
-        best = best_candidates_padded(outputs, batch, self.coder, limit=config.before_nms, clipped=clipped)
+        best = self._candidates(outputs, partial(self.coder.clip_images, sizes=batch.sizes), top_padded)
+        original = partial(self.coder.clip_images, sizes=batch.original_sizes)
+        return suppress_padded(best, batch, self.config, original if self.config.clip == "original" else None)
+
+    def _candidates(self, outputs: DenseOutputs, clip: Clip, top: Top) -> Candidates | AnchorCandidates:
+        """Those of all images that score high enough and are large enough, with probabilities."""
+        config = self.config
+        limit = config.before_nms
+        if config.candidates == "anchor" or limit is None:
+            chosen = clip if config.clip == "before" or config.candidates == "anchor" else None
+            every = best_anchors(outputs, self.coder, chosen, limit=limit, top=top)
+            every = evolve(every, scores=every.scores.sigmoid())
+            return every.only(
+                self._high(every.scores, every.levels[:, None]) & every.larger_than(config.min_size)[..., None]
+            )
+        best = best_pairs(outputs, self.coder, clip if config.clip == "before" else None, limit=limit, top=top)
         best = evolve(best, scores=best.scores.sigmoid())
-        kept = self._high(best.scores, best.levels) & best.larger_than(config.min_size)
-        return suppress_padded(best.only(kept), batch, config, clip_to)
+        return best.only(self._high(best.scores, best.levels) & best.larger_than(config.min_size))
 
     def _high(self, scores: Tensor, levels: Tensor) -> Tensor:
         """Which scores (N, n, ...) are above the threshold that candidates of their levels have."""
@@ -140,17 +132,3 @@ class RetinaNetHead(DenseHead[DenseOutputs]):
         if self.config.coarsest == "all" and self.config.candidates == "pair":
             high |= levels == len(self.strides) - 1
         return high
-
-    def _lowest_logits(self) -> float | list[float] | None:
-        """The threshold of logits, or that of each level; None if none is too low."""
-        least = lowest_logit(self.config.score_threshold)
-        if least is None or self.config.coarsest == "threshold":
-            return least
-        return [*[least] * (len(self.strides) - 1), -math.inf]
-
-
-def lowest_logit(threshold: float) -> float | None:
-    """The logit of a probability, slightly lowered so that rounding drops no detection; None for 0 and below."""
-    if threshold <= 0:
-        return None
-    return math.inf if threshold >= 1 else math.log(threshold / (1 - threshold)) - 1e-3

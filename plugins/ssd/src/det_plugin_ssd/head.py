@@ -7,31 +7,36 @@ predictions are in original pixels.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from attrs import evolve
 from torch import Tensor, nn
 
 from det_core.contracts import DenseHead, Losses
+from det_core.model.candidates import (
+    AnchorCandidates,
+    Candidates,
+    Clip,
+    Top,
+    best_anchors,
+    best_pairs,
+    best_per_class,
+    best_per_class_padded,
+    top_k,
+    top_padded,
+)
 from det_core.model.dense_detection import (
     DenseOutputs,
-    best_candidates,
-    best_per_class,
     dense_box_loss,
     dense_outputs,
     match_anchors,
     sample_all_images,
-    suppress,
 )
 from det_core.model.layers import init_convs, xavier_init
-from det_core.model.padded_detection import (
-    best_anchors_padded,
-    best_candidates_padded,
-    best_per_class_padded,
-    suppress_padded,
-)
+from det_core.model.padded_detection import suppress_padded
+from det_core.model.postprocess import suppress
 from det_core.padded import PaddedBatch, PaddedDetections
 from det_core.specs import FeatureSpec
 from det_core.structures import Batch, Detections, Targets, full_precision
@@ -102,29 +107,35 @@ class SSDHead(DenseHead[DenseOutputs]):
     @torch.no_grad()
     def predict(self, outputs: DenseOutputs, batch: Batch) -> list[Detections]:
         """Softmax scores, the best of each level or class above the score threshold, then NMS within each class."""
-        config, outputs = self.config, _probabilities(outputs)
-        choose = best_candidates if config.candidates == "level" else best_per_class
-        found = []
-        for row, info in enumerate(batch.infos):
-            best = choose(outputs, row, info, self.coder, limit=config.before_nms, above=config.score_threshold)
-            found.append(suppress(best.where(best.larger_than(config.min_size)), info, config))
-        return found
+        config, clip = self.config, partial(self.coder.clip_batch, sizes=[info.size for info in batch.infos])
+        if config.candidates == "level" or config.before_nms is None:
+            pairs = self._candidates(_probabilities(outputs), clip, top_k).pairs()
+        else:
+            every, limit = _probabilities(outputs), config.before_nms
+            pairs = best_per_class(every, self.coder, clip, limit=limit, above=config.score_threshold)
+            pairs = pairs.only(pairs.larger_than(config.min_size)) if config.min_size >= 0 else pairs
+        return suppress(pairs, batch.infos, config)
 
     @torch.no_grad()
     def predict_padded(self, outputs: DenseOutputs, batch: PaddedBatch) -> PaddedDetections:
         """As `predict`, in tensors of fixed size."""
-        config, outputs = self.config, _probabilities(outputs)
-        limit, least = config.before_nms, config.score_threshold
-        if limit is None:
-            every = best_anchors_padded(outputs, batch, self.coder, limit=None)
-            high = (every.scores > least) & every.larger_than(config.min_size)[..., None]
-            return suppress_padded(evolve(every, scores=torch.where(high, every.scores, -math.inf)), batch, config)
-        if config.candidates == "level":
-            thresholds = [least] * len(self.strides)
-            best = best_candidates_padded(outputs, batch, self.coder, limit=limit, above=thresholds)
+        config, clip = self.config, partial(self.coder.clip_images, sizes=batch.sizes)
+        if config.candidates == "level" or config.before_nms is None:
+            best = self._candidates(_probabilities(outputs), clip, top_padded)
         else:
-            best = best_per_class_padded(outputs, batch, self.coder, limit=limit, above=least)
-        return suppress_padded(best.only(best.larger_than(config.min_size)), batch, config)
+            every, limit = _probabilities(outputs), config.before_nms
+            pairs = best_per_class_padded(every, self.coder, clip, limit=limit, above=config.score_threshold)
+            best = pairs.only(pairs.larger_than(config.min_size))
+        return suppress_padded(best, batch, config)
+
+    def _candidates(self, outputs: DenseOutputs, clip: Clip, top: Top) -> Candidates | AnchorCandidates:
+        """The best of each level, or all, of all images, that score high enough and are large enough."""
+        config = self.config
+        if config.before_nms is None:
+            every = best_anchors(outputs, self.coder, clip, limit=None)
+            return every.only((every.scores > config.score_threshold) & every.larger_than(config.min_size)[..., None])
+        best = best_pairs(outputs, self.coder, clip, limit=config.before_nms, top=top)
+        return best.only((best.scores > config.score_threshold) & best.larger_than(config.min_size))
 
 
 def _probabilities(outputs: DenseOutputs) -> DenseOutputs:
