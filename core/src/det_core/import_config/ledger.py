@@ -149,6 +149,11 @@ class Node:
         if self.given and not isinstance(self.value, Unread):  # what could not be read is listed as such
             self.ledger.note(self.place, self.name, why)
 
+    def finish(self) -> None:
+        """Add a note on each value of this part that was not used."""
+        self.ledger.list_unused(self)
+        self.take()
+
     def walk(self) -> Iterator[Node]:
         """This value, and all that are in it."""
         yield self

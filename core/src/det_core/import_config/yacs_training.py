@@ -9,6 +9,7 @@ from attrs import frozen
 from det_core.import_config.ledger import NO_COUNTERPART, Node, shown
 from det_core.import_config.target import Target
 from det_core.import_config.yacs_defaults import taken
+from det_core.import_config.yacs_parts import put_key
 from det_core.weights.mmdet_values import number, numbers, parts, whole
 
 GPUS = 8  # of the machine that detectron2's configurations are for
@@ -69,9 +70,8 @@ def _datasets(target: Target, root: Node) -> None:
         files = data.at(f"PROPOSAL_FILES_{split}")
         if parts(files.take()):
             files.refuse("proposals are made by det-core proposals, and set as data.train.proposals")
-    kept = data.at("PRECOMPUTED_PROPOSAL_TOPK_TRAIN")
-    if kept.given and target.has("data.train.max_proposals"):
-        target.put("data.train.max_proposals", kept.take(), kept)
+    if target.has("data.train.max_proposals"):
+        target.copy_given("data.train.max_proposals", data.at("PRECOMPUTED_PROPOSAL_TOPK_TRAIN"))
     data.ignore("PRECOMPUTED_PROPOSAL_TOPK_TEST")
 
 
@@ -141,14 +141,10 @@ def _flip(target: Target, root: Node, index: int | None) -> None:
 
 def _loader(target: Target, root: Node) -> None:
     node = root.at("DATALOADER")
-    workers = node.at("NUM_WORKERS")
-    if workers.given:
-        target.put("data.workers", workers.take(), workers)
+    target.copy_given("data.workers", node.at("NUM_WORKERS"))
     if _index(target, "data.train_transforms", "fixed_size_crop") is None:
-        grouped = node.at("ASPECT_RATIO_GROUPING")
-        target.put("data.group_by_aspect", taken(root, grouped.name), grouped)
-    empty = node.at("FILTER_EMPTY_ANNOTATIONS")
-    target.put("data.train.filter_empty", taken(root, empty.name), empty)
+        put_key(target, root, "DATALOADER.ASPECT_RATIO_GROUPING", "data.group_by_aspect")
+    put_key(target, root, "DATALOADER.FILTER_EMPTY_ANNOTATIONS", "data.train.filter_empty")
     sampler, kind = node.at("SAMPLER_TRAIN"), taken(root, "DATALOADER.SAMPLER_TRAIN")
     threshold = number(taken(root, "DATALOADER.REPEAT_THRESHOLD"))
     if kind == "RepeatFactorTrainingSampler":
