@@ -123,13 +123,12 @@ def command(
 def _write_page(path: Path, opened: Mapping[str, DetectionDataset | None], reports: Mapping[str, Report]) -> None:
     """Write the report as an HTML page."""
     from det_core.reports.dataset_page import SplitReport, dataset_page
-    from det_core.safe_write import replacing
+    from det_core.safe_write import write_text
 
     parts = [SplitReport(split, data, reports[split]) for split, data in opened.items() if data is not None]
     files = (part.dataset.file(index) for part in parts for index in range(len(part.dataset)))
     check_outputs("--html", [path], files)
-    with replacing(path) as temporary:
-        temporary.write_text(dataset_page(parts, "" if "val" in reports else NO_VAL), encoding="utf8")
+    write_text(path, dataset_page(parts, "" if "val" in reports else NO_VAL))
     click.echo(f"{path}: the report as a page", err=True)
 
 
