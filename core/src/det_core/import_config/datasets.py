@@ -145,10 +145,7 @@ def _put_dataset(target: Target, one: _Set, folder: str, modern: bool) -> None:
     if not found:
         return
     if len(found) == 1:
-        source = one.parts[0].at("ann_file")
-        old = target.get(path)
-        same = isinstance(old, Mapping) and old.get("type") == found[0]["type"]
-        target.put(path, {**old, **found[0]} if same else found[0], source)
+        target.put(path, found[0], one.parts[0].at("ann_file"))
     else:
         target.put(path, {"type": "joined", "sources": found}, one.node)
 
@@ -323,11 +320,9 @@ def _batches(target: Target, root: Node, train: _Set, modern: bool) -> None:
     total = whole(base.take()) if base.given else None
     if total is None and size.given and whole(size.value):
         total = GPUS * (whole(size.value) or 1)
-        root.ledger.note(
-            size.place,
-            size.name,
+        size.note(
             f"the learning rate is taken to be for {GPUS} GPUs with {size.value} images each (optimizer.lr_batch: "
-            f"{total}), and is scaled to the total batch of a run; if it is for another total, set that",
+            f"{total}), and is scaled to the total batch of a run; if it is for another total, set that"
         )
     if total is not None:
         target.put("optimizer.lr_batch", total, base if base.given else size)

@@ -106,11 +106,7 @@ def _parameters(target: Target, node: Node, decay: float) -> None:
         if own is not None:
             made["weight_decay"] = decay * own
         rules.append(made)
-        rule.ledger.note(
-            rule.place,
-            rule.name,
-            f"taken over as the rule {made['pattern']!r}; names of parameters differ, so check it",
-        )
+        rule.note(f"taken over as the rule {made['pattern']!r}; names of parameters differ, so check it")
     if rules:
         target.put("optimizer.rules", rules, node.at("custom_keys"))
 
@@ -159,12 +155,6 @@ def _length(target: Target, root: Node) -> None:
     root.ignore("max_epochs")
 
 
-def _rate(target: Target, made: dict[str, Any], node: Node) -> None:
-    old = target.get(RATE)
-    same = isinstance(old, Mapping) and old.get("type") == made["type"]
-    target.put(RATE, {**old, **made} if same else made, node)
-
-
 def _lr_config(target: Target, node: Node) -> None:
     """1.x and 2.x."""
     if not node.given:
@@ -179,16 +169,16 @@ def _lr_config(target: Target, node: Node) -> None:
         else:
             steps.take()
             made = {"type": "step", "milestones": [int(v) for v in milestones], "by": unit}
-            _rate(target, {**made, "gamma": node.at("gamma").number(0.1)}, steps)
+            target.put(RATE, {**made, "gamma": node.at("gamma").number(0.1)}, steps)
     elif policy in ("cosineannealing", "cosine", "cosineannealinglrupdaterhook"):
         floor = _floor(node.at("min_lr_ratio"), node.at("min_lr"), base)
-        _rate(target, {"type": "cosine", "floor": floor, "by": unit}, node.at("policy"))
+        target.put(RATE, {"type": "cosine", "floor": floor, "by": unit}, node.at("policy"))
     elif policy == "poly":
         floor = _floor(node.at("min_lr_ratio"), node.at("min_lr"), base)
         power = node.at("power").number(1.0)
-        _rate(target, {"type": "polynomial", "power": power, "floor": floor, "by": unit}, node.at("policy"))
+        target.put(RATE, {"type": "polynomial", "power": power, "floor": floor, "by": unit}, node.at("policy"))
     elif policy in ("fixed", ""):
-        _rate(target, {"type": "constant"}, node.at("policy"))
+        target.put(RATE, {"type": "constant"}, node.at("policy"))
     else:
         node.at("policy").refuse(f"learning rate {policy!r} {NO_COUNTERPART}; the recipe's is kept")
     _warm_up(target, node)
@@ -231,14 +221,14 @@ def _schedulers(target: Target, node: Node) -> None:
         elif kind == "Constant" and not main and number(one.at("factor").value) == 1:
             main = True
             one.take()
-            _rate(target, {"type": "constant"}, one)
+            target.put(RATE, {"type": "constant"}, one)
         else:
             one.refuse(f"scheduler {shown(one.value)} {NO_COUNTERPART}, or not in this place")
         one.finish()
     if not warm:
         target.put("schedule.warmup_steps", 0, node)
     if not main:
-        _rate(target, {"type": "constant"}, node)
+        target.put(RATE, {"type": "constant"}, node)
 
 
 def _linear_warm_up(target: Target, one: Node) -> None:
@@ -254,7 +244,7 @@ def _main(target: Target, one: Node, kind: str) -> None:
     if kind == "MultiStep":
         found = [int(v) for v in numbers(one.at("milestones").take()) or ()]
         gamma = one.at("gamma").number(0.1)
-        _rate(target, {"type": "step", "milestones": found, "gamma": gamma, "by": by}, one.at("milestones"))
+        target.put(RATE, {"type": "step", "milestones": found, "gamma": gamma, "by": by}, one.at("milestones"))
         one.expect("begin", 0)
         one.ignore("end")
         return
@@ -265,9 +255,9 @@ def _main(target: Target, one: Node, kind: str) -> None:
     floor = _floor(one.at("eta_min_ratio"), one.at("eta_min"), base)
     made: dict[str, Any] = {"floor": floor, "by": "step" if per_step else by}
     if kind == "Poly":
-        _rate(target, {"type": "polynomial", "power": one.at("power").number(1.0), **made}, one.at("type"))
+        target.put(RATE, {"type": "polynomial", "power": one.at("power").number(1.0), **made}, one.at("type"))
     else:
-        _rate(target, {"type": "cosine", **made}, one.at("type"))
+        target.put(RATE, {"type": "cosine", **made}, one.at("type"))
 
 
 def _seed(target: Target, root: Node) -> None:
@@ -356,7 +346,7 @@ def _ema(target: Target, hook: Node) -> None:
     value = number(momentum.take(0.0002))
     hook.ignore("update_buffers", "priority", "ema_type", "strict_load", "resume_from", "warm_up")
     if hook.type == "ExpMomentumEMAHook" or "ExpMomentum" in str(hook.at("ema_type").value):
-        hook.ledger.note(hook.place, hook.name, "the decay of the moving average rises from 0; here it is constant")
+        hook.note("the decay of the moving average rises from 0; here it is constant")
     if value is not None:
         target.put("schedule.ema_decay", 1 - value, momentum)
     hook.ledger.list_unused(hook)

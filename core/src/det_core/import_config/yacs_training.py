@@ -93,8 +93,8 @@ def _voc(target: Target, split: str, sets: list[str], node: Node) -> None:
 
 
 def _transforms(target: Target, root: Node) -> None:
-    resize = _index(target, "data.train_transforms", "resize")
-    flip = _index(target, "data.train_transforms", "flip")
+    resize = _index(target, "resize")
+    flip = _index(target, "flip")
     least, most = root.at("INPUT.MIN_SIZE_TRAIN"), taken(root, "INPUT.MAX_SIZE_TRAIN")
     edges = [edge for value in parts(taken(root, least.name)) if (edge := whole(value))]
     if edges and resize is not None:
@@ -122,8 +122,8 @@ def _transforms(target: Target, root: Node) -> None:
     root.at("INPUT").ignore("MASK_FORMAT")
 
 
-def _index(target: Target, path: str, kind: str) -> int | None:
-    found = [number_ for number_, one in enumerate(target.get(path) or []) if one["type"] == kind]
+def _index(target: Target, kind: str) -> int | None:
+    found = [number_ for number_, one in enumerate(target.get("data.train_transforms") or []) if one["type"] == kind]
     return found[0] if found else None
 
 
@@ -142,7 +142,7 @@ def _flip(target: Target, root: Node, index: int | None) -> None:
 def _loader(target: Target, root: Node) -> None:
     node = root.at("DATALOADER")
     target.copy_given("data.workers", node.at("NUM_WORKERS"))
-    if _index(target, "data.train_transforms", "fixed_size_crop") is None:
+    if _index(target, "fixed_size_crop") is None:
         put_key(target, root, "DATALOADER.ASPECT_RATIO_GROUPING", "data.group_by_aspect")
     put_key(target, root, "DATALOADER.FILTER_EMPTY_ANNOTATIONS", "data.train.filter_empty")
     sampler, kind = node.at("SAMPLER_TRAIN"), taken(root, "DATALOADER.SAMPLER_TRAIN")
@@ -192,7 +192,7 @@ def _clip(target: Target, root: Node) -> None:
     if on is True and (kind == "value" or number(taken(root, f"{key}.NORM_TYPE")) != 2):
         node.refuse(f"gradients are clipped by their 2-norm here (schedule.clip_norm), not by {kind}")
     elif on is True:
-        node.ledger.note(node.place, key, "each parameter's gradient there, the gradients of all together here")
+        node.note("each parameter's gradient there, the gradients of all together here")
         target.put("schedule.clip_norm", float(taken(root, f"{key}.CLIP_VALUE")), node.at("CLIP_VALUE"))
     elif target.get("schedule.clip_norm") is not None:
         target.put("schedule.clip_norm", None, node)
@@ -229,11 +229,9 @@ def _length(target: Target, root: Node, steps: list[int]) -> None:
     key = root.at("SOLVER.STEPS")
     key.take()
     if not images or not whole(total) or not whole(batch):
-        node.ledger.note(
-            node.place,
-            "SOLVER.MAX_ITER",
+        node.note(
             f"{total} iterations of {batch} images, and steps at {steps}: the number of images is not known, so the "
-            f"recipe's {target.get('schedule.epochs')} epochs are kept; set schedule.epochs and schedule.learning_rate",
+            f"recipe's {target.get('schedule.epochs')} epochs are kept; set schedule.epochs and schedule.learning_rate"
         )
         return
     epochs = total * batch / images
@@ -241,10 +239,8 @@ def _length(target: Target, root: Node, steps: list[int]) -> None:
         target.put("schedule.epochs", max(1, round(epochs)), node)
     drops = [step * batch / images for step in steps]
     old = target.get(f"{RATE}.milestones")
-    if not isinstance(old, list) or target.get(f"{RATE}.by") != "epoch" or len(old) != len(drops):
-        same = False
-    else:
-        same = all(abs(drop - ours) < 1 for drop, ours in zip(drops, old, strict=True))
+    comparable = isinstance(old, list) and target.get(f"{RATE}.by") == "epoch" and len(old) == len(drops)
+    same = comparable and all(abs(drop - ours) < 1 for drop, ours in zip(drops, old, strict=True))
     if steps and not same:
         made = {"type": "step", "milestones": [max(1, round(drop)) for drop in drops], "by": "epoch"}
         target.put(RATE, made, key)
