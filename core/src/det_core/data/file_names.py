@@ -71,13 +71,12 @@ class Folder:
     def __contains__(self, name: str) -> bool:
         folder, file = os.path.split(os.path.join(self.root, name))  # an absolute name as where the file is opened
         if folder not in self._listings:
-            self._listings[folder] = set(entries_of(folder))
+            self._listings[folder] = self._list(folder)
         return file in self._listings[folder]
 
-
-def entries_of(folder: str | Path) -> list[str]:
-    """The names in a folder; none if it cannot be listed."""
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []
+    @staticmethod
+    def _list(folder: str) -> set[str]:
+        try:
+            return set(os.listdir(folder))
+        except OSError:
+            return set()

@@ -7,8 +7,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from det_core.data.file_names import entries_of
-
 # The names of a split, most common first, letter case aside. Roboflow writes `valid`, and CVAT `default` for a task
 # without splits; data without a validation split uses `test`.
 ALIASES = {"train": ("train", "default"), "val": ("val", "valid", "validation", "test"), "test": ("test",)}
@@ -128,10 +126,17 @@ class Files:
         """The names in a folder, by their lower case."""
         if folder not in self._folders:
             names: dict[str, list[str]] = {}
-            for entry in entries_of(folder):
+            for entry in _listed(folder):
                 names.setdefault(entry.lower(), []).append(entry)
             self._folders[folder] = names
         return self._folders[folder]
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def voc_folders(root: Path) -> dict[str, Path]:
