@@ -121,17 +121,12 @@ def test_the_test_split_has_a_name(make_coco: MakeCoco) -> None:
 def test_the_command_test_without_validation_data(
     make_coco: MakeCoco, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from det_core.cli.choose import recipe_of
+    from det_core.cli.choose import Changes
 
-    made = recipe_of(
-        tmp_path / "x",
-        demo(data=make_coco()),
-        overrides=("data.train.min_size=3",),
-        data=None,
-        use_amp=False,
-        on_bad_sample="repair",
-        allow_outside=True,
+    changes = Changes(
+        overrides=("data.train.min_size=3",), data=None, use_amp=False, on_bad_sample="repair", allow_outside=True
     )
+    made = changes.made_to(demo(data=make_coco()), tmp_path / "x")
     assert made.data.train == CocoConfig(split="train", min_size=3, allow_outside=True)
     assert made.data.val is None
     assert made.data.on_bad_sample == "repair"

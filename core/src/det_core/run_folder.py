@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from attrs import frozen
 
 from det_core.errors import DetError, nearest
-from det_core.safe_write import replacing
+from det_core.safe_write import write_text
 
 ANALYSIS = "analysis"  # in a run folder: what `det-core analyze` writes
 ANALYSIS_PAGE = "index.html"  # in it
@@ -74,8 +74,7 @@ class RunFolder:
 
     def remember(self, tracker: str, values: Mapping[str, str]) -> None:
         """Write `TRACKER.json`; WriteError if it cannot be written."""
-        with replacing(self._own(tracker)) as temporary:
-            temporary.write_text(json.dumps(dict(values), indent=2) + "\n", encoding="utf8")
+        write_text(self._own(tracker), json.dumps(dict(values), indent=2) + "\n")
 
     def _own(self, tracker: str) -> Path:
         return self.path / f"{tracker}.json"

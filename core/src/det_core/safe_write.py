@@ -55,6 +55,12 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write to a temporary file and rename it; WriteError if it cannot be written."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf8")
+
+
 def sync(path: Path) -> None:
     """Wait until a file or folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

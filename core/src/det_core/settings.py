@@ -110,6 +110,11 @@ def setting(
     return attrs.field(default=default, metadata=metadata)
 
 
+def check_range(ends: tuple[float, float]) -> str:
+    """The problem of a range, or nothing: a `check` of `setting`."""
+    return "" if ends[0] <= ends[1] else "the first value must be at most the second"
+
+
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(setting,))
 def configclass(cls: type[T]) -> type[T]:
     """Make a frozen, keyword-only attrs class whose constructor checks and converts its arguments.

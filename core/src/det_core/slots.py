@@ -49,6 +49,12 @@ if TYPE_CHECKING:
     )
 
 
+IN_CHANNELS = (
+    "channels of the images, as many as `preprocess.mean` has values; if not 3, each channel of a pretrained first "
+    "convolution is the mean over RGB, times 3 / in_channels"
+)
+
+
 @configclass
 class BackboneConfig(Component):
     """Images `(N, C, H, W)` to feature maps: `feature_spec()`, and `build()` of a `Backbone` with these features.

@@ -434,6 +434,10 @@ class Classes:
     def __len__(self) -> int:
         return len(self.names)
 
+    def categories(self) -> list[dict[str, Any]]:
+        """The records of a COCO file."""
+        return [{"id": number, "name": name} for number, name in zip(self.ids, self.names, strict=True)]
+
     @classmethod
     def numbered(cls, count: int) -> Classes:
         """Classes named `class 0`, `class 1`, ..., if only their number is known."""

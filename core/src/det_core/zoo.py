@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from attrs import frozen
 
@@ -188,6 +188,14 @@ def compose_torchvision(
     )
 
 
+def evolve_part(
+    recipe: Recipe, part: Literal["backbone", "neck", "dense_head", "roi_head"], /, **changes: Any
+) -> Recipe:
+    """A recipe with other settings of a part that its detector has."""
+    config = getattr(recipe.detector, part)
+    return evolve(recipe, detector=evolve(recipe.detector, **{part: evolve(config, **changes)}))
+
+
 # Stronger training
 
 
@@ -311,17 +319,7 @@ def detectron_entries(
 
     make: makes the recipe of a row.
     """
-    return tuple(
-        RecipeEntry(
-            name=name_under(source, row.name),
-            make=partial(make, row),
-            requires=requires(row),
-            published=_published_by(source, row.published),
-            summary=summary(row),
-            weights_of=source,
-        )
-        for row in rows
-    )
+    return _entries(rows, make, summary, requires, lambda row: _published_by(source, row.published), weights_of=source)
 
 
 def _published_by(source: str, published: Published) -> Published:
@@ -350,36 +348,32 @@ def zoo_entries(
     make: makes the recipe of a row. default: the name of the plugin's default recipe. mmdet1: makes the recipe of a row
     with the conventions of mmdet 0.x and 1.x (see `as_mmdet1`), which is an entry of its own.
     """
-    older = [] if mmdet1 is None else [_mmdet1_entry(row, mmdet1, summary(row), requires(row)) for row in rows]
-    return *_baseline_entries(rows, make, default, summary, requires), *older
+    entries = _entries(rows, make, summary, requires, lambda row: row.published, default=default)
+    if mmdet1 is None:
+        return entries
+    older = _entries(rows, mmdet1, summary, requires, lambda row: _figures_of_2019(row.published), weights_of="mmdet1")
+    return *entries, *older
 
 
-def _mmdet1_entry(row: Row, make: Callable[[Row], Recipe], summary: str, requires: tuple[str, ...]) -> RecipeEntry:
-    return RecipeEntry(
-        name=name_under("mmdet1", row.name),
-        make=partial(make, row),
-        requires=requires,
-        published=_figures_of_2019(row.published),
-        summary=summary,
-        weights_of="mmdet1",
-    )
-
-
-def _baseline_entries(
+def _entries(
     rows: Sequence[Row],
     make: Callable[[Row], Recipe],
-    default: str,
     summary: Callable[[Row], str],
     requires: Callable[[Row], tuple[str, ...]],
+    published: Callable[[Row], Published | None],
+    *,
+    default: str = "",
+    weights_of: str = "",
 ) -> tuple[RecipeEntry, ...]:
     return tuple(
         RecipeEntry(
-            name=row.name,
+            name=name_under(weights_of, row.name) if weights_of else row.name,
             make=partial(make, row),
             requires=requires(row),
-            published=row.published,
+            published=published(row),
             default=row.name == default,
             summary=summary(row),
+            weights_of=weights_of,
         )
         for row in rows
     )

@@ -56,14 +56,7 @@ class Figure:
     note: str = ""
 
 
-def _figure(
-    name: str,
-    title: str,
-    text: str,
-    paint: Callable[[Any], None],
-    size: tuple[float, float] = (5.2, 3.3),
-    note: str = "",
-) -> Figure:
+def _figure(name: str, title: str, text: str, paint: Callable[[Any], None], note: str = "") -> Figure:
     """A chart that `paint` draws on the axes it is given; DetError if matplotlib is not installed."""
     require("matplotlib", "an analysis", "plots")
     from matplotlib import rc_context
@@ -71,7 +64,7 @@ def _figure(
     from matplotlib.figure import Figure as Canvas
 
     with rc_context(SETTINGS):
-        canvas = Canvas(figsize=size, layout="constrained")
+        canvas = Canvas(figsize=(5.2, 3.3), layout="constrained")
         FigureCanvasAgg(canvas)
         paint(canvas.subplots())
         vector, pixels = io.StringIO(), io.BytesIO()

@@ -16,7 +16,7 @@ from det_core.analysis.runs import kinds_of, limit_of, proposes
 from det_core.contracts import DetectionDataset
 from det_core.engine.result_files import write_results
 from det_core.run_folder import ANALYSIS_PAGE
-from det_core.safe_write import replacing
+from det_core.safe_write import replacing, write_text
 from det_core.slots import EvaluatorConfig
 
 NUMBERS, FIGURES = "analysis.json", "figures"
@@ -78,10 +78,8 @@ def write_report(report: Report, folder: str | Path, pictures: int = PICTURES) -
     for figure in figures:
         with replacing(folder / FIGURES / f"{figure.name}.png") as temporary:
             temporary.write_bytes(figure.png)
-    with replacing(folder / NUMBERS) as temporary:
-        temporary.write_text(json.dumps(report_numbers(report)) + "\n", encoding="utf8")
-    with replacing(folder / ANALYSIS_PAGE) as temporary:
-        temporary.write_text(text, encoding="utf8")
+    write_text(folder / NUMBERS, json.dumps(report_numbers(report)) + "\n")
+    write_text(folder / ANALYSIS_PAGE, text)
     return folder / ANALYSIS_PAGE
 
 

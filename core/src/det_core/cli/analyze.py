@@ -10,11 +10,11 @@ import click
 from attrs import frozen
 
 from det_core.analysis.names import PICTURES, RESAMPLES
-from det_core.cli.choose import recipe_of
+from det_core.cli.choose import Changes, with_changes
 from det_core.cli.options import ALLOW_OUTSIDE, AMP, DATA, DEVICE, ON_BAD_SAMPLE, OVERRIDES
 from det_core.errors import DetError
 from det_core.run_folder import ANALYSIS
-from det_core.specs import OnBadSample, Split
+from det_core.specs import Split
 
 if TYPE_CHECKING:
     from det_core.analysis.report import Run
@@ -56,21 +56,18 @@ if TYPE_CHECKING:
 @AMP
 @ON_BAD_SAMPLE
 @ALLOW_OUTSIDE
+@with_changes
 def command(
     runs: tuple[str, ...],
     checkpoints: tuple[str, ...],
     predictions: tuple[str, ...],
-    data: str | None,
-    overrides: tuple[str, ...],
+    changes: Changes,
     split: Split,
     out: str | None,
     threshold: float | None,
     pictures: int,
     resamples: int,
     device: str | None,
-    use_amp: bool,
-    on_bad_sample: OnBadSample | None,
-    allow_outside: bool,
 ) -> None:
     """Write a page on where and why a detector is wrong: AP by class, kinds of errors, thresholds, confusions,
     calibration, worst images, and annotations to check. With two runs, also what differs between them.
@@ -86,11 +83,8 @@ def command(
     sources += [_Source(path, False) for path in predictions]
     if not 1 <= len(sources) <= 2:
         raise DetError(f"found {len(sources)} runs, expected one to analyze, or two to compare")
-    recipes = [
-        _recipe(source.path, overrides, data, use_amp, on_bad_sample, allow_outside) if source.is_checkpoint else None
-        for source in sources
-    ]
-    dataset = _dataset(next((r for r in recipes if r is not None), None), data, split, on_bad_sample, allow_outside)
+    recipes = [_recipe(source.path, changes) if source.is_checkpoint else None for source in sources]
+    dataset = _dataset(next((r for r in recipes if r is not None), None), changes, split)
     folder = Path(out) if out is not None else _folder(sources)
     made = _runs(sources, recipes, dataset, device)
     from det_core.analysis.write import write_analysis
@@ -124,50 +118,33 @@ def _is_checkpoint(path: str) -> bool:
     return place.suffix not in (".json", ".jsonl")
 
 
-def _recipe(
-    path: str,
-    overrides: Sequence[str],
-    data: str | None,
-    use_amp: bool,
-    on_bad_sample: OnBadSample | None,
-    allow_outside: bool,
-) -> Recipe:
+def _recipe(path: str, changes: Changes) -> Recipe:
     """The recipe of a checkpoint, changed by the options."""
     from det_core.engine.checkpoint import read_header, weights_file
 
     file = weights_file(path)
-    return recipe_of(
-        file,
-        read_header(file).recipe,
-        overrides=overrides,
-        data=data,
-        use_amp=use_amp,
-        on_bad_sample=on_bad_sample,
-        allow_outside=allow_outside,
-    )
+    return changes.made_to(read_header(file).recipe, file)
 
 
-def _dataset(
-    recipe: Recipe | None, data: str | None, split: Split, on_bad_sample: OnBadSample | None, allow_outside: bool
-) -> DetectionDataset:
+def _dataset(recipe: Recipe | None, changes: Changes, split: Split) -> DetectionDataset:
     """The data of a checkpoint's recipe or, without a checkpoint, those of --data."""
     if recipe is not None:
         return recipe.open_val(split)
-    if data is None:
+    if changes.data is None:
         raise DetError("--predictions: detections alone do not say which data they are on; give --data ROOT")
     from det_core.data.bad_samples import NoMasksError
     from det_core.data.dataset_settings import FolderSettings
     from det_core.recipe import dataset_at
     from det_core.settings import evolve
 
-    config = dataset_at(data, split)
-    if allow_outside and isinstance(config, FolderSettings):
+    config = dataset_at(changes.data, split)
+    if changes.allow_outside and isinstance(config, FolderSettings):
         config = evolve(config, allow_outside=True)
-    bad = on_bad_sample or "error"
+    bad = changes.on_bad_sample or "error"
     try:
-        return config.build(data, masks=True, on_bad_sample=bad)
+        return config.build(changes.data, masks=True, on_bad_sample=bad)
     except NoMasksError:
-        return config.build(data, on_bad_sample=bad)
+        return config.build(changes.data, on_bad_sample=bad)
 
 
 def _folder(sources: Sequence[_Source]) -> Path:

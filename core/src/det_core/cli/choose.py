@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import click
+from attrs import fields, frozen
 
 from det_core.data.dataset_settings import FolderSettings
 from det_core.data.files_config import JoinedConfig
@@ -17,6 +19,7 @@ from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
 from det_core.settings import evolve
 from det_core.slots import DatasetConfig
+from det_core.specs import OnBadSample
 
 if TYPE_CHECKING:
     from det_core.engine.test_time_augmentation import Augmentation
@@ -89,20 +92,33 @@ def _outside(config: DatasetConfig) -> DatasetConfig | None:
     return evolve(config, allow_outside=True) if isinstance(config, FolderSettings) else None
 
 
-def recipe_of(
-    file: Path,
-    recipe: Recipe,
-    *,
-    overrides: Sequence[str],
-    data: str | None,
-    use_amp: bool,
-    on_bad_sample: str | None,
-    allow_outside: bool,
-) -> Recipe:
-    """The recipe of a checkpoint file, changed by the options of a command."""
-    made = recipe_with(recipe.to_plain(), with_bad_samples(overrides, on_bad_sample), data, str(file)).settled()
-    made = with_outside(made) if allow_outside else made
-    return amp(made) if use_amp else made
+@frozen(kw_only=True)
+class Changes:
+    """The options of a command that change the recipe of a checkpoint."""
+
+    overrides: tuple[str, ...]
+    data: str | None
+    use_amp: bool
+    on_bad_sample: OnBadSample | None
+    allow_outside: bool
+
+    def made_to(self, recipe: Recipe, file: Path, more: Sequence[str] = ()) -> Recipe:
+        """The changed recipe of a checkpoint file. more: other overrides, applied last."""
+        overrides = with_bad_samples((*self.overrides, *more), self.on_bad_sample)
+        made = recipe_with(recipe.to_plain(), overrides, self.data, str(file)).settled()
+        made = with_outside(made) if self.allow_outside else made
+        return amp(made) if self.use_amp else made
+
+
+def with_changes(command: Command) -> Command:
+    """Pass `--set`, `--data`, `--amp`, `--on-bad-sample` and `--allow-outside` to a command as one argument."""
+
+    @wraps(command)
+    def collected(**options: Any) -> Any:
+        changes = Changes(**{field.name: options.pop(field.name) for field in fields(Changes)})
+        return command(changes=changes, **options)
+
+    return cast(Command, collected)
 
 
 def amp(recipe: Recipe) -> Recipe:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
@@ -71,33 +71,13 @@ class Choice:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.option("--html", metavar="FILE", help="Also write the report with histograms and pictures to this page.")
 @click.pass_context
-def command(
-    ctx: click.Context,
-    data: str | None,
-    plugin: str | None,
-    recipe: str | None,
-    config: str | None,
-    overrides: tuple[str, ...],
-    masks: bool,
-    allow_outside: bool,
-    read_images: bool,
-    as_json: bool,
-    html: str | None,
-) -> None:
+def command(ctx: click.Context, /, read_images: bool, as_json: bool, html: str | None, **options: Any) -> None:
     """Report on a data set before training.
 
     Shows classes and counts, sizes of boxes compared with the recipe's anchors, bad boxes, missing files, and
     categories that differ between the splits. Exit status 1 if there are problems.
     """
-    choice = Choice(
-        data=data,
-        plugin=plugin,
-        recipe=recipe,
-        config=config,
-        overrides=overrides,
-        masks=masks,
-        allow_outside=allow_outside,
-    )
+    choice = Choice(**options)
     if ctx.invoked_subcommand is not None:
         ctx.obj = choice
         return
@@ -123,13 +103,12 @@ def command(
 def _write_page(path: Path, opened: Mapping[str, DetectionDataset | None], reports: Mapping[str, Report]) -> None:
     """Write the report as an HTML page."""
     from det_core.reports.dataset_page import SplitReport, dataset_page
-    from det_core.safe_write import replacing
+    from det_core.safe_write import write_text
 
     parts = [SplitReport(split, data, reports[split]) for split, data in opened.items() if data is not None]
     files = (part.dataset.file(index) for part in parts for index in range(len(part.dataset)))
     check_outputs("--html", [path], files)
-    with replacing(path) as temporary:
-        temporary.write_text(dataset_page(parts, "" if "val" in reports else NO_VAL), encoding="utf8")
+    write_text(path, dataset_page(parts, "" if "val" in reports else NO_VAL))
     click.echo(f"{path}: the report as a page", err=True)
 
 

@@ -15,7 +15,7 @@ from det_core import __version__
 from det_core.cli.plugin_kinds import DEFAULT_KIND, KINDS, Kind
 from det_core.errors import DetError
 from det_core.plugins import plugin_manager
-from det_core.safe_write import replacing
+from det_core.safe_write import write_text
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
 _SUFFIX = ".template"
@@ -52,8 +52,7 @@ def write_plugin(name: str, out: Path, kind: str = DEFAULT_KIND) -> Package:
     for root in (templates / "common", templates / what.slot):
         for path, text in _templates(root):
             target = Template(path.removesuffix(_SUFFIX).replace("MODULE", "$module")).substitute(values)
-            with replacing(folder / target) as file:
-                file.write_text(Template(text).substitute(values), encoding="utf8")
+            write_text(folder / target, Template(text).substitute(values))
             files.append(target)
     return Package(folder, values["plugin"], values["command"], tuple(sorted(files)))
 

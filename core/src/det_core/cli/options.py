@@ -14,11 +14,10 @@ from det_core.specs import OnBadSample, Split
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-CHECKPOINT = click.option(
-    "--checkpoint",
-    required=True,
-    help="A run folder (its best checkpoint), a checkpoint, a .safetensors file, or an address such as hf://OWNER/NAME.",
+CHECKPOINT_HELP = (
+    "A run folder (its best checkpoint), a checkpoint, a .safetensors file, or an address such as hf://OWNER/NAME."
 )
+CHECKPOINT = click.option("--checkpoint", required=True, help=CHECKPOINT_HELP)
 DATA = click.option("--data", help="Root folder of the data set. Default: the training run's data.")
 OVERRIDES = click.option(
     "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change one setting; may be repeated."

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 
 @frozen(kw_only=True)
 class Kind:
     """A kind of part, whose templates are in `templates/SLOT`.
 
-    part: end of the part's class name. hook: the hook that returns it. base: the recipe that the package's own recipe
-    changes, of the distribution `requires`; changes: the changes, with `$type` for the part's type. demo: whether this
-    recipe trains on the bundled sample; otherwise the user gives the data. content: what the part's module has. export:
-    its public name, if it is not the part's class.
+    part: end of the part's class name. title: its name in texts. Both are the words of the slot by default. hook: the
+    hook that returns it. base: the recipe that the package's own recipe changes, of the distribution `requires`;
+    changes: the changes, with `$type` for the part's type. demo: whether this recipe trains on the bundled sample;
+    otherwise the user gives the data. content: what the part's module has. export: its public name, if it is not the
+    part's class.
     """
 
     slot: str
-    part: str
-    title: str
+    part: str = Factory(lambda self: self.slot.title().replace("_", ""), takes_self=True)
+    title: str = Factory(lambda self: self.slot.replace("_", " "), takes_self=True)
     hook: str
     base: str = "faster-rcnn/r18-fpn-demo"
     changes: tuple[str, ...]
@@ -31,24 +32,18 @@ class Kind:
 _KINDS = (
     Kind(
         slot="backbone",
-        part="Backbone",
-        title="backbone",
         hook="det_backbones",
         changes=("detector.backbone={type: $type}",),
         summary="the Faster R-CNN demo with another backbone",
     ),
     Kind(
         slot="neck",
-        part="Neck",
-        title="neck",
         hook="det_necks",
         changes=("detector.neck={type: $type, channels: 64}",),
         summary="the Faster R-CNN demo with another neck",
     ),
     Kind(
         slot="dense_head",
-        part="DenseHead",
-        title="dense head",
         hook="det_heads",
         base="retinanet/r18-fpn-demo",
         changes=("detector.dense_head={type: $type}",),
@@ -65,8 +60,6 @@ _KINDS = (
     ),
     Kind(
         slot="box_head",
-        part="BoxHead",
-        title="box head",
         hook="det_heads",
         base="mask-rcnn/r18-fpn-demo",
         changes=("detector.roi_head.box_head={type: $type}",),
@@ -74,8 +67,6 @@ _KINDS = (
     ),
     Kind(
         slot="mask_head",
-        part="MaskHead",
-        title="mask head",
         hook="det_heads",
         base="mask-rcnn/r18-fpn-demo",
         changes=("detector.roi_head.mask_head={type: $type, channels: 64}",),
@@ -83,15 +74,12 @@ _KINDS = (
     ),
     Kind(
         slot="loss",
-        part="Loss",
-        title="loss",
         hook="det_losses",
         changes=("detector.roi_head.box_loss={type: $type}",),
         summary="the Faster R-CNN demo with another box loss",
     ),
     Kind(
         slot="dataset",
-        part="Dataset",
         title="data set",
         hook="det_datasets",
         changes=(
@@ -104,8 +92,6 @@ _KINDS = (
     ),
     Kind(
         slot="transform",
-        part="Transform",
-        title="transform",
         hook="det_transforms",
         changes=("data.train_transforms=[{type: resize, scales: [[320, 320]]}, {type: flip}, {type: $type}]",),
         summary="the Faster R-CNN demo with one more augmentation",
@@ -113,8 +99,6 @@ _KINDS = (
     ),
     Kind(
         slot="evaluator",
-        part="Evaluator",
-        title="evaluator",
         hook="det_evaluators",
         changes=("evaluation.evaluators=[{type: coco}, {type: $type}]",),
         summary="the Faster R-CNN demo with one more metric",
@@ -122,7 +106,6 @@ _KINDS = (
     ),
     Kind(
         slot="optimizer",
-        part="Optimizer",
         title="optimiser",
         hook="det_optimizers",
         changes=("optimizer={type: $type, lr_batch: 0}",),
@@ -131,7 +114,6 @@ _KINDS = (
     ),
     Kind(
         slot="learning_rate",
-        part="LearningRate",
         title="learning-rate schedule",
         hook="det_schedules",
         changes=("schedule.learning_rate={type: $type}",),

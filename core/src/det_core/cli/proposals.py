@@ -7,8 +7,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from det_core.cli.choose import recipe_of
-from det_core.cli.options import ALLOW_OUTSIDE, AMP, DATA, DEVICE, ON_BAD_SAMPLE, OVERRIDES, SPLIT, TIMEOUT
+from det_core.cli.choose import Changes, with_changes
+from det_core.cli.options import (
+    ALLOW_OUTSIDE,
+    AMP,
+    CHECKPOINT_HELP,
+    DATA,
+    DEVICE,
+    ON_BAD_SAMPLE,
+    OVERRIDES,
+    SPLIT,
+    TIMEOUT,
+)
 from det_core.cli.output_files import check_outputs
 from det_core.errors import DetError
 from det_core.recipe import dataset_at
@@ -24,10 +34,7 @@ SUFFIX = ".safetensors"
 
 
 @click.command(name="proposals")
-@click.option(
-    "--checkpoint",
-    help="A run folder (its best checkpoint), a checkpoint, a .safetensors file, or an address such as hf://OWNER/NAME.",
-)
+@click.option("--checkpoint", help=CHECKPOINT_HELP)
 @click.option("--convert", type=click.Path(path_type=Path), help="Convert this proposals file of mmdet (.pkl) instead.")
 @click.option(
     "--from",
@@ -47,19 +54,16 @@ SUFFIX = ".safetensors"
 @ON_BAD_SAMPLE
 @ALLOW_OUTSIDE
 @TIMEOUT
+@with_changes
 def command(
     checkpoint: str | None,
     convert: Path | None,
     source: str | None,
-    data: str | None,
+    changes: Changes,
     split: Split,
     out: str,
     max_per_image: int | None,
-    overrides: tuple[str, ...],
     device: str | None,
-    use_amp: bool,
-    on_bad_sample: str | None,
-    allow_outside: bool,
     timeout: int,
 ) -> None:
     """Write the proposals of an RPN (alone or in a two-stage detector) for the images of a data set.
@@ -72,7 +76,7 @@ def command(
     if Path(out).suffix != SUFFIX:
         raise DetError(f"--out {out}: a proposals file is in safetensors format; name it {Path(out).stem}{SUFFIX}")
     if convert is not None:
-        _convert(convert, source, checkpoint, data, split, Path(out))
+        _convert(convert, source, checkpoint, changes.data, split, Path(out))
         return
     if checkpoint is None or source is not None:
         given = "--from without --convert" if source is not None else "neither"
@@ -85,16 +89,7 @@ def command(
     header = read_header(file)
     _check_head(header.recipe, file)
     limit = [] if max_per_image is None else [f"detector.dense_head.test_limits.after_nms={max_per_image}"]
-    changes = [*overrides, *limit]
-    recipe = recipe_of(
-        file,
-        header.recipe,
-        overrides=changes,
-        data=data,
-        use_amp=use_amp,
-        on_bad_sample=on_bad_sample,
-        allow_outside=allow_outside,
-    )
+    recipe = changes.made_to(header.recipe, file, limit)
     _check_head(recipe, file)
     world = join(device, timeout)
     try:

@@ -69,7 +69,7 @@ def command(
         return
     found = _chosen(list(plugin_manager().recipes().values()), model, words, dataset, source)
     entries = [e for e in found if every or words or source or e.weights_of in ("", "torchvision")]
-    costs = {e.name: _cost(e) for e in entries} if cost else {}
+    costs = {e.name: None if e.missing() else _cost_of(load_recipe(e.name)) for e in entries} if cost else {}
     if as_json:
         print_json([_plain(e) | ({"cost": costs[e.name]} if cost else {}) for e in entries])
     else:
@@ -124,12 +124,8 @@ def _check_known(what: str, value: str | None, known: set[str]) -> None:
         raise PluginError(f"no recipes {what} {value!r}{hint}")
 
 
-def _cost(entry: RecipeEntry) -> dict[str, Any] | None:
-    """Parameters and FLOPs as plain data; None for a recipe with missing requirements."""
-    return None if entry.missing() else _cost_of(load_recipe(entry.name))
-
-
 def _cost_of(recipe: Recipe) -> dict[str, Any]:
+    """Parameters and FLOPs as plain data."""
     from det_core.engine.detector_cost import recipe_cost
 
     cost = recipe_cost(recipe)

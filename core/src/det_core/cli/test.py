@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Literal, get_args
 import click
 
 from det_core.cli.choose import (
+    Changes,
     augmentation,
     detection_options,
-    recipe_of,
     tiling,
     tiling_options,
+    with_changes,
     with_limits,
 )
 from det_core.cli.options import ALLOW_OUTSIDE, AMP, CHECKPOINT, DATA, DEVICE, ON_BAD_SAMPLE, OVERRIDES, TIMEOUT
 from det_core.errors import DetError, counted
+from det_core.safe_write import write_text
 from det_core.specs import Split
 
 if TYPE_CHECKING:
@@ -55,19 +57,16 @@ if TYPE_CHECKING:
 @TIMEOUT
 @tiling_options
 @detection_options
+@with_changes
 def command(
     checkpoint: str,
-    data: str | None,
-    overrides: tuple[str, ...],
+    changes: Changes,
     split: Split,
     json_file: str | None,
     detections: str | None,
     predictions: str | None,
     batch_size: int,
     device: str | None,
-    use_amp: bool,
-    on_bad_sample: str | None,
-    allow_outside: bool,
     timeout: int,
     tile: int | None,
     overlap: float,
@@ -91,16 +90,7 @@ def command(
 
     file = weights_file(checkpoint)
     header = read_header(file)
-    recipe = recipe_of(
-        file,
-        header.recipe,
-        overrides=overrides,
-        data=data,
-        use_amp=use_amp,
-        on_bad_sample=on_bad_sample,
-        allow_outside=allow_outside,
-    )
-    recipe = with_limits(recipe, score_threshold, max_detections)
+    recipe = with_limits(changes.made_to(header.recipe, file), score_threshold, max_detections)
     if predictions is not None:
         if detections is not None:
             raise DetError("--detections: the detections of --predictions are there already; give only one of both")
@@ -157,8 +147,6 @@ def _evaluate_file(path: Path, recipe: Recipe, split: Split, json_file: str | No
 
 def _tell(result: Evaluation, dataset: DetectionDataset, terminal: Terminal, json_file: str | None) -> None:
     """Print the metrics and what was left out, and write the metrics to a file if one is given."""
-    from det_core.engine.checkpoint import write_text
-
     terminal.say("\n".join(result.tables))
     for note in dataset.notes:
         terminal.say(note)

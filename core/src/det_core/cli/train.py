@@ -15,7 +15,7 @@ from det_core.engine.train_options import TrainOptions
 from det_core.errors import ConfigError, DetError, no_such
 from det_core.load import load_recipe
 from det_core.recipe import Recipe
-from det_core.safe_write import replacing
+from det_core.safe_write import write_text
 from det_core.specs import Source
 
 INIT = "init.safetensors"  # in a run folder: what --init was converted into
@@ -122,6 +122,5 @@ def _convert(
     plan = plan_import(read, source, recipe, overrides)
     import_detector(read, plan, folder / INIT)
     own = folder / "init.yaml"
-    with replacing(own) as file:
-        file.write_text(plan.recipe.to_yaml(), encoding="utf8")
+    write_text(own, plan.recipe.to_yaml())
     return own

@@ -13,15 +13,13 @@ from torchvision.transforms.v2 import functional as F
 from det_core.compressed_masks import bitmaps_of, mask_boxes
 from det_core.contracts import Sample
 from det_core.data.augmentation_config import AffineConfig
+from det_core.data.configured import Configured
 from det_core.data.placement import areas, clipped
 from det_core.structures import UNLABELLED
 
 
-class Affine:
+class Affine(Configured[AffineConfig]):
     """Turns, shifts, scales and shears about the centre."""
-
-    def __init__(self, config: AffineConfig) -> None:
-        self.config = config
 
     def __call__(self, sample: Sample, /) -> Sample:
         if torch.rand(1) >= self.config.probability:
@@ -39,9 +37,6 @@ class Affine:
             fill=self.config.fill,
             min_visible=self.config.min_visible,
         )
-
-    def __repr__(self) -> str:
-        return f"Affine({self.config!r})"
 
 
 def affine(

@@ -6,17 +6,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from det_core.conventions import ANY
 from det_core.data.pixel_rules import resize_refusal
-from det_core.settings import configclass, setting
+from det_core.settings import check_range, configclass, setting
 from det_core.slots import TransformConfig
 from det_core.specs import PixelFormat
 
 if TYPE_CHECKING:
     from det_core.contracts import Transform
-
-
-def _check_range(ends: tuple[float, float]) -> str:
-    """The problem of a range, or nothing."""
-    return "" if ends[0] <= ends[1] else "the first value must be at most the second"
 
 
 @configclass
@@ -32,7 +27,7 @@ class ScaleJitterConfig(TransformConfig):
 
     size: tuple[int, int] = setting("(height, width) in pixels that a factor of 1 fits", default=(1024, 1024), least=1)
     factors: tuple[float, float] = setting(
-        "range of the factor on that scale", default=(0.1, 2.0), above=0, check=_check_range
+        "range of the factor on that scale", default=(0.1, 2.0), above=0, check=check_range
     )
     rounding: Literal["nearest", "down"] = setting(
         "rounding of a new side; torchvision rounds down", default="nearest", conventions={"torchvision": "down"}
@@ -147,7 +142,7 @@ class RandomCropConfig(TransformConfig):
         default=(0.5, 1.0),
         above=0,
         most=1,
-        check=_check_range,
+        check=check_range,
     )
     min_visible: float = setting(MIN_VISIBLE, default=0.1, least=0, most=1)
     probability: float = setting("probability of cropping", default=1.0, least=0, most=1)
@@ -175,7 +170,7 @@ class AffineConfig(TransformConfig):
     degrees: float = setting("draw an angle from -x .. x", default=10.0, least=0, most=180)
     translate: float = setting("draw shifts from -x .. x of width and height", default=0.1, least=0, most=1)
     scale: tuple[float, float] = setting(
-        "range of the factor of the size", default=(0.8, 1.25), above=0, check=_check_range
+        "range of the factor of the size", default=(0.8, 1.25), above=0, check=check_range
     )
     shear: float = setting("draw the shear of both axes from -x .. x degrees", default=0.0, least=0, below=60)
     fill: tuple[float, float, float] = setting(
@@ -202,7 +197,7 @@ class MosaicConfig(TransformConfig):
 
     size: tuple[int, int] = setting("(height, width) of the result in pixels", default=(640, 640), least=2)
     centre: tuple[float, float] = setting(
-        "range of the point, as a part of both sides", default=(0.25, 0.75), above=0, below=1, check=_check_range
+        "range of the point, as a part of both sides", default=(0.25, 0.75), above=0, below=1, check=check_range
     )
     fill: tuple[float, float, float] = setting(
         "colour where no image reaches, RGB 0..255", default=GRAY, least=0, most=255

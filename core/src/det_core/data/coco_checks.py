@@ -5,7 +5,7 @@ A bad image or annotation becomes a BadSample: the record is skipped, and the ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -298,12 +298,8 @@ def missing(record: Any, keys: Iterable[str]) -> str:
     """Which keys a record does not have, or that it is no object; "" if it has all."""
     if not isinstance(record, dict):
         return f"is {kind(record)}, expected an object"
-    absent = [f"`{key}`" for key in _absent(record, keys)]
+    absent = [f"`{key}`" for key in keys if key not in record]
     return f"has no {' and no '.join(absent)}" if absent else ""
-
-
-def _absent(record: Record, keys: Iterable[str]) -> Iterator[str]:
-    return (key for key in keys if key not in record)
 
 
 def _of_id(number: int | None) -> str:

@@ -170,11 +170,10 @@ class CocoDataset(DetectionDataset):
         return None if self.table.segmentations is None else self.table.segmentations.masks(chosen, height, width)
 
     def ground_truth(self) -> dict[str, Any]:
-        names = zip(self.classes.ids, self.classes.names, strict=True)
         return {
             "info": {},
             "licenses": [],
-            "categories": [{"id": number, "name": name} for number, name in names],
+            "categories": self.classes.categories(),
             "images": [self._image_record(i) for i in range(len(self))],
             "annotations": [a for i in range(len(self)) for a in self._annotation_records(i)],
         }

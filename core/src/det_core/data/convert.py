@@ -25,7 +25,7 @@ from det_core.data.yolo_files import read_yolo
 from det_core.data.yolo_lines import to_line, without_values
 from det_core.data.yolo_list import read_list
 from det_core.errors import DataError, counted
-from det_core.safe_write import replacing
+from det_core.safe_write import write_text
 from det_core.slots import DatasetConfig
 from det_core.specs import OnBadSample, Split
 from det_core.structures import Classes
@@ -101,7 +101,7 @@ def convert(
         report.notes += [line for line in lines if line not in report.notes]
     if target == "yolo":
         content: dict[str, Any] = {split: f"images/{split}" for split in records}
-        _write(out / "data.yaml", to_yaml({**content, "names": dict(enumerate(classes.names))}))
+        write_text(out / "data.yaml", to_yaml({**content, "names": dict(enumerate(classes.names))}))
     return report
 
 
@@ -172,14 +172,8 @@ def _write_coco(path: Path, part: SplitRecords, names: Sequence[str]) -> None:
     annotations = [
         without_values(record, sizes[record["image_id"]]) if "yolo" in record else record for record in part.annotations
     ]
-    categories = [{"id": i, "name": n} for i, n in zip(part.classes.ids, part.classes.names, strict=True)]
-    content: dict[str, Any] = {"images": images, "annotations": annotations, "categories": categories}
-    _write(path, json.dumps(content))
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf8")
+    content = {"images": images, "annotations": annotations, "categories": part.classes.categories()}
+    write_text(path, json.dumps(content))
 
 
 def _sizes(part: SplitRecords) -> dict[int, tuple[int, int]]:

@@ -19,12 +19,13 @@ from torchvision.transforms.v2 import functional as F
 from det_core.compressed_masks import CompressedMasks
 from det_core.contracts import Sample
 from det_core.data.augmentation_config import CopyPasteConfig
+from det_core.data.configured import Configured
 from det_core.data.mask_patches import Patch, bitmaps_of_patches, masks_of, patches_of, union
 from det_core.data.transforms import resize
 from det_core.errors import DataError
 
 
-class CopyPaste:
+class CopyPaste(Configured[CopyPasteConfig]):
     """Pastes a random subset of the objects of another image. Ignored objects are not pasted.
 
     Masks lose the pixels that pasted objects cover. Of objects that lost pixels, the box is that of the pixels that are
@@ -33,9 +34,6 @@ class CopyPaste:
     """
 
     takes_compressed_masks = True
-
-    def __init__(self, config: CopyPasteConfig) -> None:
-        self.config = config
 
     def __call__(self, sample: Sample, /) -> Sample:
         raise DataError(
@@ -59,9 +57,6 @@ class CopyPaste:
         candidates = (~ignored).nonzero().flatten()
         count = int(torch.randint(min(len(candidates), self.config.max_objects) + 1, ()))
         return candidates[torch.randperm(len(candidates))[:count]].sort().values
-
-    def __repr__(self) -> str:
-        return f"CopyPaste({self.config!r})"
 
 
 def _check(sample: Sample) -> None:

@@ -136,8 +136,7 @@ class JoinedDataset(DetectionDataset):
                 category = self.classes.ids[label[record["category_id"]]]
                 own = {"id": len(annotations) + 1, "image_id": number[record["image_id"]], "category_id": category}
                 annotations.append({**record, **own})
-        names = zip(self.classes.ids, self.classes.names, strict=True)
-        categories = [{"id": number, "name": name} for number, name in names]
+        categories = self.classes.categories()
         return {"info": {}, "licenses": [], "categories": categories, "images": images, "annotations": annotations}
 
 

@@ -45,8 +45,8 @@ def _explicit_file(root: Path, name: str, split: str) -> Path:
     path = root / Path(name).expanduser()
     if not path.is_file():
         raise LayoutError(
-            f"annotation file {path}: {_missing(path)}; correct `annotations` of the {split} data set, "
-            "or remove it to search the usual layouts"
+            f"annotation file {path}: {'not a file' if path.exists() else 'does not exist'}; correct `annotations` of "
+            f"the {split} data set, or remove it to search the usual layouts"
         )
     return path
 
@@ -59,10 +59,6 @@ def _explicit_folder(root: Path, name: str, key: str) -> Path:
             f"`{key}` of the data set"
         )
     return path
-
-
-def _missing(path: Path) -> str:
-    return "not a file" if path.exists() else "does not exist"
 
 
 def _find_file(root: Path, split: str) -> tuple[Path, tuple[str, ...]]:

@@ -11,19 +11,17 @@ from torch.distributions import Beta
 
 from det_core.contracts import Sample
 from det_core.data.augmentation_config import MixUpConfig, MosaicConfig
+from det_core.data.configured import Configured
 from det_core.data.objects_in_window import Objects, objects_in, with_objects
 from det_core.data.placement import Crop
 from det_core.errors import DataError
 from det_core.structures import UNLABELLED
 
 
-class Mosaic:
+class Mosaic(Configured[MosaicConfig]):
     """The image and three others around a point: it is in the top-left quarter."""
 
     takes_compressed_masks = True
-
-    def __init__(self, config: MosaicConfig) -> None:
-        self.config = config
 
     def __call__(self, sample: Sample, /) -> Sample:
         raise _needs_others("mosaic")
@@ -39,9 +37,6 @@ class Mosaic:
             for side in (height, width)
         )
         return mosaic([sample, another(), another(), another()], self.config.size, (x, y), self.config)
-
-    def __repr__(self) -> str:
-        return f"Mosaic({self.config!r})"
 
 
 def mosaic(samples: list[Sample], size: tuple[int, int], point: tuple[int, int], config: MosaicConfig) -> Sample:
@@ -68,13 +63,10 @@ def mosaic(samples: list[Sample], size: tuple[int, int], point: tuple[int, int],
     return with_objects(attrs.evolve(first, image=image, semantic=semantic), parts, size)
 
 
-class MixUp:
+class MixUp(Configured[MixUpConfig]):
     """A weighted mean of the image and another."""
 
     takes_compressed_masks = True
-
-    def __init__(self, config: MixUpConfig) -> None:
-        self.config = config
 
     def __call__(self, sample: Sample, /) -> Sample:
         raise _needs_others("mix_up")
@@ -85,9 +77,6 @@ class MixUp:
             return sample
         weight = float(Beta(self.config.alpha, self.config.alpha).sample())
         return mix_up(sample, another(), weight, self.config.fill)
-
-    def __repr__(self) -> str:
-        return f"MixUp({self.config!r})"
 
 
 def mix_up(sample: Sample, other: Sample, weight: float, fill: tuple[float, float, float]) -> Sample:

@@ -7,17 +7,15 @@ import torch
 
 from det_core.contracts import Sample
 from det_core.data.augmentation_config import RandomCropConfig
+from det_core.data.configured import Configured
 from det_core.data.objects_in_window import objects_in, with_objects
 from det_core.data.placement import Crop, moved
 
 
-class RandomCrop:
+class RandomCrop(Configured[RandomCropConfig]):
     """Keeps a part of the image; it copies no pixels."""
 
     takes_compressed_masks = True
-
-    def __init__(self, config: RandomCropConfig) -> None:
-        self.config = config
 
     def __call__(self, sample: Sample, /) -> Sample:
         if torch.rand(1) >= self.config.probability:
@@ -35,9 +33,6 @@ class RandomCrop:
             spans.append((start, start + length))
         (y1, y2), (x1, x2) = spans
         return x1, y1, x2, y2
-
-    def __repr__(self) -> str:
-        return f"RandomCrop({self.config!r})"
 
 
 def crop(sample: Sample, window: Crop, min_visible: float) -> Sample:

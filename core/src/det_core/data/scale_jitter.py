@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional as F
 from det_core.compressed_masks import CompressedMasks
 from det_core.contracts import Sample
 from det_core.data.augmentation_config import FixedSizeCropConfig, ScaleJitterConfig
+from det_core.data.configured import Configured
 from det_core.data.mask_patches import patches_of
 from det_core.data.placement import Crop, cropped, drawn, moved
 from det_core.data.transforms import resize
@@ -20,13 +21,10 @@ from det_core.structures import UNLABELLED
 from det_ops import Canvas
 
 
-class ScaleJitter:
+class ScaleJitter(Configured[ScaleJitterConfig]):
     """torchvision's ScaleJitter, with the same draws; a side has at least one pixel."""
 
     takes_compressed_masks = True
-
-    def __init__(self, config: ScaleJitterConfig) -> None:
-        self.config = config
 
     def __call__(self, sample: Sample, /) -> Sample:
         if self.config.arithmetic == "antialiased":
@@ -45,11 +43,8 @@ class ScaleJitter:
         extra = 0.5 if self.config.rounding == "nearest" else 0.0
         return max(int(height * factor + extra), 1), max(int(width * factor + extra), 1)
 
-    def __repr__(self) -> str:
-        return f"ScaleJitter({self.config!r})"
 
-
-class FixedSizeCrop:
+class FixedSizeCrop(Configured[FixedSizeCropConfig]):
     """torchvision's FixedSizeCrop, with the same draws: one number places the crop along both axes.
 
     It copies no pixels: an 8-bit image that is padded is placed on a canvas.
@@ -58,7 +53,7 @@ class FixedSizeCrop:
     takes_compressed_masks = True
 
     def __init__(self, config: FixedSizeCropConfig) -> None:
-        self.config = config
+        super().__init__(config)
         self._fill = tuple(int(value) for value in config.fill)  # of 8-bit images; cut, as by torchvision
 
     def __call__(self, sample: Sample, /) -> Sample:
@@ -115,9 +110,6 @@ class FixedSizeCrop:
             masks=None if masks is None else _pad_masks(masks, padding),
             semantic=None if semantic is None else F.pad_mask(semantic, padding, fill=UNLABELLED),
         )
-
-    def __repr__(self) -> str:
-        return f"FixedSizeCrop({self.config!r})"
 
 
 def _crop_masks(masks: Tensor | CompressedMasks, crop: Crop) -> Tensor | CompressedMasks:

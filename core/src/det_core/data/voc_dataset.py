@@ -177,11 +177,10 @@ class VocDataset(DetectionDataset):
 
         Ignored objects are crowd regions in it, since COCO's metrics have no other way to ignore an object.
         """
-        names = zip(self.classes.ids, self.classes.names, strict=True)
         return {
             "info": {},
             "licenses": [],
-            "categories": [{"id": number, "name": name} for number, name in names],
+            "categories": self.classes.categories(),
             "images": [self._image_record(i) for i in range(len(self))],
             "annotations": [record for i in range(len(self)) for record in self._object_records(i)],
         }

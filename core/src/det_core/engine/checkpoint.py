@@ -29,7 +29,7 @@ from det_core.model.detector import Detector
 from det_core.model.memory_layout import to_channels_last
 from det_core.plugins import plugin_manager
 from det_core.recipe import Recipe
-from det_core.safe_write import TEMPORARY, cause, replacing, sync
+from det_core.safe_write import TEMPORARY, cause, replacing, sync, write_text
 from det_core.structures import Classes
 from det_core.weights.read_files import is_finite
 
@@ -168,12 +168,6 @@ def _is_whole(folder: Path) -> bool:
     except DamagedError:
         return False
     return True
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write to a temporary file and rename it; WriteError if it cannot be written."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf8")
 
 
 def save_checkpoint(

@@ -123,10 +123,7 @@ def _count_regions(
     head_config: Any = config.roi_head
     if hasattr(head_config, "score_threshold"):
         head_config = evolve(head_config, score_threshold=0.0)
-    features = (
-        config.neck.feature_spec(config.backbone.feature_spec()) if config.neck else config.backbone.feature_spec()
-    )
-    head: Any = head_config.build(features, num_classes).eval()
+    head: Any = head_config.build(config.feature_spec(), num_classes).eval()
     maps = [torch.zeros(shape).contiguous(memory_format=torch.channels_last) for shape in shapes]
     count = PROPOSALS
     if isinstance(detector.dense_head, ProposalHead):

@@ -182,11 +182,9 @@ def reduce_losses(terms: Mapping[str, LossTerm], world: World, *, stop: bool = F
     totals = totals if totals.device.type == "mps" else totals.double()  # Apple's GPUs have no float64
     counts = torch.stack([_like(totals, t.count) for t in terms.values()])
     packed = torch.cat([totals, counts, totals.new_tensor([float(stop)])])
-    if world.size > 1:
-        with exchange("the losses of a step", world):
+    with exchange("the losses of a step", world):
+        if world.size > 1:
             dist.all_reduce(packed)
-            numbers = packed.tolist()
-    else:
         numbers = packed.tolist()
     n = len(terms)
     divisors = [max(c, 1.0) for c in numbers[n : 2 * n]]

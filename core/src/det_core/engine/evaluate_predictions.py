@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from attrs import frozen
 
-from det_core.compressed_masks import decode_masks
+from det_core.compressed_masks import CompressedMasks, decode_masks
 from det_core.contracts import DetectionDataset
 from det_core.engine.detection_recorder import DetectionRecorder
 from det_core.engine.evaluate import Evaluation, metrics_of
@@ -145,19 +145,15 @@ def _detections(record: Record, dataset: DetectionDataset, path: Path) -> Detect
         boxes = torch.tensor([row["box"] for row in rows], dtype=torch.float32).reshape(-1, 4)
         scores = torch.tensor([row["score"] for row in rows], dtype=torch.float32)
         codes = [row["mask"] for row in rows if "mask" in row]
-        masks = decode_masks(codes) if codes and len(codes) == len(rows) else None
+        masks: CompressedMasks | torch.Tensor | None = (
+            decode_masks(codes) if codes and len(codes) == len(rows) else None
+        )
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DetError(
             f"{path}: the record of {record['file']} has no usable `detections` ({type(error).__name__}: {error})"
         ) from None
     if masks is None and not rows:  # an image without detections has as many masks as a detector with masks gives
-        height, width = int(record.get("height", 1)), int(record.get("width", 1))
-        return Detections(
-            boxes=boxes,
-            scores=scores,
-            labels=torch.tensor(labels, dtype=torch.int64),
-            masks=torch.zeros(0, height, width, dtype=torch.bool),
-        )
+        masks = torch.zeros(0, int(record.get("height", 1)), int(record.get("width", 1)), dtype=torch.bool)
     return Detections(boxes=boxes, scores=scores, labels=torch.tensor(labels, dtype=torch.int64), masks=masks)
 
 

@@ -16,11 +16,11 @@ import numpy as np
 from attrs import asdict, frozen
 
 from det_core.data.image_list import KEY, ImageList, key
-from det_core.engine.checkpoint import Header, write_text
+from det_core.engine.checkpoint import Header
 from det_core.engine.result_log import Record, log_file, log_files, records_of
 from det_core.engine.share import Share
 from det_core.errors import DetError
-from det_core.safe_write import replacing
+from det_core.safe_write import replacing, write_text
 from det_core.settings import show
 from det_core.structures import Classes
 
@@ -151,12 +151,11 @@ def write_coco(folder: Path, images: ImageList, classes: Classes) -> None:
     longer has are left out, as are images that cannot be read.
     """
     order = np.argsort(images.keys)
-    categories = [{"id": i, "name": n} for i, n in zip(classes.ids, classes.names, strict=True)]
     with (
         replacing(folder / COCO) as results,
         replacing(folder / IMAGES) as names,
         _ListWriter(results, "", "") as found,
-        _ListWriter(names, f'{{"categories": {json.dumps(categories)}, "images": ', "}") as described,
+        _ListWriter(names, f'{{"categories": {json.dumps(classes.categories())}, "images": ', "}") as described,
     ):
         for record in all_records(folder):
             place = _place(record, images, order)

@@ -13,7 +13,7 @@ from typing import Any
 
 from det_core.contracts import DetectionDataset
 from det_core.errors import DetError, first_few
-from det_core.safe_write import replacing
+from det_core.safe_write import write_text
 
 PREFIX = "comp4_det_"  # the challenge's name for results of detectors trained on any data
 
@@ -31,8 +31,7 @@ def write_results(path: Path, records: Sequence[Mapping[str, Any]], dataset: Det
         DetError: if the folder is a file, a class has a name that no file can have, or two images have one name.
     """
     if path.suffix.lower() == ".json":
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(records) + "\n", encoding="utf8")
+        write_text(path, json.dumps(records) + "\n")
         return [path]
     if path.is_file():
         raise DetError(f"{path}: is a file; give a `.json` file for COCO's format, or a folder for VOC's text files")
@@ -69,8 +68,7 @@ def _write_voc(folder: Path, records: Sequence[Mapping[str, Any]], dataset: Dete
         lines[record["category_id"]].append(f"{names[record['image_id']]} {record['score']:.9f} {place}\n")
     for label, number in enumerate(dataset.classes.ids):
         path = folder / voc_file(dataset, label)
-        with replacing(path) as temporary:
-            temporary.write_text("".join(lines[number]), encoding="utf8")
+        write_text(path, "".join(lines[number]))
         yield path
 
 

@@ -10,7 +10,6 @@ from det_core.import_config.parts import NOT_HERE, batch_norm, conv, layer_norm
 from det_core.import_config.places import ROI
 from det_core.import_config.target import Target
 from det_core.import_config.timm_backbones import timm_backbone
-from det_core.weights.mmdet_facts import FileFacts
 from det_core.weights.mmdet_values import parts, whole
 
 # ImageNet weights of mmdetection that the recipes' own equal: words of their addresses, and of ours.
@@ -57,18 +56,18 @@ def _resnet(target: Target, node: Node, path: str, kind: str) -> None:
     for key, default in (("depth", None), ("style", "pytorch")):
         value = node.at(key)
         if value.take(default) is not None:
-            target.put(f"{path}.{key}", value.take(default), value)
+            target.copy(f"{path}.{key}", value, default)
     if kind == "ResNeXt":
-        target.put(f"{path}.groups", node.at("groups").take(1), node.at("groups"))
-        target.put(f"{path}.base_width", node.at("base_width").take(4), node.at("base_width"))
+        target.copy(f"{path}.groups", node.at("groups"), 1)
+        target.copy(f"{path}.base_width", node.at("base_width"), 4)
     stages = node.at("out_indices")
     target.put(
         f"{path}.stages",
         [i + 1 if (i := whole(stage)) is not None else stage for stage in parts(stages.take((0, 1, 2, 3)))],
         stages,
     )
-    target.put(f"{path}.frozen_stages", node.at("frozen_stages").take(-1), node.at("frozen_stages"))
-    target.put(f"{path}.zero_init_residual", node.at("zero_init_residual").take(True), node.at("zero_init_residual"))
+    target.copy(f"{path}.frozen_stages", node.at("frozen_stages"), -1)
+    target.copy(f"{path}.zero_init_residual", node.at("zero_init_residual"), True)
     evaluated = bool(node.at("norm_eval").take(True))
     norm = node.first("norm_cfg", "normalize")
     made = batch_norm(norm, evaluated=evaluated)
@@ -135,14 +134,13 @@ def _weights(target: Target, node: Node, path: str) -> None:
 # Necks
 
 
-def neck(target: Target, node: Node, facts: FileFacts) -> None:
+def neck(target: Target, node: Node) -> None:
     """The neck."""
     path = "detector.neck"
     ours = target.get(f"{path}.type")
     several = node.items()
-    if len(several) > 1:
-        for other in several[1:]:
-            other.refuse(f"neck {shown(other.value)} {NOT_HERE}")
+    for other in several[1:]:
+        other.refuse(f"neck {shown(other.value)} {NOT_HERE}")
     one = several[0] if isinstance(node.value, (list, tuple)) and several else node
     if not one.given or one.value is None:
         one.take()
@@ -163,7 +161,7 @@ def _fpn(target: Target, node: Node, path: str) -> None:
         ("start_level", "start", 0),
         ("relu_before_extra_convs", "extra_relu", False),
     ):
-        target.put(f"{path}.{ours}", node.at(theirs).take(default), node.at(theirs))
+        target.copy(f"{path}.{ours}", node.at(theirs), default)
     extra, on_inputs = node.at("add_extra_convs"), node.at("extra_convs_on_inputs").take(True)
     how = extra.take(False)
     kind: dict[Any, str] = {False: "max_pool", True: "conv_input" if on_inputs else "conv_output"}

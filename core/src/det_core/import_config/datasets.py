@@ -33,10 +33,8 @@ GPUS = 8  # of the machine that mmdetection's learning rates are for
 
 def translate_data(target: Target, root: Node, *, modern: bool) -> None:
     """Data sets, transforms, batch size and workers."""
-    train = root.at("train_dataloader.dataset") if modern else root.at("data.train")
-    val = root.at("val_dataloader.dataset") if modern else root.at("data.val")
-    test = root.at("test_dataloader.dataset") if modern else root.at("data.test")
-    sets = [_Set(node, split) for node, split in ((train, "train"), (val, "val"), (test, "test"))]
+    place = "{}_dataloader.dataset" if modern else "data.{}"
+    sets = [_Set(root.at(place.format(split)), split) for split in ("train", "val", "test")]
     folder = _folder(root, sets)
     if folder:
         target.put("data.root", folder, root.at("data_root"))
@@ -46,10 +44,10 @@ def translate_data(target: Target, root: Node, *, modern: bool) -> None:
         _pipeline(target, sets[0], root, modern)
     if sets[1].parts:
         _put_dataset(target, sets[1], folder, modern)
-        check_test_pipeline(sets[1].pipeline(root), resizes=True)
+        check_test_pipeline(sets[1].pipeline(root))
     if sets[2].parts:
         _check_test(sets[1], sets[2])
-        check_test_pipeline(sets[2].pipeline(root), resizes=True)
+        check_test_pipeline(sets[2].pipeline(root))
     _batches(target, root, sets[0], modern)
 
 
@@ -138,15 +136,16 @@ def _below(folder: str, path: str) -> str:
 def _put_dataset(target: Target, one: _Set, folder: str, modern: bool) -> None:
     """The data set of a split; several become one."""
     path = f"data.{one.split}"
-    made = [_dataset(target, node, one.split, folder, name, modern) for node in one.parts for name in _files_of(node)]
+    made = [
+        _dataset(target, node, one.split, folder, name, modern)
+        for node in one.parts
+        for name in _ann_files(node) or [""]
+    ]
     found = _sets_together([part for part in made if part is not None])
     if not found:
         return
     if len(found) == 1:
-        source = one.parts[0].at("ann_file")
-        old = target.get(path)
-        same = isinstance(old, Mapping) and old.get("type") == found[0]["type"]
-        target.put(path, {**old, **found[0]} if same else found[0], source)
+        target.put(path, found[0], one.parts[0].at("ann_file"))
     else:
         target.put(path, {"type": "joined", "sources": found}, one.node)
 
@@ -157,10 +156,6 @@ def _sets_together(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if len(found) < 2 or any("sets" not in part for part in found) or any(other != rest[0] for other in rest):
         return found
     return [{**rest[0], "sets": [name for part in found for name in part["sets"]]}]
-
-
-def _files_of(node: Node) -> list[str]:
-    return _ann_files(node) or [""]
 
 
 def _dataset(target: Target, node: Node, split: str, folder: str, file: str, modern: bool) -> dict[str, Any] | None:
@@ -235,16 +230,15 @@ def _classes(node: Node) -> tuple[str, ...]:
     found = node.first("metainfo.classes", "metainfo.CLASSES", "classes")
     value = found.take()
     if isinstance(value, str):
-        found.refuse(f"{value!r} is a file of names; write them as data.{'train'}.classes")
+        found.refuse(f"{value!r} is a file of names; write them as data.train.classes")
         return ()
     names = tuple(_strings(value))
     return VOC_CLASSES if names == VOC_CLASSES else names
 
 
 def _wrappers(target: Target, one: _Set) -> None:
-    times = one.repeat
-    if times is not None:
-        target.put("data.repeat", times.take(1), times)
+    if one.repeat is not None:
+        target.copy("data.repeat", one.repeat, 1)
     elif target.get("data.repeat") != 1:
         target.put("data.repeat", 1, one.node)
     if one.balance is not None:
@@ -259,10 +253,11 @@ def _pipeline(target: Target, one: _Set, root: Node, modern: bool) -> None:
     )
     made: list[dict[str, Any]] = []
     found = [node for node in (one.pipeline(root), *one.outer_pipelines) if node.given]
-    if not found and one.parts[0].at("img_scale").given:
-        older = older_transforms(one.parts[0], template)
-        target.put("data.train_transforms", [_with_settings(old, part) for part in older], one.parts[0].at("img_scale"))
     if not found:
+        size = one.parts[0].at("img_scale")
+        if size.given:
+            older = older_transforms(one.parts[0], template)
+            target.put("data.train_transforms", [_with_settings(old, part) for part in older], size)
         return
     for node in found:
         made += train_transforms(node, template, modern=modern)
@@ -284,8 +279,7 @@ def _check_test(val: _Set, test: _Set) -> None:
     """The test data are found by name; a note if they are others than those of validation."""
     same = [(_ann_files(n), _images(n)) for n in val.parts] == [(_ann_files(n), _images(n)) for n in test.parts]
     for node in test.parts:
-        for key in ("type", "data_root", "ann_file", "img_prefix", "data_prefix", "test_mode", "pipeline", "classes"):
-            node.ignore(key)
+        node.ignore("type", "data_root", "ann_file", "img_prefix", "data_prefix", "test_mode", "pipeline", "classes")
         node.ignore("metainfo", "filter_cfg", "backend_args", "file_client_args", "seg_prefix", "proposal_file", *OLDER)
         if not same:
             files = ", ".join(_ann_files(node))
@@ -299,9 +293,8 @@ def _batches(target: Target, root: Node, train: _Set, modern: bool) -> None:
     if modern:
         loader = root.at("train_dataloader")
         size, workers = loader.at("batch_size"), loader.at("num_workers")
-        loader.ignore(
-            "persistent_workers", "sampler.shuffle", "collate_fn", "pin_memory", "drop_last", "num_batch_per_epoch"
-        )
+        loader.ignore("persistent_workers", "sampler.shuffle", "collate_fn", "pin_memory", "drop_last")
+        loader.ignore("num_batch_per_epoch")
         kind = loader.at("sampler").type
         if kind not in ("", "DefaultSampler", "InfiniteSampler"):
             loader.at("sampler").refuse(f"sampler {kind} {NO_COUNTERPART}")
@@ -314,26 +307,22 @@ def _batches(target: Target, root: Node, train: _Set, modern: bool) -> None:
         if loader.given:
             target.put("data.group_by_aspect", grouped, batches)
         for name in ("val_dataloader", "test_dataloader"):
-            for key in ("batch_size", "num_workers", "persistent_workers", "drop_last", "sampler", "pin_memory"):
-                root.at(name).ignore(key)
+            keys = ("batch_size", "num_workers", "persistent_workers", "drop_last", "sampler", "pin_memory")
+            root.at(name).ignore(*keys)
     else:
         data = root.at("data")
         size, workers = data.first("samples_per_gpu", "imgs_per_gpu"), data.at("workers_per_gpu")
         for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
             data.at(name).ignore("samples_per_gpu", "workers_per_gpu", "persistent_workers")
-    if size.given:
-        target.put("data.images_per_rank", size.take(), size)
-    if workers.given:
-        target.put("data.workers", workers.take(), workers)
+    target.copy_given("data.images_per_rank", size)
+    target.copy_given("data.workers", workers)
     base = root.at("auto_scale_lr.base_batch_size")
     total = whole(base.take()) if base.given else None
     if total is None and size.given and whole(size.value):
         total = GPUS * (whole(size.value) or 1)
-        root.ledger.note(
-            size.place,
-            size.name,
+        size.note(
             f"the learning rate is taken to be for {GPUS} GPUs with {size.value} images each (optimizer.lr_batch: "
-            f"{total}), and is scaled to the total batch of a run; if it is for another total, set that",
+            f"{total}), and is scaled to the total batch of a run; if it is for another total, set that"
         )
     if total is not None:
         target.put("optimizer.lr_batch", total, base if base.given else size)

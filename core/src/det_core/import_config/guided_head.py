@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from det_core.import_config.ledger import Node, shown
-from det_core.import_config.parts import assigner, coder, conv, layer_norm, loss, sampler
+from det_core.import_config.parts import assigner, coder, conv, layer_norm, loss, put_numbers, sampler
 from det_core.import_config.places import DENSE
 from det_core.import_config.target import Target
 from det_core.weights.mmdet_values import numbers
@@ -19,7 +19,9 @@ def guided_head(target: Target, node: Node, train: Node, strides: tuple[float, .
     """
     node.ignore("in_channels", "num_classes", "init_cfg")
     _generators(target, node, strides)
-    _shapes(target, node)
+    put_numbers(target, node.first("anchor_coder.target_means", "anchoring_means"), f"{GUIDED}.coder.means")
+    put_numbers(target, node.first("anchor_coder.target_stds", "anchoring_stds"), f"{GUIDED}.coder.stds")
+    node.at("anchor_coder").ignore("type")
     coder(target, node, f"{DENSE}.coder")
     for theirs, ours in (
         ("loss_loc", f"{GUIDED}.location_loss"),
@@ -28,13 +30,12 @@ def guided_head(target: Target, node: Node, train: Node, strides: tuple[float, .
         ("loss_bbox", f"{DENSE}.box_loss"),
     ):
         loss(target, node.at(theirs), ours)
-    threshold, groups = node.at("loc_filter_thr"), node.first("deform_groups", "deformable_groups")
-    target.put(f"{GUIDED}.location_threshold", threshold.number(0.01), threshold)
-    target.put(f"{GUIDED}.offset_groups", groups.take(4), groups)
-    target.put(f"{DENSE}.channels", node.at("feat_channels").take(256), node.at("feat_channels"))
+    target.copy_number(f"{GUIDED}.location_threshold", node.at("loc_filter_thr"), 0.01)
+    target.copy(f"{GUIDED}.offset_groups", node.first("deform_groups", "deformable_groups"), 4)
+    target.copy(f"{DENSE}.channels", node.at("feat_channels"), 256)
     conv(target, node.at("conv_cfg"), f"{DENSE}.conv")
     if target.has(f"{DENSE}.num_convs"):
-        target.put(f"{DENSE}.num_convs", node.at("stacked_convs").take(4), node.at("stacked_convs"))
+        target.copy(f"{DENSE}.num_convs", node.at("stacked_convs"), 4)
         layer_norm(target, node.at("norm_cfg"), f"{DENSE}.norm")
     _training(target, train)
 
@@ -43,9 +44,8 @@ def _generators(target: Target, node: Node, strides: tuple[float, ...]) -> None:
     """Where anchors are, and the shapes by which a place is assigned to an object."""
     approximate, square = node.at("approx_anchor_generator"), node.at("square_anchor_generator")
     made = approximate if approximate.given else node
-    base = made.at("octave_base_scale")
-    target.put(f"{GUIDED}.base_scale", base.number(8.0), base)
-    target.put(f"{GUIDED}.scales_per_octave", made.at("scales_per_octave").take(3), made.at("scales_per_octave"))
+    target.copy_number(f"{GUIDED}.base_scale", made.at("octave_base_scale"), 8.0)
+    target.copy(f"{GUIDED}.scales_per_octave", made.at("scales_per_octave"), 3)
     ratios = made.first("ratios", "octave_ratios")
     target.put(f"{GUIDED}.ratios", [float(v) for v in numbers(ratios.take()) or (0.5, 1.0, 2.0)], ratios)
     square.expect("ratios", [1.0])
@@ -59,27 +59,12 @@ def _generators(target: Target, node: Node, strides: tuple[float, ...]) -> None:
     node.ignore("anchor_base_sizes")
 
 
-def _shapes(target: Target, node: Node) -> None:
-    """The coder of anchors' shapes."""
-    for words, ours in (
-        (("anchor_coder.target_means", "anchoring_means"), "means"),
-        (("anchor_coder.target_stds", "anchoring_stds"), "stds"),
-    ):
-        value = node.first(*words)
-        found = numbers(value.value) if value.given else None
-        if found is not None:
-            target.put(f"{GUIDED}.coder.{ours}", [float(v) for v in found], value)
-    node.at("anchor_coder").ignore("type")
-
-
 def _training(target: Target, train: Node) -> None:
     assigner(target, train.at("ga_assigner"), f"{GUIDED}.shape_assigner", kind="ApproxMaxIoUAssigner")
     sampler(target, train.at("ga_sampler"), f"{GUIDED}.shape_sampler")
     for theirs, ours in (("center_ratio", "centre_ratio"), ("ignore_ratio", "ignore_ratio")):
-        value = train.at(theirs)
-        target.put(f"{GUIDED}.{ours}", value.number(target.get(f"{GUIDED}.{ours}")), value)
-    border = train.at("allowed_border")
-    target.put(f"{GUIDED}.allowed_border", border.take(-1), border)
+        target.copy_number(f"{GUIDED}.{ours}", train.at(theirs), target.get(f"{GUIDED}.{ours}"))
+    target.copy(f"{GUIDED}.allowed_border", train.at("allowed_border"), -1)
     assigner(target, train.at("assigner"), f"{DENSE}.assigner")
     sampler(target, train.at("sampler"), f"{DENSE}.sampler")
     train.expect("pos_weight", -1)

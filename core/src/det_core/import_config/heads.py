@@ -8,7 +8,7 @@ from typing import Any
 from det_core.import_config.guided_head import HEADS, guided_head
 from det_core.import_config.htc_head import htc_head
 from det_core.import_config.ledger import Node, shown
-from det_core.import_config.parts import NOT_HERE, assigner, coder, conv, layer_norm, loss, sampler
+from det_core.import_config.parts import NOT_HERE, assigner, coder, conv, layer_norm, loss, roi_align, sampler
 from det_core.import_config.places import DENSE, ROI, phase
 from det_core.import_config.target import Target
 from det_core.weights.mmdet_facts import FileFacts
@@ -35,10 +35,8 @@ def dense_head(target: Target, node: Node, train: Node, facts: FileFacts) -> Non
         node.ignore("input_size", "act_cfg")
         node.expect("use_depthwise", False)
     else:
-        target.put(f"{DENSE}.channels", node.at("feat_channels").take(256), node.at("feat_channels"))
-        default = 1 if kind == "rpn" else 4
-        stack = node.first("stacked_convs", "num_convs")
-        target.put(f"{DENSE}.num_convs", stack.take(default), stack)
+        target.copy(f"{DENSE}.channels", node.at("feat_channels"), 256)
+        target.copy(f"{DENSE}.num_convs", node.first("stacked_convs", "num_convs"), 1 if kind == "rpn" else 4)
         conv(target, node.at("conv_cfg"), f"{DENSE}.conv")
         if kind == "retinanet":
             layer_norm(target, node.at("norm_cfg"), f"{DENSE}.norm")
@@ -47,14 +45,12 @@ def dense_head(target: Target, node: Node, train: Node, facts: FileFacts) -> Non
     sampler(target, own.at("sampler"), f"{DENSE}.sampler")
     border = own.at("allowed_border")
     if border.given and target.has(f"{DENSE}.allowed_border"):
-        target.put(f"{DENSE}.allowed_border", border.take(), border)
+        target.copy(f"{DENSE}.allowed_border", border)
     else:
         own.expect("allowed_border", -1)
     if kind == "ssd":
-        share = own.at("neg_pos_ratio")
-        target.put(f"{DENSE}.negatives", share.number(3.0), share)
-        beta = own.at("smoothl1_beta")
-        target.put(f"{DENSE}.box_loss.beta", beta.number(1.0), beta)
+        target.copy_number(f"{DENSE}.negatives", own.at("neg_pos_ratio"), 3.0)
+        target.copy_number(f"{DENSE}.box_loss.beta", own.at("smoothl1_beta"), 1.0)
     own.expect("pos_weight", -1)
     own.ignore("debug", "gamma", "alpha")
 
@@ -63,17 +59,16 @@ def anchors(target: Target, head: Node, facts: FileFacts) -> None:
     """Scales, ratios and strides of the anchors."""
     found, path = facts.anchors, f"{DENSE}.anchors"
     made = head.at("anchor_generator") if head.at("anchor_generator").given else head
+    ratios = made.first("ratios", "anchor_ratios")
     if found.scales is not None:
         source = made.first("scales", "anchor_scales", "octave_base_scale")
         target.put(f"{path}.scales", [float(v) for v in found.scales], source)
     if found.ratios is not None:
-        target.put(f"{path}.ratios", [float(v) for v in found.ratios], made.first("ratios", "anchor_ratios"))
+        target.put(f"{path}.ratios", [float(v) for v in found.ratios], ratios)
     if found.sizes is not None:
-        source = made.first("basesize_ratio_range", "input_size")
-        target.put(f"{path}.sizes", list(found.sizes), source)
+        target.put(f"{path}.sizes", list(found.sizes), made.first("basesize_ratio_range", "input_size"))
     if found.level_ratios is not None:
-        source = made.first("ratios", "anchor_ratios")
-        target.put(f"{path}.ratios", [list(level) for level in found.level_ratios], source)
+        target.put(f"{path}.ratios", [list(level) for level in found.level_ratios], ratios)
     made.ignore("octave_base_scale", "scales_per_octave", "basesize_ratio_range", "input_size", "scale_major")
     strides = made.first("strides", "anchor_strides")
     expected = _strides(target)
@@ -143,8 +138,8 @@ def _stages(target: Target, boxes: Node, train: Node, weights: Node) -> None:
 def _mask_heads(target: Target, node: Node) -> None:
     """The mask head, or of those of several stages the first."""
     heads = node.items()
-    for first in heads[:1]:
-        _mask_head(target, first)
+    if heads:
+        _mask_head(target, heads[0])
     for other in heads[1:]:
         same = _without_flow(other.value) == _without_flow(heads[0].value)
         other.take() if same else other.refuse("differs from the first stage's, which is used for all")
@@ -168,26 +163,19 @@ def _pool(target: Target, node: Node, path: str) -> None:
         return
     one.ignore("out_channels")
     layer = one.at("roi_layer")
-    kinds = {"roi_align": ("RoIAlign",), "deform_roi_pool": tuple(_POOLS)}
     kind = target.get(f"{path}.type")
-    if kind == "deform_roi_pool" and layer.type in kinds["deform_roi_pool"]:
+    if kind == "deform_roi_pool" and layer.type in _POOLS:
         layer.take()
     elif kind == "roi_align" and layer.type == "RoIAlign":
-        size = layer.first("output_size", "out_size")
-        target.put(f"{path}.size", size.take(7), size)
-        sampling = layer.first("sampling_ratio", "sample_num")
-        target.put(f"{path}.sampling", sampling.take(0), sampling)
-        layer.expect("aligned", True, False) if target.get(f"{path}.alignment") == "v1" else layer.expect(
-            "aligned", True
-        )
+        roi_align(target, layer, path, 7)
+        layer.expect("aligned", True, *([False] if target.get(f"{path}.alignment") == "v1" else []))
         layer.expect("pool_mode", "avg")
         layer.ignore("use_torchvision")
     else:
         layer.refuse(f"pooling {shown(layer.value)} {NOT_HERE} ({kind})")
     strides = one.at("featmap_strides")
     target.put(f"{path}.strides", list(parts(strides.take((4, 8, 16, 32)))), strides)
-    scale = one.at("finest_scale")
-    target.put(f"{path}.finest_scale", scale.number(56), scale)
+    target.copy_number(f"{path}.finest_scale", one.at("finest_scale"), 56)
 
 
 _POOLS = (
@@ -216,18 +204,12 @@ def _box_head(target: Target, node: Node, path: str, shared: str = "") -> None:
     node.ignore("in_channels", "roi_feat_size", "num_classes", "with_cls", "with_reg", "init_cfg")
     node.expect("with_avg_pool", node.type == "BBoxHead")
     node.expect("reg_decoded_bbox", False, _decoded(node))
-    found = node.first("num_shared_convs", "num_convs")
-    target.put(f"{place}.num_convs", found.take(convs), found)
-    found = node.first("num_shared_fcs", "num_fcs")
-    target.put(f"{place}.num_fcs", found.take(layers), found)
+    target.copy(f"{place}.num_convs", node.first("num_shared_convs", "num_convs"), convs)
+    target.copy(f"{place}.num_fcs", node.first("num_shared_fcs", "num_fcs"), layers)
     if layers:
-        found = node.at("fc_out_channels")
-        target.put(f"{place}.fc_channels", found.take(1024), found)
-    found = node.at("conv_out_channels")
-    if found.given:
-        target.put(f"{place}.conv_channels", found.take(), found)
-    found = node.at("reg_class_agnostic")
-    target.put(f"{place}.class_agnostic", found.take(False), found)
+        target.copy(f"{place}.fc_channels", node.at("fc_out_channels"), 1024)
+    target.copy_given(f"{place}.conv_channels", node.at("conv_out_channels"))
+    target.copy(f"{place}.class_agnostic", node.at("reg_class_agnostic"), False)
     layer_norm(target, node.at("norm_cfg"), f"{place}.norm")
     conv(target, node.at("conv_cfg"), f"{place}.conv")
     for key in ("num_cls_convs", "num_cls_fcs", "num_reg_convs", "num_reg_fcs"):
@@ -258,9 +240,9 @@ def _mask_head(target: Target, node: Node) -> None:
         node.refuse(f"mask head {shown(node.value)} {NOT_HERE}")
         return
     node.ignore("in_channels", "num_classes", "roi_feat_size", "init_cfg", "with_conv_res")
-    target.put(f"{path}.num_convs", node.at("num_convs").take(4), node.at("num_convs"))
-    target.put(f"{path}.channels", node.at("conv_out_channels").take(256), node.at("conv_out_channels"))
-    target.put(f"{path}.class_agnostic", node.at("class_agnostic").take(False), node.at("class_agnostic"))
+    target.copy(f"{path}.num_convs", node.at("num_convs"), 4)
+    target.copy(f"{path}.channels", node.at("conv_out_channels"), 256)
+    target.copy(f"{path}.class_agnostic", node.at("class_agnostic"), False)
     layer_norm(target, node.at("norm_cfg"), f"{path}.norm")
     conv(target, node.at("conv_cfg"), f"{path}.conv")
     loss(target, node.at("loss_mask"), f"{ROI}.mask_loss")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from det_core.import_config.ledger import NO_COUNTERPART, Node, shown
-from det_core.import_config.parts import NOT_HERE, conv, layer_norm
+from det_core.import_config.parts import NOT_HERE, conv, layer_norm, roi_align
 from det_core.import_config.places import ROI
 from det_core.import_config.target import Target
 from det_core.weights.mmdet_values import parts
@@ -39,9 +39,8 @@ def htc_head(target: Target, node: Node, test: Node) -> None:
 def _semantic(target: Target, node: Node, pool: Node) -> None:
     node.ignore("in_channels", "num_ins", "conv_out_channels", "init_cfg")
     for theirs, ours, default in (("num_classes", "classes", 183), ("num_convs", "num_convs", 4)):
-        target.put(f"{SEMANTIC}.{ours}", node.at(theirs).take(default), node.at(theirs))
-    weight = node.first("loss_seg.loss_weight", "loss_weight")
-    target.put(f"{SEMANTIC}.loss_weight", weight.number(0.2), weight)
+        target.copy(f"{SEMANTIC}.{ours}", node.at(theirs), default)
+    target.copy_number(f"{SEMANTIC}.loss_weight", node.first("loss_seg.loss_weight", "loss_weight"), 0.2)
     criterion = node.at("loss_seg")
     criterion.ignore("type")
     for where in (criterion.at("ignore_index"), node.at("ignore_label")):
@@ -50,12 +49,10 @@ def _semantic(target: Target, node: Node, pool: Node) -> None:
     node.expect("fusion_level", 1, why="maps are fused at stride 8")
     layer_norm(target, node.at("norm_cfg"), f"{SEMANTIC}.norm")
     conv(target, node.at("conv_cfg"), f"{SEMANTIC}.conv")
-    layer, path = pool.at("roi_layer"), f"{SEMANTIC}.roi_pool"
+    layer = pool.at("roi_layer")
     if pool.type != "SingleRoIExtractor" or layer.type != "RoIAlign":
         pool.refuse(f"{shown(pool.value)} {NOT_HERE}")
         return
-    size, sampling = layer.first("output_size", "out_size"), layer.first("sampling_ratio", "sample_num")
-    target.put(f"{path}.size", size.take(14), size)
-    target.put(f"{path}.sampling", sampling.take(0), sampling)
+    roi_align(target, layer, f"{SEMANTIC}.roi_pool", 14)
     pool.expect("featmap_strides", [8])
     pool.ignore("out_channels")

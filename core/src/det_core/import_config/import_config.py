@@ -120,24 +120,19 @@ def _unread(file: ConfigFile) -> list[Note]:
 def _check_classes(target: Target, root: Node, count: int | None) -> None:
     """The number of classes is that of the data; a note if the model or its parts have another."""
     counts = class_counts(root.at("model").value)
+    found = []
     if len(set(counts)) > 1:
-        root.at("model").ledger.note(
-            root.at("model").place, "model: num_classes", f"the heads have {counts}; here all have the data's classes"
-        )
+        found.append(f"the heads have {counts}; here all have the data's classes")
     classes = target.get("data.train.classes")
     if count is not None and classes and len(classes) != count:
-        root.ledger.note(
-            root.at("model").place,
-            "model: num_classes",
-            f"{count} classes, but the data set has {len(classes)} names; the number is that of the data",
-        )
+        found.append(f"{count} classes, but the data set has {len(classes)} names; the number is that of the data")
     elif count is not None and not classes and count != len(_default_classes(target)):
-        root.ledger.note(
-            root.at("model").place,
-            "model: num_classes",
+        found.append(
             f"{count} classes; the number is that of the data, whose classes are all in their annotations unless "
-            "data.train.classes lists them",
+            "data.train.classes lists them"
         )
+    for text in found:
+        root.ledger.note(root.at("model").place, "model: num_classes", text)
 
 
 def _default_classes(target: Target) -> tuple[Any, ...]:

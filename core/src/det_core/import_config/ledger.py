@@ -147,7 +147,16 @@ class Node:
         """Add a note on this value, which counts as used with all that is in it."""
         self.ledger.used.add(self.path)
         if self.given and not isinstance(self.value, Unread):  # what could not be read is listed as such
-            self.ledger.note(self.place, self.name, why)
+            self.note(why)
+
+    def note(self, why: str) -> None:
+        """Add a note on this value."""
+        self.ledger.note(self.place, self.name, why)
+
+    def finish(self) -> None:
+        """Add a note on each value of this part that was not used."""
+        self.ledger.list_unused(self)
+        self.take()
 
     def walk(self) -> Iterator[Node]:
         """This value, and all that are in it."""

@@ -40,7 +40,7 @@ def translate_model(target: Target, root: Node, facts: FileFacts) -> None:
     model.ignore("type")
     preprocess(target, root, facts)
     backbone(target, model.at("backbone"), model.at("pretrained"))
-    neck(target, model.at("neck"), facts)
+    neck(target, model.at("neck"))
     _limits(target, root, facts)
     head = model.first("rpn_head", "bbox_head") if target.get(ROI) is None else model.at("rpn_head")
     if head.given:
@@ -75,7 +75,7 @@ def preprocess(target: Target, root: Node, facts: FileFacts) -> None:
 
 def _limits(target: Target, root: Node, facts: FileFacts) -> None:
     """Proposals, thresholds and numbers of detections, as an import of weights sets them."""
-    places = dict(_LIMITS) if target.get(ROI) is not None or target.get(f"{DENSE}.type") == "rpn" else dict(_SINGLE)
+    places = _LIMITS if target.get(ROI) is not None or target.get(f"{DENSE}.type") == "rpn" else _SINGLE
     for setting, value in file_settings(facts, target.plain):
         if setting in places and value is not None and target.has(setting):
             source = _source(root, places[setting])

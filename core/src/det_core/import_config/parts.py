@@ -19,7 +19,7 @@ def batch_norm(node: Node, *, evaluated: bool, default_trained: bool = True) -> 
     kind = node.type or "BN"
     trained = node.first("requires_grad", "frozen")
     is_trained = bool(trained.take(default_trained)) != (trained.path[-1:] == ("frozen",) and trained.given)
-    if kind in ("GN",):
+    if kind == "GN":
         return {"type": "group_norm", "groups": whole(node.at("num_groups").take()) or 32}
     if kind not in ("BN", "BN2d", "SyncBN"):
         node.refuse(f"norm {shown(node.value)} {NOT_HERE}")
@@ -67,52 +67,34 @@ def loss(target: Target, node: Node, path: str) -> None:
         return
     node.expect("reduction", "mean")
     made["weight"] = node.at("loss_weight").number(1.0)
-    target.put(path, made, node) if _all_used(node) else _put_part(target, path, made, node)
-
-
-def _put_part(target: Target, path: str, made: dict[str, Any], node: Node) -> None:
-    """Set a part of which some settings have no counterpart, which are listed."""
     for child in node.children():
         if child.path not in node.ledger.used:
             child.refuse(f"{shown(child.value)} {NO_COUNTERPART}")
     target.put(path, made, node)
 
 
-def _all_used(node: Node) -> bool:
-    return all(child.path in node.ledger.used for child in node.children())
-
-
 def _loss(node: Node) -> dict[str, Any] | None:
     kind = node.type
     if kind == "CrossEntropyLoss":
-        binary = bool(node.at("use_sigmoid").take(False)) or bool(node.at("use_mask").take(False))
-        weights = node.at("class_weight")
-        if binary:
+        if node.at("use_sigmoid").take(False) or node.at("use_mask").take(False):
             return {"type": "binary_cross_entropy"}
-        return {"type": "cross_entropy", "class_weights": _weights(weights)}
+        return {"type": "cross_entropy", "class_weights": _weights(node.at("class_weight"))}
     if kind == "FocalLoss":
         node.expect("use_sigmoid", True)
-        return {
-            "type": "focal",
-            "gamma": node.at("gamma").number(2.0),
-            "alpha": node.at("alpha").number(0.25),
-        }
+        return {"type": "focal", "gamma": node.at("gamma").number(2.0), "alpha": node.at("alpha").number(0.25)}
     if kind == "SmoothL1Loss":
         return {"type": "smooth_l1", "beta": node.at("beta").number(1.0)}
     if kind == "BoundedIoULoss":
-        return {
-            "type": "bounded_iou",
-            "beta": node.at("beta").number(0.2),
-            "eps": node.at("eps").number(1e-3),
-        }
+        return {"type": "bounded_iou", "beta": node.at("beta").number(0.2), "eps": node.at("eps").number(1e-3)}
     return {"L1Loss": {"type": "l1"}, "GIoULoss": {"type": "giou"}}.get(kind)
 
 
 def _weights(node: Node) -> list[float] | None:
     found = numbers(node.value) if node.given else None
-    if found is not None:
-        node.take()
-    return None if found is None else list(found)
+    if found is None:
+        return None
+    node.take()
+    return list(found)
 
 
 def coder(target: Target, head: Node, path: str) -> None:
@@ -121,12 +103,22 @@ def coder(target: Target, head: Node, path: str) -> None:
     if node.given and node.type not in ("DeltaXYWHBBoxCoder", ""):
         node.refuse(f"box coder {shown(node.value)} {NOT_HERE}")
         return
-    for words, ours in ((("target_means",), "means"), (("target_stds",), "stds")):
-        value = head.first(*(f"bbox_coder.{word}" for word in words), *words)
-        found = numbers(value.value) if value.given else None
-        if found is not None:
-            target.put(f"{path}.{ours}", [float(v) for v in found], value)
+    for ours in ("means", "stds"):
+        put_numbers(target, head.first(f"bbox_coder.target_{ours}", f"target_{ours}"), f"{path}.{ours}")
     node.expect("clip_border", True)
+
+
+def put_numbers(target: Target, node: Node, path: str) -> None:
+    """Set a list of numbers, if it is one."""
+    found = numbers(node.value) if node.given else None
+    if found is not None:
+        target.put(path, [float(v) for v in found], node)
+
+
+def roi_align(target: Target, layer: Node, path: str, size: int) -> None:
+    """The size of an RoIAlign, by default `size`, and its samples per bin."""
+    target.copy(f"{path}.size", layer.first("output_size", "out_size"), size)
+    target.copy(f"{path}.sampling", layer.first("sampling_ratio", "sample_num"), 0)
 
 
 def assigner(target: Target, node: Node, path: str, kind: str = "MaxIoUAssigner") -> None:
@@ -165,12 +157,10 @@ def sampler(target: Target, node: Node, path: str, *, adds: str = "") -> None:
     if node.type != "RandomSampler":
         node.refuse(f"sampler {shown(node.value)} {NOT_HERE}")
         return
-    target.put(f"{path}.count", node.at("num").take(512), node.at("num"))
-    share = node.at("pos_fraction")
-    target.put(f"{path}.positive_fraction", share.number(0.5), share)
+    target.copy(f"{path}.count", node.at("num"), 512)
+    target.copy_number(f"{path}.positive_fraction", node.at("pos_fraction"), 0.5)
     node.expect("neg_pos_ub", -1)
-    added = node.at("add_gt_as_proposals")
     if adds:
-        target.put(adds, added.take(True), added)
+        target.copy(adds, node.at("add_gt_as_proposals"), True)
     else:
         node.expect("add_gt_as_proposals", False)

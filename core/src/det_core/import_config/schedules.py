@@ -15,14 +15,8 @@ RATE = "schedule.learning_rate"
 # Hooks whose work the engine does, as far as they have no settings of their own.
 _USUAL_HOOKS = (
     *("IterTimerHook", "LoggerHook", "ParamSchedulerHook", "CheckpointHook", "DistSamplerSeedHook"),
-    *(
-        "DetVisualizationHook",
-        "NumClassCheckHook",
-        "CheckInvalidLossHook",
-        "TextLoggerHook",
-        "SyncBuffersHook",
-        "RuntimeInfoHook",
-    ),
+    *("DetVisualizationHook", "NumClassCheckHook", "CheckInvalidLossHook", "TextLoggerHook", "SyncBuffersHook"),
+    "RuntimeInfoHook",
 )
 # Top-level names about a run, its processes and its logs, which have no effect on what is trained.
 _RUNTIME = (
@@ -65,21 +59,23 @@ def _optimizer(target: Target, node: Node, wrapper: Node) -> None:
         )
         return
     if target.get("optimizer.type") != kind:
-        kept = {key: target.get(f"optimizer.{key}") for key in ("lr_batch",)}
-        target.put("optimizer", {"type": kind, "lr": 1e-3, "weight_decay": 0.0, "rules": [], **kept}, node)
+        batch = target.get("optimizer.lr_batch")
+        made = {"type": kind, "lr": 1e-3, "weight_decay": 0.0, "rules": [], "lr_batch": batch}
+        target.put("optimizer", made, node)
         target.fill()
-    target.put("optimizer.lr", node.at("lr").number(0.001), node.at("lr"))
+    target.copy_number("optimizer.lr", node.at("lr"), 0.001)
     decay = node.at("weight_decay").number(0.0 if kind == "sgd" else 0.01)
     target.put("optimizer.weight_decay", decay, node.at("weight_decay"))
     if kind == "sgd":
-        target.put("optimizer.momentum", node.at("momentum").number(0.0), node.at("momentum"))
+        target.copy_number("optimizer.momentum", node.at("momentum"), 0.0)
         target.put("optimizer.nesterov", bool(node.at("nesterov").take(False)), node.at("nesterov"))
     else:
         betas = numbers(node.at("betas").take((0.9, 0.999)))
         target.put("optimizer.betas", [float(v) for v in betas or ()], node.at("betas"))
-        target.put("optimizer.eps", node.at("eps").number(1e-8), node.at("eps"))
-    parameters = wrapper.at("paramwise_cfg") if wrapper.at("paramwise_cfg").given else node.at("paramwise_cfg")
-    constructor = wrapper.at("constructor") if wrapper.at("constructor").given else node.at("constructor")
+        target.copy_number("optimizer.eps", node.at("eps"), 1e-8)
+    parameters, constructor = (
+        (wrapper if wrapper.at(key).given else node).at(key) for key in ("paramwise_cfg", "constructor")
+    )
     if not usual_rules(target, parameters, constructor):
         _parameters(target, parameters, decay)
     node.ignore("_delete_")
@@ -110,11 +106,7 @@ def _parameters(target: Target, node: Node, decay: float) -> None:
         if own is not None:
             made["weight_decay"] = decay * own
         rules.append(made)
-        rule.ledger.note(
-            rule.place,
-            rule.name,
-            f"taken over as the rule {made['pattern']!r}; names of parameters differ, so check it",
-        )
+        rule.note(f"taken over as the rule {made['pattern']!r}; names of parameters differ, so check it")
     if rules:
         target.put("optimizer.rules", rules, node.at("custom_keys"))
 
@@ -128,8 +120,7 @@ def _wrapper(target: Target, node: Node) -> None:
     elif kind not in ("OptimWrapper", ""):
         node.at("type").refuse(f"optimiser wrapper {kind} {NO_COUNTERPART}")
     target.put("schedule.precision", precision, node.at("type"))
-    count = node.at("accumulative_counts")
-    target.put("schedule.accumulate", count.take(1), count)
+    target.copy("schedule.accumulate", node.at("accumulative_counts"), 1)
     _clip(target, node)
 
 
@@ -158,18 +149,10 @@ def _length(target: Target, root: Node) -> None:
             node.at("type").refuse(f"{kind}: training is counted in epochs, not in steps; set schedule.epochs")
     if epochs.given and whole(epochs.take()) is not None:
         target.put("schedule.epochs", epochs.value, epochs)
-    interval = loop.at("val_interval")
-    if interval.given:
-        target.put("evaluation.every_epochs", interval.take(), interval)
+    target.copy_given("evaluation.every_epochs", loop.at("val_interval"))
     loop.expect("val_begin", 1)
     loop.expect("dynamic_intervals", None)
     root.ignore("max_epochs")
-
-
-def _rate(target: Target, made: dict[str, Any], node: Node) -> None:
-    old = target.get(RATE)
-    same = isinstance(old, Mapping) and old.get("type") == made["type"]
-    target.put(RATE, {**old, **made} if same else made, node)
 
 
 def _lr_config(target: Target, node: Node) -> None:
@@ -186,32 +169,31 @@ def _lr_config(target: Target, node: Node) -> None:
         else:
             steps.take()
             made = {"type": "step", "milestones": [int(v) for v in milestones], "by": unit}
-            _rate(target, {**made, "gamma": node.at("gamma").number(0.1)}, steps)
+            target.put(RATE, {**made, "gamma": node.at("gamma").number(0.1)}, steps)
     elif policy in ("cosineannealing", "cosine", "cosineannealinglrupdaterhook"):
         floor = _floor(node.at("min_lr_ratio"), node.at("min_lr"), base)
-        _rate(target, {"type": "cosine", "floor": floor, "by": unit}, node.at("policy"))
+        target.put(RATE, {"type": "cosine", "floor": floor, "by": unit}, node.at("policy"))
     elif policy == "poly":
         floor = _floor(node.at("min_lr_ratio"), node.at("min_lr"), base)
         power = node.at("power").number(1.0)
-        _rate(target, {"type": "polynomial", "power": power, "floor": floor, "by": unit}, node.at("policy"))
+        target.put(RATE, {"type": "polynomial", "power": power, "floor": floor, "by": unit}, node.at("policy"))
     elif policy in ("fixed", ""):
-        _rate(target, {"type": "constant"}, node.at("policy"))
+        target.put(RATE, {"type": "constant"}, node.at("policy"))
     else:
         node.at("policy").refuse(f"learning rate {policy!r} {NO_COUNTERPART}; the recipe's is kept")
     _warm_up(target, node)
 
 
 def _warm_up(target: Target, node: Node) -> None:
-    kind, steps = node.at("warmup"), node.at("warmup_iters")
+    kind = node.at("warmup")
     if kind.take() is None:
         target.put("schedule.warmup_steps", 0, kind)
         node.ignore("warmup_iters", "warmup_ratio")
         return
     node.expect("warmup", "linear", why=f"a warm-up {shown(kind.value)} {NO_COUNTERPART}; a linear one is used")
     node.expect("warmup_by_epoch", False, why="a warm-up is counted in steps; set schedule.warmup_steps")
-    target.put("schedule.warmup_steps", steps.take(0), steps)
-    ratio = node.at("warmup_ratio")
-    target.put("schedule.warmup_factor", ratio.number(0.1), ratio)
+    target.copy("schedule.warmup_steps", node.at("warmup_iters"), 0)
+    target.copy_number("schedule.warmup_factor", node.at("warmup_ratio"), 0.1)
 
 
 def _floor(ratio: Node, rate: Node, base: Any) -> float:
@@ -239,22 +221,21 @@ def _schedulers(target: Target, node: Node) -> None:
         elif kind == "Constant" and not main and number(one.at("factor").value) == 1:
             main = True
             one.take()
-            _rate(target, {"type": "constant"}, one)
+            target.put(RATE, {"type": "constant"}, one)
         else:
             one.refuse(f"scheduler {shown(one.value)} {NO_COUNTERPART}, or not in this place")
-        one.ledger.list_unused(one)
-        one.take()
+        one.finish()
     if not warm:
         target.put("schedule.warmup_steps", 0, node)
     if not main:
-        _rate(target, {"type": "constant"}, node)
+        target.put(RATE, {"type": "constant"}, node)
 
 
 def _linear_warm_up(target: Target, one: Node) -> None:
     one.expect("begin", 0)
     one.expect("end_factor", 1.0)
-    target.put("schedule.warmup_factor", one.at("start_factor").number(1 / 3), one.at("start_factor"))
-    target.put("schedule.warmup_steps", one.at("end").take(0), one.at("end"))
+    target.copy_number("schedule.warmup_factor", one.at("start_factor"), 1 / 3)
+    target.copy("schedule.warmup_steps", one.at("end"), 0)
 
 
 def _main(target: Target, one: Node, kind: str) -> None:
@@ -263,7 +244,7 @@ def _main(target: Target, one: Node, kind: str) -> None:
     if kind == "MultiStep":
         found = [int(v) for v in numbers(one.at("milestones").take()) or ()]
         gamma = one.at("gamma").number(0.1)
-        _rate(target, {"type": "step", "milestones": found, "gamma": gamma, "by": by}, one.at("milestones"))
+        target.put(RATE, {"type": "step", "milestones": found, "gamma": gamma, "by": by}, one.at("milestones"))
         one.expect("begin", 0)
         one.ignore("end")
         return
@@ -274,9 +255,9 @@ def _main(target: Target, one: Node, kind: str) -> None:
     floor = _floor(one.at("eta_min_ratio"), one.at("eta_min"), base)
     made: dict[str, Any] = {"floor": floor, "by": "step" if per_step else by}
     if kind == "Poly":
-        _rate(target, {"type": "polynomial", "power": one.at("power").number(1.0), **made}, one.at("type"))
+        target.put(RATE, {"type": "polynomial", "power": one.at("power").number(1.0), **made}, one.at("type"))
     else:
-        _rate(target, {"type": "cosine", **made}, one.at("type"))
+        target.put(RATE, {"type": "cosine", **made}, one.at("type"))
 
 
 def _seed(target: Target, root: Node) -> None:
@@ -309,9 +290,7 @@ def _evaluation(target: Target, root: Node, *, modern: bool) -> None:
         best = one.at("save_best")
         if best.given:
             best.refuse("the best checkpoint is kept by evaluation.best, here " + str(target.get("evaluation.best")))
-        interval = one.at("interval")
-        if interval.given:
-            target.put("evaluation.every_epochs", interval.take(), interval)
+        target.copy_given("evaluation.every_epochs", one.at("interval"))
         one.expect("classwise", False, why="AP of each class is shown by det-core analyze")
     root.ignore("test_evaluator")
     root.at("test_cfg").at("type").take()
@@ -367,7 +346,7 @@ def _ema(target: Target, hook: Node) -> None:
     value = number(momentum.take(0.0002))
     hook.ignore("update_buffers", "priority", "ema_type", "strict_load", "resume_from", "warm_up")
     if hook.type == "ExpMomentumEMAHook" or "ExpMomentum" in str(hook.at("ema_type").value):
-        hook.ledger.note(hook.place, hook.name, "the decay of the moving average rises from 0; here it is constant")
+        hook.note("the decay of the moving average rises from 0; here it is constant")
     if value is not None:
         target.put("schedule.ema_decay", 1 - value, momentum)
     hook.ledger.list_unused(hook)
@@ -375,14 +354,13 @@ def _ema(target: Target, hook: Node) -> None:
 
 def _run(root: Node) -> None:
     """What is given to a command, and what has no effect on training."""
-    for name in ("load_from",):
-        node = root.at(name)
-        file = node.take()
-        if file is not None:
-            node.refuse(
-                f"weights are not part of a recipe: det-core import-weights {file} --from mmdet -o init.safetensors, "
-                "then det-core train --init init.safetensors"
-            )
+    weights = root.at("load_from")
+    file = weights.take()
+    if file is not None:
+        weights.refuse(
+            f"weights are not part of a recipe: det-core import-weights {file} --from mmdet -o init.safetensors, "
+            "then det-core train --init init.safetensors"
+        )
     for name in ("resume_from", "resume"):
         node = root.at(name)
         if node.take():
@@ -393,10 +371,10 @@ def _run(root: Node) -> None:
     flow = root.at("workflow")
     if flow.take() is not None and len(parts(flow.value)) > 1:
         flow.refuse("losses of the validation data are computed with evaluation.losses")
-    tta, model = root.at("tta_pipeline"), root.at("tta_model")
+    tta = root.at("tta_pipeline")
     if tta.given:
         tta.refuse(f"test-time augmentation is an option of the command: det-core test {tta_options(tta)}".rstrip())
-    model.take()
+    root.ignore("tta_model")
     custom = root.at("custom_imports")
     if custom.given:
         custom.refuse("modules of the configuration are not imported; write their parts as a plugin (docs/hooks.md)")

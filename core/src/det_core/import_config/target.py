@@ -47,6 +47,19 @@ class Target:
             self._assign(path, new)
             self.sources[path] = source
 
+    def copy(self, path: str, source: Node, default: Any = None) -> None:
+        """Set the value of a source, or the default if it is missing or could not be read."""
+        self.put(path, source.take(default), source)
+
+    def copy_given(self, path: str, source: Node) -> None:
+        """Set the value of a source, if there is one."""
+        if source.given:
+            self.copy(path, source)
+
+    def copy_number(self, path: str, source: Node, default: float) -> None:
+        """Set the number of a source; the default, with a note, if it is none."""
+        self.put(path, source.number(default), source)
+
     def _assign(self, path: str, value: Any) -> None:
         *above, last = re.findall(r"[^.\[\]]+", path)
         node: Any = self.plain

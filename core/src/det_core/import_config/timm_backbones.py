@@ -50,13 +50,12 @@ def timm_backbone(target: Target, node: Node) -> bool:
     target.put(f"{PATH}.name", NETWORKS[name], node.at("arch") if kind == "ConvNeXt" else node.at("depths"))
     if target.get(f"{PATH}.name") != target.base["detector"]["backbone"]["name"]:
         target.put(f"{PATH}.pretrained", f"timm:{NETWORKS[name]}", node.at("depths"))
-    rate = node.at("drop_path_rate")
-    target.put(f"{PATH}.drop_path_rate", rate.number(0.1 if kind == "SwinTransformer" else 0.0), rate)
+    target.copy_number(f"{PATH}.drop_path_rate", node.at("drop_path_rate"), 0.1 if kind == "SwinTransformer" else 0.0)
     frozen = node.at("frozen_stages")
     if frozen.given:  # 0 freezes Swin's stem, and nothing of ConvNeXt
         nothing = kind == "ConvNeXt" and frozen.value == 0
         target.put(f"{PATH}.frozen_stages", -1 if nothing else frozen.take(), frozen)
-    target.put(f"{PATH}.checkpointing", node.at("with_cp").take(False), node.at("with_cp"))
+    target.copy(f"{PATH}.checkpointing", node.at("with_cp"), False)
     for key, value in _FIXED[kind].items():
         node.expect(key, value)
     return True

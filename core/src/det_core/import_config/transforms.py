@@ -58,7 +58,7 @@ def train_transforms(pipeline: Node, resize: Mapping[str, Any], *, modern: bool)
             node.take()
         elif kind in _TRANSFORMS:
             found = _TRANSFORMS[kind](node, resize, modern)
-            list_rest(node)
+            node.finish()
             made += _installed(node, found)
         else:
             node.refuse(_unknown(node, kind))
@@ -87,17 +87,9 @@ def _extra(node: Node) -> Made:
     for name, read in words.items():
         if isinstance(node.at(name).value, Mapping):
             made += read(node.at(name), {}, False)
-            list_rest(node.at(name))
-    if node.given:
-        node.ledger.list_unused(node)
-        node.take()
+            node.at(name).finish()
+    node.finish()
     return made
-
-
-def list_rest(node: Node) -> None:
-    """Add a note on each setting of a transform that was not used."""
-    node.ledger.list_unused(node)
-    node.take()
 
 
 def _unknown(node: Node, kind: str) -> str:
@@ -116,16 +108,13 @@ def _installed(node: Node, made: Made) -> Made:
 
 
 def _loading(node: Node) -> None:
-    node.ignore(
-        "type", "to_float32", "with_bbox", "with_mask", "with_label", "with_seg", "poly2mask", "num_max_proposals"
-    )
-    node.ignore("color_type")
+    node.ignore("type", "to_float32", "with_bbox", "with_mask", "with_label", "with_seg", "poly2mask")
+    node.ignore("num_max_proposals", "color_type")
     for key in ("file_client_args", "backend_args"):
         inner = node.at(key)
         inner.expect("backend", "disk", "local", why="images are read from local files")
         inner.take()
-    node.ledger.list_unused(node)
-    node.take()
+    node.finish()
 
 
 # One function per transform
@@ -181,7 +170,6 @@ def _flip(node: Node, template: Mapping[str, Any], modern: bool) -> Made:
     chance, direction = node.first("prob", "flip_ratio"), node.at("direction").take("horizontal")
     value = chance.take()
     if value is None and not chance.given:
-        chance.take()
         return []
     directions = list(parts(direction))
     chances = list(parts(value))
@@ -190,9 +178,8 @@ def _flip(node: Node, template: Mapping[str, Any], modern: bool) -> Made:
     by = dict(zip(directions, chances, strict=False))
     if len(directions) > 1 or not set(directions) <= {"horizontal", "vertical"}:
         node.refuse("one of several directions is drawn; here, horizontal and vertical flips are drawn alone")
-    made = {"type": "flip", "probability": float(by.get("horizontal", 0)), "vertical_probability": 0.0}
-    made["vertical_probability"] = float(by.get("vertical", 0))
-    return [made]
+    ours = {"probability": float(by.get("horizontal", 0)), "vertical_probability": float(by.get("vertical", 0))}
+    return [{"type": "flip", **ours}]
 
 
 def _normalize(node: Node, template: Mapping[str, Any], modern: bool) -> Made:
@@ -224,12 +211,7 @@ def _expand(node: Node, template: Mapping[str, Any], modern: bool) -> Made:
     chance = node.at("prob").number(0.5)
     node.ignore("seg_ignore_label")
     return [
-        {
-            "type": "zoom_out",
-            "fill": [float(v) for v in rgb],
-            "sides": [float(v) for v in sides],
-            "probability": chance,
-        }
+        {"type": "zoom_out", "fill": list(map(float, rgb)), "sides": list(map(float, sides)), "probability": chance}
     ]
 
 
@@ -288,41 +270,39 @@ _TRANSFORMS: Mapping[str, Callable[[Node, Mapping[str, Any], bool], Made]] = {
 # Test images
 
 
-def check_test_pipeline(pipeline: Node, resizes: bool) -> None:
-    """Use the transforms of test images, of which the resize is set elsewhere, with notes on what is not done.
-
-    resizes: whether the recipe resizes test images.
-    """
+def check_test_pipeline(pipeline: Node) -> None:
+    """Use the transforms of test images, of which the resize is set elsewhere, with notes on what is not done."""
     for node in pipeline.items():
         kind = node.type
-        if kind in (*_LOADING, *_PACKING, "Normalize", "Pad", "RandomFlip") or (kind in ("Resize", "FixShapeResize")):
+        if kind in (*_LOADING, *_PACKING, "Normalize", "Pad", "RandomFlip", "Resize", "FixShapeResize"):
             node.take()
         elif kind == "ProposalBroadcaster":
-            check_test_pipeline(node.at("transforms"), resizes)
+            check_test_pipeline(node.at("transforms"))
             node.take()
         elif kind == "MultiScaleFlipAug":
-            _flip_aug(node, resizes)
+            _flip_aug(node)
         else:
             node.refuse(f"transform {kind or shown(node.value)} of test images {NO_COUNTERPART}")
     pipeline.take()
 
 
-def _flip_aug(node: Node, resizes: bool) -> None:
+def _flip_aug(node: Node) -> None:
     node.ignore("scale_factor")
     scales = scale_list(node.at("img_scale"))
     flip = node.at("flip").take(False)
     if len(scales) > 1 or flip:
         words = " ".join([*(f"--scale {a}x{b}" for a, b in scales), *(["--flip"] if flip else [])])
         node.refuse(f"test-time augmentation is an option of the command: det-core test {words}")
-    check_test_pipeline(node.at("transforms"), resizes)
+    check_test_pipeline(node.at("transforms"))
     node.take()
 
 
 def tta_options(pipeline: Node) -> str:
     """The options of `det-core test` for a `tta_pipeline` of 3.x."""
-    found = [part for node in pipeline.walk() for part in [node] if type_of(part.value) in ("Resize", "RandomFlip")]
     words = []
-    for part in found:
+    for part in pipeline.walk():
+        if type_of(part.value) not in ("Resize", "RandomFlip"):
+            continue
         if part.type == "Resize":
             words += [f"--scale {a}x{b}" for a, b in scale_list(part.at("scale"))]
         elif number(part.at("prob").value if part.at("prob").given else None):

@@ -112,9 +112,7 @@ def _check_classes(target: Target, root: Node) -> None:
     key = "MODEL.RETINANET.NUM_CLASSES" if target.get(ROI) is None else "MODEL.ROI_HEADS.NUM_CLASSES"
     node, count = root.at(key), taken(root, key)
     if count != (20 if target.get("data.train.type") == "voc" else 80):
-        node.ledger.note(
-            node.place,
-            key,
+        node.note(
             f"{count} classes; the number is that of the data, whose classes are all in their annotations unless "
-            "data.train.classes lists them",
+            "data.train.classes lists them"
         )

@@ -8,7 +8,7 @@ from det_core.import_config.ledger import NO_COUNTERPART, Node, shown
 from det_core.import_config.places import DENSE, ROI
 from det_core.import_config.target import Target
 from det_core.import_config.yacs_defaults import taken
-from det_core.import_config.yacs_parts import put_all, put_norm
+from det_core.import_config.yacs_parts import put_all, put_key, put_norm
 from det_core.weights.mmdet_values import number, numbers, parts
 
 # Settings with the same meaning on both sides: detectron2's key below a part, and ours.
@@ -32,6 +32,11 @@ _RETINANET = {
     "TOPK_CANDIDATES_TEST": "before_nms",
     "NMS_THRESH_TEST": "nms_threshold",
 }
+_SAMPLING = {
+    "BATCH_SIZE_PER_IMAGE": "sampler.count",
+    "POSITIVE_FRACTION": "sampler.positive_fraction",
+    "PROPOSAL_APPEND_GT": "add_ground_truth",
+}
 _BOX_HEAD = {
     "NUM_CONV": "num_convs",
     "CONV_DIM": "conv_channels",
@@ -40,6 +45,7 @@ _BOX_HEAD = {
     "CLS_AGNOSTIC_BBOX_REG": "class_agnostic",
 }
 _MASK_HEAD = {"NUM_CONV": "num_convs", "CONV_DIM": "channels", "CLS_AGNOSTIC_MASK": "class_agnostic"}
+_POOL = {"POOLER_RESOLUTION": "size", "POOLER_SAMPLING_RATIO": "sampling"}
 _POOLS = {"ROIAlignV2": "aligned", "ROIAlign": "unaligned"}
 
 
@@ -47,14 +53,11 @@ def _loss(target: Target, root: Node, section: str, path: str, beta: str = "SMOO
     """The loss of boxes. A smooth L1 loss with beta 0 is the L1 loss."""
     node, kind = root.at(f"{section}.BBOX_REG_LOSS_TYPE"), taken(root, f"{section}.BBOX_REG_LOSS_TYPE")
     bend = number(taken(root, f"{section}.{beta}")) or 0.0
-    made: dict[str, Any] | None
-    if kind == "smooth_l1":
-        made = {"type": "smooth_l1", "beta": float(bend)} if bend else {"type": "l1"}
-    else:
-        made = {"type": "giou"} if kind == "giou" else None
-    if made is None:
+    if kind not in ("smooth_l1", "giou"):
         node.refuse(f"loss {kind!r} {NO_COUNTERPART}, only smooth_l1 and giou; the recipe's is kept")
         return
+    smooth: dict[str, Any] = {"type": "smooth_l1", "beta": float(bend)} if bend else {"type": "l1"}
+    made = smooth if kind == "smooth_l1" else {"type": "giou"}
     target.put(path, {**made, "weight": float(factor)}, node if node.given else root.at(f"{section}.{beta}"))
 
 
@@ -120,7 +123,7 @@ def rpn(target: Target, root: Node) -> None:
     """The RPN."""
     theirs, node = "MODEL.RPN", root.at("MODEL.RPN")
     put_all(target, root, theirs, _RPN, DENSE)
-    target.put(f"{DENSE}.loss_anchors", taken(root, f"{theirs}.BATCH_SIZE_PER_IMAGE"), node.at("BATCH_SIZE_PER_IMAGE"))
+    put_key(target, root, f"{theirs}.BATCH_SIZE_PER_IMAGE", f"{DENSE}.loss_anchors")
     _labels(target, root, f"{theirs}.IOU_THRESHOLDS", f"{DENSE}.assigner")
     weight = number(taken(root, f"{theirs}.LOSS_WEIGHT")) or 0.0
     target.put(f"{DENSE}.cls_loss.weight", float(weight), node.at("LOSS_WEIGHT"))
@@ -162,9 +165,7 @@ def retinanet(target: Target, root: Node) -> None:
     for key, ours in (("FOCAL_LOSS_GAMMA", "gamma"), ("FOCAL_LOSS_ALPHA", "alpha")):
         target.put(f"{DENSE}.cls_loss.{ours}", float(taken(root, f"{theirs}.{key}")), node.at(key))
     _deviations(target, root, f"{theirs}.BBOX_REG_WEIGHTS", taken(root, f"{theirs}.BBOX_REG_WEIGHTS"), f"{DENSE}.coder")
-    target.put(
-        f"{DENSE}.max_detections", taken(root, "TEST.DETECTIONS_PER_IMAGE"), root.at("TEST.DETECTIONS_PER_IMAGE")
-    )
+    put_key(target, root, "TEST.DETECTIONS_PER_IMAGE", f"{DENSE}.max_detections")
     put_norm(target, root, f"{theirs}.NORM", f"{DENSE}.norm")
     if target.has("detector.neck.channels"):
         target.put(f"{DENSE}.channels", target.get("detector.neck.channels"), root.at("MODEL.FPN.OUT_CHANNELS"))
@@ -177,14 +178,9 @@ def roi_head(target: Target, root: Node) -> None:
     """The second stage: pooling, box head or stages of a cascade, mask head, and what is trained."""
     theirs, node = "MODEL.ROI_HEADS", root.at("MODEL.ROI_HEADS")
     put_all(target, root, theirs, _ROI, ROI)
-    target.put(f"{ROI}.max_detections", taken(root, "TEST.DETECTIONS_PER_IMAGE"), root.at("TEST.DETECTIONS_PER_IMAGE"))
+    put_key(target, root, "TEST.DETECTIONS_PER_IMAGE", f"{ROI}.max_detections")
     first = f"{ROI}.stages[0]" if target.get(f"{ROI}.type") == "cascade" else ROI
-    for key, ours in (
-        ("BATCH_SIZE_PER_IMAGE", "sampler.count"),
-        ("POSITIVE_FRACTION", "sampler.positive_fraction"),
-        ("PROPOSAL_APPEND_GT", "add_ground_truth"),
-    ):
-        target.put(f"{first}.{ours}", taken(root, f"{theirs}.{key}"), node.at(key))
+    put_all(target, root, theirs, _SAMPLING, first)
     _box_head(target, root)
     if target.get(f"{ROI}.mask_head") is not None:
         _mask_head(target, root)
@@ -205,8 +201,7 @@ def _box_head(target: Target, root: Node) -> None:
     theirs, node = "MODEL.ROI_BOX_HEAD", root.at("MODEL.ROI_BOX_HEAD")
     if taken(root, "MODEL.ROI_HEADS.NAME") == "Res5ROIHeads":  # which has no layers but those of the stage
         node.ignore("NUM_FC", "FC_DIM", "NUM_CONV", "CONV_DIM", "NORM")
-        key = f"{theirs}.CLS_AGNOSTIC_BBOX_REG"
-        target.put(f"{ROI}.box_head.class_agnostic", taken(root, key), root.at(key))
+        put_key(target, root, f"{theirs}.CLS_AGNOSTIC_BBOX_REG", f"{ROI}.box_head.class_agnostic")
     else:
         put_all(target, root, theirs, _BOX_HEAD, f"{ROI}.box_head")
         put_norm(target, root, f"{theirs}.NORM", f"{ROI}.box_head.norm")
@@ -255,8 +250,7 @@ def _mask_head(target: Target, root: Node) -> None:
 
 def _pool(target: Target, root: Node, section: str, ours: str) -> None:
     path = f"{ROI}.{ours}"
-    for key, setting in (("POOLER_RESOLUTION", "size"), ("POOLER_SAMPLING_RATIO", "sampling")):
-        target.put(f"{path}.{setting}", taken(root, f"{section}.{key}"), root.at(f"{section}.{key}"))
+    put_all(target, root, section, _POOL, path)
     node, kind = root.at(f"{section}.POOLER_TYPE"), taken(root, f"{section}.POOLER_TYPE")
     if kind in _POOLS:
         target.put(f"{path}.alignment", _POOLS[kind], node)

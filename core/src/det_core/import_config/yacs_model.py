@@ -8,10 +8,11 @@ from det_core.import_config.places import DENSE, ROI
 from det_core.import_config.target import Target
 from det_core.import_config.yacs_defaults import taken
 from det_core.import_config.yacs_heads import retinanet, roi_head, rpn
-from det_core.import_config.yacs_parts import norm, put_norm
+from det_core.import_config.yacs_parts import norm, put_all, put_key, put_norm
 from det_core.weights.mmdet_values import numbers, parts, whole
 
 _PYRAMIDS = ("build_resnet_fpn_backbone", "build_retinanet_resnet_fpn_backbone")
+_SIZES = {"DEPTH": "depth", "NUM_GROUPS": "groups", "WIDTH_PER_GROUP": "base_width"}
 # Initial weights of detectron2: a part of their address, and our name.
 _WEIGHTS = {
     "MSRA/R-50": "detectron2:R-50",
@@ -116,8 +117,7 @@ def _backbone(target: Target, root: Node) -> None:
     trunk = f"{ROI}.trunk"
     places = [path, *([trunk] if target.get(f"{trunk}.type") == "resnet_stage" else [])]
     for place in places:
-        for name, ours in (("DEPTH", "depth"), ("NUM_GROUPS", "groups"), ("WIDTH_PER_GROUP", "base_width")):
-            target.put(f"{place}.{ours}", taken(root, f"{theirs}.{name}"), root.at(f"{theirs}.{name}"))
+        put_all(target, root, theirs, _SIZES, place)
         target.put(f"{place}.style", "caffe" if stride_in_1x1 else "pytorch", key)
         made = norm(root.at(f"{theirs}.NORM"), taken(root, f"{theirs}.NORM"))
         if made is not None:
@@ -170,7 +170,7 @@ def _neck(target: Target, root: Node) -> None:
     if target.get(f"{path}.type") != "fpn":
         node.take()
         return
-    target.put(f"{path}.channels", taken(root, "MODEL.FPN.OUT_CHANNELS"), node.at("OUT_CHANNELS"))
+    put_key(target, root, "MODEL.FPN.OUT_CHANNELS", f"{path}.channels")
     put_norm(target, root, "MODEL.FPN.NORM", f"{path}.norm")
     inputs = [str(name) for name in parts(taken(root, "MODEL.FPN.IN_FEATURES"))]
     if inputs:

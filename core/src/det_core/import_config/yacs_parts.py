@@ -18,6 +18,11 @@ def put_all(target: Target, root: Node, section: str, keys: Mapping[str, str], b
         target.put(f"{below}.{ours}", _same_kind(taken(root, key), target.get(f"{below}.{ours}")), root.at(key))
 
 
+def put_key(target: Target, root: Node, key: str, path: str) -> None:
+    """Set the value of a key, or detectron2's default."""
+    target.put(path, taken(root, key), root.at(key))
+
+
 def _same_kind(value: Any, ours: Any) -> Any:
     """A whole number as a float where ours is one."""
     return float(value) if isinstance(ours, float) and whole(value) is not None else value

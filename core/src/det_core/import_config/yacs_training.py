@@ -9,6 +9,7 @@ from attrs import frozen
 from det_core.import_config.ledger import NO_COUNTERPART, Node, shown
 from det_core.import_config.target import Target
 from det_core.import_config.yacs_defaults import taken
+from det_core.import_config.yacs_parts import put_key
 from det_core.weights.mmdet_values import number, numbers, parts, whole
 
 GPUS = 8  # of the machine that detectron2's configurations are for
@@ -69,9 +70,8 @@ def _datasets(target: Target, root: Node) -> None:
         files = data.at(f"PROPOSAL_FILES_{split}")
         if parts(files.take()):
             files.refuse("proposals are made by det-core proposals, and set as data.train.proposals")
-    kept = data.at("PRECOMPUTED_PROPOSAL_TOPK_TRAIN")
-    if kept.given and target.has("data.train.max_proposals"):
-        target.put("data.train.max_proposals", kept.take(), kept)
+    if target.has("data.train.max_proposals"):
+        target.copy_given("data.train.max_proposals", data.at("PRECOMPUTED_PROPOSAL_TOPK_TRAIN"))
     data.ignore("PRECOMPUTED_PROPOSAL_TOPK_TEST")
 
 
@@ -93,8 +93,8 @@ def _voc(target: Target, split: str, sets: list[str], node: Node) -> None:
 
 
 def _transforms(target: Target, root: Node) -> None:
-    resize = _index(target, "data.train_transforms", "resize")
-    flip = _index(target, "data.train_transforms", "flip")
+    resize = _index(target, "resize")
+    flip = _index(target, "flip")
     least, most = root.at("INPUT.MIN_SIZE_TRAIN"), taken(root, "INPUT.MAX_SIZE_TRAIN")
     edges = [edge for value in parts(taken(root, least.name)) if (edge := whole(value))]
     if edges and resize is not None:
@@ -122,8 +122,8 @@ def _transforms(target: Target, root: Node) -> None:
     root.at("INPUT").ignore("MASK_FORMAT")
 
 
-def _index(target: Target, path: str, kind: str) -> int | None:
-    found = [number_ for number_, one in enumerate(target.get(path) or []) if one["type"] == kind]
+def _index(target: Target, kind: str) -> int | None:
+    found = [number_ for number_, one in enumerate(target.get("data.train_transforms") or []) if one["type"] == kind]
     return found[0] if found else None
 
 
@@ -141,14 +141,10 @@ def _flip(target: Target, root: Node, index: int | None) -> None:
 
 def _loader(target: Target, root: Node) -> None:
     node = root.at("DATALOADER")
-    workers = node.at("NUM_WORKERS")
-    if workers.given:
-        target.put("data.workers", workers.take(), workers)
-    if _index(target, "data.train_transforms", "fixed_size_crop") is None:
-        grouped = node.at("ASPECT_RATIO_GROUPING")
-        target.put("data.group_by_aspect", taken(root, grouped.name), grouped)
-    empty = node.at("FILTER_EMPTY_ANNOTATIONS")
-    target.put("data.train.filter_empty", taken(root, empty.name), empty)
+    target.copy_given("data.workers", node.at("NUM_WORKERS"))
+    if _index(target, "fixed_size_crop") is None:
+        put_key(target, root, "DATALOADER.ASPECT_RATIO_GROUPING", "data.group_by_aspect")
+    put_key(target, root, "DATALOADER.FILTER_EMPTY_ANNOTATIONS", "data.train.filter_empty")
     sampler, kind = node.at("SAMPLER_TRAIN"), taken(root, "DATALOADER.SAMPLER_TRAIN")
     threshold = number(taken(root, "DATALOADER.REPEAT_THRESHOLD"))
     if kind == "RepeatFactorTrainingSampler":
@@ -196,7 +192,7 @@ def _clip(target: Target, root: Node) -> None:
     if on is True and (kind == "value" or number(taken(root, f"{key}.NORM_TYPE")) != 2):
         node.refuse(f"gradients are clipped by their 2-norm here (schedule.clip_norm), not by {kind}")
     elif on is True:
-        node.ledger.note(node.place, key, "each parameter's gradient there, the gradients of all together here")
+        node.note("each parameter's gradient there, the gradients of all together here")
         target.put("schedule.clip_norm", float(taken(root, f"{key}.CLIP_VALUE")), node.at("CLIP_VALUE"))
     elif target.get("schedule.clip_norm") is not None:
         target.put("schedule.clip_norm", None, node)
@@ -233,11 +229,9 @@ def _length(target: Target, root: Node, steps: list[int]) -> None:
     key = root.at("SOLVER.STEPS")
     key.take()
     if not images or not whole(total) or not whole(batch):
-        node.ledger.note(
-            node.place,
-            "SOLVER.MAX_ITER",
+        node.note(
             f"{total} iterations of {batch} images, and steps at {steps}: the number of images is not known, so the "
-            f"recipe's {target.get('schedule.epochs')} epochs are kept; set schedule.epochs and schedule.learning_rate",
+            f"recipe's {target.get('schedule.epochs')} epochs are kept; set schedule.epochs and schedule.learning_rate"
         )
         return
     epochs = total * batch / images
@@ -245,10 +239,8 @@ def _length(target: Target, root: Node, steps: list[int]) -> None:
         target.put("schedule.epochs", max(1, round(epochs)), node)
     drops = [step * batch / images for step in steps]
     old = target.get(f"{RATE}.milestones")
-    if not isinstance(old, list) or target.get(f"{RATE}.by") != "epoch" or len(old) != len(drops):
-        same = False
-    else:
-        same = all(abs(drop - ours) < 1 for drop, ours in zip(drops, old, strict=True))
+    comparable = isinstance(old, list) and target.get(f"{RATE}.by") == "epoch" and len(old) == len(drops)
+    same = comparable and all(abs(drop - ours) < 1 for drop, ours in zip(drops, old, strict=True))
     if steps and not same:
         made = {"type": "step", "milestones": [max(1, round(drop)) for drop in drops], "by": "epoch"}
         target.put(RATE, made, key)

@@ -159,7 +159,7 @@ def data_report(
         objects_per_image=_spread(counts),
         image_sizes=_image_sizes(dataset),
         classes=_class_counts(dataset, objects),
-        areas=_areas(sides),
+        areas={name: int(group.sum()) for name, group in _area_groups(sides).items()},
         percentiles=_percentiles(sides),
         resized=resize is not None,
         anchors=None if anchors is None or not len(sides) else anchor_fit(sides, anchors),
@@ -227,10 +227,6 @@ def _area_groups(sides: NDArray[np.float64]) -> dict[str, NDArray[np.bool_]]:
         "medium": (area >= AREA_LIMITS[0]) & (area < AREA_LIMITS[1]),
         "large": area >= AREA_LIMITS[1],
     }
-
-
-def _areas(sides: NDArray[np.float64]) -> dict[str, int]:
-    return {name: int(group.sum()) for name, group in _area_groups(sides).items()}
 
 
 def _percentiles(sides: NDArray[np.float64]) -> dict[str, float]:

@@ -17,8 +17,8 @@ from typing import Any, BinaryIO, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from det_core.engine.checkpoint import kept_of, write_text
-from det_core.safe_write import WriteError, cause
+from det_core.engine.checkpoint import kept_of
+from det_core.safe_write import WriteError, cause, write_text
 
 METRICS = "metrics.jsonl"
 

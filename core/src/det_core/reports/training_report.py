@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from det_core.contracts import BadSample
-from det_core.engine.checkpoint import CheckpointError, best_checkpoint, last_checkpoint, write_text
+from det_core.engine.checkpoint import CheckpointError, best_checkpoint, last_checkpoint
 from det_core.engine.distributed import GlobalLosses, World
 from det_core.engine.evaluate import Evaluation
 from det_core.engine.history import History
@@ -20,6 +20,7 @@ from det_core.plugins import plugin_manager
 from det_core.reports.loggers import MetricsFile, TensorBoard, Terminal
 from det_core.reports.run_pictures import leave_pictures
 from det_core.reports.run_summary import facts, greeting
+from det_core.safe_write import write_text
 
 
 class TrainingReport:

@@ -47,7 +47,7 @@ class TinyDataset(DetectionDataset):
         records = [record for sample in samples for record in self._records(sample)]
         return {
             "info": {},
-            "categories": [{"id": i, "name": n} for i, n in zip(self.classes.ids, self.classes.names, strict=True)],
+            "categories": self.classes.categories(),
             "images": [{"id": s.image_id, "height": 96, "width": 128, "file_name": s.file} for s in samples],
             "annotations": [{**record, "id": number} for number, record in enumerate(records, 1)],
         }

@@ -18,6 +18,7 @@ from det_core.zoo import (
     as_mmdet1,
     compose,
     detectron_entries,
+    evolve_part,
     multi_scale,
     published_rows,
     zoo_entries,
@@ -89,10 +90,8 @@ def detectron2_recipe(row: Row) -> Recipe:
     )
     later = (evolve(stage, sampler=AllSamplerConfig(), add_ground_truth=False) for stage in others)
     head = evolve(cascade, stages=(first, *later))
-    rpn = recipe.detector.dense_head
-    assert isinstance(rpn, RPNConfig)
-    rpn = evolve(rpn, train_limits=ProposalLimits(before_nms=2000, after_nms=2000))
-    return as_detectron2(evolve(recipe, detector=evolve(recipe.detector, dense_head=rpn, roi_head=head)), row)
+    recipe = evolve_part(recipe, "dense_head", train_limits=ProposalLimits(before_nms=2000, after_nms=2000))
+    return as_detectron2(evolve(recipe, detector=evolve(recipe.detector, roi_head=head)), row)
 
 
 def with_low_quality_matches(recipe: Recipe) -> Recipe:
@@ -103,7 +102,7 @@ def with_low_quality_matches(recipe: Recipe) -> Recipe:
     for stage in head.stages:
         assert isinstance(stage.assigner, MaxIoUAssignerConfig)
         stages.append(evolve(stage, assigner=evolve(stage.assigner, low_quality=True)))
-    return evolve(recipe, detector=evolve(recipe.detector, roi_head=evolve(head, stages=tuple(stages))))
+    return evolve_part(recipe, "roi_head", stages=tuple(stages))
 
 
 def _cascade_of(config: RoIHeadConfig | None) -> CascadeHeadConfig:

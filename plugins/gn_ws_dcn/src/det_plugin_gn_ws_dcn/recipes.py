@@ -15,12 +15,10 @@ from det_core.model.layer_config import GroupNormConfig
 from det_core.offers import RecipeEntry
 from det_core.recipe import Recipe
 from det_core.settings import evolve
-from det_core.zoo import Row, as_mmdet1, detectron_entries, published_rows, zoo_entries
-from det_plugin_fpn.config import FPNConfig
+from det_core.zoo import Row, as_mmdet1, detectron_entries, evolve_part, published_rows, zoo_entries
 from det_plugin_gn_ws_dcn.config import DeformConv2dConfig, DeformRoIPoolConfig, WSConv2dConfig
 from det_plugin_rcnn import detectron_recipes, recipes as rcnn
-from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig, RCNNHeadConfig
-from det_plugin_resnet.config import ResNetConfig
+from det_plugin_rcnn.config import ConvMaskHeadConfig, FCBoxHeadConfig
 
 ROWS = published_rows(Path(__file__).with_name("published.csv"))
 DETECTRON2_ROWS = published_rows(Path(__file__).with_name("detectron2.csv"))
@@ -71,33 +69,17 @@ def _group_norm(recipe: Recipe, row: Row) -> Recipe:
     """Group norm in backbone, FPN and heads; a box head with four convolutions and one fully connected layer."""
     conv = WSConv2dConfig() if row.variant == "gn-ws" else None
     detector = rcnn.with_norm(recipe.detector, GroupNormConfig(), conv)
-    assert isinstance(detector.backbone, ResNetConfig)
-    return evolve(
-        recipe,
-        detector=evolve(
-            detector,
-            preprocess=DETECTRON if row.variant == "gn" else detector.preprocess,
-            backbone=evolve(detector.backbone, pretrained=GN_WEIGHTS[row.variant, row.network]),
-        ),
-    )
+    preprocess = DETECTRON if row.variant == "gn" else detector.preprocess
+    made = evolve(recipe, detector=evolve(detector, preprocess=preprocess))
+    return evolve_part(made, "backbone", pretrained=GN_WEIGHTS[row.variant, row.network])
 
 
 def _deformable(conv: DeformConv2dConfig) -> Callable[[Recipe, Row], Recipe]:
-    def change(recipe: Recipe, row: Row) -> Recipe:
-        backbone = recipe.detector.backbone
-        assert isinstance(backbone, ResNetConfig)
-        return evolve(recipe, detector=evolve(recipe.detector, backbone=evolve(backbone, spatial_conv=conv)))
-
-    return change
+    return lambda recipe, row: evolve_part(recipe, "backbone", spatial_conv=conv)
 
 
 def _pooled(pool: DeformRoIPoolConfig) -> Callable[[Recipe, Row], Recipe]:
-    def change(recipe: Recipe, row: Row) -> Recipe:
-        head = recipe.detector.roi_head
-        assert isinstance(head, RCNNHeadConfig)
-        return evolve(recipe, detector=evolve(recipe.detector, roi_head=evolve(head, roi_pool=pool)))
-
-    return change
+    return lambda recipe, row: evolve_part(recipe, "roi_head", roi_pool=pool)
 
 
 def _many_sizes(recipe: Recipe, row: Row) -> Recipe:
@@ -137,33 +119,22 @@ def detectron2_recipe(row: Row) -> Recipe:
     """A model of detectron2 with deformable convolution: Mask R-CNN, or its largest Cascade Mask R-CNN."""
     if row.model == "mask-rcnn":
         return _deformable(DeformConv2dConfig())(detectron_recipes.detectron2_recipe(row), row)
-    from det_plugin_cascade.config import CascadeHeadConfig
     from det_plugin_cascade.recipes import detectron2_recipe as plain
 
-    recipe = _deformable(DeformConv2dConfig())(plain(row), row)
-    norm, head = GroupNormConfig(), recipe.detector.roi_head
-    assert isinstance(head, CascadeHeadConfig)
-    head = evolve(
-        head,
+    norm = GroupNormConfig()
+    return evolve_part(
+        _deformable(DeformConv2dConfig())(plain(row), row),
+        "roi_head",
         box_head=FCBoxHeadConfig(num_convs=4, num_fcs=1, norm=norm, class_agnostic=True),
         mask_head=ConvMaskHeadConfig(num_convs=8, norm=norm),
     )
-    return evolve(recipe, detector=evolve(recipe.detector, roi_head=head))
 
 
 def demo_recipe() -> Recipe:
     """The demo of Faster R-CNN with standardised weights and modulated deformable convolutions."""
-    plain = rcnn.demo_recipe("faster-rcnn")
-    backbone, neck = plain.detector.backbone, plain.detector.neck
-    assert isinstance(backbone, ResNetConfig)
-    assert isinstance(neck, FPNConfig)
-    conv = WSConv2dConfig()
-    detector = evolve(
-        plain.detector,
-        backbone=evolve(backbone, conv=conv, spatial_conv=DeformConv2dConfig(modulated=True)),
-        neck=evolve(neck, conv=conv),
-    )
-    return evolve(plain, name="faster-rcnn/r18-fpn-gn-ws-mdconv-demo", detector=detector)
+    plain, conv = rcnn.demo_recipe("faster-rcnn"), WSConv2dConfig()
+    made = evolve_part(plain, "backbone", conv=conv, spatial_conv=DeformConv2dConfig(modulated=True))
+    return evolve(evolve_part(made, "neck", conv=conv), name="faster-rcnn/r18-fpn-gn-ws-mdconv-demo")
 
 
 ENTRIES = (

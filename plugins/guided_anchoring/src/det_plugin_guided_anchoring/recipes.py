@@ -21,6 +21,7 @@ from det_core.zoo import (
     Row,
     as_mmdet1,
     compose,
+    evolve_part,
     published_rows,
     sample_recipe,
     zoo_entries,
@@ -77,11 +78,10 @@ def baseline(row: Row) -> Recipe:
 def mmdet1(row: Row) -> Recipe:
     """The recipe of a published row with the conventions of mmdet 0.x and 1.x, and their losses."""
     recipe = baseline(row)
-    head = recipe.detector.roi_head
-    if isinstance(head, RCNNHeadConfig):
-        assigner = MaxIoUAssignerConfig(positive=0.6, negative=0.6, min_positive=0.6, low_quality=True)
-        head = evolve(head, assigner=assigner, box_loss=SmoothL1Config())
-    return as_mmdet1(evolve(recipe, detector=evolve(recipe.detector, roi_head=head)), row.name)
+    if recipe.detector.roi_head is not None:
+        assigner = evolve(SECOND_STAGE.assigner, low_quality=True)
+        recipe = evolve_part(recipe, "roi_head", assigner=assigner, box_loss=SmoothL1Config())
+    return as_mmdet1(recipe, row.name)
 
 
 def demo_recipe() -> Recipe:

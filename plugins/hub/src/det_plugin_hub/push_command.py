@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 
@@ -16,15 +18,7 @@ import click
     help="A file of `det-core test --json`. Default: what the run folder says of the checkpoint.",
 )
 @click.option("--pictures", is_flag=True, help="Also upload the run's pictures, which show images of your data.")
-def command(
-    checkpoint: str,
-    repository: str,
-    private: bool,
-    revision: str | None,
-    message: str | None,
-    metrics: str | None,
-    pictures: bool,
-) -> None:
+def command(checkpoint: str, repository: str, **options: Any) -> None:
     """Upload CHECKPOINT (a run folder, a checkpoint or a .safetensors file) to the Hugging Face Hub.
 
     The repository has the weights as safetensors, the recipe, the metrics and a model card. `hf://OWNER/NAME` then
@@ -32,14 +26,5 @@ def command(
     """
     from det_plugin_hub.push import push
 
-    address = push(
-        checkpoint,
-        repository,
-        private=private,
-        revision=revision,
-        message=message,
-        metrics=metrics,
-        pictures=pictures,
-        say=click.echo,
-    )
+    address = push(checkpoint, repository, say=click.echo, **options)
     click.echo(f"pushed; next: det-core predict --checkpoint {address} IMAGES")

@@ -9,7 +9,7 @@ from attrs import frozen
 from det_core.errors import ConfigError
 from det_core.model.layer_config import BatchNormConfig
 from det_core.settings import configclass, setting
-from det_core.slots import BackboneConfig, NormConfig
+from det_core.slots import IN_CHANNELS, BackboneConfig, NormConfig
 from det_core.specs import FeatureSpec
 
 if TYPE_CHECKING:
@@ -92,12 +92,7 @@ class MobileNetV3Config(BackboneConfig):
     initial: Literal["fan_out", "small"] = setting(
         "random weights of convolutions: Kaiming-normal, or N(0, 0.03^2) (torchvision's SSDLite)", default="fan_out"
     )
-    in_channels: int = setting(
-        "channels of the images, as many as `preprocess.mean` has values; if not 3, each channel of a pretrained first "
-        "convolution is the mean over RGB, times 3 / in_channels",
-        default=3,
-        least=1,
-    )
+    in_channels: int = setting(IN_CHANNELS, default=3, least=1)
     pretrained: str | None = setting(
         "initial weights: torchvision:mobilenet_v3_large, torchvision:NAME@WEIGHTS, or a file with torchvision's "
         "parameter names",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from det_core.boxes.box_config import MaxIoUAssignerConfig, RandomSamplerConfig
 from det_core.conventions import under
@@ -27,6 +28,7 @@ from det_core.zoo import (
     as_detectron2,
     before_detectron2,
     detectron_entries,
+    evolve_part,
     jitter_scale,
     published_rows,
 )
@@ -60,48 +62,32 @@ def detectron2_recipe(row: Row) -> Recipe:
     return DETECTRON2_VARIANTS[row.variant](made, row) if row.variant in DETECTRON2_VARIANTS else made
 
 
-def _parts(recipe: Recipe) -> tuple[ResNetConfig, RPNConfig, RCNNHeadConfig]:
-    """Backbone, RPN and RoI head of Faster or Mask R-CNN."""
-    detector = recipe.detector
-    assert isinstance(detector.backbone, ResNetConfig)
-    assert isinstance(detector.dense_head, RPNConfig)
-    assert isinstance(detector.roi_head, RCNNHeadConfig)
-    return detector.backbone, detector.dense_head, detector.roi_head
-
-
 def _as_detectron(recipe: Recipe, row: Row) -> Recipe:
     """With the pooling, the losses and the one image size of Detectron."""
-    _, rpn, head = _parts(recipe)
+    head = recipe.detector.roi_head
+    assert isinstance(head, RCNNHeadConfig)
     pools = {
         name: evolve(pool, alignment="unaligned", sampling=2)
         for name, pool in (("roi_pool", head.roi_pool), ("mask_roi_pool", head.mask_roi_pool))
         if isinstance(pool, RoIAlignConfig)
     }
-    detector = evolve(
-        recipe.detector,
-        dense_head=evolve(rpn, box_loss=SmoothL1Config(beta=0.1111)),
-        roi_head=evolve(head, box_loss=SmoothL1Config(), **pools),
-    )
-    return as_detectron2(evolve(recipe, detector=detector), row, short=(800,))
+    recipe = evolve_part(recipe, "dense_head", box_loss=SmoothL1Config(beta=0.1111))
+    recipe = evolve_part(recipe, "roi_head", box_loss=SmoothL1Config(), **pools)
+    return as_detectron2(recipe, row, short=(800,))
 
 
 def _with_giou(recipe: Recipe, row: Row) -> Recipe:
     """With the GIoU loss for boxes."""
-    _, rpn, head = _parts(recipe)
-    rpn, head = evolve(rpn, box_loss=GIoUConfig(weight=2.0)), evolve(head, box_loss=GIoUConfig(weight=10.0))
-    return evolve(recipe, detector=evolve(recipe.detector, dense_head=rpn, roi_head=head))
+    recipe = evolve_part(recipe, "dense_head", box_loss=GIoUConfig(weight=2.0))
+    return evolve_part(recipe, "roi_head", box_loss=GIoUConfig(weight=10.0))
 
 
 def _class_agnostic(recipe: Recipe, row: Row) -> Recipe:
     """With one box and one mask for all classes."""
-    _, _, head = _parts(recipe)
-    assert isinstance(head.mask_head, ConvMaskHeadConfig)
-    head = evolve(
-        head,
-        box_head=FCBoxHeadConfig(class_agnostic=True),
-        mask_head=evolve(head.mask_head, class_agnostic=True),
-    )
-    return evolve(recipe, detector=evolve(recipe.detector, roi_head=head))
+    head = recipe.detector.roi_head
+    assert isinstance(head, RCNNHeadConfig)
+    masks = evolve(head.mask_head, class_agnostic=True)
+    return evolve_part(recipe, "roi_head", box_head=FCBoxHeadConfig(class_agnostic=True), mask_head=masks)
 
 
 def _normalised(norm: NormConfig, *, scratch: bool, caffe: bool = False) -> Callable[[Recipe, Row], Recipe]:
@@ -112,20 +98,14 @@ def _normalised(norm: NormConfig, *, scratch: bool, caffe: bool = False) -> Call
 
     def change(recipe: Recipe, row: Row) -> Recipe:
         detector = with_norm(recipe.detector, norm)
-        assert isinstance(detector.backbone, ResNetConfig)
-        backbone = evolve(detector.backbone, style="caffe" if caffe else "pytorch")
+        if scratch and row.schedule == "9x":
+            detector = evolve(detector, preprocess=DIVIDED)
+        changes: dict[str, Any] = {"style": "caffe" if caffe else "pytorch"}
         if scratch:
-            backbone = evolve(backbone, pretrained=None, frozen_stages=-1)
+            changes |= {"pretrained": None, "frozen_stages": -1}
         elif isinstance(norm, GroupNormConfig):
-            backbone = evolve(backbone, pretrained=None)  # detectron2's R-50-GN, which has no name here
-        return evolve(
-            recipe,
-            detector=evolve(
-                detector,
-                preprocess=DIVIDED if scratch and row.schedule == "9x" else detector.preprocess,
-                backbone=backbone,
-            ),
-        )
+            changes["pretrained"] = None  # detectron2's R-50-GN, which has no name here
+        return evolve_part(evolve(recipe, detector=detector), "backbone", **changes)
 
     return change
 
@@ -133,22 +113,15 @@ def _normalised(norm: NormConfig, *, scratch: bool, caffe: bool = False) -> Call
 def _large_scale_jitter(recipe: Recipe, row: Row) -> Recipe:
     """From random weights with synchronised batch norm, two convolutions in the RPN, and large-scale jitter."""
     recipe = _normalised(SYNCHRONISED, scratch=True, caffe=True)(recipe, row)
-    _, rpn, _ = _parts(recipe)
-    recipe = evolve(recipe, detector=evolve(recipe.detector, dense_head=evolve(rpn, num_convs=2)))
     gray = FixedSizeCropConfig(boxes="masks", fill=(128.0, 128.0, 128.0))
-    made = jitter_scale(recipe, crop=gray)
+    made = jitter_scale(evolve_part(recipe, "dense_head", num_convs=2), crop=gray)
     return evolve(made, data=under(made.data, "detectron2"))
 
 
 def _many_classes(recipe: Recipe, row: Row) -> Recipe:
     """For LVIS: up to 300 detections with low scores, and images of rare classes repeated."""
-    _, _, head = _parts(recipe)
-    head = evolve(head, score_threshold=0.0001, max_detections=300)
-    return evolve(
-        recipe,
-        detector=evolve(recipe.detector, roi_head=head),
-        data=evolve(recipe.data, repeat_threshold=0.001),
-    )
+    recipe = evolve_part(recipe, "roi_head", score_threshold=0.0001, max_detections=300)
+    return evolve(recipe, data=evolve(recipe.data, repeat_threshold=0.001))
 
 
 def _on_cityscapes(recipe: Recipe, row: Row) -> Recipe:

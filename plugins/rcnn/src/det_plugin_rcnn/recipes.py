@@ -28,6 +28,7 @@ from det_core.zoo import (
     as_mmdet1,
     compose,
     compose_torchvision,
+    evolve_part,
     published_rows,
     sample_recipe,
     zoo_entries,
@@ -52,13 +53,7 @@ SUMMARIES = {
     "fast-mask-rcnn": "boxes and masks from given proposals (He et al., 2017)",
     "mask-rcnn": "boxes and masks (He et al., 2017)",
 }
-EVALUATIONS = {
-    "rpn": PROPOSALS,
-    "fast-rcnn": BOXES,
-    "faster-rcnn": BOXES,
-    "fast-mask-rcnn": MASKS,
-    "mask-rcnn": MASKS,
-}
+EVALUATIONS = {"rpn": PROPOSALS, "fast-rcnn": BOXES, "faster-rcnn": BOXES, "fast-mask-rcnn": MASKS, "mask-rcnn": MASKS}
 # Fast R-CNN trains on the best 2000 given proposals of an image, and is tested on all of them (in 2019: 1000 in both).
 COCO_WITH_PROPOSALS = evolve(COCO, train=evolve(COCO_TRAIN, max_proposals=2000))
 C4_POOL = RoIAlignConfig(size=14, strides=(16,))
@@ -220,9 +215,8 @@ def torchvision_v2_recipe(model: str) -> Recipe:
     """The model with batch norm everywhere but in the RPN, which has two convolutions, and with larger heads."""
     recipe = torchvision_recipe(model)
     detector = with_norm(evolve(recipe.detector, backbone=TORCHVISION_R50_V2), BatchNormConfig(synchronised=True))
-    assert isinstance(detector.dense_head, RPNConfig)
-    detector = evolve(detector, dense_head=evolve(detector.dense_head, num_convs=2))
-    return evolve(recipe, name=f"{recipe.name}-v2", detector=detector, published=PUBLISHED_V2[model])
+    made = evolve(recipe, name=f"{recipe.name}-v2", detector=detector, published=PUBLISHED_V2[model])
+    return evolve_part(made, "dense_head", num_convs=2)
 
 
 # Demos: small models that train on the bundled sample from random weights in minutes on a CPU

@@ -20,12 +20,12 @@ from det_core.zoo import (
     LARGE_SCALE_JITTER,
     STANDARD_JITTER,
     Row,
+    evolve_part,
     jitter_scale,
     multi_scale,
     published_rows,
     zoo_entries,
 )
-from det_plugin_rcnn.config import RPNConfig
 from det_plugin_rcnn.recipes import (
     PUBLISHED_V2,
     SUMMARIES,
@@ -36,7 +36,6 @@ from det_plugin_rcnn.recipes import (
     with_norm,
 )
 from det_plugin_resnet.backbones import with_newer_weights
-from det_plugin_resnet.config import ResNetConfig
 
 ROWS = published_rows(Path(__file__).with_name("strong.csv"))
 TRAININGS = {
@@ -69,18 +68,9 @@ def from_scratch(recipe: Recipe) -> Recipe:
 
     The RPN has two convolutions, and the box head four and one linear layer.
     """
-    detector = with_norm(recipe.detector, BatchNormConfig(synchronised=True))
-    backbone, rpn = detector.backbone, detector.dense_head
-    assert isinstance(backbone, ResNetConfig)
-    assert isinstance(rpn, RPNConfig)
-    return evolve(
-        recipe,
-        detector=evolve(
-            detector,
-            backbone=evolve(backbone, frozen_stages=-1, pretrained=None),
-            dense_head=evolve(rpn, num_convs=2),
-        ),
-    )
+    made = evolve(recipe, detector=with_norm(recipe.detector, BatchNormConfig(synchronised=True)))
+    made = evolve_part(made, "backbone", frozen_stages=-1, pretrained=None)
+    return evolve_part(made, "dense_head", num_convs=2)
 
 
 def _in_long_epochs(recipe: Recipe, passes: int) -> Recipe:
@@ -97,19 +87,9 @@ def _in_long_epochs(recipe: Recipe, passes: int) -> Recipe:
 
 def torchvision_v2_training(model: str) -> Recipe:
     """The second version of a torchvision detector, with the training of its weights COCO_V1."""
-    recipe = torchvision_v2_recipe(model)
-    backbone = recipe.detector.backbone
-    assert isinstance(backbone, ResNetConfig)
-    crop = FixedSizeCropConfig(fill=(123.0, 117.0, 104.0))
-    made = jitter_scale(
-        evolve(
-            recipe,
-            name=f"{recipe.name}-400e",
-            detector=evolve(recipe.detector, backbone=evolve(backbone, frozen_stages=-1, pretrained=None)),
-            published=evolve(PUBLISHED_V2[model], note=""),
-        ),
-        crop=crop,
-    )
+    recipe = evolve_part(torchvision_v2_recipe(model), "backbone", frozen_stages=-1, pretrained=None)
+    recipe = evolve(recipe, name=f"{recipe.name}-400e", published=evolve(PUBLISHED_V2[model], note=""))
+    made = jitter_scale(recipe, crop=FixedSizeCropConfig(fill=(123.0, 117.0, 104.0)))
     jitter, *others = made.data.train_transforms
     assert isinstance(jitter, ScaleJitterConfig)
     jitter = evolve(jitter, rounding="down", arithmetic="antialiased")

@@ -42,19 +42,18 @@ def _mask_head(config: ConvMaskHeadConfig) -> Names:
 
 def pooling_parts(config: RegionHeadConfig) -> dict[str, Part]:
     """The pooling layers, which may have weights (RoIAlign has none)."""
-    parts = {"roi_pool": Part(config.roi_pool, "bbox_roi_extractor")}
-    if config.mask_roi_pool is not None:
-        parts["mask_roi_pool"] = Part(config.mask_roi_pool, "mask_roi_extractor")
-    return parts
+    return named_parts(config, roi_pool="bbox_roi_extractor", mask_roi_pool="mask_roi_extractor")
+
+
+def named_parts(config: RegionHeadConfig, **theirs: str) -> dict[str, Part]:
+    """Those of these parts that a head has, with their names in another project."""
+    found = {ours: getattr(config, ours) for ours in theirs}
+    return {ours: Part(part, theirs[ours]) for ours, part in found.items() if part is not None}
 
 
 def _roi_head(config: RCNNHeadConfig) -> Names:
-    parts = pooling_parts(config) | {"box_head": Part(config.box_head, "bbox_head")}
-    if config.mask_head is not None:
-        parts["mask_head"] = Part(config.mask_head, "mask_head")
-    if config.trunk is not None:
-        parts["trunk"] = Part(config.trunk, "shared_head")
-    return Names(parts=parts)
+    parts = named_parts(config, box_head="bbox_head", mask_head="mask_head", trunk="shared_head")
+    return Names(parts=pooling_parts(config) | parts)
 
 
 def box_changes(config: FCBoxHeadConfig) -> Changes:
@@ -94,10 +93,7 @@ def _torchvision_mask_head(config: ConvMaskHeadConfig) -> Names:
 
 
 def _torchvision_roi_head(config: RCNNHeadConfig) -> Names:
-    parts = {"box_head": Part(config.box_head, "")}
-    if config.mask_head is not None:
-        parts["mask_head"] = Part(config.mask_head, "")
-    return Names(parts=parts)
+    return Names(parts=named_parts(config, box_head="", mask_head=""))
 
 
 def _detectron2_rpn(config: RPNConfig) -> Names:
@@ -135,12 +131,7 @@ def _detectron2_mask_head(config: ConvMaskHeadConfig) -> Names:
 
 
 def _detectron2_roi_head(config: RCNNHeadConfig) -> Names:
-    parts = {"box_head": Part(config.box_head, "")}
-    if config.mask_head is not None:
-        parts["mask_head"] = Part(config.mask_head, "")
-    if config.trunk is not None:
-        parts["trunk"] = Part(config.trunk, "")
-    return Names(parts=parts)
+    return Names(parts=named_parts(config, box_head="", mask_head="", trunk=""))
 
 
 WEIGHT_MAPS = (

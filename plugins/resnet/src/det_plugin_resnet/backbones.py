@@ -7,7 +7,7 @@ from det_core.model.layer_config import BatchNormConfig, FrozenBatchNormConfig, 
 from det_core.optim.optimizer_config import AdamWConfig
 from det_core.recipe import Recipe
 from det_core.settings import evolve
-from det_core.zoo import Row
+from det_core.zoo import Row, evolve_part
 from det_plugin_resnet.config import ResNetConfig, ResNetStageConfig
 
 BACKBONES = {
@@ -81,10 +81,5 @@ def with_newer_weights(recipe: Recipe, row: Row, *, lr: float, weight_decay: flo
     `rsb`: ResNet strikes back (Wightman et al., 2021), `tnr`: torchvision's new recipe. The optimiser is AdamW, and
     norms have no weight decay. lr: for a total batch of 16 images.
     """
-    backbone = recipe.detector.backbone
-    assert isinstance(backbone, ResNetConfig)
-    return evolve(
-        recipe,
-        detector=evolve(recipe.detector, backbone=evolve(backbone, pretrained=NEWER_WEIGHTS[row.variant])),
-        optimizer=AdamWConfig(lr=lr, lr_batch=16, weight_decay=weight_decay, norm_weight_decay=0.0),
-    )
+    optimizer = AdamWConfig(lr=lr, lr_batch=16, weight_decay=weight_decay, norm_weight_decay=0.0)
+    return evolve_part(evolve(recipe, optimizer=optimizer), "backbone", pretrained=NEWER_WEIGHTS[row.variant])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 from det_core.errors import ConfigError, Problem
 from det_core.model.layer_config import BatchNormConfig, Conv2dConfig
 from det_core.settings import configclass, setting
-from det_core.slots import BackboneConfig, ConvConfig, NormConfig, TrunkConfig
+from det_core.slots import IN_CHANNELS, BackboneConfig, ConvConfig, NormConfig, TrunkConfig
 from det_core.specs import FeatureSpec, RegionSpec
 
 if TYPE_CHECKING:
@@ -86,12 +86,7 @@ class ResNetConfig(BackboneConfig):
         "stages that use `spatial_conv`; by default C3 to C5", default=(2, 3, 4)
     )
     zero_init_residual: bool = setting("initialise the weight of each block's last norm with 0", default=True)
-    in_channels: int = setting(
-        "channels of the images, as many as `preprocess.mean` has values; if not 3, each channel of a pretrained first "
-        "convolution is the mean over RGB, times 3 / in_channels",
-        default=3,
-        least=1,
-    )
+    in_channels: int = setting(IN_CHANNELS, default=3, least=1)
     pretrained: str | None = setting(
         "initial weights: torchvision:resnet50, or a file with torchvision's parameter names", default=None
     )

@@ -23,6 +23,7 @@ from det_core.zoo import (
     compose,
     compose_torchvision,
     detectron_entries,
+    evolve_part,
     multi_scale,
     published_rows,
     sample_recipe,
@@ -69,15 +70,13 @@ def baseline(row: Row) -> Recipe:
 def mmdet1(row: Row) -> Recipe:
     """The recipe of a published row with the conventions of mmdet 0.x and 1.x, and their box loss."""
     recipe = baseline(row)
-    head = RetinaNetHeadConfig(box_loss=SmoothL1Config(beta=0.11))
-    return as_mmdet1(evolve(recipe, detector=evolve(recipe.detector, dense_head=head)), row.name)
+    return as_mmdet1(evolve_part(recipe, "dense_head", box_loss=SmoothL1Config(beta=0.11)), row.name)
 
 
 def detectron2_recipe(row: Row) -> Recipe:
     """A RetinaNet of detectron2's zoo: a ReLU before P7."""
     recipe = baseline(evolve(row, network=f"{row.network}-caffe"))
-    neck = FPNConfig(start=1, levels=5, extra="conv_input", extra_relu=True)
-    return as_detectron2(evolve(recipe, detector=evolve(recipe.detector, neck=neck)), row)
+    return as_detectron2(evolve_part(recipe, "neck", extra_relu=True), row)
 
 
 def older_recipe(source: str, row: Row) -> Recipe:
@@ -140,12 +139,10 @@ def torchvision_v2_recipe() -> Recipe:
 
     It trains on images of many sizes, which torchvision resizes with antialiasing, unlike this recipe.
     """
-    recipe = torchvision_recipe()
-    head = recipe.detector.dense_head
+    recipe = evolve_part(torchvision_recipe(), "dense_head", norm=GroupNormConfig(groups=32), box_loss=GIoUConfig())
     resize, *others = recipe.data.train_transforms
     assert isinstance(resize, ResizeConfig)
     resize = evolve(resize, scales=tuple((1333, edge) for edge in V2_SHORT_EDGES))
-    assert isinstance(head, RetinaNetHeadConfig)
     return evolve(
         recipe,
         name=f"{recipe.name}-v2",
@@ -153,7 +150,6 @@ def torchvision_v2_recipe() -> Recipe:
             recipe.detector,
             backbone=evolve(TORCHVISION_R50_V2, pretrained="torchvision:resnet50@IMAGENET1K_V2"),
             neck=FPNConfig(start=1, levels=5, extra="conv_input", extra_relu=True),
-            dense_head=evolve(head, norm=GroupNormConfig(groups=32), box_loss=GIoUConfig()),
         ),
         data=evolve(recipe.data, train_transforms=(resize, *others)),
         optimizer=AdamWConfig(lr=1e-4, lr_batch=16, weight_decay=0.05, norm_weight_decay=0.0),

@@ -12,6 +12,7 @@ from det_core.model.layer_config import Conv2dConfig
 from det_core.model.loss_config import CrossEntropyConfig, SmoothL1Config
 from det_core.settings import configclass, setting
 from det_core.slots import (
+    IN_CHANNELS,
     AnchorConfig,
     AssignerConfig,
     BackboneConfig,
@@ -40,12 +41,7 @@ class VGGConfig(BackboneConfig):
         "channels of the first stage; later stages have 2, 4, 8 and 8 times as many, fc7 16 times", default=64, least=1
     )
     norm: NormConfig | None = setting("after every convolution; the published models have none", default=None)
-    in_channels: int = setting(
-        "channels of the images, as many as `preprocess.mean` has values; if not 3, each channel of a pretrained first "
-        "convolution is the mean over RGB, times 3 / in_channels",
-        default=3,
-        least=1,
-    )
+    in_channels: int = setting(IN_CHANNELS, default=3, least=1)
     pretrained: str | None = setting(
         "initial weights: torchvision:NAME, torchvision:NAME@WEIGHTS or a file's path; fc6 and fc7 are not loaded",
         default=None,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from det_core.errors import ConfigError
-from det_core.settings import configclass, setting
-from det_core.slots import BackboneConfig, NeckConfig, TransformConfig
+from det_core.settings import check_range, configclass, setting
+from det_core.slots import IN_CHANNELS, BackboneConfig, NeckConfig, TransformConfig
 from det_core.specs import FeatureSpec, PixelFormat
 from det_plugin_timm.known_models import model_of
 from det_plugin_timm.model_table import Model
@@ -65,12 +65,7 @@ class TimmConfig(BackboneConfig):
     checkpointing: bool = setting(
         "compute activations again in the backward pass instead of keeping them, where the network can", default=False
     )
-    in_channels: int = setting(
-        "channels of the images, as many as `preprocess.mean` has values; if not 3, each channel of a pretrained first "
-        "convolution is the mean over RGB, times 3 / in_channels",
-        default=3,
-        least=1,
-    )
+    in_channels: int = setting(IN_CHANNELS, default=3, least=1)
     pretrained: str | None = setting(
         "initial weights: timm:convnext_tiny (timm's default weights of the network), timm:convnext_tiny.fb_in1k "
         "(others), both downloaded once, or a file with timm's parameter names",
@@ -155,10 +150,6 @@ class LevelConvsConfig(NeckConfig):
         return LevelConvs(self, inputs)
 
 
-def _check_range(ends: tuple[int, int]) -> str:
-    return "" if ends[0] <= ends[1] else "the first value must be at most the second"
-
-
 @configclass
 class SizedCropConfig(TransformConfig):
     """Resize to a scale, then crop a window of random size at a random place, with some probability.
@@ -179,7 +170,7 @@ class SizedCropConfig(TransformConfig):
         "range in pixels that height and width of the window are drawn from; smaller sides of images are kept",
         default=(384, 600),
         least=1,
-        check=_check_range,
+        check=check_range,
     )
     probability: float = setting("probability of doing so", default=0.5, least=0, most=1)
 

@@ -38,11 +38,11 @@ SHORT_EDGES = tuple(range(480, 801, 32))
 
 
 def timm_recipe(row: Row) -> Recipe:
-    """The recipe of a row: a baseline of the R-CNN family with its backbone, optimiser and warm-up.
+    """The recipe of a row: a baseline of the R-CNN family on ResNet-50 with its backbone, optimiser and warm-up.
 
     mmdet trains ConvNeXt with fp16.
     """
-    recipe = rcnn.baseline(_on_resnet(row))
+    recipe = rcnn.baseline(Row(model=row.model, network="r50", kind=row.kind, schedule=row.schedule))
     convnext = row.network == "convnext-t"
     recipe = evolve(
         recipe,
@@ -53,11 +53,6 @@ def timm_recipe(row: Row) -> Recipe:
         published=row.published,
     )
     return with_crops(recipe) if row.variant == "ms-crop" else recipe
-
-
-def _on_resnet(row: Row) -> Row:
-    """The row of the model on ResNet-50."""
-    return Row(model=row.model, network="r50", kind=row.kind, schedule=row.schedule)
 
 
 SWIN_ADAMW = evolve(ADAMW, rules=(ParameterRule(pattern="*.relative_position_bias_table", weight_decay=0.0),))

@@ -5,19 +5,20 @@ from __future__ import annotations
 import torch
 
 from det_core.contracts import Sample
+from det_core.data.configured import Configured
 from det_core.data.data_config import ResizeConfig
 from det_core.data.placement import Crop, drawn
 from det_core.data.random_crop import crop
 from det_plugin_timm.config import SizedCropConfig
 
 
-class SizedCrop:
+class SizedCrop(Configured[SizedCropConfig]):
     """Resizes an image to one of the scales and keeps a window of it."""
 
     takes_compressed_masks = True
 
     def __init__(self, config: SizedCropConfig) -> None:
-        self.config = config
+        super().__init__(config)
         self.resize = ResizeConfig(scales=config.scales).build()
 
     def __call__(self, sample: Sample, /) -> Sample:
@@ -36,6 +37,3 @@ class SizedCrop:
             spans.append((start, start + length))
         (y1, y2), (x1, x2) = spans
         return x1, y1, x2, y2
-
-    def __repr__(self) -> str:
-        return f"SizedCrop({self.config!r})"
