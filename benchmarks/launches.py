@@ -4,9 +4,9 @@
 
 A call is an operator that torch dispatches, views left out: on a GPU each is at least one launch. A synchronisation is
 one whose result the host must know before it goes on: `nonzero`, boolean indexing, `item`, `unique`, and copies to the
-host. Training has 2 images with 10 objects each, inference `--images` with 100 detections each. `--where` lists the functions
-that make most of them. torchvision's models are beside those that it has. The optimiser counts as one call in both: on
-GPUs it is fused (`optim/optimizers.py`), on the CPU it is not, for the reason given there.
+host. Training has 2 images with 10 objects each, inference `--images` with 100 detections each. `--where` lists the
+functions that make most of them. torchvision's models are beside those that it has. The optimiser counts as one call in
+both: on GPUs it is fused (`optim/optimizers.py`), on the CPU it is not, for the reason given there.
 """
 
 from __future__ import annotations
