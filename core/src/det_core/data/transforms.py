@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import attrs
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
@@ -29,11 +30,14 @@ from det_core.contracts import (
 )
 from det_core.data.data_config import ColorJitterConfig, FlipConfig, ResizeConfig
 from det_core.data.placement import clipped, drawn
+from det_core.data.random_numbers import happens, seeded
 from det_core.data.resize import Arithmetic, flip_image, mirror, resize_image
 from det_core.structures import Key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
 MIN_SIDE = 1e-3  # pixels; smaller boxes are dropped after the transforms
 
@@ -60,8 +64,7 @@ def _transformed(
 ) -> Sample:
     """As `apply_transforms`, of joined transforms. consumer: the name under which the key gives random numbers."""
     compressed = isinstance(sample.masks, CompressedMasks)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(key.number(consumer))
+    with seeded(key.number(consumer)):
         for position, transform in enumerate(transforms):
             if isinstance(sample.masks, CompressedMasks) and not _takes_compressed_masks(transform):
                 sample = attrs.evolve(sample, masks=bitmaps_of(sample.masks))
@@ -106,18 +109,28 @@ def drop_empty(sample: Sample) -> Sample:
     """Drop the annotations and proposals of a sample with boxes less than `MIN_SIDE` wide or high."""
     keep = _has_extent(sample.boxes)
     if sample.proposals is not None:
-        sample = attrs.evolve(sample, proposals=sample.proposals[_has_extent(sample.proposals)])
-    if bool(keep.all()):
+        sample = attrs.evolve(sample, proposals=_rows(sample.proposals, _has_extent(sample.proposals)))
+    if keep.all():
         return sample
-    masks = None if sample.masks is None else sample.masks[keep]
     return attrs.evolve(
-        sample, boxes=sample.boxes[keep], labels=sample.labels[keep], ignored=sample.ignored[keep], masks=masks
+        sample,
+        boxes=_rows(sample.boxes, keep),
+        labels=_rows(sample.labels, keep),
+        ignored=_rows(sample.ignored, keep),
+        masks=None if sample.masks is None else sample.masks[torch.from_numpy(keep)],
     )
 
 
-def _has_extent(boxes: Tensor) -> Tensor:
-    """(n,) bool: whether boxes are at least `MIN_SIDE` wide and high."""
-    return ((boxes[:, 2:] - boxes[:, :2]) >= MIN_SIDE).all(dim=1)
+# Few rows: numpy takes less than half of torch's time.
+def _has_extent(boxes: Tensor) -> NDArray[np.bool_]:
+    """(n,) whether boxes are at least `MIN_SIDE` wide and high."""
+    corners = boxes.numpy()
+    large = (corners[:, 2:] - corners[:, :2]) >= MIN_SIDE
+    return large[:, 0] & large[:, 1]
+
+
+def _rows(x: Tensor, keep: NDArray[np.bool_]) -> Tensor:
+    return torch.from_numpy(x.numpy()[keep])
 
 
 class V2:
@@ -301,11 +314,11 @@ def resize(
     """
     height, width = sample.size
     y, x = pixel_scale or (size[0] / height, size[1] / width)
-    factors = torch.tensor([x, y, x, y], dtype=torch.float32)
-    last = torch.tensor([0.0, 0.0, 1.0, 1.0] if pixel_scale else [0.0] * 4)
+    factors = np.array([x, y, x, y], np.float32)
+    last = np.array([0, 0, 1, 1] if pixel_scale else [0] * 4, np.float32)
 
     def moved(boxes: Tensor) -> Tensor:
-        return (boxes - last) * factors + last
+        return torch.from_numpy((boxes.numpy() - last) * factors + last)
 
     done = sample.pixel_scale or (1.0, 1.0)
     resized = attrs.evolve(
@@ -344,7 +357,7 @@ class Flip:
 
     def draw(self) -> tuple[bool, bool]:
         """Whether to mirror left and right, top and bottom; drawn from torch's global generator as torchvision does."""
-        return bool(torch.rand(1) < self.config.probability), bool(torch.rand(1) < self.config.vertical_probability)
+        return happens(self.config.probability), happens(self.config.vertical_probability)
 
     def __repr__(self) -> str:
         return f"Flip({self.config!r})"
@@ -364,10 +377,12 @@ def _flip_annotations(sample: Sample, flip_x: bool, flip_y: bool) -> Sample:
     height, width = sample.size
 
     def mirrored(boxes: Tensor) -> Tensor:
-        x1, y1, x2, y2 = boxes.unbind(1)
-        x1, x2 = (width - x2, width - x1) if flip_x else (x1, x2)
-        y1, y2 = (height - y2, height - y1) if flip_y else (y1, y2)
-        return torch.stack([x1, y1, x2, y2], 1)
+        corners = boxes.numpy().copy()
+        if flip_x:
+            corners[:, 0::2] = width - corners[:, 2::-2]
+        if flip_y:
+            corners[:, 1::2] = height - corners[:, 3::-2]
+        return torch.from_numpy(corners)
 
     return attrs.evolve(
         sample,
