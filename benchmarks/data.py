@@ -6,9 +6,11 @@
 Times are processor time of one thread, in ms an image; the least of the rounds counts, and the calls take turns. The
 images are four photographs of 640x480 pixels from the tests of det-core, so that resizing weighs as it does on COCO,
 with ten objects drawn by the benchmark. OpenCV and torchvision decode, resize to the same size and mirror the same
-image, without boxes or masks; without OpenCV its rows are left out. Bytes are those of a sample as a loader process
-sends it. Consumption is what training steps on `--device` take per second while their images are there; `waiting %` is
-the share of a step that passes until they are.
+image, without boxes or masks; without OpenCV its rows are left out. "OpenCV, all of SSD's steps" is for recipes with
+SSD's augmentation: `old_toolbox.py` does to the decoded image what the transforms decided for each of the 50 keys, in
+OpenCV and numpy, to compare with the transforms' mean; it prepares the pixels only. Bytes are those of a sample as a
+loader process sends it. Consumption is what training steps on `--device` take per second while their images are there;
+`waiting %` is the share of a step that passes until they are.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ RECIPES = ("faster-rcnn/r50-fpn-1x", "mask-rcnn/r50-fpn-1x", "ssd/vgg16-300-coco
 OBJECTS = 10
 FLIPPED = Key(index=1)
 KEYS = tuple(Key(index=index) for index in range(50))  # random transforms differ from key to key
+SSD_STEPS = "OpenCV, all of SSD's steps"
 WARM_UP = 1  # steps
 
 
@@ -133,6 +136,22 @@ def peers(file: str, size: tuple[int, int]) -> dict[str, Callable[[], object]]:
     }
 
 
+def ssd_peer(recipe: Recipe, dataset: CocoDataset) -> dict[str, Callable[[], object]]:
+    """All steps of SSD's augmentation in OpenCV and numpy, for the keys in turn; nothing for other recipes."""
+    if "photometric_distort" not in {config.type for config in recipe.data.train_transforms}:
+        return {}
+    try:
+        import cv2
+    except ImportError:
+        return {}
+    from old_toolbox import augmented, decisions
+
+    transforms, sample = [t.build() for t in recipe.data.train_transforms], dataset.load(0)
+    made = [decisions(transforms, sample, key) for key in KEYS]
+    decoded = cv2.imread(dataset.file(0))
+    return {SSD_STEPS: lambda: [augmented(decoded, each) for each in made]}
+
+
 def sent_bytes(loaded: LoadedImage) -> int:
     """Of a sample on its way from a loader process: tensors travel as memory, the rest as a pickle."""
     tensors: list[torch.Tensor] = []
@@ -199,9 +218,11 @@ def measure(name: str, root: Path, options: argparse.Namespace) -> dict[str, flo
     recipe = load_recipe(name)
     dataset = CocoDataset(root / "instances_train.json", root / "images", masks=recipe.detector.needs_masks())
     loaded = prepare(dataset.load(0), [t.build() for t in recipe.data.train_transforms], FLIPPED)
-    calls = steps(recipe, dataset) | peers(dataset.file(0), loaded.info.size)
+    calls = steps(recipe, dataset) | peers(dataset.file(0), loaded.info.size) | ssd_peer(recipe, dataset)
     row = processor_ms(calls, options.rounds)
     row["transforms, mean of 50 keys"] /= len(KEYS)
+    if SSD_STEPS in row:
+        row[SSD_STEPS] /= len(KEYS)
     if "OpenCV resize" in row:
         row["floor"] = row["decode"] + row["OpenCV resize"]
         row["whole / floor"] = row["whole"] / row["floor"]
@@ -241,8 +262,8 @@ def main() -> None:
     table.add_column("")
     for name in rows:
         table.add_column(name, justify="right")
-    for key in next(iter(rows.values())):
-        table.add_row(key, *(f"{row[key]:.2f}" for row in rows.values()))
+    for key in dict.fromkeys(key for row in rows.values() for key in row):
+        table.add_row(key, *(f"{row[key]:.2f}" if key in row else "" for row in rows.values()))
     Console(width=140).print(table)
 
 

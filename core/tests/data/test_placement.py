@@ -10,7 +10,7 @@ from det_core.contracts import PlacingTransform, Sample
 from det_core.data.data_config import FlipConfig, ResizeConfig
 from det_core.data.placement import clipped, cropped, drawn, moved
 from det_core.data.resize import resize_image
-from det_core.data.transforms import apply_transforms
+from det_core.data.transforms import apply_transforms, resize
 from det_core.structures import Key
 from det_ops import Canvas
 
@@ -72,6 +72,31 @@ def test_boxes_are_moved_and_clipped() -> None:
     assert clipped(boxes, (4, 6)).tolist() == [[1, 2, 5, 4], [0, 0, 2.5, 4]]
     assert boxes.tolist() == [[1, 2, 5, 6], [-1, 0, 2.5, 9]]
     assert clipped(torch.zeros(0, 4), (4, 6)).shape == (0, 4)
+
+
+COORDINATES = st.floats(-50, 900, width=32)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(COORDINATES, COORDINATES, COORDINATES, COORDINATES), max_size=12),
+    st.integers(-300, 300),
+    st.integers(1, 800),
+    st.booleans(),
+)
+def test_boxes_have_the_values_of_torch(boxes: list[tuple[float, ...]], shift: int, side: int, flip_x: bool) -> None:
+    """Moved, clipped, resized and mirrored: each operation rounds to float32 once, as torch's."""
+    given_boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    limits = torch.tensor([side, 640, side, 640], dtype=torch.float32)
+    shifts = torch.tensor([shift, -shift, shift, -shift], dtype=torch.float32)
+    assert torch.equal(moved(given_boxes, shift, -shift, (640, side)), (given_boxes + shifts).clamp(min=0).min(limits))
+    factors = torch.tensor([side / 4, 77 / 2] * 2, dtype=torch.float32)
+    expected = given_boxes * factors
+    if flip_x:
+        expected = torch.stack([side - expected[:, 2], expected[:, 1], side - expected[:, 0], expected[:, 3]], 1)
+    count = len(given_boxes)
+    whole = Sample(image=IMAGE, boxes=given_boxes, labels=torch.zeros(count), ignored=torch.zeros(count))
+    assert torch.equal(resize(whole, (77, side), flip_x=flip_x).boxes, expected)
 
 
 @pytest.mark.parametrize("arithmetic", ["fixed_point", "float"])

@@ -18,7 +18,7 @@ from det_core.contracts import Sample
 from det_core.data.augmentation_config import FixedSizeCropConfig, ScaleJitterConfig
 from det_core.data.data_config import FlipConfig, ResizeConfig
 from det_core.data.placement import drawn
-from det_core.data.transforms import apply_transforms, clip, drop_empty, to_tv_tensors
+from det_core.data.transforms import apply_transforms, to_tv_tensors, within_image
 from det_core.errors import ConfigError
 from det_core.structures import Key
 from det_ops import Canvas
@@ -215,7 +215,7 @@ def test_boxes_of_objects_that_are_cut_follow_their_masks(stays: bool) -> None:
         assert torch.equal(found.boxes[~cut], clipped.boxes[~cut])
         assert torch.equal(found.boxes[cut], mask_boxes(clipped.masks)[cut])
         assert bool((mask_boxes(found.masks)[:, 2:] <= found.boxes[:, 2:].ceil()).all())
-    dropped = drop_empty(clip(drawn(found)))
+    dropped = within_image(drawn(found))
     assert bool(bitmaps_of(dropped.masks).flatten(1).any(1).all())
 
 

@@ -54,8 +54,9 @@ def adjust_colors(
         if not least <= factor < float("inf") or factor > most:
             raise ValueError(f"factor of {step} is {factor}, expected {least:g} to {most:g}")
     numbers, factors = [KINDS.index(step) for step, _ in steps], [float(factor) for _, factor in steps]
-    adjusted = _adjust_colors(image.permute(1, 2, 0), numbers, factors, list(channels)).permute(2, 0, 1)
-    return adjusted if image.permute(1, 2, 0).is_contiguous() else adjusted.contiguous()
+    pixels = image.permute(1, 2, 0)
+    adjusted = _adjust_colors(pixels, numbers, factors, list(channels)).permute(2, 0, 1)
+    return adjusted if pixels.is_contiguous() else adjusted.contiguous()
 
 
 _adjust_colors = operator(

@@ -22,7 +22,7 @@ from det_core.load import load_recipe
 from det_core.slots import TransformConfig
 from det_core.structures import UNLABELLED, Key
 from det_core.testing import contract_checks
-from det_plugin_ssd.augment import IoUCrop
+from det_plugin_ssd.augment import IoUCrop, PhotometricDistort
 from det_plugin_ssd.augment_config import IoUCropConfig, PhotometricDistortConfig, ZoomOutConfig
 
 BOXES = ((10.0, 8.0, 30.0, 20.0), (40.0, 30.0, 56.0, 44.0), (2.0, 36.0, 8.0, 46.0))
@@ -230,6 +230,31 @@ def test_each_change_on_grey(setting: dict[str, tuple[float, float]], expected: 
     still = {"brightness": (1.0, 1.0), "contrast": (1.0, 1.0), "saturation": (1.0, 1.0), "hue": (0.0, 0.0)}
     config = PhotometricDistortConfig(**{**still, **setting}, probability=1.0)
     assert applied(config, 0, sample([])).image.unique().tolist() == [pytest.approx(expected, abs=1)]
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.3, 0.5, 0.9, 1.0])
+def test_changes_are_drawn_as_by_torchvision(probability: float) -> None:
+    """The same numbers, in the same order; what is drawn next is the same, too."""
+    config = PhotometricDistortConfig(probability=probability)
+    ours = PhotometricDistort(config)
+    theirs = v2.RandomPhotometricDistort(
+        config.brightness, config.contrast, config.saturation, config.hue, p=probability
+    )
+    for seed in range(60):
+        torch.manual_seed(seed)
+        expected = theirs.make_params([sample().image])
+        following = torch.rand(1)
+        torch.manual_seed(seed)
+        steps, order = ours.draw()
+        assert torch.equal(torch.rand(1), following)
+        assert all(expected[f"{step}_factor"] == factor for step, factor in steps)
+        assert len(steps) == sum(value is not None for name, value in expected.items() if name.endswith("_factor"))
+        names = [step for step, _ in steps]
+        last = [] if expected["contrast_before"] else ["contrast"]
+        kinds = ["brightness", *(["contrast"] if not last else []), "saturation", "hue", *last]
+        assert names == [kind for kind in kinds if kind in names]
+        permutation = expected["channel_permutation"]
+        assert order == (None if permutation is None else permutation.tolist())
 
 
 # all together

@@ -5,12 +5,18 @@ Letters: C channels, H W size of the image.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import attrs
+import numpy as np
 import torch
 from torch import Tensor
 
 from det_core.contracts import Sample
 from det_ops import Canvas
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Crop = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels
 
@@ -43,13 +49,20 @@ def cropped(image: Tensor, canvas: Canvas | None, crop: Crop) -> tuple[Tensor, C
 
 def moved(boxes: Tensor, right: int, down: int, size: tuple[int, int]) -> Tensor:
     """Boxes (n, 4), moved by pixels and clipped to (height, width) as by torchvision. A new tensor."""
-    return clipped(boxes + torch.tensor([right, down, right, down], dtype=boxes.dtype), size)
+    corners = boxes.numpy()
+    return torch.from_numpy(_clipped(corners + np.array([right, down, right, down], corners.dtype), size))
 
 
 def clipped(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """Boxes (n, 4), clipped to an image of (height, width). A new tensor."""
+    return torch.from_numpy(_clipped(boxes.numpy(), size))
+
+
+# Of few boxes, numpy takes less than half of torch's time, with the same values.
+def _clipped(boxes: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     height, width = size
-    return boxes.clamp(min=0).clamp_(max=torch.tensor([width, height, width, height], dtype=boxes.dtype))
+    inside = np.maximum(boxes, 0)
+    return np.minimum(inside, np.array([width, height, width, height], boxes.dtype), out=inside)
 
 
 def areas(boxes: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from det_core.data.augmentation_config import RandomCropConfig
 from det_core.data.configured import Configured
 from det_core.data.objects_in_window import objects_in, with_objects
 from det_core.data.placement import Crop, moved
+from det_core.data.random_numbers import happens
 
 
 class RandomCrop(Configured[RandomCropConfig]):
@@ -18,7 +19,7 @@ class RandomCrop(Configured[RandomCropConfig]):
     takes_compressed_masks = True
 
     def __call__(self, sample: Sample, /) -> Sample:
-        if torch.rand(1) >= self.config.probability:
+        if not happens(self.config.probability):
             return sample
         return crop(sample, self.draw(sample.size), self.config.min_visible)
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import attrs
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
@@ -29,11 +30,14 @@ from det_core.contracts import (
 )
 from det_core.data.data_config import ColorJitterConfig, FlipConfig, ResizeConfig
 from det_core.data.placement import clipped, drawn
+from det_core.data.random_numbers import happens, seeded
 from det_core.data.resize import Arithmetic, flip_image, mirror, resize_image
 from det_core.structures import Key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
 MIN_SIDE = 1e-3  # pixels; smaller boxes are dropped after the transforms
 
@@ -60,8 +64,7 @@ def _transformed(
 ) -> Sample:
     """As `apply_transforms`, of joined transforms. consumer: the name under which the key gives random numbers."""
     compressed = isinstance(sample.masks, CompressedMasks)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(key.number(consumer))
+    with seeded(key.number(consumer)):
         for position, transform in enumerate(transforms):
             if isinstance(sample.masks, CompressedMasks) and not _takes_compressed_masks(transform):
                 sample = attrs.evolve(sample, masks=bitmaps_of(sample.masks))
@@ -71,7 +74,7 @@ def _transformed(
                 sample = transform.mix(drawn(sample), another)
             else:
                 sample = transform.on_canvas(sample) if _reads_canvases(transform) else transform(drawn(sample))
-    sample = drop_empty(clip(drawn(sample)))
+    sample = within_image(drawn(sample))
     if compressed and isinstance(sample.masks, Tensor):
         sample = attrs.evolve(sample, masks=CompressedMasks.of_bitmaps(sample.masks))
     return sample
@@ -96,28 +99,38 @@ def _mixes(transform: Transform) -> TypeGuard[MixingTransform]:
     return hasattr(transform, "mix")
 
 
-def clip(sample: Sample) -> Sample:
-    """Clip the boxes and proposals of a sample to its image."""
-    proposals = None if sample.proposals is None else clipped(sample.proposals, sample.size)
-    return attrs.evolve(sample, boxes=clipped(sample.boxes, sample.size), proposals=proposals)
+def within_image(sample: Sample) -> Sample:
+    """The sample with its boxes and proposals clipped to its image.
 
-
-def drop_empty(sample: Sample) -> Sample:
-    """Drop the annotations and proposals of a sample with boxes less than `MIN_SIDE` wide or high."""
-    keep = _has_extent(sample.boxes)
-    if sample.proposals is not None:
-        sample = attrs.evolve(sample, proposals=sample.proposals[_has_extent(sample.proposals)])
-    if bool(keep.all()):
-        return sample
-    masks = None if sample.masks is None else sample.masks[keep]
+    Those less than `MIN_SIDE` wide or high are dropped, with their labels and masks.
+    """
+    boxes, proposals = clipped(sample.boxes, sample.size), sample.proposals
+    if proposals is not None:
+        proposals = clipped(proposals, sample.size)
+        proposals = _rows(proposals, _has_extent(proposals))
+    keep = _has_extent(boxes)
+    if keep.all():
+        return attrs.evolve(sample, boxes=boxes, proposals=proposals)
     return attrs.evolve(
-        sample, boxes=sample.boxes[keep], labels=sample.labels[keep], ignored=sample.ignored[keep], masks=masks
+        sample,
+        boxes=_rows(boxes, keep),
+        proposals=proposals,
+        labels=_rows(sample.labels, keep),
+        ignored=_rows(sample.ignored, keep),
+        masks=None if sample.masks is None else sample.masks[torch.from_numpy(keep)],
     )
 
 
-def _has_extent(boxes: Tensor) -> Tensor:
-    """(n,) bool: whether boxes are at least `MIN_SIDE` wide and high."""
-    return ((boxes[:, 2:] - boxes[:, :2]) >= MIN_SIDE).all(dim=1)
+# Few rows: numpy takes less than half of torch's time.
+def _has_extent(boxes: Tensor) -> NDArray[np.bool_]:
+    """(n,) whether boxes are at least `MIN_SIDE` wide and high."""
+    corners = boxes.numpy()
+    large = (corners[:, 2:] - corners[:, :2]) >= MIN_SIDE
+    return large[:, 0] & large[:, 1]
+
+
+def _rows(x: Tensor, keep: NDArray[np.bool_]) -> Tensor:
+    return torch.from_numpy(x.numpy()[keep])
 
 
 class V2:
@@ -301,24 +314,25 @@ def resize(
     """
     height, width = sample.size
     y, x = pixel_scale or (size[0] / height, size[1] / width)
-    factors = torch.tensor([x, y, x, y], dtype=torch.float32)
-    last = torch.tensor([0.0, 0.0, 1.0, 1.0] if pixel_scale else [0.0] * 4)
+    factors = np.array([x, y, x, y], np.float32)
+    last = np.array([0, 0, 1, 1] if pixel_scale else [0] * 4, np.float32)
 
     def moved(boxes: Tensor) -> Tensor:
-        return (boxes - last) * factors + last
+        return torch.from_numpy((boxes.numpy() - last) * factors + last)
 
     done = sample.pixel_scale or (1.0, 1.0)
-    resized = attrs.evolve(
+    masks = sample.masks.resized(size) if isinstance(sample.masks, CompressedMasks) else _resize(sample.masks, size)
+    flips = flip_x, flip_y
+    return attrs.evolve(
         sample,
         image=resize_image(sample.image, size, arithmetic, flip_x=flip_x, flip_y=flip_y, canvas=sample.canvas),
         canvas=None,
-        boxes=moved(sample.boxes),
-        masks=sample.masks.resized(size) if isinstance(sample.masks, CompressedMasks) else _resize(sample.masks, size),
-        semantic=_resize(sample.semantic, size),
-        proposals=None if sample.proposals is None else moved(sample.proposals),
+        boxes=_mirrored_boxes(moved(sample.boxes), size, *flips),
+        masks=_mirrored_masks(masks, *flips),
+        semantic=_mirrored_map(_resize(sample.semantic, size), *flips),
+        proposals=None if sample.proposals is None else _mirrored_boxes(moved(sample.proposals), size, *flips),
         pixel_scale=(done[0] * y, done[1] * x) if pixel_scale else sample.pixel_scale,
     )
-    return _flip_annotations(resized, flip_x, flip_y)
 
 
 def _resize(masks: Tensor | None, size: tuple[int, int]) -> Tensor | None:
@@ -344,7 +358,7 @@ class Flip:
 
     def draw(self) -> tuple[bool, bool]:
         """Whether to mirror left and right, top and bottom; drawn from torch's global generator as torchvision does."""
-        return bool(torch.rand(1) < self.config.probability), bool(torch.rand(1) < self.config.vertical_probability)
+        return happens(self.config.probability), happens(self.config.vertical_probability)
 
     def __repr__(self) -> str:
         return f"Flip({self.config!r})"
@@ -354,33 +368,39 @@ def flip(sample: Sample, flip_x: bool, flip_y: bool) -> Sample:
     """Mirror a sample left and right (x' = W - x), top and bottom."""
     if not (flip_x or flip_y):
         return sample
-    return _flip_annotations(attrs.evolve(sample, image=flip_image(sample.image, flip_x, flip_y)), flip_x, flip_y)
-
-
-def _flip_annotations(sample: Sample, flip_x: bool, flip_y: bool) -> Sample:
-    """All but the image mirrored."""
-    if not (flip_x or flip_y):
-        return sample
-    height, width = sample.size
-
-    def mirrored(boxes: Tensor) -> Tensor:
-        x1, y1, x2, y2 = boxes.unbind(1)
-        x1, x2 = (width - x2, width - x1) if flip_x else (x1, x2)
-        y1, y2 = (height - y2, height - y1) if flip_y else (y1, y2)
-        return torch.stack([x1, y1, x2, y2], 1)
-
+    size, flips = sample.size, (flip_x, flip_y)
     return attrs.evolve(
         sample,
-        boxes=mirrored(sample.boxes),
-        proposals=None if sample.proposals is None else mirrored(sample.proposals),
-        masks=sample.masks.mirrored(flip_x, flip_y)
-        if isinstance(sample.masks, CompressedMasks)
-        else _mirror(sample.masks, flip_x, flip_y),
-        semantic=_mirror(sample.semantic, flip_x, flip_y),
+        image=flip_image(sample.image, *flips),
+        boxes=_mirrored_boxes(sample.boxes, size, *flips),
+        proposals=None if sample.proposals is None else _mirrored_boxes(sample.proposals, size, *flips),
+        masks=_mirrored_masks(sample.masks, *flips),
+        semantic=_mirrored_map(sample.semantic, *flips),
     )
 
 
-def _mirror(maps: Tensor | None, flip_x: bool, flip_y: bool) -> Tensor | None:
+def _mirrored_boxes(boxes: Tensor, size: tuple[int, int], flip_x: bool, flip_y: bool) -> Tensor:
+    """Boxes (n, 4) of an image of (height, width)."""
+    if not (flip_x or flip_y):
+        return boxes
+    height, width = size
+    corners = boxes.numpy().copy()
+    if flip_x:
+        corners[:, 0::2] = width - corners[:, 2::-2]
+    if flip_y:
+        corners[:, 1::2] = height - corners[:, 3::-2]
+    return torch.from_numpy(corners)
+
+
+def _mirrored_masks(
+    masks: Tensor | CompressedMasks | None, flip_x: bool, flip_y: bool
+) -> Tensor | CompressedMasks | None:
+    if not isinstance(masks, CompressedMasks):
+        return _mirrored_map(masks, flip_x, flip_y)
+    return masks.mirrored(flip_x, flip_y) if flip_x or flip_y else masks
+
+
+def _mirrored_map(maps: Tensor | None, flip_x: bool, flip_y: bool) -> Tensor | None:
     return None if maps is None else mirror(maps, flip_x, flip_y)
 
 

@@ -7,8 +7,7 @@ objects, H W size of the image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
@@ -20,11 +19,15 @@ from torchvision.transforms.v2 import functional as F
 from det_core.compressed_masks import bitmaps_of
 from det_core.contracts import Sample
 from det_core.data.placement import Crop, cropped, drawn, moved
+from det_core.data.random_numbers import happens
 from det_core.data.transforms import ImageOnly
 from det_core.errors import DataError
 from det_core.structures import UNLABELLED
 from det_ops import Canvas, ColorStep, adjust_colors, try_crops
 from det_plugin_ssd.augment_config import IoUCropConfig, PhotometricDistortConfig, ZoomOutConfig
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class PhotometricDistort:
@@ -34,6 +37,12 @@ class PhotometricDistort:
 
     def __init__(self, config: PhotometricDistortConfig) -> None:
         self.config = config
+        self._ranges: tuple[tuple[ColorStep, tuple[float, float]], ...] = (
+            ("brightness", config.brightness),
+            ("contrast", config.contrast),
+            ("saturation", config.saturation),
+            ("hue", config.hue),
+        )
         self._theirs = v2.RandomPhotometricDistort(
             brightness=config.brightness,
             contrast=config.contrast,
@@ -45,25 +54,26 @@ class PhotometricDistort:
     def __call__(self, sample: Sample, /) -> Sample:
         if sample.image.dtype != torch.uint8 or len(sample.image) != 3:
             return ImageOnly(self._theirs)(sample)
-        drawn_values = self._theirs.make_params([sample.image])
-        steps, order = _steps(drawn_values), drawn_values["channel_permutation"]
+        steps, order = self.draw()
         if not steps and order is None:
             return sample
-        image = adjust_colors(sample.image, steps, (0, 1, 2) if order is None else order.tolist())
-        return attrs.evolve(sample, image=image)
+        return attrs.evolve(sample, image=adjust_colors(sample.image, steps, order or (0, 1, 2)))
+
+    def draw(self) -> tuple[list[tuple[ColorStep, float]], list[int] | None]:
+        """The changes in their order, and the order of channels if it changes; the numbers are drawn as torchvision's.
+
+        Contrast comes second or last.
+        """
+        config, factors = self.config, []
+        for step, ends in self._ranges:
+            if happens(config.probability):
+                factors.append((step, torch.empty(1).uniform_(*ends).item()))
+        if not torch.rand(()).item() < 0.5:  # contrast is last
+            factors.sort(key=lambda factor: factor[0] == "contrast")
+        return factors, torch.randperm(3).tolist() if happens(config.probability) else None
 
     def __repr__(self) -> str:
         return f"PhotometricDistort({self.config!r})"
-
-
-def _steps(drawn_values: Mapping[str, Any]) -> list[tuple[ColorStep, float]]:
-    """The changes that torchvision has drawn, in its order: contrast comes second or last."""
-    rest: tuple[ColorStep, ...] = ("saturation", "hue")
-    order: tuple[ColorStep, ...] = ("brightness", *rest, "contrast")
-    if drawn_values["contrast_before"]:
-        order = ("brightness", "contrast", *rest)
-    factors = {step: drawn_values[f"{step}_factor"] for step in order}
-    return [(step, factor) for step, factor in factors.items() if factor is not None]
 
 
 class ZoomOut:
@@ -78,7 +88,7 @@ class ZoomOut:
 
     def on_canvas(self, sample: Sample, /) -> Sample:
         """The sample on a canvas that is not drawn yet, if its image is one of 8 bits."""
-        if torch.rand(1) >= self.config.probability:
+        if not happens(self.config.probability):
             return sample
         sample = drawn(sample)
         canvas = self.draw(sample.size)
@@ -134,7 +144,7 @@ class IoUCrop:
         x1, y1, x2, y2 = crop
         image, canvas = cropped(sample.image, sample.canvas, crop)
         boxes = moved(sample.boxes, -x1, -y1, (y2 - y1, x2 - x1))
-        boxes[~_has_centre(sample.boxes, crop)] = 0
+        boxes.numpy()[~_has_centre(sample.boxes, crop)] = 0
         masks, semantic = bitmaps_of(sample.masks), sample.semantic
         return attrs.evolve(
             sample,
@@ -171,8 +181,9 @@ class IoUCrop:
         return f"IoUCrop({self.config!r})"
 
 
-def _has_centre(boxes: Tensor, crop: Crop) -> Tensor:
-    """(n,) bool: which boxes (n, 4) have their centres in a crop."""
+def _has_centre(boxes: Tensor, crop: Crop) -> NDArray[np.bool_]:
+    """(n,) which boxes (n, 4) have their centres in a crop."""
     ends = boxes.float().numpy()
     centres = np.float32(0.5) * (ends[:, :2] + ends[:, 2:])
-    return torch.from_numpy(((centres > crop[:2]) & (centres < crop[2:])).all(1))
+    inside = (centres > crop[:2]) & (centres < crop[2:])
+    return inside[:, 0] & inside[:, 1]

@@ -13,24 +13,36 @@ namespace {
 #define DET_RESIZE_THREE
 constexpr int kWide = 8;  // bytes that one load of a tap reads: both pixels of up to four channels
 
-// Four values of a new pixel (of three channels, the last is not used): the two old pixels, interleaved by channel,
-// times their weights.
-DET_INLINE __m128i new_pixel(const uint8_t* old, __m128i pairs, int32_t weights) {
-  const __m128i both = _mm_shuffle_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(old)), pairs);
-  return _mm_srai_epi32(_mm_madd_epi16(both, _mm_set1_epi32(weights)), 4);
+DET_INLINE __m128i eight_bytes(const uint8_t* from) { return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)); }
+
+// Four values each of two new pixels (of three channels, the last is not used): the two old pixels, interleaved by
+// channel, times their weights.
+DET_INLINE __m256i two_pixels(const uint8_t* first, const uint8_t* second, __m256i weights) {
+  const __m256i pairs =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1));
+  const __m256i both = _mm256_shuffle_epi8(_mm256_set_m128i(eight_bytes(second), eight_bytes(first)), pairs);
+  return _mm256_srai_epi32(_mm256_madd_epi16(both, weights), 4);
 }
 
-// Resamples the leading pixels of three channels whose loads stay within the row; returns how many.
+// Resamples the leading pixels of three channels whose loads stay within the row; returns how many. Taps rise, or they
+// fall from one whose load is within the row.
 DET_INLINE int64_t resize_three(const uint8_t* row, int64_t bytes, const int32_t* at, const int32_t* weights, int64_t w,
                                 int16_t* out) {
-  const __m128i pairs = _mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1);
-  const __m128i six = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13, -1, -1, -1, -1);
-  int64_t x = 0;
+  const __m256i six =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13, -1, -1, -1, -1));
+  const __m256i even = _mm256_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2), odd = _mm256_setr_epi32(1, 1, 1, 1, 3, 3, 3, 3);
+  int64_t within = w;
+  while (within > 0 && at[within - 1] + kWide > bytes) --within;
   // A store of two pixels writes four bytes beyond them, so the last pixel is left to the caller.
-  for (; x + 3 <= w && at[x] + kWide <= bytes && at[x + 1] + kWide <= bytes; x += 2) {
-    const __m128i two =
-        _mm_packs_epi32(new_pixel(row + at[x], pairs, weights[x]), new_pixel(row + at[x + 1], pairs, weights[x + 1]));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 3 * x), _mm_shuffle_epi8(two, six));
+  const int64_t end = within < w ? within : w - 1;
+  int64_t x = 0;
+  for (; x + 4 <= end; x += 4) {
+    const __m256i all = _mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(weights + x)));
+    const __m256i zero_two = two_pixels(row + at[x], row + at[x + 2], _mm256_permutevar8x32_epi32(all, even));
+    const __m256i one_three = two_pixels(row + at[x + 1], row + at[x + 3], _mm256_permutevar8x32_epi32(all, odd));
+    const __m256i four = _mm256_shuffle_epi8(_mm256_packs_epi32(zero_two, one_three), six);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 3 * x), _mm256_castsi256_si128(four));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 3 * x + 6), _mm256_extracti128_si256(four, 1));
   }
   return x;
 }
