@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import pytest
 import torch
 from attrs import evolve
@@ -19,25 +16,31 @@ from det_core.model.candidates import (
     best_pairs,
     best_per_class,
     best_per_class_padded,
-    top_padded,
 )
 from det_core.model.dense_detection import DenseOutputs
 from det_core.model.detection_config import DetectionSettings, SoftNMSConfig
 from det_core.model.postprocess import Pairs, suppress
-from det_core.structures import ImageInfo
+from det_core.padded import PaddedBatch
+from det_core.structures import Batch
+from det_core.testing.tiny_inputs import blank_batch
 
 CPU = torch.device("cpu")
 CODER = DeltaCoderConfig().build()
 GRID = GridAnchorsConfig(scales=(1.0,), ratios=(1.0,))  # on stride s: s x s around (s x, s y)
 
 
-def info(height: int, width: int, scale: tuple[float, float] = (1.0, 1.0)) -> ImageInfo:
-    original = (round(height / scale[0]), round(width / scale[1]))
-    return ImageInfo(size=(height, width), original_size=original, scale=scale)
+def batch_of(*sizes: tuple[int, int]) -> Batch:
+    """Images of these sizes (h, w)."""
+    images = [blank_batch(*size) for size in sizes]
+    return Batch(images=torch.zeros(len(sizes), 3, 32, 64), infos=tuple(batch.infos[0] for batch in images))
 
 
-def clip_to(*sizes: tuple[int, int]) -> Callable[[Tensor], Tensor]:
-    return partial(CODER.clip_batch, sizes=sizes)
+def padded_of(*sizes: tuple[int, int]) -> PaddedBatch:
+    """The same for export."""
+    sides = torch.tensor(sizes, dtype=torch.float32)
+    return PaddedBatch(
+        images=torch.zeros(len(sizes), 3, 32, 64), sizes=sides, original_sizes=sides, scales=torch.ones(len(sizes), 2)
+    )
 
 
 def two_levels(fine: Tensor, coarse: Tensor) -> DenseOutputs:
@@ -49,8 +52,7 @@ def two_levels(fine: Tensor, coarse: Tensor) -> DenseOutputs:
 OUTPUTS = two_levels(
     torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [0.4, 0.0]]), torch.tensor([[0.6, 0.15], [0.05, 0.5]])
 )
-IMAGE = info(32, 64)
-CLIP = clip_to((32, 64))
+ONE = batch_of((32, 64))
 
 
 def random_outputs(images: int, own_anchors: bool = False, sizes: tuple[int, ...] = (60, 20, 5)) -> DenseOutputs:
@@ -65,7 +67,7 @@ def random_outputs(images: int, own_anchors: bool = False, sizes: tuple[int, ...
 
 
 def test_the_best_pairs_of_each_level() -> None:
-    best = best_pairs(OUTPUTS, CODER, CLIP, limit=3)
+    best = best_pairs(OUTPUTS, CODER, ONE, limit=3)
     assert best.scores[0].tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5, 0.15])
     assert best.labels.tolist() == [[1, 0, 1, 0, 1, 1]]
     assert best.levels.tolist() == [0, 0, 0, 1, 1, 1]
@@ -76,18 +78,18 @@ def test_the_best_pairs_of_each_level() -> None:
 
 
 def test_the_best_anchors_of_each_level_with_all_their_classes() -> None:
-    best = best_anchors(OUTPUTS, CODER, CLIP, limit=1)
+    best = best_anchors(OUTPUTS, CODER, ONE, limit=1)
     assert best.scores[0].tolist() == [pytest.approx([0.1, 0.9]), pytest.approx([0.6, 0.15])]
     assert best.boxes[0].tolist() == [[0, 0, 8, 8], [0, 0, 16, 16]]
     assert best.levels.tolist() == [0, 1]
-    every = best_anchors(OUTPUTS, CODER, None, limit=None)
+    every = best_anchors(OUTPUTS, CODER, ONE, limit=None, clipped=False)
     assert torch.equal(every.scores, torch.cat(OUTPUTS.scores, 1))
     assert every.boxes[0, 0].tolist() == [-8, -8, 8, 8]  # not clipped
 
 
 def test_the_best_anchors_of_each_class() -> None:
     """Over all levels: coarse ones are among them where they are good enough."""
-    best = best_per_class(OUTPUTS, CODER, CLIP, limit=3, above=-1.0)
+    best = best_per_class(OUTPUTS, CODER, ONE, limit=3, above=-1.0)
     assert best.scores.tolist() == pytest.approx([0.8, 0.6, 0.4, 0.9, 0.7, 0.5])
     assert best.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert best.images.tolist() == [0] * 6
@@ -97,13 +99,13 @@ def test_the_best_anchors_of_each_class() -> None:
 
 
 def test_scores_above_a_threshold() -> None:
-    best = best_pairs(OUTPUTS, CODER, CLIP, limit=3)
+    best = best_pairs(OUTPUTS, CODER, ONE, limit=3)
     above = best.only(best.scores > 0.5).pairs()
     assert above.scores.tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6])  # .5 itself is not above
-    anchors = best_anchors(OUTPUTS, CODER, CLIP, limit=3)
+    anchors = best_anchors(OUTPUTS, CODER, ONE, limit=3)
     pairs = anchors.only(anchors.scores > 0.65).pairs()
     assert sorted(pairs.scores.tolist()) == pytest.approx([0.7, 0.8, 0.9])
-    classes = best_per_class(OUTPUTS, CODER, CLIP, limit=1, above=0.85)
+    classes = best_per_class(OUTPUTS, CODER, ONE, limit=1, above=0.85)
     assert classes.scores.tolist() == pytest.approx([0.9])
     assert classes.labels.tolist() == [1]
 
@@ -115,8 +117,8 @@ def test_sorting_what_is_above_a_threshold_finds_what_padded_rows_find(limit: in
     outputs = random_outputs(3)
     for scores in outputs.scores:
         scores[0, :, 3] = scores[2] = -1.0
-    found = best_per_class(outputs, CODER, clip_to(*[(32, 64)] * 3), limit=limit, above=above)
-    padded = best_per_class_padded(outputs, CODER, clip_to(*[(32, 64)] * 3), limit=limit, above=above).pairs()
+    found = best_per_class(outputs, CODER, batch_of(*[(32, 64)] * 3), limit=limit, above=above)
+    padded = best_per_class_padded(outputs, CODER, padded_of(*[(32, 64)] * 3), limit=limit, above=above).pairs()
     for name in ("boxes", "scores", "labels", "images"):
         assert torch.equal(getattr(found, name), getattr(padded, name)), name
     if above < 0:
@@ -130,25 +132,25 @@ def test_sorting_what_is_above_a_threshold_finds_what_padded_rows_find(limit: in
 def test_the_candidates_of_a_batch_are_those_of_each_image(images: int, own_anchors: bool, limit: int) -> None:
     outputs = random_outputs(images, own_anchors)
     sizes = [(32, 64 - 10 * row) for row in range(images)]
-    pairs = best_pairs(outputs, CODER, clip_to(*sizes), limit=limit)
-    anchors = best_anchors(outputs, CODER, clip_to(*sizes), limit=limit)
-    padded = best_pairs(outputs, CODER, clip_to(*sizes), limit=limit, top=top_padded)
-    padded_anchors = best_anchors(outputs, CODER, clip_to(*sizes), limit=limit, top=top_padded)
+    pairs = best_pairs(outputs, CODER, batch_of(*sizes), limit=limit)
+    anchors = best_anchors(outputs, CODER, batch_of(*sizes), limit=limit)
+    padded = best_pairs(outputs, CODER, padded_of(*sizes), limit=limit)
+    padded_anchors = best_anchors(outputs, CODER, padded_of(*sizes), limit=limit)
     for row in range(images):
         own = DenseOutputs(
             [x[row : row + 1] for x in outputs.scores],
             [x[row : row + 1] for x in outputs.deltas],
             [LevelAnchors(x.boxes[row], x.cells) if own_anchors else x for x in outputs.anchors],
         )
-        alone = best_pairs(own, CODER, clip_to(sizes[row]), limit=limit)
-        whole = best_anchors(own, CODER, clip_to(sizes[row]), limit=limit)
+        alone = best_pairs(own, CODER, batch_of(sizes[row]), limit=limit)
+        whole = best_anchors(own, CODER, batch_of(sizes[row]), limit=limit)
         for batch, one in ((pairs, alone), (anchors, whole)):
             assert torch.equal(batch.boxes[row], one.boxes[0])  # type: ignore[attr-defined]
             assert torch.equal(batch.scores[row], one.scores[0])  # type: ignore[attr-defined]
             assert torch.equal(batch.levels, one.levels)  # type: ignore[attr-defined]
         assert torch.equal(pairs.labels[row], alone.labels[0])
         assert torch.equal(padded.boxes[row][padded.valid[row]], alone.boxes[0])
-        real = padded_anchors.scores[row].amax(1) > -torch.inf
+        real = padded_anchors.valid[row].any(1)
         assert torch.equal(padded_anchors.scores[row][real], whole.scores[0])
     assert padded.boxes.shape[1] == padded_anchors.boxes.shape[1] == 3 * limit
     brute = torch.cat([scores.flatten(1).topk(min(limit, scores[0].numel())).values for scores in outputs.scores], 1)
@@ -157,23 +159,23 @@ def test_the_candidates_of_a_batch_are_those_of_each_image(images: int, own_anch
 
 def test_a_level_without_anchors() -> None:
     outputs = random_outputs(2, sizes=(0, 60, 0, 20))
-    clip = clip_to((32, 64), (32, 64))
-    assert best_pairs(outputs, CODER, clip, limit=7).levels.tolist() == [1] * 7 + [3] * 7
-    assert best_anchors(outputs, CODER, clip, limit=7).levels.tolist() == [1] * 7 + [3] * 7
-    assert len(best_per_class(outputs, CODER, clip, limit=7, above=-1.0).scores) == 2 * 5 * 7
+    batch = batch_of((32, 64), (32, 64))
+    assert best_pairs(outputs, CODER, batch, limit=7).levels.tolist() == [1] * 7 + [3] * 7
+    assert best_anchors(outputs, CODER, batch, limit=7).levels.tolist() == [1] * 7 + [3] * 7
+    assert len(best_per_class(outputs, CODER, batch, limit=7, above=-1.0).scores) == 2 * 5 * 7
 
 
 def test_a_limit_above_all_there_is() -> None:
-    assert best_pairs(OUTPUTS, CODER, CLIP, limit=100).scores.shape == (1, 12)
-    assert len(best_per_class(OUTPUTS, CODER, CLIP, limit=100, above=-1.0).scores) == 12
+    assert best_pairs(OUTPUTS, CODER, ONE, limit=100).scores.shape == (1, 12)
+    assert len(best_per_class(OUTPUTS, CODER, ONE, limit=100, above=-1.0).scores) == 12
 
 
 def nothing() -> list[Pairs]:
-    best, anchors = best_pairs(OUTPUTS, CODER, CLIP, limit=3), best_anchors(OUTPUTS, CODER, CLIP, limit=3)
+    best, anchors = best_pairs(OUTPUTS, CODER, ONE, limit=3), best_anchors(OUTPUTS, CODER, ONE, limit=3)
     return [
         best.only(best.scores > 1.0).pairs(),
         anchors.only(anchors.scores > 1.0).pairs(),
-        best_per_class(OUTPUTS, CODER, CLIP, limit=3, above=1.0),
+        best_per_class(OUTPUTS, CODER, ONE, limit=3, above=1.0),
     ]
 
 
@@ -186,7 +188,7 @@ def test_no_candidate(pairs: Pairs) -> None:
         (0,),
     ]
     assert pairs.labels.dtype == torch.int64
-    assert len(suppress(pairs, [IMAGE], DetectionSettings())[0]) == 0
+    assert len(suppress(pairs, ONE.infos, DetectionSettings())[0]) == 0
 
 
 def test_the_image_asked_for_with_its_deltas_and_size() -> None:
@@ -195,24 +197,24 @@ def test_the_image_asked_for_with_its_deltas_and_size() -> None:
     deltas = torch.zeros(2, 2, 4)
     deltas[1, 1, 0] = 0.5
     outputs = DenseOutputs([scores], [deltas], GRID.build((16,))([(1, 2)], CPU))
-    best = best_pairs(outputs, CODER, clip_to((32, 64), (32, 20)), limit=1)
+    best = best_pairs(outputs, CODER, batch_of((32, 64), (32, 20)), limit=1)
     assert best.boxes[1].tolist() == [[16, 0, 20, 8]]
-    classes = best_per_class(outputs, CODER, clip_to((32, 64), (32, 20)), limit=1, above=0.0)
+    classes = best_per_class(outputs, CODER, batch_of((32, 64), (32, 20)), limit=1, above=0.0)
     assert classes.boxes[1].tolist() == [16, 0, 20, 8]
 
 
 def test_half_precisions_are_read_in_full() -> None:
     half = evolve(OUTPUTS, scores=[x.bfloat16() for x in OUTPUTS.scores], deltas=[x.bfloat16() for x in OUTPUTS.deltas])
-    assert best_pairs(half, CODER, CLIP, limit=3).scores.dtype == torch.float32
-    assert best_anchors(half, CODER, CLIP, limit=3).scores.dtype == torch.float32
-    assert best_per_class(half, CODER, CLIP, limit=3, above=0.0).scores.dtype == torch.float32
+    assert best_pairs(half, CODER, ONE, limit=3).scores.dtype == torch.float32
+    assert best_anchors(half, CODER, ONE, limit=3).scores.dtype == torch.float32
+    assert best_per_class(half, CODER, ONE, limit=3, above=0.0).scores.dtype == torch.float32
 
 
 def test_sides_of_candidates() -> None:
-    for best in (best_pairs(OUTPUTS, CODER, CLIP, limit=1), best_anchors(OUTPUTS, CODER, CLIP, limit=1)):
+    for best in (best_pairs(OUTPUTS, CODER, ONE, limit=1), best_anchors(OUTPUTS, CODER, ONE, limit=1)):
         assert isinstance(best, (Candidates, AnchorCandidates))
-        assert best.larger_than(8.0).tolist() == [[False, True]]  # 8 and 16 wide and high
-        assert best.larger_than(16.0).tolist() == [[False, False]]
+        assert best.larger_than(8.0).flatten().tolist() == [False, True]  # 8 and 16 wide and high
+        assert best.larger_than(16.0).flatten().tolist() == [False, False]
 
 
 # suppression
@@ -238,7 +240,7 @@ THREE = Pairs(
     ids=["in each class", "threshold", "over classes", "count", "soft"],
 )
 def test_suppression(settings: DetectionSettings, labels: list[int]) -> None:
-    (found,) = suppress(THREE, [info(40, 40)], settings)
+    (found,) = suppress(THREE, blank_batch(40, 40).infos, settings)
     assert found.labels.tolist() == labels
     assert found.scores[0].item() == pytest.approx(0.9)
     assert found.boxes[0].tolist() == [2, 0, 22, 20]
@@ -247,5 +249,5 @@ def test_suppression(settings: DetectionSettings, labels: list[int]) -> None:
 
 @pytest.mark.parametrize("frame", ["original", "network"])
 def test_detections_are_in_original_pixels(frame: str) -> None:
-    (found,) = suppress(THREE, [info(40, 40, scale=(2.0, 0.5))], DetectionSettings(nms_in=frame))  # type: ignore[arg-type]
+    (found,) = suppress(THREE, blank_batch(40, 40, scale=(2.0, 0.5)).infos, DetectionSettings(nms_in=frame))  # type: ignore[arg-type]
     assert found.boxes.tolist() == [[4, 0, 44, 10], [2, 0, 42, 10]]

@@ -200,9 +200,8 @@ def test_the_detections_of_a_batch_are_those_of_each_image_bit_for_bit(counts, s
         assert torch.equal(detections.boxes, alone.boxes)
         assert len(alone.boxes) <= settings.max_detections
         assert (alone.scores.diff() <= 0).all()
-        expected = alone.network if original else to_network(alone.boxes, info)
         if not settings.clip_original:
-            torch.testing.assert_close(alone.network, expected)
+            torch.testing.assert_close(alone.network, to_network(alone.boxes, info))
 
 
 def test_detections_outside_of_the_original_image_are_dropped_after_the_best_are_kept():

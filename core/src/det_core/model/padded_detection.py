@@ -128,7 +128,7 @@ def suppress_padded(
     if clip_to is not None:
         placed = clip_to(placed)
     if isinstance(best, AnchorCandidates):
-        chosen = choose_classes(placed, best.scores, config)
+        chosen = choose_classes(placed, torch.where(best.valid, best.scores, -math.inf), config)
     else:
         chosen = choose_pairs(placed, best.scores, best.labels, best.valid, config)
     boxes = rows_of_images(placed, chosen.rows)

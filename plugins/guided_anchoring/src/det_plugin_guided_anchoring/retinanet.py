@@ -7,14 +7,13 @@ levels. One anchor per cell. Boxes are xyxy in pixels of the padded network inpu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from attrs import evolve
 from torch import Tensor, nn
 
 from det_core.contracts import DenseHead, Losses
-from det_core.model.candidates import AnchorCandidates, Clip, Top, best_anchors, top_k, top_padded
+from det_core.model.candidates import AnchorCandidates, best_anchors
 from det_core.model.dense_detection import dense_losses
 from det_core.model.layers import normal_init, prior_bias, tower
 from det_core.model.padded_detection import suppress_padded
@@ -100,18 +99,16 @@ class GARetinaNetHead(DenseHead[GuidedOutputs]):
     @torch.no_grad()
     def predict(self, outputs: GuidedOutputs, batch: Batch) -> list[Detections]:
         """Per level the best anchors with all their classes above the score threshold, then NMS within each class."""
-        clip = partial(self.coder.clip_batch, sizes=[info.size for info in batch.infos])
-        return suppress(self._candidates(outputs, clip, top_k).pairs(), batch.infos, self.config)
+        return suppress(self._candidates(outputs, batch).pairs(), batch.infos, self.config)
 
     @torch.no_grad()
     def predict_padded(self, outputs: GuidedOutputs, batch: PaddedBatch) -> PaddedDetections:
         """As `predict`, in tensors of fixed size."""
-        best = self._candidates(outputs, partial(self.coder.clip_images, sizes=batch.sizes), top_padded)
-        return suppress_padded(best, batch, self.config)
+        return suppress_padded(self._candidates(outputs, batch), batch, self.config)
 
-    def _candidates(self, outputs: GuidedOutputs, clip: Clip, top: Top) -> AnchorCandidates:
-        """Those of all images that score high enough and are large enough, with probabilities."""
+    def _candidates(self, outputs: GuidedOutputs, batch: Batch | PaddedBatch) -> AnchorCandidates:
+        """Those that score high enough and are large enough, with probabilities."""
         config = self.config
-        best = best_anchors(self.guided.of_images(outputs), self.coder, clip, limit=config.before_nms, top=top)
+        best = best_anchors(self.guided.of_images(outputs), self.coder, batch, limit=config.before_nms)
         best = evolve(best, scores=best.scores.sigmoid())
-        return best.only((best.scores > config.score_threshold) & best.larger_than(config.min_size)[..., None])
+        return best.only((best.scores > config.score_threshold) & best.larger_than(config.min_size))

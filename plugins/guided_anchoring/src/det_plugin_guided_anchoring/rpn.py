@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from det_core.contracts import Losses
-from det_core.model.candidates import Candidates, Clip, Top, best_pairs, top_k
+from det_core.model.candidates import Candidates, best_pairs
 from det_core.model.fold_batch_norm import conv_norm
 from det_core.model.layers import normal_init
+from det_core.padded import PaddedBatch
 from det_core.specs import ConvSpec, FeatureSpec
 from det_core.structures import Batch, Targets
 from det_plugin_guided_anchoring.anchoring import GuidedAnchors
@@ -67,6 +68,6 @@ class GARPN(RegionProposalHead[GuidedOutputs]):
         losses = self.sampled_losses(outputs.scores, outputs.deltas, guided.matches, targets, batch)
         return {**losses, "rpn_shape": guided.shape, "rpn_location": guided.location}
 
-    def candidates(self, outputs: GuidedOutputs, clip: Clip, limit: int, top: Top = top_k) -> Candidates:
+    def candidates(self, outputs: GuidedOutputs, batch: Batch | PaddedBatch, limit: int) -> Candidates:
         """The best anchors of each level of each image, decoded and clipped; cells without an anchor have none."""
-        return best_pairs(self.guided.of_images(outputs), self.coder, clip, limit=limit, top=top)
+        return best_pairs(self.guided.of_images(outputs), self.coder, batch, limit=limit)

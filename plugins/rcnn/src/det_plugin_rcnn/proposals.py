@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from attrs import frozen
@@ -16,7 +15,7 @@ from torch import Tensor
 
 import det_ops
 from det_core.contracts import Loss, Losses, Outputs, ProposalHead, Sampled
-from det_core.model.candidates import Candidates, Clip, Top, rows_of_images, top_k, top_padded
+from det_core.model.candidates import Candidates, rows_of_images
 from det_core.model.dense_detection import AnchorMatches, dense_box_loss
 from det_core.model.padded_detection import PaddedChoice, nms_images, padded_detections, to_original_images
 from det_core.model.postprocess import to_original
@@ -51,10 +50,9 @@ class RegionProposalHead(ProposalHead[Outputs]):
         self.box_loss = config.box_loss.build()
 
     @abstractmethod
-    def candidates(self, outputs: Outputs, clip: Clip, limit: int, top: Top = top_k) -> Candidates:
-        """The best anchors of each level and image, at most `limit` per level, decoded and clipped by `clip`.
-
-        top: as in `best_pairs`; export asks for `limit` of every level, padded.
+    def candidates(self, outputs: Outputs, batch: Batch | PaddedBatch, limit: int) -> Candidates:
+        """The best anchors of each level and image, at most `limit` per level, decoded and clipped; `limit` of every
+        level, padded, for a `PaddedBatch`.
         """
 
     def sampled_losses(
@@ -87,8 +85,7 @@ class RegionProposalHead(ProposalHead[Outputs]):
     @torch.no_grad()
     def scored_proposals(self, outputs: Outputs, batch: Batch, limits: ProposalLimits) -> list[ScoredBoxes]:
         """Per image the best candidates after NMS within each level."""
-        clip = partial(self.coder.clip_batch, sizes=[info.size for info in batch.infos])
-        return choose_proposals(self.candidates(outputs, clip, limits.before_nms), self.config, limits)
+        return choose_proposals(self.candidates(outputs, batch, limits.before_nms), self.config, limits)
 
     def proposals(self, outputs: Outputs, batch: Batch, limits: ProposalLimits) -> list[Tensor]:
         return [found.boxes for found in self.scored_proposals(outputs, batch, limits)]
@@ -104,8 +101,7 @@ class RegionProposalHead(ProposalHead[Outputs]):
     ) -> tuple[PaddedProposals, Tensor]:
         """As `scored_proposals`, in tensors of fixed size: the proposals, and their scores (N, P)."""
         config = self.config
-        clip = partial(self.coder.clip_images, sizes=batch.sizes)
-        best = self.candidates(outputs, clip, limits.before_nms, top_padded)
+        best = self.candidates(outputs, batch, limits.before_nms)
         scores = best.scores.sigmoid()
         best = best.only(best.larger_than(config.min_size) & (scores >= config.score_threshold))
         found = nms_images(best.boxes, scores, best.levels, best.valid, config.nms_threshold, limits.after_nms)

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from det_core.contracts import Losses
-from det_core.model.candidates import Candidates, Clip, Top, best_pairs, top_k
+from det_core.model.candidates import Candidates, best_pairs
 from det_core.model.dense_detection import DenseOutputs, dense_outputs, match_anchors
 from det_core.model.fold_batch_norm import conv_norm
 from det_core.model.layers import normal_init
+from det_core.padded import PaddedBatch
 from det_core.specs import ConvSpec, FeatureSpec
 from det_core.structures import Batch, Targets
 from det_plugin_rcnn.config import RPNConfig
@@ -59,5 +60,5 @@ class RPN(RegionProposalHead[DenseOutputs]):
         matches = match_anchors(outputs.anchors, self.strides, self.assigner, targets, batch, limit, touching)
         return self.sampled_losses(outputs.scores, outputs.deltas, matches, targets, batch)
 
-    def candidates(self, outputs: DenseOutputs, clip: Clip, limit: int, top: Top = top_k) -> Candidates:
-        return best_pairs(outputs, self.coder, clip, limit=limit, top=top)
+    def candidates(self, outputs: DenseOutputs, batch: Batch | PaddedBatch, limit: int) -> Candidates:
+        return best_pairs(outputs, self.coder, batch, limit=limit)

@@ -15,16 +15,7 @@ from attrs import evolve
 from torch import Tensor, nn
 
 from det_core.contracts import DenseHead, Losses
-from det_core.model.candidates import (
-    AnchorCandidates,
-    Candidates,
-    Clip,
-    Top,
-    best_anchors,
-    best_pairs,
-    top_k,
-    top_padded,
-)
+from det_core.model.candidates import AnchorCandidates, Candidates, best_anchors, best_pairs
 from det_core.model.dense_detection import DenseOutputs, dense_losses, dense_outputs, match_anchors
 from det_core.model.layers import normal_init, prior_bias, tower
 from det_core.model.padded_detection import suppress_padded
@@ -95,8 +86,7 @@ class RetinaNetHead(DenseHead[DenseOutputs]):
     @torch.no_grad()
     def predict(self, outputs: DenseOutputs, batch: Batch) -> list[Detections]:
         """Per level the best (anchor, class) pairs above the score threshold, then NMS within each class."""
-        clip = partial(self.coder.clip_batch, sizes=[info.size for info in batch.infos])
-        best = self._candidates(outputs, clip, top_k)
+        best = self._candidates(outputs, batch)
         original = self.config.clip == "original"
         if original:
             there = boxes_to_original(best.boxes, batch.infos)
@@ -107,24 +97,23 @@ class RetinaNetHead(DenseHead[DenseOutputs]):
     @torch.no_grad()
     def predict_padded(self, outputs: DenseOutputs, batch: PaddedBatch) -> PaddedDetections:
         """As `predict`, in tensors of fixed size."""
-        best = self._candidates(outputs, partial(self.coder.clip_images, sizes=batch.sizes), top_padded)
+        best = self._candidates(outputs, batch)
         original = partial(self.coder.clip_images, sizes=batch.original_sizes)
         return suppress_padded(best, batch, self.config, original if self.config.clip == "original" else None)
 
-    def _candidates(self, outputs: DenseOutputs, clip: Clip, top: Top) -> Candidates | AnchorCandidates:
-        """Those of all images that score high enough and are large enough, with probabilities."""
-        config = self.config
-        limit = config.before_nms
-        if config.candidates == "anchor" or limit is None:
-            chosen = clip if config.clip == "before" or config.candidates == "anchor" else None
-            every = best_anchors(outputs, self.coder, chosen, limit=limit, top=top)
-            every = evolve(every, scores=every.scores.sigmoid())
-            return every.only(
-                self._high(every.scores, every.levels[:, None]) & every.larger_than(config.min_size)[..., None]
-            )
-        best = best_pairs(outputs, self.coder, clip if config.clip == "before" else None, limit=limit, top=top)
+    def _candidates(self, outputs: DenseOutputs, batch: Batch | PaddedBatch) -> Candidates | AnchorCandidates:
+        """Those that score high enough and are large enough, with probabilities."""
+        config, limit = self.config, self.config.before_nms
+        best: Candidates | AnchorCandidates
+        if config.candidates == "anchor":
+            best = best_anchors(outputs, self.coder, batch, limit=limit)
+        elif limit is None:
+            best = best_anchors(outputs, self.coder, batch, limit=None, clipped=config.clip == "before")
+        else:
+            best = best_pairs(outputs, self.coder, batch, limit=limit, clipped=config.clip == "before")
         best = evolve(best, scores=best.scores.sigmoid())
-        return best.only(self._high(best.scores, best.levels) & best.larger_than(config.min_size))
+        levels = best.levels[:, None] if isinstance(best, AnchorCandidates) else best.levels
+        return best.only(self._high(best.scores, levels) & best.larger_than(config.min_size))
 
     def _high(self, scores: Tensor, levels: Tensor) -> Tensor:
         """Which scores (N, n, ...) are above the threshold that candidates of their levels have."""

@@ -8,7 +8,6 @@ predictions are in original pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from attrs import evolve
@@ -18,14 +17,10 @@ from det_core.contracts import DenseHead, Losses
 from det_core.model.candidates import (
     AnchorCandidates,
     Candidates,
-    Clip,
-    Top,
     best_anchors,
     best_pairs,
     best_per_class,
     best_per_class_padded,
-    top_k,
-    top_padded,
 )
 from det_core.model.dense_detection import (
     DenseOutputs,
@@ -107,35 +102,31 @@ class SSDHead(DenseHead[DenseOutputs]):
     @torch.no_grad()
     def predict(self, outputs: DenseOutputs, batch: Batch) -> list[Detections]:
         """Softmax scores, the best of each level or class above the score threshold, then NMS within each class."""
-        config, clip = self.config, partial(self.coder.clip_batch, sizes=[info.size for info in batch.infos])
+        config, outputs = self.config, _probabilities(outputs)
         if config.candidates == "level" or config.before_nms is None:
-            pairs = self._candidates(_probabilities(outputs), clip, top_k).pairs()
-        else:
-            every, limit = _probabilities(outputs), config.before_nms
-            pairs = best_per_class(every, self.coder, clip, limit=limit, above=config.score_threshold)
-            pairs = pairs.only(pairs.larger_than(config.min_size)) if config.min_size >= 0 else pairs
+            return suppress(self._candidates(outputs, batch).pairs(), batch.infos, config)
+        pairs = best_per_class(outputs, self.coder, batch, limit=config.before_nms, above=config.score_threshold)
+        if config.min_size >= 0:
+            pairs = pairs.only(pairs.larger_than(config.min_size))
         return suppress(pairs, batch.infos, config)
 
     @torch.no_grad()
     def predict_padded(self, outputs: DenseOutputs, batch: PaddedBatch) -> PaddedDetections:
         """As `predict`, in tensors of fixed size."""
-        config, clip = self.config, partial(self.coder.clip_images, sizes=batch.sizes)
+        config, outputs = self.config, _probabilities(outputs)
         if config.candidates == "level" or config.before_nms is None:
-            best = self._candidates(_probabilities(outputs), clip, top_padded)
-        else:
-            every, limit = _probabilities(outputs), config.before_nms
-            pairs = best_per_class_padded(every, self.coder, clip, limit=limit, above=config.score_threshold)
-            best = pairs.only(pairs.larger_than(config.min_size))
-        return suppress_padded(best, batch, config)
+            return suppress_padded(self._candidates(outputs, batch), batch, config)
+        best = best_per_class_padded(outputs, self.coder, batch, limit=config.before_nms, above=config.score_threshold)
+        return suppress_padded(best.only(best.larger_than(config.min_size)), batch, config)
 
-    def _candidates(self, outputs: DenseOutputs, clip: Clip, top: Top) -> Candidates | AnchorCandidates:
-        """The best of each level, or all, of all images, that score high enough and are large enough."""
-        config = self.config
-        if config.before_nms is None:
-            every = best_anchors(outputs, self.coder, clip, limit=None)
-            return every.only((every.scores > config.score_threshold) & every.larger_than(config.min_size)[..., None])
-        best = best_pairs(outputs, self.coder, clip, limit=config.before_nms, top=top)
-        return best.only((best.scores > config.score_threshold) & best.larger_than(config.min_size))
+    def _candidates(self, outputs: DenseOutputs, batch: Batch | PaddedBatch) -> Candidates | AnchorCandidates:
+        """The best of each level, or all, that score high enough and are large enough."""
+        limit = self.config.before_nms
+        if limit is None:
+            best: Candidates | AnchorCandidates = best_anchors(outputs, self.coder, batch, limit=None)
+        else:
+            best = best_pairs(outputs, self.coder, batch, limit=limit)
+        return best.only((best.scores > self.config.score_threshold) & best.larger_than(self.config.min_size))
 
 
 def _probabilities(outputs: DenseOutputs) -> DenseOutputs:
