@@ -15,6 +15,7 @@ from det_core.contracts import Sample
 from det_core.data.augmentation_config import AffineConfig
 from det_core.data.configured import Configured
 from det_core.data.placement import areas, clipped
+from det_core.data.random_numbers import happens
 from det_core.structures import UNLABELLED
 
 
@@ -22,7 +23,7 @@ class Affine(Configured[AffineConfig]):
     """Turns, shifts, scales and shears about the centre."""
 
     def __call__(self, sample: Sample, /) -> Sample:
-        if torch.rand(1) >= self.config.probability:
+        if not happens(self.config.probability):
             return sample
         height, width = sample.size
         angle, x, y, shear_x, shear_y = (2 * torch.rand(5) - 1).tolist()

@@ -21,6 +21,7 @@ from det_core.contracts import Sample
 from det_core.data.augmentation_config import CopyPasteConfig
 from det_core.data.configured import Configured
 from det_core.data.mask_patches import Patch, bitmaps_of_patches, masks_of, patches_of, union
+from det_core.data.random_numbers import happens
 from det_core.data.transforms import resize
 from det_core.errors import DataError
 
@@ -43,7 +44,7 @@ class CopyPaste(Configured[CopyPasteConfig]):
 
     def mix(self, sample: Sample, another: Callable[[], Sample], /) -> Sample:
         """The sample with objects of `another()` pasted."""
-        if torch.rand(1) >= self.config.probability:
+        if not happens(self.config.probability):
             return sample
         other = another()
         for what in (sample, other):

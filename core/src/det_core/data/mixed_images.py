@@ -14,6 +14,7 @@ from det_core.data.augmentation_config import MixUpConfig, MosaicConfig
 from det_core.data.configured import Configured
 from det_core.data.objects_in_window import Objects, objects_in, with_objects
 from det_core.data.placement import Crop
+from det_core.data.random_numbers import happens
 from det_core.errors import DataError
 from det_core.structures import UNLABELLED
 
@@ -28,7 +29,7 @@ class Mosaic(Configured[MosaicConfig]):
 
     def mix(self, sample: Sample, another: Callable[[], Sample], /) -> Sample:
         """The mosaic with three samples of `another()`."""
-        if torch.rand(1) >= self.config.probability:
+        if not happens(self.config.probability):
             return sample
         least, most = self.config.centre
         height, width = self.config.size
@@ -73,7 +74,7 @@ class MixUp(Configured[MixUpConfig]):
 
     def mix(self, sample: Sample, another: Callable[[], Sample], /) -> Sample:
         """The mean with `another()`."""
-        if torch.rand(1) >= self.config.probability:
+        if not happens(self.config.probability):
             return sample
         weight = float(Beta(self.config.alpha, self.config.alpha).sample())
         return mix_up(sample, another(), weight, self.config.fill)

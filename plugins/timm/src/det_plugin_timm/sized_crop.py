@@ -9,6 +9,7 @@ from det_core.data.configured import Configured
 from det_core.data.data_config import ResizeConfig
 from det_core.data.placement import Crop, drawn
 from det_core.data.random_crop import crop
+from det_core.data.random_numbers import happens
 from det_plugin_timm.config import SizedCropConfig
 
 
@@ -22,7 +23,7 @@ class SizedCrop(Configured[SizedCropConfig]):
         self.resize = ResizeConfig(scales=config.scales).build()
 
     def __call__(self, sample: Sample, /) -> Sample:
-        if torch.rand(1) >= self.config.probability:
+        if not happens(self.config.probability):
             return sample
         resized = drawn(self.resize(sample))
         return crop(resized, self.draw(resized.size), min_visible=0.0)
